@@ -1,0 +1,1 @@
+"""OpenCL C sources, found by `mpitrain.runtime.program`; NAME.cl has one caller NAME.py."""

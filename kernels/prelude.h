@@ -1,0 +1,57 @@
+/* What every kernel may use: the device's vector type and how to load and store it anywhere.
+   WIDTH is the number of floats in a register (16 AVX-512, 8 AVX2, 4 GPUs), GROUP the work-items that share one reduction. */
+#define PASTE_(a, b) a##b
+#define PASTE(a, b) PASTE_(a, b)
+#define WIDE PASTE(float, WIDTH)
+#define WIDE_UCHAR PASTE(uchar, WIDTH)
+#define WIDE_UINT PASTE(uint, WIDTH)
+#define AS_WIDE PASTE(as_float, WIDTH)
+#define AS_WIDE_UINT PASTE(as_uint, WIDTH)
+#define LOAD(p) PASTE(vload, WIDTH)(0, (p))
+#define STORE(v, p) PASTE(vstore, WIDTH)((v), 0, (p))
+
+/* The sum of a vector's elements, always in the same order. */
+inline float sum2(float2 v) { return v.s0 + v.s1; }
+inline float sum4(float4 v) { return sum2(v.lo + v.hi); }
+inline float sum8(float8 v) { return sum4(v.lo + v.hi); }
+#if WIDTH == 16
+inline float sum16(float16 v) { return sum8(v.lo + v.hi); }
+#endif
+#define SUM PASTE(sum, WIDTH)
+
+/* Add up one value of each work-item of a group of GROUP; every work-item gets the total. All of them must call it. */
+#if GROUP == 1
+#define GROUP_SUM(total, scratch) (total)
+#define GROUP_MAX(best, scratch) (best)
+#define GROUP_SCRATCH(name)
+#else
+#define GROUP_SCRATCH(name) __local float name[GROUP]
+inline float group_sum(float value, __local float *scratch) {
+    const int me = get_local_id(0);
+    barrier(CLK_LOCAL_MEM_FENCE);
+    scratch[me] = value;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int half_size = GROUP / 2; half_size > 0; half_size /= 2) {
+        if (me < half_size) scratch[me] += scratch[me + half_size];
+        barrier(CLK_LOCAL_MEM_FENCE);
+    }
+    return scratch[0];
+}
+#define GROUP_SUM(total, scratch) group_sum((total), (scratch))
+/* The same for the largest value; NaNs lose. */
+inline float group_max(float value, __local float *scratch) {
+    const int me = get_local_id(0);
+    barrier(CLK_LOCAL_MEM_FENCE);
+    scratch[me] = value;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int half_size = GROUP / 2; half_size > 0; half_size /= 2) {
+        if (me < half_size) scratch[me] = fmax(scratch[me], scratch[me + half_size]);
+        barrier(CLK_LOCAL_MEM_FENCE);
+    }
+    return scratch[0];
+}
+#define GROUP_MAX(best, scratch) group_max((best), (scratch))
+#endif
+
+/* Before a kernel that is launched with group=device.group: the compiler need not guess, nor vectorise over work-items. */
+#define IN_GROUPS __attribute__((reqd_work_group_size(GROUP, 1, 1)))

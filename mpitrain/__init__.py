@@ -1,0 +1,1 @@
+"""Data-parallel training of convolutional networks on whatever OpenCL devices an MPI job has."""

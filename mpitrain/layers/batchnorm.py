@@ -1,0 +1,90 @@
+"""Batch normalisation over the images of a run, or by the running statistics when not training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from mpitrain.layers.layer import Layer, Parameter, Pass, Shape, size
+from mpitrain.report import UserError
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.device import Device
+
+
+class BatchNorm(Layer):
+    """y = weight * (x - mean) / sqrt(var + epsilon) + bias, each channel (or feature) by itself.
+
+    Training takes mean and var (of the m values themselves, divided by m) from the run's images, and moves the running ones
+    towards them by `momentum`, the variance divided by m - 1 as PyTorch does; evaluation takes the running ones. Backward is
+    that of training. Source: Ioffe and Szegedy, 2015.
+    """
+
+    keeps = ("x",)
+    weight: Array
+    bias: Array
+    dweight: Array
+    dbias: Array
+    running_mean: Array
+    running_var: Array
+    mean: Array
+    inverse: Array
+
+    def __init__(self, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
+        if not 0 <= momentum <= 1:
+            raise UserError(f"momentum: expected a share from 0 to 1, got {momentum!r}")
+        if not epsilon > 0:
+            raise UserError(f"epsilon: expected a small number above 0, got {epsilon!r}")
+        self.momentum = momentum
+        self.epsilon = epsilon
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        (shape,) = shapes
+        if not shape:
+            raise UserError("normalises (channels, height, width) or (features,), got one number an image")
+        return shape
+
+    def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
+        channels = shapes[0][:1]
+        return {"weight": Parameter(channels, "ones"), "bias": Parameter(channels, "zeros")}
+
+    def statistics(self, *shapes: Shape) -> dict[str, Parameter]:
+        channels = shapes[0][:1]
+        return {"running_mean": Parameter(channels, "zeros"), "running_var": Parameter(channels, "ones")}
+
+    def memory(self, images: int, *shapes: Shape) -> dict[str, tuple[Shape, DTypeLike]]:
+        """`mean`, and `inverse` = 1 / sqrt(var + epsilon), of the run's images."""
+        channels = shapes[0][:1]
+        return {"mean": (channels, np.float32), "inverse": (channels, np.float32)}
+
+    def build(self, device: Device, *shapes: Shape) -> None:
+        self.device = device
+        self.kernels = device.program("batchnorm")
+        self.channels = shapes[0][0]
+        self.plane = size(shapes[0][1:])
+
+    def forward(self, run: Pass, y: Array, *x: Array) -> None:
+        group = self.device.group
+        items = self.channels * group
+        shape = (run.images, self.channels, self.plane)
+        if run.training:
+            self.kernels.batchnorm_forward(
+                items, y, self.mean, self.inverse, self.running_mean, self.running_var, x[0], self.weight, self.bias,
+                *shape, float(self.momentum), float(self.epsilon), group=group,
+            )  # fmt: skip
+        else:
+            self.kernels.batchnorm_evaluate(
+                items, y, x[0], self.weight, self.bias, self.running_mean, self.running_var,
+                *shape, float(self.epsilon), group=group,
+            )  # fmt: skip
+
+    def backward(
+        self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
+    ) -> None:
+        group = self.device.group
+        wants_dx = dx[0] is not None
+        self.kernels.batchnorm_backward(
+            self.channels * group, dx[0] or dy, self.dweight, self.dbias, dy, x[0], self.weight, self.mean, self.inverse,
+            run.images, self.channels, self.plane, int(run.accumulate), int(wants_dx), group=group,
+        )  # fmt: skip

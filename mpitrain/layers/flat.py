@@ -1,0 +1,32 @@
+"""What layers that see their arrays as flat runs of values share: how work-items split a run, and copies that may be needless."""
+
+from __future__ import annotations
+
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.device import Device
+
+CPU_CHUNK = 4096
+"""Values that one work-item of a CPU takes: 16 KiB, enough to hide its start (about 1 us) and to give LeNet's arrays several."""
+
+
+def split(device: Device, n: int) -> tuple[int, int]:
+    """(work-items, values each) for n values: long runs on CPUs, one vector on GPUs."""
+    chunk = CPU_CHUNK if device.kind == "cpu" else device.wide
+    return -(-n // chunk), chunk
+
+
+def split_rows(rows: int, size: int) -> tuple[int, int]:
+    """(work-items, rows each) on a CPU for rows of `size` values, none of which is shared between work-items."""
+    chunk = max(1, CPU_CHUNK // size)
+    return -(-rows // chunk), chunk
+
+
+def same_memory(a: Array, b: Array) -> bool:
+    """Whether two arrays start at the same place of the same buffer."""
+    return a._root is b._root and a._offset == b._offset
+
+
+def copy(to: Array, origin: Array, n: int) -> None:
+    """Queue a copy of the first n values, unless they are there already."""
+    if not same_memory(to, origin):
+        to.reshape((n,)).copy_from(origin)

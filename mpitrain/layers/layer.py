@@ -1,0 +1,116 @@
+"""What every layer is: a shape rule, parameters, and a forward and a backward that belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from mpitrain.report import UserError
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.device import Device
+
+Shape = tuple[int, ...]
+"""One image's shape: (C, H, W), or (features,) after a flatten. The batch size N stands before it in arrays."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A tensor that training changes (or, for statistics, that it measures), before it has any memory.
+
+    `initial` is "he" (normal, standard deviation sqrt(2 / fan)), "uniform" (+-1/sqrt(fan)), "normal" (0.01), "zeros" or "ones".
+    """
+
+    shape: Shape
+    initial: Literal["he", "uniform", "normal", "zeros", "ones"]
+    fan: int = 1
+
+
+@dataclass
+class Pass:
+    """One run of some images through the graph: what layers need to know that is not in their arrays."""
+
+    images: int
+    """Images in this run, at most the graph's capacity; arrays may be longer."""
+    training: bool = True
+    accumulate: bool = False
+    """Parameter gradients are added to what is there (a later sub-batch) instead of replacing it."""
+    seed: int = 0
+    """Changes every step; dropout draws from it, the layer and the image's place in the global batch."""
+    first: int = 0
+    """Place of this run's first image in the global batch, so that draws do not depend on who computes."""
+
+
+class Layer:
+    """One node's computation. A subclass says its equation, shape rule, forward and backward in one file.
+
+    Before use the graph calls `build`, then sets every parameter NAME as `self.NAME` and its gradient as `self.dNAME`
+    (device arrays of the shapes given by `parameters`), every statistic and every array of `memory` as `self.NAME`.
+    """
+
+    inputs: ClassVar[int] = 1
+    """How many values it takes."""
+    keeps: ClassVar[tuple[str, ...]] = ()
+    """Which of "x" and "y" its backward reads; the graph frees or reuses the others."""
+    in_place: ClassVar[bool] = False
+    """y may share x's memory, and dx dy's (the first x and dx when there are several)."""
+    name: str = ""
+    """Set by the graph; names the layer in errors and in dropout's draws."""
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Shape of y for one image from those of its inputs. Raises UserError (without the layer's name) if they do not fit."""
+        raise NotImplementedError
+
+    def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
+        """What it trains, by name, for inputs of these shapes."""
+        return {}
+
+    def statistics(self, *shapes: Shape) -> dict[str, Parameter]:
+        """What it measures while training and uses afterwards (running means), by name."""
+        return {}
+
+    def memory(self, images: int, *shapes: Shape) -> dict[str, tuple[Shape, DTypeLike]]:
+        """Arrays that forward fills for backward, beside x and y: name -> (shape, dtype), for so many images at most."""
+        return {}
+
+    def workspace(self, images: int, *shapes: Shape) -> int:
+        """Float32 values of scratch that forward or backward needs for a moment, in `self.scratch`, shared by all layers."""
+        return 0
+
+    scratch: Array
+
+    def flops(self, *shapes: Shape) -> int:
+        """Multiplications and additions of one image's forward pass; backward takes twice that for layers with weights."""
+        return 0
+
+    def build(self, device: Device, *shapes: Shape) -> None:
+        """Compile the kernels and keep what the passes need."""
+
+    def forward(self, run: Pass, y: Array, *x: Array) -> None:
+        """Fill y (N, *output) from x (N, *input): only the first `run.images` images count."""
+        raise NotImplementedError
+
+    def backward(
+        self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
+    ) -> None:
+        """From dy fill each dx that is not None (overwriting it) and the parameters' gradients (sums over images).
+
+        x and y hold what forward saw only where `keeps` names them.
+        """
+        raise NotImplementedError
+
+
+def pair(value: int | Sequence[int], what: str) -> tuple[int, int]:
+    """A size given as one number or two (height, width), as two."""
+    two = (value, value) if isinstance(value, int) else tuple(value)
+    if len(two) != 2 or not all(isinstance(v, int) for v in two):
+        raise UserError(f"{what}: expected one whole number or two, got {value!r}")
+    return two[0], two[1]
+
+
+def size(shape: Shape) -> int:
+    """Values in a tensor of this shape."""
+    return int(np.prod(shape, dtype=np.int64))

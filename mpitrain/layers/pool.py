@@ -1,0 +1,164 @@
+"""Pooling: the maximum or the mean of windows, or the mean of a whole channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from mpitrain.layers.flat import split_rows
+from mpitrain.layers.layer import Layer, Pass, Shape, pair
+from mpitrain.report import UserError
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.device import Device
+from mpitrain.runtime.program import Kernel
+
+
+class _Windows(Layer):
+    """Windows of `kernel` values every `stride` (None: side by side), over x with `padding` on each side.
+
+    P = (H + 2 padding - kernel) / stride + 1, rounded down; up with `ceil`, except that no window starts in the far padding.
+    Sizes are one number or two, (height, width). Padding is at most half the kernel.
+    """
+
+    def __init__(
+        self,
+        kernel: int | Sequence[int],
+        stride: int | Sequence[int] | None = None,
+        padding: int | Sequence[int] = 0,
+        ceil: bool = False,
+    ) -> None:
+        self.kernel = kernel
+        self.stride = stride
+        self.padding = padding
+        self.ceil = ceil
+        self._window = pair(kernel, "kernel")
+        self._step = self._window if stride is None else pair(stride, "stride")
+        self._edge = pair(padding, "padding")
+        if min(self._window) < 1:
+            raise UserError(f"kernel: expected at least 1, got {kernel!r}")
+        if min(self._step) < 1:
+            raise UserError(f"stride: expected at least 1, got {stride!r}")
+        if any(not 0 <= edge <= window // 2 for edge, window in zip(self._edge, self._window, strict=True)):
+            raise UserError(f"padding: expected 0 to half the kernel {kernel!r}, got {padding!r}")
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        channels, height, width = _planes(shapes[0])
+        padded = (height + 2 * self._edge[0], width + 2 * self._edge[1])
+        if self._window[0] > padded[0] or self._window[1] > padded[1]:
+            raise UserError(f"window of {self._window} is larger than the padded input of {padded}")
+        return (channels, self._count(height, 0), self._count(width, 1))
+
+    def _count(self, extent: int, axis: int) -> int:
+        """Windows along an axis."""
+        window, step, edge = self._window[axis], self._step[axis], self._edge[axis]
+        room = extent + 2 * edge - window
+        if not self.ceil:
+            return room // step + 1
+        count = -(-room // step) + 1
+        return count - 1 if (count - 1) * step >= extent + edge else count
+
+    def build(self, device: Device, *shapes: Shape) -> None:
+        self.device = device
+        self.kernels = device.program("pool")
+        self.channels, *x = shapes[0]
+        _, *y = self.output_shape(*shapes)
+        self._integers = (*x, *y, *self._window, *self._step, *self._edge)
+        self._sizes = (x[0] * x[1], y[0] * y[1])
+
+    def _launch(self, kernel: Kernel, run: Pass, written: int, *arrays: Array, more: Sequence[int] = ()) -> None:
+        """One work-item per plane or few planes on CPUs, per value written on GPUs."""
+        planes = run.images * self.channels
+        if self.device.kind == "cpu":
+            items, chunk = split_rows(planes, max(self._sizes))
+            kernel(items, *arrays, planes, chunk, *self._integers, *more, group=self.device.group)
+        else:
+            kernel(planes * written, *arrays, planes, *self._integers, *more, group=self.device.group)
+
+
+class MaxPool(_Windows):
+    """y = the largest x of its window.  dx = the sum of dy over the windows whose largest it was.
+
+    Of equals the first wins; a NaN wins over all. `argmax`, uint8, keeps its place in the window, so that neither x nor y is kept;
+    a window has at most 256 values.
+    """
+
+    argmax: Array
+
+    def __init__(
+        self,
+        kernel: int | Sequence[int],
+        stride: int | Sequence[int] | None = None,
+        padding: int | Sequence[int] = 0,
+        ceil: bool = False,
+    ) -> None:
+        super().__init__(kernel, stride, padding, ceil)
+        if self._window[0] * self._window[1] > 256:
+            raise UserError(f"kernel: expected a window of at most 256 values, got {kernel!r}")
+
+    def memory(self, images: int, *shapes: Shape) -> dict[str, tuple[Shape, DTypeLike]]:
+        return {"argmax": ((images, *self.output_shape(*shapes)), np.uint8)}
+
+    def forward(self, run: Pass, y: Array, *x: Array) -> None:
+        self._launch(self.kernels.max_forward, run, self._sizes[1], y, self.argmax, x[0])
+
+    def backward(
+        self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
+    ) -> None:
+        if dx[0] is not None:
+            self._launch(self.kernels.max_backward, run, self._sizes[0], dx[0], dy, self.argmax)
+
+
+class AveragePool(_Windows):
+    """y = the mean of its window.  dx = the sum of dy / divisor over the windows that cover it.
+
+    The mean is over the window's values in the input, or with `count_padding` also over those in the padding, which are zeros.
+    """
+
+    def __init__(
+        self,
+        kernel: int | Sequence[int],
+        stride: int | Sequence[int] | None = None,
+        padding: int | Sequence[int] = 0,
+        ceil: bool = False,
+        count_padding: bool = True,
+    ) -> None:
+        super().__init__(kernel, stride, padding, ceil)
+        self.count_padding = count_padding
+
+    def forward(self, run: Pass, y: Array, *x: Array) -> None:
+        more = (int(self.count_padding),)
+        self._launch(self.kernels.average_forward, run, self._sizes[1], y, x[0], more=more)
+
+    def backward(
+        self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
+    ) -> None:
+        if dx[0] is not None:
+            more = (int(self.count_padding),)
+            self._launch(self.kernels.average_backward, run, self._sizes[0], dx[0], dy, more=more)
+
+
+class GlobalAveragePool(Layer):
+    """y (C, 1, 1) = the mean of each channel.  dx = dy / (H W). An average pool whose one window is the whole plane."""
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        return (_planes(shapes[0])[0], 1, 1)
+
+    def build(self, device: Device, *shapes: Shape) -> None:
+        self._pool = AveragePool(shapes[0][1:])
+        self._pool.build(device, *shapes)
+
+    def forward(self, run: Pass, y: Array, *x: Array) -> None:
+        self._pool.forward(run, y, *x)
+
+    def backward(
+        self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
+    ) -> None:
+        self._pool.backward(run, dx, dy, x, y)
+
+
+def _planes(shape: Shape) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise UserError(f"pools (channels, height, width), got {shape}")
+    return shape[0], shape[1], shape[2]

@@ -1,0 +1,40 @@
+"""Rectified linear unit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mpitrain.layers.flat import split
+from mpitrain.layers.layer import Layer, Pass, Shape, size
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.device import Device
+
+
+class Relu(Layer):
+    """y = max(x, 0).  dx = dy where y > 0, so only y is kept for the way back. A NaN in x stays one in y."""
+
+    keeps = ("y",)
+    in_place = True
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        (shape,) = shapes
+        return shape
+
+    def build(self, device: Device, *shapes: Shape) -> None:
+        self.device = device
+        self.kernels = device.program("relu")
+        self.size = size(shapes[0])
+
+    def forward(self, run: Pass, y: Array, *x: Array) -> None:
+        n = run.images * self.size
+        items, chunk = split(self.device, n)
+        self.kernels.relu_forward(items, y, x[0], n, chunk, group=self.device.group)
+
+    def backward(
+        self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
+    ) -> None:
+        if dx[0] is None:
+            return
+        n = run.images * self.size
+        items, chunk = split(self.device, n)
+        self.kernels.relu_backward(items, dx[0], dy, y, n, chunk, group=self.device.group)

@@ -1,0 +1,141 @@
+"""An array in a device's memory: a shape, a type, and a buffer that is released when asked for, or with its scope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyopencl as cl
+from numpy.typing import DTypeLike, NDArray
+
+if TYPE_CHECKING:
+    from mpitrain.runtime.device import Device
+
+ALIGNMENT = 512
+"""Bytes at which parts of an array may start: the coarsest that an OpenCL device asks of sub-buffers (4096 bits, NVIDIA)."""
+
+
+class Array:
+    """A dense C-ordered array on a device. Views (`part`, `reshape`) share its memory and do not own it."""
+
+    def __init__(
+        self,
+        device: Device,
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        root: cl.Buffer,
+        offset: int = 0,
+        owner: bool = True,
+    ) -> None:
+        self.device = device
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self.size = int(np.prod(shape, dtype=np.int64))
+        self.nbytes = self.size * self.dtype.itemsize
+        self._root = root
+        self._offset = offset
+        self._owner = owner
+        self._view: cl.MemoryObject | None = root if offset == 0 else None
+
+    @property
+    def buffer(self) -> cl.MemoryObject:
+        """The OpenCL object that kernels take."""
+        if self._view is None:
+            self._view = self._root.get_sub_region(self._offset, max(self.nbytes, 1))
+        return self._view
+
+    def __repr__(self) -> str:
+        return f"Array({self.shape}, {self.dtype}, {self.device.name})"
+
+    def part(self, start: int, stop: int) -> Array:
+        """Elements [start, stop) of the flattened array, as a view. `start` must fall on a multiple of 512 bytes."""
+        offset = start * self.dtype.itemsize
+        if not 0 <= start <= stop <= self.size or offset % ALIGNMENT:
+            raise ValueError(
+                f"part [{start}, {stop}) of {self}: must lie inside and start at a multiple of {ALIGNMENT} bytes"
+            )
+        return Array(self.device, (stop - start,), self.dtype, self._root, self._offset + offset, owner=False)
+
+    def reshape(self, shape: tuple[int, ...]) -> Array:
+        """The first elements under another shape, as a view; the shape may be smaller than the array."""
+        view = Array(self.device, shape, self.dtype, self._root, self._offset, owner=False)
+        if view.nbytes > self.nbytes:
+            raise ValueError(f"{self} cannot be seen as {shape}: too few elements")
+        return view
+
+    def write(self, host: NDArray[Any]) -> None:
+        """Copy a host array of as many elements (fewer: the first ones) and the same type into it; done when it returns."""
+        if host.dtype != self.dtype or host.size > self.size:
+            raise ValueError(f"cannot write {host.dtype}{host.shape} into {self}")
+        if host.size:
+            cl.enqueue_copy(
+                self.device.queue,
+                self._root,
+                np.ascontiguousarray(host),
+                dst_offset=self._offset,
+                is_blocking=True,
+            )
+
+    def download(self) -> NDArray[Any]:
+        """A host copy, after all work queued before."""
+        host = np.empty(self.shape, self.dtype)
+        if host.size:
+            cl.enqueue_copy(self.device.queue, host, self._root, src_offset=self._offset, is_blocking=True)
+        return host
+
+    def copy_from(self, other: Array) -> None:
+        """Queue a copy of another array of the same size in bytes (larger: its beginning)."""
+        if self.nbytes > other.nbytes:
+            raise ValueError(f"cannot copy {other} into {self}")
+        if self.nbytes:
+            cl.enqueue_copy(
+                self.device.queue,
+                self._root,
+                other._root,
+                byte_count=self.nbytes,
+                src_offset=other._offset,
+                dst_offset=self._offset,
+            )
+
+    def fill(self, value: float) -> None:
+        """Queue setting every element to a value."""
+        if self.nbytes:
+            cl.enqueue_fill(
+                self.device.queue, self._root, np.array(value, self.dtype), self.nbytes, offset=self._offset
+            )
+
+    @contextmanager
+    def host(self, write: bool = False) -> Iterator[NDArray[Any]]:
+        """A host view after all work queued before: the same memory on CPUs, a copy (taken back if `write`) on other devices."""
+        if self.device.kind != "cpu" or not self.size:
+            host = self.download()
+            yield host
+            if write:
+                self.write(host)
+            return
+        flags = cl.map_flags(cl.map_flags.READ | cl.map_flags.WRITE if write else cl.map_flags.READ)
+        mapped, _ = cl.enqueue_map_buffer(
+            self.device.queue, self._root, flags, self._offset, self.shape, self.dtype, is_blocking=True
+        )
+        try:
+            yield mapped
+        finally:
+            mapped.base.release(self.device.queue)
+
+    def save(self, path: Path) -> None:
+        """Write it as a NumPy .npy file."""
+        np.save(path, self.download())
+
+    def release(self) -> None:
+        """Give its memory back (a view gives back nothing). Not to be used afterwards."""
+        if self._owner:
+            self._owner = False
+            self._root.release()
+
+
+def load(device: Device, path: Path) -> Array:
+    """A NumPy .npy file as a new device array."""
+    return device.upload(np.load(path, allow_pickle=False))

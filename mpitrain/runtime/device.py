@@ -1,0 +1,179 @@
+"""Choose an OpenCL device for a rank and hand out arrays and programs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import pyopencl as cl
+from numpy.typing import DTypeLike, NDArray
+
+from mpitrain.report import RunError, UserError
+from mpitrain.runtime import platforms, pocl
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.program import Program
+
+
+def open_device(choice: str = "auto", local_rank: int = 0, cores: Sequence[int] | None = None) -> Device:
+    """The device for one rank of a host.
+
+    choice: "auto" (a GPU where there is one, else a CPU; local ranks take the devices of the best kind in turn), "cpu", "gpu", or
+    part of a platform's or device's name, with an index: "intel", "pocl", "nvidia:1". cores: what this process may compute on
+    (None: all it was given). Raises UserError if nothing fits, naming what there is.
+    """
+    everything = list_devices(cores)
+    found = [entry for entry in everything if entry.fits(choice)]
+    if not found:
+        there = ", ".join(
+            f"{entry.platform.name} ({entry.kind}: {entry.cl.name.strip()})" for entry in everything
+        )
+        hint = there or "none at all; `pip install mpitrain[runtimes]` brings two for CPUs"
+        raise UserError(f"--device {choice}: no such OpenCL device; found: {hint}")
+    index = _index(choice)
+    if index is not None:
+        if index >= len(found):
+            raise UserError(f"--device {choice}: there are only {len(found)} such devices, counted from 0")
+        return Device(found[index])
+    best = [entry for entry in found if entry.rank == found[0].rank]
+    return Device(best[local_rank % len(best)])
+
+
+class Entry:
+    """A device that could be opened, before a context is made on it."""
+
+    def __init__(self, platform: cl.Platform, device: cl.Device) -> None:
+        self.platform = platform
+        self.cl = device
+        self.kind: Literal["cpu", "gpu"] = "cpu" if device.type & cl.device_type.CPU else "gpu"
+
+    @property
+    def rank(self) -> tuple[int, str]:
+        """Order of preference: GPUs, then Intel's CPU runtime (fastest on every x86 we measured), then others by name."""
+        name = self.platform.name
+        return (0 if self.kind == "gpu" else 1 if "Intel" in name else 2, name)
+
+    def fits(self, choice: str) -> bool:
+        """Whether it is among those that --device `choice` means (its index aside)."""
+        wanted = choice.partition(":")[0].lower()
+        if wanted in ("cpu", "gpu"):
+            return self.kind == wanted
+        names = f"{self.platform.name} {self.platform.vendor} {self.cl.name}".lower().replace(
+            "portable computing language", "pocl"
+        )
+        return wanted == "auto" or wanted in names
+
+
+def _index(choice: str) -> int | None:
+    _, colon, index = choice.partition(":")
+    if not colon:
+        return None
+    if not index.isdigit():
+        raise UserError(f"--device {choice}: after the colon comes a number, got {index!r}")
+    return int(index)
+
+
+def list_devices(cores: Sequence[int] | None = None) -> list[Entry]:
+    """Every device, best first."""
+    platforms.prepare(cores)
+    try:
+        found = cl.get_platforms()
+    except cl.LogicError:  # the loader's way to say that there is none
+        return []
+    entries = []
+    for platform in found:
+        try:
+            entries += [Entry(platform, device) for device in platform.get_devices()]
+        except cl.Error:
+            continue  # a driver that is installed without its hardware
+    return sorted(entries, key=lambda entry: entry.rank)
+
+
+class Device:
+    """One OpenCL device with one in-order queue: kernels and copies run in the order in which they were asked for."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.cl: cl.Device = entry.cl
+        self.kind = entry.kind
+        self.name = " ".join(entry.cl.name.split())
+        self.platform = entry.platform.name
+        self.units: int = entry.cl.max_compute_units
+        self.memory: int = entry.cl.global_mem_size
+        self.largest: int = entry.cl.max_mem_alloc_size
+        self.context = cl.Context([entry.cl])
+        self.queue = cl.CommandQueue(self.context)
+        is_pocl = "Portable" in self.platform
+        if is_pocl:
+            pocl.name_cpu(entry.cl)
+        # PoCL 3.0 spills or aborts on float16, so it gets AVX2's width whatever the CPU (docs/decisions.md).
+        self.wide = (
+            4 if self.kind == "gpu" else 8 if is_pocl else min(16, max(8, entry.cl.native_vector_width_float))
+        )
+        self.group = 1 if self.kind == "cpu" else 256
+        self.identity = "|".join([self.platform, entry.platform.version, self.name, entry.cl.driver_version])
+        self.caches_programs = self.kind == "cpu" and not is_pocl
+        self._programs: dict[tuple[Any, ...], Program] = {}
+        self._scopes: list[list[Array]] = []
+        self.allocated = 0
+        """Bytes handed out so far and not known to be released, for messages and the memory plan."""
+
+    def __repr__(self) -> str:
+        return f"{self.name} ({self.platform}, {self.units} units)"
+
+    def empty(self, shape: Sequence[int], dtype: DTypeLike = np.float32) -> Array:
+        """A new array whose content is not set. Raises RunError when the device cannot hold it."""
+        shape = tuple(int(extent) for extent in shape)
+        nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        if nbytes > self.largest:
+            raise RunError(
+                f"{self.name} gives at most {self.largest >> 20} MiB at once, {nbytes >> 20} MiB wanted; a smaller --sub-batch helps"
+            )
+        flags = cl.mem_flags.READ_WRITE | (cl.mem_flags.ALLOC_HOST_PTR if self.kind == "cpu" else 0)
+        try:
+            root = cl.Buffer(self.context, flags, max(nbytes, 1))
+        except cl.MemoryError as error:
+            raise RunError(
+                f"{self.name} is out of memory: {nbytes >> 20} MiB more wanted; a smaller --sub-batch helps"
+            ) from error
+        array = Array(self, shape, dtype, root)
+        self.allocated += nbytes
+        if self._scopes:
+            self._scopes[-1].append(array)
+        return array
+
+    def zeros(self, shape: Sequence[int], dtype: DTypeLike = np.float32) -> Array:
+        """A new array of zeros."""
+        array = self.empty(shape, dtype)
+        array.fill(0)
+        return array
+
+    def upload(self, host: NDArray[Any]) -> Array:
+        """A new array with a host array's shape, type and content."""
+        array = self.empty(host.shape, host.dtype)
+        array.write(host)
+        return array
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Arrays made inside are released at its end."""
+        self._scopes.append([])
+        try:
+            yield
+        finally:
+            for array in self._scopes.pop():
+                self.allocated -= array.nbytes
+                array.release()
+
+    def program(self, name: str, **definitions: int | float | str) -> Program:
+        """kernels/NAME.cl built with these definitions (and WIDTH and GROUP), once."""
+        key = (name, *sorted(definitions.items()))
+        if key not in self._programs:
+            self._programs[key] = Program(
+                self, name, {"WIDTH": self.wide, "GROUP": self.group, **definitions}
+            )
+        return self._programs[key]
+
+    def finish(self) -> None:
+        """Wait for everything asked for so far."""
+        self.queue.finish()

@@ -1,0 +1,127 @@
+"""A bench for one layer: what a graph would give it, in arrays that are longer than the batch and guarded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mpitrain.layers.layer import Layer, Pass, Shape
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.device import Device, open_device
+
+GUARD = 77
+Values = NDArray[Any]
+
+
+@pytest.fixture(scope="session", params=["intel", "pocl", "pocl as a gpu"])
+def device(request: pytest.FixtureRequest) -> Device:
+    """Both runtimes for CPUs, and the kernels for GPUs (groups, barriers, float4) on one of them."""
+    device = open_device(request.param.split()[0])
+    if request.param.endswith("gpu"):
+        device.kind, device.wide, device.group = "gpu", 4, 16
+    return device
+
+
+class Bench:
+    """A layer with `images` images in arrays for `capacity`; all beyond the batch must stay as it was."""
+
+    def __init__(self, device: Device, layer: Layer, *shapes: Shape, images: int = 3, spare: int = 2) -> None:
+        self.device, self.layer, self.shapes, self.images = device, layer, shapes, images
+        self.capacity = images + spare
+        layer.name = layer.name or "bench"
+        self.output = layer.output_shape(*shapes)
+        layer.build(device, *shapes)
+        random = np.random.default_rng(0)
+        for name, parameter in layer.parameters(*shapes).items():
+            setattr(layer, name, device.upload(random.normal(size=parameter.shape).astype(np.float32)))
+            setattr(layer, f"d{name}", self.guarded(parameter.shape))
+        for name, statistic in layer.statistics(*shapes).items():
+            value = {"zeros": 0.0, "ones": 1.0}[statistic.initial]
+            setattr(layer, name, device.upload(np.full(statistic.shape, value, np.float32)))
+        self.memory = layer.memory(self.capacity, *shapes)
+        for name, (shape, dtype) in self.memory.items():
+            setattr(layer, name, self.guarded(shape, dtype))
+
+    def guarded(self, shape: Shape, dtype: Any = np.float32) -> Array:
+        return self.device.upload(np.full(shape, GUARD, dtype))
+
+    def batch(self, values: Values) -> Array:
+        """An array for `capacity` images that starts with these."""
+        whole = np.full((self.capacity, *values.shape[1:]), GUARD, values.dtype)
+        whole[: self.images] = values
+        return self.device.upload(whole)
+
+    def result(self, array: Array) -> Values:
+        """The batch's part, once the rest is seen to be untouched."""
+        whole = array.download()
+        np.testing.assert_array_equal(whole[self.images :], GUARD)
+        return whole[: self.images]
+
+    def get(self, name: str) -> Values:
+        value: Values = getattr(self.layer, name).download()
+        return value
+
+    def set(self, name: str, values: Values) -> None:
+        getattr(self.layer, name).write(values)
+
+    def forward(self, *x: Values, in_place: bool = False, **run: Any) -> Values:
+        self.run = Pass(self.images, **run)
+        self.x = [self.batch(each.astype(np.float32)) for each in x]
+        self.y = self.guarded((self.capacity, *self.output))
+        if in_place:
+            assert self.layer.in_place
+            self.y = self.x[0].reshape(self.y.shape)
+        self.layer.forward(self.run, self.y, *self.x)
+        for each in self.x:
+            self.result(each)
+        for name, (shape, _) in self.memory.items():
+            if shape and shape[0] == self.capacity:
+                self.result(getattr(self.layer, name))
+        return self.result(self.y)
+
+    def backward(
+        self, dy: Values, in_place: bool = False, wanted: Sequence[bool] = (), **run: Any
+    ) -> list[Values]:
+        """Every dx; x and y are lost before it where the layer says that it does not keep them."""
+        for name, arrays in (("x", self.x), ("y", [self.y])):
+            if name not in self.layer.keeps and not (in_place and self.layer.keeps):
+                for each in arrays:
+                    each.fill(np.nan)
+        dy_array = self.batch(dy.astype(np.float32))
+        dx: list[Array | None] = [self.guarded((self.capacity, *shape)) for shape in self.shapes]
+        if in_place:
+            dx[0] = dy_array.reshape((self.capacity, *self.shapes[0]))
+        for number, want in enumerate(wanted):
+            dx[number] = dx[number] if want else None
+        self.layer.backward(Pass(**{**vars(self.run), **run}), dx, dy_array, self.x, self.y)
+        return [self.result(each) for each in dx if each is not None]
+
+
+@pytest.fixture
+def bench(device: Device) -> Callable[..., Bench]:
+    def make(layer: Layer, *shapes: Shape, **options: Any) -> Bench:
+        return Bench(device, layer, *shapes, **options)
+
+    return make
+
+
+def slope(function: Callable[[Values], Values], x: Values, dy: Values, step: float = 1e-5) -> Values:
+    """The numerical gradient of sum(dy * function(x)), in float64 and by central differences."""
+    x = x.astype(np.float64)
+    dx = np.empty_like(x)
+    for place in np.ndindex(x.shape):
+        there = x.copy()
+        there[place] += step
+        above = (dy * function(there)).sum()
+        there[place] -= 2 * step
+        dx[place] = (above - (dy * function(there)).sum()) / (2 * step)
+    return dx
+
+
+@pytest.fixture
+def numerical() -> Callable[..., Values]:
+    return slope
