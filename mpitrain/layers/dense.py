@@ -38,7 +38,11 @@ class Dense(Layer):
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
         inputs = size(shapes[0])
         weight = Parameter((self.features, inputs), "he", inputs)
-        return {"weight": weight, "bias": Parameter((self.features,), "zeros")} if self.has_bias else {"weight": weight}
+        return (
+            {"weight": weight, "bias": Parameter((self.features,), "zeros")}
+            if self.has_bias
+            else {"weight": weight}
+        )
 
     def flops(self, *shapes: Shape) -> int:
         return 2 * size(shapes[0]) * self.features
@@ -67,7 +71,9 @@ class Dense(Layer):
             bias=Bias(self.bias, "column") if self.has_bias else None,
         )
 
-    def backward(self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array) -> None:
+    def backward(
+        self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
+    ) -> None:
         self._gemm(
             Result(self.dweight, self._inputs, self._inputs),
             Left(dy, 1, self.features, run.images),

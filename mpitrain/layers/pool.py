@@ -67,7 +67,9 @@ class _Windows(Layer):
         self._integers = (*x, *y, *self._window, *self._step, *self._edge)
         self._sizes = (x[0] * x[1], y[0] * y[1])
 
-    def _launch(self, kernel: Kernel, run: Pass, written: int, *arrays: Array, more: Sequence[int] = ()) -> None:
+    def _launch(
+        self, kernel: Kernel, run: Pass, written: int, *arrays: Array, more: Sequence[int] = ()
+    ) -> None:
         """One work-item per plane or few planes on CPUs, per value written on GPUs."""
         planes = run.images * self.channels
         if self.device.kind == "cpu":

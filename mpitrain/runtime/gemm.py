@@ -88,22 +88,40 @@ class Gemm:
         """Queue C = A B, plus C when `accumulate`, else plus the bias if there is one."""
         by = 0 if bias is None else 1 if bias.by == "row" else 2
         bias_array = result.c if bias is None else bias.b
-        tail = (m, n, k, result.start, right.start, result.span, result.image, result.row, int(accumulate), by, bias.start if bias else 0)
+        tail = (
+            m,
+            n,
+            k,
+            result.start,
+            right.start,
+            result.span,
+            result.image,
+            result.row,
+            int(accumulate),
+            by,
+            bias.start if bias else 0,
+        )
         program = self._device.program("gemm", OPERAND=right.operand, KB=DEPTH)
         if self._device.kind == "gpu":
             shape = (left.start, left.span, left.block, left.row, left.column)
             tiles = (-(-n // 64) * 16, -(-m // 64) * 16)
-            program.gemm(tiles, result.c, left.a, right.b, bias_array, *shape, *tail, *right.integers, group=(16, 16))
+            program.gemm(
+                tiles, result.c, left.a, right.b, bias_array, *shape, *tail, *right.integers, group=(16, 16)
+            )
             return
         tiles_a = -(-m // self._rows)
         split = _round_up(tiles_a * self._rows * k, 128)
         packed, panels = scratch, scratch.part(split, split + self._items * DEPTH * self._columns)
-        program.pack_a(tiles_a, packed, left.a, left.start, m, k, left.span, left.block, left.row, left.column, group=1)
+        program.pack_a(
+            tiles_a, packed, left.a, left.start, m, k, left.span, left.block, left.row, left.column, group=1
+        )
         columns = -(-n // self._columns)
         # Few panels: several work-items share one, each packing it again for its own rows of A.
         chunks = min(tiles_a, max(1, 2 * self._device.units // columns)) if self._device.units > 1 else 1
         items = min(self._items, columns * chunks)
-        program.gemm(items, result.c, packed, right.b, bias_array, panels, *tail, chunks, *right.integers, group=1)
+        program.gemm(
+            items, result.c, packed, right.b, bias_array, panels, *tail, chunks, *right.integers, group=1
+        )
 
 
 def matrix(b: Array, stride_k: int, stride_j: int) -> Right:

@@ -102,8 +102,7 @@ def _build(device: Device, name: str, source: str, options: list[str]) -> cl.Pro
     path = cache_folder() / "programs" / f"{name}-{key}.bin"
     if path.exists():
         try:
-            built: cl.Program = cl.Program(device.context, [device.cl], [path.read_bytes()]).build()
-            return built
+            return _finish(cl.Program(device.context, [device.cl], [path.read_bytes()]), [])
         except (cl.Error, OSError):
             path.unlink(missing_ok=True)  # not what this driver wrote: make it again
     program = _compile(device, name, source, options)
@@ -115,12 +114,16 @@ def _build(device: Device, name: str, source: str, options: list[str]) -> cl.Pro
 
 def _compile(device: Device, name: str, source: str, options: list[str]) -> cl.Program:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", cl.CompilerWarning)  # drivers chat there about what went well
-            built: cl.Program = cl.Program(device.context, source).build(options)
-            return built
+        return _finish(cl.Program(device.context, source), options)
     except cl.RuntimeError as error:
         log = "\n".join(line for line in str(error).splitlines() if "error" in line) or str(error)
         raise RunError(
             f"kernels/{name}.cl does not compile for {device.name} ({device.platform}): {log}"
         ) from error
+
+
+def _finish(program: cl.Program, options: list[str]) -> cl.Program:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cl.CompilerWarning)  # drivers chat there about what went well
+        built: cl.Program = program.build(options)
+    return built

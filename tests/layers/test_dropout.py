@@ -69,5 +69,3 @@ def test_it_is_the_identity_when_not_training_and_for_p_zero(bench, p, training,
 def test_p_is_a_probability_below_one(p):
     with pytest.raises(UserError, match="p: expected"):
         Dropout(p)
-
-

@@ -44,7 +44,8 @@ def windows(x, kernel, stride, padding, ceil):
 
 def sizes(case):
     return tuple(
-        (v, v) if isinstance(v, int) else v for v in (case[0], case[0] if case[1] is None else case[1], case[2])
+        (v, v) if isinstance(v, int) else v
+        for v in (case[0], case[0] if case[1] is None else case[1], case[2])
     )
 
 
@@ -124,9 +125,7 @@ def test_global_average_is_each_channels_mean(bench, shape):
     x = np.random.default_rng(0).normal(size=(3, *shape))
     trial = bench(GlobalAveragePool(), shape)
     assert trial.output == (shape[0], 1, 1)
-    np.testing.assert_allclose(
-        trial.forward(x), x.mean(axis=(2, 3), keepdims=True), rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(trial.forward(x), x.mean(axis=(2, 3), keepdims=True), rtol=1e-5, atol=1e-6)
     dy = np.random.default_rng(1).normal(size=(3, shape[0], 1, 1))
     np.testing.assert_allclose(
         trial.backward(dy)[0], np.broadcast_to(dy, x.shape) / (shape[1] * shape[2]), rtol=1e-5
@@ -139,7 +138,9 @@ def test_the_gradients_are_the_slopes(bench, case, numerical):
     dy = np.random.default_rng(1).normal(size=shape_of_output(x, case))
     trial = bench(MaxPool(*case[:4]), x.shape[1:])
     trial.forward(x)
-    np.testing.assert_allclose(trial.backward(dy)[0], numerical(lambda x: max_pool(x, case), x, dy), atol=1e-5)
+    np.testing.assert_allclose(
+        trial.backward(dy)[0], numerical(lambda x: max_pool(x, case), x, dy), atol=1e-5
+    )
     trial = bench(AveragePool(*case[:4]), x.shape[1:])
     trial.forward(x)
     expected = numerical(lambda x: average_pool(x, case, True), x, dy)

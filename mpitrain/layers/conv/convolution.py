@@ -35,10 +35,21 @@ class Convolution(Layer):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
-        self.channels, self.kernel, self.stride, self.padding, self.groups = channels, kernel, stride, padding, groups
+        self.channels, self.kernel, self.stride, self.padding, self.groups = (
+            channels,
+            kernel,
+            stride,
+            padding,
+            groups,
+        )
         self.has_bias = bias
-        if min(channels, groups, *pair(kernel, "kernel"), *pair(stride, "stride")) < 1 or min(pair(padding, "padding")) < 0:
-            raise UserError("convolution: channels, kernel, stride and groups must be at least 1, padding at least 0")
+        if (
+            min(channels, groups, *pair(kernel, "kernel"), *pair(stride, "stride")) < 1
+            or min(pair(padding, "padding")) < 0
+        ):
+            raise UserError(
+                "convolution: channels, kernel, stride and groups must be at least 1, padding at least 0"
+            )
         if channels % groups:
             raise UserError(f"convolution: {channels} channels cannot be divided into {groups} groups")
 
@@ -47,13 +58,19 @@ class Convolution(Layer):
         if len(shape) != 3:
             raise UserError(f"takes images (C, H, W), got {shape}")
         c, h, w = shape
-        (r, s), stride, padding = pair(self.kernel, "kernel"), pair(self.stride, "stride"), pair(self.padding, "padding")
+        (r, s), stride, padding = (
+            pair(self.kernel, "kernel"),
+            pair(self.stride, "stride"),
+            pair(self.padding, "padding"),
+        )
         if c % self.groups:
             raise UserError(f"input has {c} channels, which {self.groups} groups cannot share")
         p = (h + 2 * padding[0] - r) // stride[0] + 1
         q = (w + 2 * padding[1] - s) // stride[1] + 1
         if p < 1 or q < 1:
-            raise UserError(f"a {r}x{s} filter does not fit into an input of {h}x{w} with padding {padding[0]}x{padding[1]}")
+            raise UserError(
+                f"a {r}x{s} filter does not fit into an input of {h}x{w} with padding {padding[0]}x{padding[1]}"
+            )
         groups = self.groups
         return Geometry(c // groups, h, w, self.channels // groups, r, s, p, q, stride, padding, groups)
 
@@ -65,7 +82,11 @@ class Convolution(Layer):
         g = self.geometry(shapes[0])
         fan = g.c * g.r * g.s
         weight = Parameter((self.channels, g.c, g.r, g.s), "he", fan)
-        return {"weight": weight, "bias": Parameter((self.channels,), "zeros")} if self.has_bias else {"weight": weight}
+        return (
+            {"weight": weight, "bias": Parameter((self.channels,), "zeros")}
+            if self.has_bias
+            else {"weight": weight}
+        )
 
     def flops(self, *shapes: Shape) -> int:
         return self.geometry(shapes[0]).flops
@@ -82,7 +103,9 @@ class Convolution(Layer):
         bias = self.bias if self.has_bias else None
         self._algorithm.forward(y, x[0], self.weight, bias, run.images, self.scratch)
 
-    def backward(self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array) -> None:
+    def backward(
+        self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
+    ) -> None:
         self._algorithm.backward_filter(self.dweight, dy, x[0], run.images, run.accumulate, self.scratch)
         if self.has_bias:
             self._bias_gradient(self.dbias, dy, run.images, run.accumulate)

@@ -58,7 +58,14 @@ class ImplicitGemm:
         for group in range(g.groups):
             self._gemm(
                 Result(dx, pixels, pixels, g.x_image, start=group * g.c * pixels),
-                Left(weight, filter_size, 1, filter_size, g.c * filter_size, start=group * g.k * g.c * filter_size),
+                Left(
+                    weight,
+                    filter_size,
+                    1,
+                    filter_size,
+                    g.c * filter_size,
+                    start=group * g.k * g.c * filter_size,
+                ),
                 Right(dy, DATA, self._integers(g.y_image), start=group * g.k * g.p * g.q),
                 g.c,
                 n * pixels,
@@ -66,7 +73,9 @@ class ImplicitGemm:
                 scratch,
             )
 
-    def backward_filter(self, dweight: Array, dy: Array, x: Array, n: int, accumulate: bool, scratch: Array) -> None:
+    def backward_filter(
+        self, dweight: Array, dy: Array, x: Array, n: int, accumulate: bool, scratch: Array
+    ) -> None:
         """dweight = sum over images and pixels of dy * x, added to what is there when `accumulate`."""
         g = self._g
         depth, pixels, step = g.c * g.r * g.s, g.p * g.q, self._images_at_once(n)
@@ -75,7 +84,12 @@ class ImplicitGemm:
                 self._gemm(
                     Result(dweight, depth, depth, start=group * g.k * depth),
                     Left(dy, pixels, 1, pixels, g.y_image, start=first * g.y_image + group * g.k * pixels),
-                    Right(x, FILTER, self._integers(g.x_image), start=first * g.x_image + group * g.c * g.h * g.w),
+                    Right(
+                        x,
+                        FILTER,
+                        self._integers(g.x_image),
+                        start=first * g.x_image + group * g.c * g.h * g.w,
+                    ),
                     g.k,
                     depth,
                     min(step, n - first) * pixels,

@@ -1,0 +1,154 @@
+"""A set of labelled images: a training split, perhaps a test split, and how their pixels are normalised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpitrain.report import UserError
+
+Shape = tuple[int, int, int]
+"""Channels, height and width of one image."""
+Images = NDArray[Any]
+"""(k, C, H, W), uint8 or float32."""
+Labels = NDArray[np.int64]
+"""(k,), class numbers from 0."""
+
+EXACT_PIXELS = 1 << 28
+"""Up to here every pixel counts for mean and deviation (below half a second); larger sets are sampled."""
+SAMPLED_IMAGES = 4096
+MAX_CLASSES = 1 << 20
+"""A label beyond this is a mistake (a regression target, a hash), and would ask for a last layer of gigabytes."""
+
+
+class Split(Protocol):
+    """Numbered images with labels; nothing is read before `read` asks for it, unless the format needs it."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8 or float32."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, numbers: NDArray[np.int64]) -> tuple[Images, Labels]:
+        """Images (k, C, H, W) and labels int64 (k,) of the sample numbers (k,), new arrays each time."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArraySplit:
+    """A split whose images (n, C, H, W) and labels int64 (n,) are arrays, or mapped from a file."""
+
+    images: Images
+    labels: Labels
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.images.dtype)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, numbers: NDArray[np.int64]) -> tuple[Images, Labels]:
+        return self.images[numbers], self.labels[numbers]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """mean and std are float32 (C,) of pixel/255 for uint8 images; zeros and ones for float32, taken as they are."""
+
+    name: str
+    shape: Shape
+    classes: int
+    train: Split
+    test: Split | None
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+    class_names: tuple[str, ...] = ()
+    """In the order of the class numbers, where the source names them."""
+
+
+def from_arrays(
+    name: str,
+    train: ArraySplit,
+    test: ArraySplit | None,
+    *,
+    classes: int | None,
+    train_file: Path,
+    test_file: Path | None = None,
+    sizes: str = "its images and labels",
+) -> Dataset:
+    """The dataset of two array splits, checked. The files are those the labels came from, for the errors.
+
+    Raises UserError for empty splits, unlike counts, test images unlike the training images, and labels that are
+    no class. `classes` is the labels' maximum + 1 of both splits unless given.
+    """
+    files = [(train, train_file)] + ([(test, test_file or train_file)] if test is not None else [])
+    for split, file in files:
+        images, labels = len(split.images), len(split.labels)
+        if images != labels:
+            raise UserError(f"{file}: {labels} labels for {images} images; expected one label an image")
+        if 0 in split.images.shape:
+            raise UserError(
+                f"{file}: {images} images of shape {split.images.shape[1:]}; expected at least one pixel of one"
+            )
+        if split.images.shape[1:] != train.images.shape[1:] or split.dtype != train.dtype:
+            raise UserError(
+                f"{file}: test images are {split.images.shape[1:]} {split.dtype}; "
+                f"expected {train.images.shape[1:]} {train.dtype} like the training images"
+            )
+    if classes is None:
+        classes = min(max(int(split.labels.max()) for split, _ in files) + 1, MAX_CLASSES)
+    for split, file in files:
+        check_labels(file, split.labels, classes)
+    _, channels, height, width = train.images.shape
+    mean, std = statistics(train)
+    return Dataset(name, (channels, height, width), classes, train, test, mean, std)
+
+
+def check_labels(file: Path, labels: Labels, classes: int) -> None:
+    """Raise UserError for the first label outside 0 .. classes - 1."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        raise UserError(
+            f"{file}: image {wrong[0]} has the label {labels[wrong[0]]}; "
+            f"expected 0 to {classes - 1} ({classes} classes)"
+        )
+
+
+def statistics(split: Split) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and deviation float32 (C,) of pixel/255 over a split of uint8 images; zeros and ones for float32.
+
+    Exact up to EXACT_PIXELS, else over SAMPLED_IMAGES images. The sample has a seed of its own, so that a network
+    finds the same normalisation under any --seed. A channel of one value has the deviation 1.
+    """
+    some, _ = split.read(np.zeros(1, np.int64))
+    channels = some.shape[1]
+    if split.dtype != np.uint8:
+        return np.zeros(channels, np.float32), np.ones(channels, np.float32)
+    numbers = np.arange(len(split))
+    if some.size * len(split) > EXACT_PIXELS:
+        numbers = np.sort(
+            np.random.default_rng(0).choice(len(split), min(len(split), SAMPLED_IMAGES), replace=False)
+        )
+    total, squares = [0] * channels, [0] * channels
+    # uint32 sums of at most 2^16 squares of uint8 cannot overflow, and are summed on as Python integers.
+    chunk = max(1, (1 << 20) // some.size)
+    for start in range(0, len(numbers), chunk):
+        images, _ = split.read(numbers[start : start + chunk])
+        for channel in range(channels):
+            x = np.ascontiguousarray(images[:, channel]).ravel()
+            edges = np.arange(0, len(x), 1 << 16)
+            total[channel] += int(np.add.reduceat(x, edges, dtype=np.uint32).sum(dtype=np.uint64))
+            square = np.multiply(x, x, dtype=np.uint16)
+            squares[channel] += int(np.add.reduceat(square, edges, dtype=np.uint32).sum(dtype=np.uint64))
+    count = len(numbers) * some.size // channels
+    variance = [q * count - s * s for s, q in zip(total, squares, strict=True)]
+    mean = np.array([s / count / 255 for s in total], np.float32)
+    std = np.array([v**0.5 / count / 255 if v else 1.0 for v in variance], np.float32)
+    return mean, std

@@ -1,0 +1,105 @@
+"""NumPy archives: an .npz with `images` and `labels`, perhaps `test_images` and `test_labels`, in, a Dataset out."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from mpitrain.data.dataset import ArraySplit, Dataset, from_arrays
+from mpitrain.report import UserError
+
+DEFLATE = 1032
+"""Deflate makes nothing smaller than by this factor, so an archive that promises more lies."""
+
+
+def open_npz(path: Path, *, classes: int | None) -> Dataset:
+    """images (n, C, H, W) uint8 or float32 and labels (n,) of any integers, for both splits.
+
+    Raises UserError for missing arrays, other types or dimensions, truncated archives and sizes that lie: an array is
+    allocated only after its header, its entry in the archive and the file agree. Nothing is ever unpickled.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+            for name in ("images", "labels"):
+                if name not in names:
+                    raise UserError(
+                        f"{path}: expected arrays images and labels, found {', '.join(sorted(names)) or 'none'}"
+                    )
+            train = read_split(path, archive, "")
+            test = None
+            if names & {"test_images", "test_labels"}:
+                if not names >= {"test_images", "test_labels"}:
+                    raise UserError(
+                        f"{path}: expected test_images and test_labels together, found one of them"
+                    )
+                test = read_split(path, archive, "test_")
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        RuntimeError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise UserError(f"{path}: truncated or damaged; expected an .npz archive ({error})") from error
+    return from_arrays(path.stem, train, test, classes=classes, train_file=path)
+
+
+def read_split(path: Path, archive: zipfile.ZipFile, prefix: str) -> ArraySplit:
+    images = read_array(path, archive, f"{prefix}images", 4, "(n, C, H, W)", "uint8 or float32")
+    labels = read_array(path, archive, f"{prefix}labels", 1, "(n,)", "integers")
+    return ArraySplit(images, labels.astype(np.int64))
+
+
+def read_array(
+    path: Path, archive: zipfile.ZipFile, name: str, dimensions: int, form: str, types: str
+) -> NDArray[Any]:
+    """One array of the archive, native byte order, checked before it is allocated."""
+    entry = archive.getinfo(f"{name}.npy" if f"{name}.npy" in archive.namelist() else name)
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise UserError(
+            f"{path}: {name} is packed by method {entry.compress_type}; expected numpy's savez or savez_compressed"
+        )
+    with archive.open(entry) as file:
+        shape, dtype = read_header(file)
+        fits = (
+            dtype.kind in "iu" if types == "integers" else dtype.newbyteorder("=") in (np.uint8, np.float32)
+        )
+        if not fits:
+            raise UserError(f"{path}: {name} is {dtype}; expected {types}")
+        if len(shape) != dimensions:
+            raise UserError(f"{path}: {name} has the shape {shape}; expected {form}")
+        # Only file.tell() bytes of the entry are read so far: the rest must be exactly the array.
+        size = math.prod(shape) * dtype.itemsize
+        if file.tell() + size != entry.file_size:
+            raise UserError(
+                f"{path}: {name} says {shape} {dtype}, {size} bytes; the archive has {entry.file_size - file.tell()}"
+            )
+        if entry.file_size > DEFLATE * path.stat().st_size:
+            raise UserError(
+                f"{path}: {name} says {size} bytes; a file of {path.stat().st_size} cannot hold that"
+            )
+    with archive.open(entry) as file:
+        array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
+    return np.ascontiguousarray(array, dtype.newbyteorder("="))
+
+
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type in the .npy header; ValueError if it is none."""
+    version = npy.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"npy format {version}")
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if any(length < 0 for length in shape):
+        raise ValueError(f"npy shape {shape}")
+    return shape, dtype

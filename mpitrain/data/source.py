@@ -1,0 +1,49 @@
+"""Open the data that --data names: a word or a path in, a Dataset out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mpitrain.data import cifar, digits, folder, idx, npz, synthetic
+from mpitrain.data.dataset import Dataset, Shape, Split
+from mpitrain.report import UserError
+
+__all__ = ["Dataset", "Shape", "Split", "open_source"]
+
+
+def open_source(spec: str, *, shape_hint: Shape, classes: int | None = None, seed: int = 0) -> Dataset:
+    """`digits`, `synthetic`, `synthetic:COUNT`, or the path of an .npz file or an IDX, CIFAR or image folder.
+
+    shape_hint (C, H, W) is the shape of synthetic images and the one folder images are brought to; the others keep
+    their own. classes: unless given, the labels' maximum + 1 (CIFAR: 10 or 100, folders: their number,
+    synthetic: 1000). Raises UserError, naming the file, when the data cannot be what it says.
+    """
+    if classes is not None and classes < 1:
+        raise UserError(f"{classes} classes; expected at least 1")
+    if seed < 0:
+        raise UserError(f"the seed is {seed}; expected 0 or more")
+    if spec == "digits":
+        return digits.open_digits(classes=classes)
+    if spec == "synthetic" or spec.startswith("synthetic:"):
+        return synthetic.open_synthetic(spec, shape=shape_hint, classes=classes, seed=seed)
+    try:
+        path = Path(spec)
+        if spec and path.is_file():
+            if path.suffix.lower() != ".npz":
+                raise UserError(
+                    f"{path}: expected an .npz file or a folder of images, got a {path.suffix or 'plain'} file"
+                )
+            return npz.open_npz(path, classes=classes)
+        if spec and path.is_dir():
+            for form in (idx, cifar, folder):
+                if form.found(path):
+                    return form.open_folder(path, shape_hint=shape_hint, classes=classes)
+            raise UserError(
+                f"{path}: expected IDX files (train-images-idx3-ubyte), CIFAR files (data_batch_1.bin, train.bin) "
+                "or class folders with images, found none of them"
+            )
+    except (OSError, ValueError) as error:
+        raise UserError(f"{spec!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    raise UserError(
+        f"data {spec!r}: expected digits, synthetic, or the path of a file or folder; there is no such path"
+    )

@@ -1,0 +1,44 @@
+"""Images from a host to a device, normalised there, so that bytes and not floats travel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpitrain.layers.flat import split
+from mpitrain.layers.layer import Shape, size
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.device import Device
+
+
+class Images:
+    """y = (x / 255 - mean) / std per channel for uint8 images; float32 images take mean and std as they are."""
+
+    def __init__(self, device: Device, shape: Shape, capacity: int) -> None:
+        self.device, self.shape = device, shape
+        self.channels, self.pixels = shape[0], size(shape[1:])
+        self._raw = {kind: device.empty((0,), kind) for kind in (np.uint8, np.float32)}
+        self._capacity = capacity
+        self._normal = device.empty((2 * self.channels,))
+
+    def normalise(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
+        """Set mean and std (C,) of pixels in [0, 1] (uint8), or of values as they are (float32)."""
+        self._mean, self._std = mean.astype(np.float64), std.astype(np.float64)
+
+    def load(self, y: Array, images: NDArray[Any]) -> None:
+        """Fill y (N, C, H, W) from images (n, C, H, W), n <= N, uint8 or float32."""
+        kind: Any = np.uint8 if images.dtype == np.uint8 else np.float32
+        raw = self._raw[kind]
+        if raw.size == 0:
+            raw = self._raw[kind] = self.device.empty((self._capacity * size(self.shape),), kind)
+        unit = 255.0 if kind is np.uint8 else 1.0
+        normal = np.stack([1 / (unit * self._std), -self._mean / self._std], axis=1)
+        self._normal.write(normal.astype(np.float32).ravel())
+        raw.write(images)
+        items, chunk = split(self.device, self.pixels)
+        program = self.device.program("images", PIXEL="uchar" if kind is np.uint8 else "float")
+        program.images(
+            (items, len(images) * self.channels), y, raw, self._normal, self.channels, self.pixels, chunk
+        )

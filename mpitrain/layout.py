@@ -1,0 +1,98 @@
+"""Where each parameter lies in the one flat vector that is trained, exchanged and saved, and the buckets it is sent in.
+
+Every tensor starts at a multiple of 512 values: a codec block never spans two tensors, and OpenCL can make a sub-buffer of each.
+The gaps hold zeros. Tensors of two or more dimensions come first, in network order; then those of one (biases, scales), which are
+few, sensitive, and never quantised.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpitrain.exchange.bucket import Bucket
+from mpitrain.layers.layer import Parameter, Shape, size
+
+BLOCK = 512
+BUCKET = 1 << 21
+"""Values in a bucket (8 MiB): large enough that a message's fixed cost vanishes, small enough that the first leaves early."""
+SMALL = 1 << 14
+"""A coded part of fewer values than this (64 KiB) is not worth quantising."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One tensor's place: values [start, start + size) of the flat vector."""
+
+    name: str
+    shape: Shape
+    start: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + size(self.shape)
+
+
+class Layout:
+    """Names, shapes and places of all parameters of a network."""
+
+    def __init__(self, parameters: Mapping[str, Parameter]) -> None:
+        """parameters: in network order, by full name."""
+        self.parameters = dict(parameters)
+        self.slots: dict[str, Slot] = {}
+        at = 0
+        for many in (True, False):
+            for name, parameter in parameters.items():
+                if (len(parameter.shape) > 1) == many:
+                    self.slots[name] = Slot(name, parameter.shape, at)
+                    at += -(-size(parameter.shape) // BLOCK) * BLOCK
+            if many:
+                self.coded = at
+                """Values before this one belong to tensors of two or more dimensions."""
+        self.length = at
+        self.slots = {name: self.slots[name] for name in parameters}
+
+    @property
+    def count(self) -> int:
+        """Parameters, without the gaps."""
+        return sum(size(slot.shape) for slot in self.slots.values())
+
+    def buckets(self) -> list[Bucket]:
+        """The vector cut into ranges in the order in which the backward pass completes them; the one-dimensional tensors last."""
+        found: list[Bucket] = []
+        stop = self.coded
+        while stop > 0:
+            start = max(0, stop - BUCKET)
+            found.append(Bucket(len(found), start, stop, coded=stop - start >= SMALL))
+            stop = start
+        if self.length > self.coded:
+            found.append(Bucket(len(found), self.coded, self.length, coded=False))
+        return found
+
+    def tensors_in(self, start: int, stop: int) -> list[str]:
+        """Names of the tensors that a range of the vector touches, for messages."""
+        return [slot.name for slot in self.slots.values() if slot.start < stop and slot.stop > start]
+
+    def initial(self, seed: int) -> NDArray[np.float32]:
+        """The vector a run with this seed starts from. Each tensor is drawn from (seed, its name), whatever else there is."""
+        vector = np.zeros(self.length, np.float32)
+        for name, parameter in self.parameters.items():
+            vector[self.slots[name].start : self.slots[name].stop] = _draw(name, parameter, seed)
+        return vector
+
+
+def _draw(name: str, parameter: Parameter, seed: int) -> Any:
+    count = size(parameter.shape)
+    random = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    if parameter.initial == "he":
+        return random.standard_normal(count, np.float32) * np.float32(np.sqrt(2 / parameter.fan))
+    if parameter.initial == "normal":
+        return random.standard_normal(count, np.float32) * np.float32(0.01)
+    if parameter.initial == "uniform":
+        return (random.random(count, np.float32) * 2 - 1) * np.float32(1 / np.sqrt(parameter.fan))
+    return 1.0 if parameter.initial == "ones" else 0.0

@@ -1,0 +1,184 @@
+"""Which values of a network may share memory: each lives from the moment it is written to the last time it is read.
+
+Time runs 0 .. L-1 for the forward passes of L nodes and L .. 2L-1 for their backward passes, last node first. Values that never
+live at once share a slot; a layer that works in place gives its output its input's storage where nobody else still needs that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from mpitrain.layers.layer import Shape, size
+from mpitrain.layers.network import Network, Node
+from mpitrain.report import UserError
+
+INPUT = "input"
+
+
+@dataclass
+class Storage:
+    """Memory for one or more values that follow each other in place."""
+
+    shape: Shape
+    """Of one image, of its largest value."""
+    dtype: np.dtype[np.generic]
+    first: int
+    last: int
+    per_image: bool = True
+    slot: int = -1
+
+    def nbytes(self, capacity: int) -> int:
+        return size(self.shape) * self.dtype.itemsize * (capacity if self.per_image else 1)
+
+
+@dataclass
+class Plan:
+    """Storages of all values, gradients and layer memories, and the slots that they share."""
+
+    storages: list[Storage] = field(default_factory=list)
+    values: dict[str, int] = field(default_factory=dict)
+    gradients: dict[str, int] = field(default_factory=dict)
+    memories: dict[tuple[str, str], int] = field(default_factory=dict)
+    terms: dict[tuple[str, int], int] = field(default_factory=dict)
+    """(node, input number) -> storage of that node's share of a gradient that others have begun: it is added."""
+    slots: list[int] = field(default_factory=list)
+    """Bytes of each slot."""
+    kinds: list[np.dtype[np.generic]] = field(default_factory=list)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(self.slots)
+
+
+def infer_shapes(network: Network) -> dict[str, Shape]:
+    """Shape of every value for one image. Raises UserError naming the node whose inputs do not fit."""
+    shapes: dict[str, Shape] = {INPUT: network.input_shape}
+    at = "x".join(str(extent) for extent in network.input_shape[1:])
+    for node in network.nodes:
+        where = f"{node.name}: "
+        if node.name in shapes:
+            raise UserError(f"{where}two layers of this name ({network.name})")
+        if len(node.inputs) != node.layer.inputs:
+            raise UserError(
+                f"{where}takes {node.layer.inputs} inputs, got {len(node.inputs)} ({network.name})"
+            )
+        for name in node.inputs:
+            if name not in shapes:
+                raise UserError(
+                    f"{where}there is no earlier layer {name!r} to take as input ({network.name})"
+                )
+        try:
+            shapes[node.name] = node.layer.output_shape(*(shapes[name] for name in node.inputs))
+        except UserError as error:
+            raise UserError(f"{where}{error} ({network.name} at {at})") from None
+    return shapes
+
+
+def make_plan(network: Network, shapes: Mapping[str, Shape], capacity: int, training: bool) -> Plan:
+    """The plan for runs of at most `capacity` images, with or without a way back."""
+    plan = Plan()
+    nodes, length = network.nodes, len(network.nodes)
+    consumers: dict[str, list[int]] = {INPUT: [], **{node.name: [] for node in nodes}}
+    for time, node in enumerate(nodes):
+        for name in node.inputs:
+            consumers[name].append(time)
+
+    def back(time: int) -> int:
+        return 2 * length - 1 - time
+
+    def needed_until(name: str, produced: int) -> int:
+        """The last time at which a value is read."""
+        times = [produced, *consumers[name]]
+        if training:
+            times += [back(time) for time in consumers[name] if "x" in nodes[time].layer.keeps]
+            if produced >= 0 and "y" in nodes[produced].layer.keeps:
+                times.append(back(produced))
+        return max(times)
+
+    def add(
+        shape: Shape, first: int, last: int, dtype: DTypeLike = np.float32, per_image: bool = True
+    ) -> int:
+        plan.storages.append(Storage(shape, np.dtype(dtype), first, last, per_image))
+        return len(plan.storages) - 1
+
+    plan.values[INPUT] = add(shapes[INPUT], -1, needed_until(INPUT, -1))
+    for time, node in enumerate(nodes):
+        last = (
+            length * 2 if time >= length - 2 else needed_until(node.name, time)
+        )  # scores and losses are read afterwards
+        origin = node.inputs[0]
+        if node.layer.in_place and origin != INPUT and needed_until(origin, _index(nodes, origin)) == time:
+            plan.values[node.name] = plan.values[origin]
+            storage = plan.storages[plan.values[origin]]
+            storage.last = max(storage.last, last)
+        else:
+            plan.values[node.name] = add(shapes[node.name], time, last)
+        inputs = [shapes[name] for name in node.inputs]
+        for name, (shape, dtype) in node.layer.memory(capacity, *inputs).items():
+            begin = -1 if time == length - 1 else time  # labels are there before the first node runs
+            plan.memories[node.name, name] = add(
+                shape, begin, back(time) if training else time, dtype, per_image=False
+            )
+    if training:
+        _plan_gradients(plan, network, shapes, consumers)
+    _share(plan, capacity)
+    return plan
+
+
+def _plan_gradients(
+    plan: Plan, network: Network, shapes: Mapping[str, Shape], consumers: Mapping[str, Sequence[int]]
+) -> None:
+    """Storage for the gradient of every value but the images. The last consumer writes it first; earlier ones add to it."""
+    nodes, length = network.nodes, len(network.nodes)
+    for time in reversed(range(length)):
+        node, now = nodes[time], 2 * length - 1 - time
+        if time == length - 1:
+            plan.storages.append(
+                Storage((), np.dtype(np.float32), now, now)
+            )  # the loss's own, which nobody reads
+            plan.gradients[node.name] = len(plan.storages) - 1
+        mine = plan.gradients[node.name]
+        for number, name in enumerate(node.inputs):
+            if name == INPUT:
+                continue
+            in_place = node.layer.in_place and number == 0
+            begins = name not in plan.gradients
+            if in_place:
+                target = mine
+                if begins:
+                    plan.storages[mine].last = max(
+                        plan.storages[mine].last, 2 * length - 1 - _index(nodes, name)
+                    )
+            else:
+                last = 2 * length - 1 - _index(nodes, name) if begins else now
+                plan.storages.append(Storage(shapes[name], np.dtype(np.float32), now, last))
+                target = len(plan.storages) - 1
+            if begins:
+                plan.gradients[name] = target
+            else:
+                plan.terms[node.name, number] = target
+
+
+def _index(nodes: Sequence[Node], name: str) -> int:
+    return next(time for time, node in enumerate(nodes) if node.name == name)
+
+
+def _share(plan: Plan, capacity: int) -> None:
+    """Give every storage a slot: the largest first, each into the first slot where it meets nobody of its time."""
+    tenants: list[list[Storage]] = []
+    for storage in sorted(plan.storages, key=lambda each: -each.nbytes(capacity)):
+        for slot, others in enumerate(tenants):
+            apart = all(storage.last < other.first or other.last < storage.first for other in others)
+            if apart and plan.kinds[slot] == storage.dtype:
+                others.append(storage)
+                storage.slot = slot
+                break
+        else:
+            storage.slot = len(tenants)
+            tenants.append([storage])
+            plan.slots.append(storage.nbytes(capacity))
+            plan.kinds.append(storage.dtype)
