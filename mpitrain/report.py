@@ -1,6 +1,13 @@
-"""Errors with a sentence for the person who runs it, and the exit codes they end in."""
+"""What a run tells the world: errors with a sentence, exit codes, log.jsonl, and the display on rank 0."""
 
 from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
 
 DONE = 0
 FAILED = 1
@@ -15,6 +22,8 @@ class MpitrainError(Exception):
     """Something to tell the user in one sentence."""
 
     exit_code = FAILED
+    agreed = False
+    """Whether every rank of the job raises the same error at the same place, so that all can leave in good order."""
 
 
 class UserError(MpitrainError):
@@ -25,3 +34,92 @@ class UserError(MpitrainError):
 
 class RunError(MpitrainError):
     """The run was sound and something failed on the way."""
+
+
+class Reporter:
+    """Rank 0's voice: events go to log.jsonl, and to the terminal as a display or as JSON. Other ranks get a silent one."""
+
+    def __init__(self, folder: Path | None, json_lines: bool = False, quiet: bool = False) -> None:
+        """folder: the run directory (None: no files and no words). An existing log is appended to."""
+        self._json, self._quiet = json_lines, quiet or folder is None
+        self._log: IO[str] | None = None
+        self._board: Any = None
+        self._shown = 0.0
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._log = (folder / "log.jsonl").open("a")
+            self._board = _tensorboard(folder)
+        self._progress: Any = None
+        self._task: Any = None
+
+    def say(self, line: str) -> None:
+        """A line for the person who watches."""
+        if not self._quiet and not self._json:
+            if self._progress is not None:
+                self._progress.console.print(line, highlight=False, soft_wrap=True, markup=False)
+            else:
+                print(line, flush=True)
+
+    def event(self, name: str, **facts: Any) -> None:
+        """One line of log.jsonl, and of stdout with --json; numbers also go to TensorBoard where its writer is installed."""
+        if self._log is None:
+            return
+        line = json.dumps({"event": name, "time": round(time.time(), 3), **facts})
+        self._log.write(line + "\n")
+        self._log.flush()
+        if self._json:
+            print(line, flush=True)
+        if self._board is not None and name in ("step", "evaluate"):
+            for key in ("loss", "lr", "images_per_second", "top1", "top5"):
+                if key in facts:
+                    self._board.add_scalar(f"{name}/{key}", facts[key], facts["step"])
+
+    def begin(self, step: int, steps: int) -> None:
+        """Show how far the run is: a moving bar on a terminal, else a line now and then."""
+        if self._quiet or self._json or not sys.stdout.isatty():
+            return
+        from rich import progress
+
+        columns = (
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+        )
+        self._progress = progress.Progress(*columns)
+        self._task = self._progress.add_task("training", total=steps, completed=step)
+        self._progress.start()
+
+    def step(self, line: Callable[[], str], done: int, whole: bool) -> None:
+        """A step is done. `whole`: say its line for good (the end of an epoch); else only every few seconds."""
+        if self._progress is not None:
+            self._progress.update(
+                self._task,
+                completed=done,
+                description=line() if time.monotonic() - self._shown > 0.2 else None,
+            )
+        if whole or (self._progress is None and time.monotonic() - self._shown > 5):
+            self.say(line())
+            self._shown = time.monotonic()
+
+    def close(self) -> None:
+        """End the display and the files."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+
+def _tensorboard(folder: Path) -> Any:
+    """A writer of events.* files if `mpitrain[plots]` is installed, else None."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), write_to_disk=True)

@@ -72,4 +72,5 @@ def augment(images: Images, drawn: Draws, ways: frozenset[str]) -> Images:
 def shift(words: NDArray[np.uint64], bit: int, most: int) -> NDArray[np.int64]:
     """Whole numbers from -most to most, evenly, of 20 bits of each word."""
     bits = (words >> np.uint64(bit)).astype(np.int64) & 0xFFFFF
-    return (bits * (2 * most + 1) >> 20) - most
+    moved: NDArray[np.int64] = (bits * (2 * most + 1) >> 20) - most
+    return moved

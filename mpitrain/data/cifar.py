@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpitrain.data.dataset import ArraySplit, Dataset, Shape, check_labels, from_arrays
+from mpitrain.data.dataset import ArraySplit, Dataset, check_labels, from_arrays
 from mpitrain.report import UserError
 
 PIXELS = 3 * 32 * 32
@@ -22,23 +22,22 @@ def found(path: Path) -> bool:
     return any((path / name).is_file() for name in [*TEN, "train.bin"])
 
 
-def open_folder(path: Path, *, shape_hint: Shape, classes: int | None) -> Dataset:
+def open_folder(path: Path, *, classes: int | None) -> Dataset:
     """data_batch_1.bin to 5 and test_batch.bin (10 classes), or train.bin and test.bin (100 classes).
 
     Images are uint8 (3, 32, 32); the test file may be missing, the training files may not (UserError).
     """
     ten = any((path / name).is_file() for name in TEN)
     train_names, test_name = (TEN, "test_batch.bin") if ten else (["train.bin"], "test.bin")
-    own = 10 if ten else 100
+    label_bytes, own = (1, 10) if ten else (2, 100)
     for name in train_names:
         if not (path / name).is_file():
             raise UserError(f"{path}: expected {', '.join(train_names)}; {name} is missing")
-    train = read([path / name for name in train_names], 1 if ten else 2, own)
-    test_file = path / test_name
-    test = read([test_file], 1 if ten else 2, own) if test_file.is_file() else None
-    return from_arrays(
-        path.name, train, test, classes=classes or own, train_file=path / train_names[0], test_file=test_file
-    )
+    train = read([path / name for name in train_names], label_bytes, min(own, classes or own))
+    test = None
+    if (path / test_name).is_file():
+        test = read([path / test_name], label_bytes, min(own, classes or own))
+    return from_arrays(path.resolve().name, train, test, classes=classes or own)
 
 
 def read(files: list[Path], label_bytes: int, classes: int) -> ArraySplit:
@@ -59,4 +58,4 @@ def read(files: list[Path], label_bytes: int, classes: int) -> ArraySplit:
         parts.append(part)
     images = [part[:, label_bytes:].reshape(-1, 3, 32, 32) for part in parts]
     labels = np.concatenate([part[:, label_bytes - 1] for part in parts]).astype(np.int64)
-    return ArraySplit(images[0] if len(images) == 1 else np.concatenate(images), labels)
+    return ArraySplit(images[0] if len(images) == 1 else np.concatenate(images), labels, files[0], files[0])

@@ -46,6 +46,9 @@ class ArraySplit:
 
     images: Images
     labels: Labels
+    images_file: Path
+    labels_file: Path
+    """Where the two came from, for the errors."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -73,42 +76,41 @@ class Dataset:
     """In the order of the class numbers, where the source names them."""
 
 
-def from_arrays(
-    name: str,
-    train: ArraySplit,
-    test: ArraySplit | None,
-    *,
-    classes: int | None,
-    train_file: Path,
-    test_file: Path | None = None,
-    sizes: str = "its images and labels",
-) -> Dataset:
-    """The dataset of two array splits, checked. The files are those the labels came from, for the errors.
+def from_arrays(name: str, train: ArraySplit, test: ArraySplit | None, *, classes: int | None) -> Dataset:
+    """The dataset of two array splits, checked; classes is the maximum of all labels + 1 unless given.
 
     Raises UserError for empty splits, unlike counts, test images unlike the training images, and labels that are
-    no class. `classes` is the labels' maximum + 1 of both splits unless given.
+    no class.
     """
-    files = [(train, train_file)] + ([(test, test_file or train_file)] if test is not None else [])
-    for split, file in files:
-        images, labels = len(split.images), len(split.labels)
-        if images != labels:
-            raise UserError(f"{file}: {labels} labels for {images} images; expected one label an image")
+    splits = [train] if test is None else [train, test]
+    for split in splits:
+        count, shape = len(split.images), split.images.shape[1:]
         if 0 in split.images.shape:
             raise UserError(
-                f"{file}: {images} images of shape {split.images.shape[1:]}; expected at least one pixel of one"
+                f"{split.images_file}: {count} images of {form(shape)}; expected at least one pixel"
             )
-        if split.images.shape[1:] != train.images.shape[1:] or split.dtype != train.dtype:
+        if count != len(split):
             raise UserError(
-                f"{file}: test images are {split.images.shape[1:]} {split.dtype}; "
-                f"expected {train.images.shape[1:]} {train.dtype} like the training images"
+                f"{split.labels_file}: {len(split)} labels; expected {count}, one for each image of {split.images_file}"
+            )
+        if (shape, split.dtype) != (train.images.shape[1:], train.dtype):
+            raise UserError(
+                f"{split.images_file}: test images are {form(shape)} {split.dtype}; "
+                f"expected {form(train.images.shape[1:])} {train.dtype} like the training images"
             )
     if classes is None:
-        classes = min(max(int(split.labels.max()) for split, _ in files) + 1, MAX_CLASSES)
-    for split, file in files:
-        check_labels(file, split.labels, classes)
+        highest = max(int(split.labels.max()) for split in splits)
+        classes = min(max(highest + 1, 1), MAX_CLASSES)
+    for split in splits:
+        check_labels(split.labels_file, split.labels, classes)
     _, channels, height, width = train.images.shape
     mean, std = statistics(train)
     return Dataset(name, (channels, height, width), classes, train, test, mean, std)
+
+
+def form(shape: tuple[int, ...]) -> str:
+    """(3, 32, 32) as 3x32x32."""
+    return "x".join(str(length) for length in shape)
 
 
 def check_labels(file: Path, labels: Labels, classes: int) -> None:

@@ -28,21 +28,21 @@ def found(path: Path) -> bool:
     return any(True for _ in folders(path))
 
 
-def open_folder(path: Path, *, shape_hint: Shape, classes: int | None) -> Dataset:
+def open_folder(path: Path, *, shape: Shape, classes: int | None) -> Dataset:
     """`train/CLASS/IMAGE` and perhaps `val/CLASS/IMAGE`, or `CLASS/IMAGE` as one split; classes sorted by name.
 
-    Images become uint8 of shape_hint (C is 1 or 3). Raises UserError for a class without images, one in val that
+    Images become uint8 of shape (C is 1 or 3). Raises UserError for a class without images, one in val that
     train has not, more folders than classes, and other channels.
     """
-    if shape_hint[0] not in (1, 3):
-        raise UserError(f"{path}: images have 1 or 3 channels; the network expects {shape_hint[0]}")
+    if shape[0] not in (1, 3):
+        raise UserError(f"{path}: images have 1 or 3 channels; the network expects {shape[0]}")
     root = path / "train" if (path / "train").is_dir() else path
     names = sorted(folders(root))
     if not names:
         raise UserError(f"{root}: expected one folder a class, found none")
     if classes is not None and len(names) > classes:
         raise UserError(f"{root}: {len(names)} class folders; expected at most {classes} (--classes)")
-    train = open_split(root, names, names, shape_hint)
+    train = open_split(root, names, names, shape)
     test = None
     if root != path and (path / "val").is_dir():
         there = sorted(folders(path / "val"))
@@ -50,11 +50,11 @@ def open_folder(path: Path, *, shape_hint: Shape, classes: int | None) -> Datase
             raise UserError(
                 f"{path / 'val'}: class folder {unknown[0]} is not in {root}; expected the same classes"
             )
-        test = open_split(path / "val", there, names, shape_hint)
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if shape_hint[0] == 3 else ((0.449,), (0.226,))
+        test = open_split(path / "val", there, names, shape)
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if shape[0] == 3 else ((0.449,), (0.226,))
     return Dataset(
         path.resolve().name,
-        shape_hint,
+        shape,
         classes or len(names),
         train,
         test,
@@ -111,13 +111,10 @@ def decode(file: Path, shape: Shape) -> NDArray[np.uint8]:
             upright = ImageOps.exif_transpose(image).convert(mode)
             fitted = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
             pixels = np.asarray(fitted, np.uint8).reshape(height, width, channels)
-    # Pillow's decoders raise these for files that are cut or damaged; the last two for 100 Mpixel and more.
-    except (
-        OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, EOFError, OverflowError, MemoryError,
-        Image.DecompressionBombError, Image.DecompressionBombWarning,
-    ) as error:  # fmt: skip
+    except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
         raise UserError(f"{file}: cannot be decoded; expected an image ({error})") from error
-    return pixels.transpose(2, 0, 1)
+    chw: NDArray[np.uint8] = pixels.transpose(2, 0, 1)
+    return chw
 
 
 def open_split(root: Path, there: list[str], names: list[str], shape: Shape) -> FolderSplit:

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.data.dataset import ArraySplit, Dataset, Shape, from_arrays
+from mpitrain.data.dataset import ArraySplit, Dataset, from_arrays
 from mpitrain.report import UserError
 
 DEFLATE = 1032
 """Deflate makes nothing smaller than by this factor, so a .gz that promises more lies."""
+CHUNK = 1 << 20
 
 
 def found(path: Path) -> bool:
@@ -28,30 +29,24 @@ def found(path: Path) -> bool:
     return any(find(path, f"train-{part}") for part in ("images-idx3", "labels-idx1"))
 
 
-def open_folder(path: Path, *, shape_hint: Shape, classes: int | None) -> Dataset:
+def open_folder(path: Path, *, classes: int | None) -> Dataset:
     """train-images-idx3-ubyte and train-labels-idx1-ubyte, and t10k-* for the test split where they are there.
 
     Images are uint8 (1, H, W). Raises UserError naming the file that is missing, truncated or not what it says.
     """
-    train, train_file = split(path, "train")
-    if any(find(path, f"t10k-{part}") for part in ("images-idx3", "labels-idx1")):
-        test, test_file = split(path, "t10k")
-        return from_arrays(
-            path.name, train, test, classes=classes, train_file=train_file, test_file=test_file
-        )
-    return from_arrays(path.name, train, None, classes=classes, train_file=train_file)
+    tested = any(find(path, f"t10k-{part}") for part in ("images-idx3", "labels-idx1"))
+    train, test = split(path, "train"), split(path, "t10k") if tested else None
+    return from_arrays(path.resolve().name, train, test, classes=classes)
 
 
-def split(path: Path, prefix: str) -> tuple[ArraySplit, Path]:
-    """The split of one prefix, and the file its labels came from."""
+def split(path: Path, prefix: str) -> ArraySplit:
+    """The split of one prefix, `train` or `t10k`."""
     images_file, labels_file = find(path, f"{prefix}-images-idx3"), find(path, f"{prefix}-labels-idx1")
     if images_file is None or labels_file is None:
-        missing = "images-idx3" if images_file is None else "labels-idx1"
-        raise UserError(
-            f"{path}: expected {prefix}-{missing}-ubyte or {prefix}-{missing}-ubyte.gz beside the other, found neither"
-        )
+        missing = f"{prefix}-images-idx3-ubyte" if images_file is None else f"{prefix}-labels-idx1-ubyte"
+        raise UserError(f"{path}: expected {missing} or {missing}.gz, found neither")
     images, labels = read_idx(images_file, 3), read_idx(labels_file, 1)
-    return ArraySplit(images[:, np.newaxis], labels.astype(np.int64)), labels_file
+    return ArraySplit(images[:, np.newaxis], labels.astype(np.int64), images_file, labels_file)
 
 
 def find(path: Path, stem: str) -> Path | None:
@@ -82,8 +77,9 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
                 )
             content = np.empty(size, np.uint8)
             filled = 0
-            while filled < size and (read := file.readinto(memoryview(content)[filled:])):
-                filled += read
+            while chunk := file.read(min(CHUNK, size - filled)):
+                content[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
+                filled += len(chunk)
             if filled < size or file.read(1):
                 came = f"only {filled}" if filled < size else "more"
                 raise UserError(

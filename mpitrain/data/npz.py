@@ -51,13 +51,13 @@ def open_npz(path: Path, *, classes: int | None) -> Dataset:
         zlib.error,
     ) as error:
         raise UserError(f"{path}: truncated or damaged; expected an .npz archive ({error})") from error
-    return from_arrays(path.stem, train, test, classes=classes, train_file=path)
+    return from_arrays(path.stem, train, test, classes=classes)
 
 
 def read_split(path: Path, archive: zipfile.ZipFile, prefix: str) -> ArraySplit:
     images = read_array(path, archive, f"{prefix}images", 4, "(n, C, H, W)", "uint8 or float32")
     labels = read_array(path, archive, f"{prefix}labels", 1, "(n,)", "integers")
-    return ArraySplit(images, labels.astype(np.int64))
+    return ArraySplit(images, labels.astype(np.int64), path, path)
 
 
 def read_array(
@@ -95,11 +95,16 @@ def read_array(
 
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and type in the .npy header; ValueError if it is none."""
-    version = npy.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"npy format {version}")
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(file)
+    try:
+        version = npy.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"npy format {version}")
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(file)
+    except (
+        Exception
+    ) as error:  # the header is Python text: a damaged one makes its parser raise nearly anything
+        raise ValueError(f"no npy header: {error}") from error
     if any(length < 0 for length in shape):
         raise ValueError(f"npy shape {shape}")
     return shape, dtype

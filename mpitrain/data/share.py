@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
+from itertools import accumulate
 
 from mpitrain.report import UserError
 
@@ -17,7 +19,7 @@ def parts(count: int, size: int, speeds: Sequence[float] | None = None) -> list[
     if count < size:
         raise UserError(f"{count} images for {size} ranks; expected at least one image a rank")
     lengths = proportional(count, [1.0] * size if speeds is None else list(speeds), size)
-    stops = [sum(lengths[: rank + 1]) for rank in range(size)]
+    stops = list(accumulate(lengths))
     return [slice(stop - length, stop) for stop, length in zip(stops, lengths, strict=True)]
 
 
@@ -25,9 +27,9 @@ def proportional(count: int, speeds: list[float], size: int) -> list[int]:
     """Whole numbers of at least 1 in proportion to the speeds, `count` in all."""
     if len(speeds) != size or not all(math.isfinite(speed) and speed > 0 for speed in speeds):
         raise ValueError(f"speeds {speeds}: expected {size} positive numbers")
-    fastest = max(speeds)
-    whole = math.fsum(speed / fastest for speed in speeds)
-    quotas = [count * (speed / fastest) / whole for speed in speeds]
+    exact = [Fraction(speed) for speed in speeds]  # so that rounding neither loses nor invents an image
+    whole = sum(exact)
+    quotas = [count * speed / whole for speed in exact]
     lengths = [int(quota) for quota in quotas]
     by_remainder = sorted(range(size), key=lambda rank: lengths[rank] - quotas[rank])
     for rank in by_remainder[: count - sum(lengths)]:

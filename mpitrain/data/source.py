@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mpitrain.data import cifar, digits, folder, idx, npz, synthetic
-from mpitrain.data.dataset import Dataset, Shape, Split
+from mpitrain.data.dataset import MAX_CLASSES, Dataset, Shape, Split
 from mpitrain.report import UserError
 
 __all__ = ["Dataset", "Shape", "Split", "open_source"]
@@ -18,32 +18,41 @@ def open_source(spec: str, *, shape_hint: Shape, classes: int | None = None, see
     their own. classes: unless given, the labels' maximum + 1 (CIFAR: 10 or 100, folders: their number,
     synthetic: 1000). Raises UserError, naming the file, when the data cannot be what it says.
     """
-    if classes is not None and classes < 1:
-        raise UserError(f"{classes} classes; expected at least 1")
+    if classes is not None and not 1 <= classes <= MAX_CLASSES:
+        raise UserError(f"{classes} classes; expected 1 to {MAX_CLASSES}")
     if seed < 0:
         raise UserError(f"the seed is {seed}; expected 0 or more")
     if spec == "digits":
         return digits.open_digits(classes=classes)
     if spec == "synthetic" or spec.startswith("synthetic:"):
         return synthetic.open_synthetic(spec, shape=shape_hint, classes=classes, seed=seed)
+    path = Path(spec)
     try:
-        path = Path(spec)
         if spec and path.is_file():
-            if path.suffix.lower() != ".npz":
-                raise UserError(
-                    f"{path}: expected an .npz file or a folder of images, got a {path.suffix or 'plain'} file"
-                )
-            return npz.open_npz(path, classes=classes)
+            return open_file(path, classes)
         if spec and path.is_dir():
-            for form in (idx, cifar, folder):
-                if form.found(path):
-                    return form.open_folder(path, shape_hint=shape_hint, classes=classes)
-            raise UserError(
-                f"{path}: expected IDX files (train-images-idx3-ubyte), CIFAR files (data_batch_1.bin, train.bin) "
-                "or class folders with images, found none of them"
-            )
-    except (OSError, ValueError) as error:
-        raise UserError(f"{spec!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+            return open_folder(path, shape_hint, classes)
+    except OSError as error:
+        raise UserError(f"{error.filename or spec}: cannot be read ({error.strerror})") from error
     raise UserError(
         f"data {spec!r}: expected digits, synthetic, or the path of a file or folder; there is no such path"
+    )
+
+
+def open_file(path: Path, classes: int | None) -> Dataset:
+    if path.suffix.lower() != ".npz":
+        raise UserError(f"{path}: expected an .npz file or a folder, got a file that is no .npz")
+    return npz.open_npz(path, classes=classes)
+
+
+def open_folder(path: Path, shape_hint: Shape, classes: int | None) -> Dataset:
+    if idx.found(path):
+        return idx.open_folder(path, classes=classes)
+    if cifar.found(path):
+        return cifar.open_folder(path, classes=classes)
+    if folder.found(path):
+        return folder.open_folder(path, shape=shape_hint, classes=classes)
+    raise UserError(
+        f"{path}: expected IDX files (train-images-idx3-ubyte), CIFAR files (data_batch_1.bin, train.bin) "
+        "or class folders with images, found none of them"
     )

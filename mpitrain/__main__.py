@@ -1,0 +1,5 @@
+"""`python -m mpitrain` is the command `mpitrain`."""
+
+from mpitrain.cli import main
+
+main()

@@ -1,0 +1,211 @@
+"""The command line: options in, one call out. Every way to end, good or bad, goes through `main`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import threading
+import traceback
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import click
+
+from mpitrain import __version__
+from mpitrain.config import Run, option
+from mpitrain.report import DONE, FAILED, WRONG_USE, MpitrainError
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120}
+
+
+class Commands(click.Group):
+    """`mpitrain NETWORK` is `mpitrain train NETWORK`: what is no command's name is a network's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            args = ["train", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    cls=Commands, context_settings=CONTEXT, epilog="NETWORK alone trains it: mpirun -n 4 mpitrain lenet"
+)
+@click.version_option(__version__, prog_name="mpitrain")
+def commands() -> None:
+    """Train convolutional networks with MPI on whatever OpenCL devices the job has."""
+
+
+def _options_of(settings: type[Run]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """One click option a field of config.py, so that each is declared once."""
+    hints = typing.get_type_hints(settings)
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for each in reversed(dataclasses.fields(settings)):
+            facts = each.metadata
+            if not facts:
+                continue
+            kinds = [
+                kind
+                for kind in typing.get_args(hints[each.name]) or (hints[each.name],)
+                if kind is not type(None)
+            ]
+            more: dict[str, Any] = {
+                "default": each.default,
+                "help": facts["help"],
+                "hidden": facts.get("hidden", False),
+            }
+            if kinds[0] is bool:
+                more["is_flag"] = True
+            else:
+                more["type"] = click.Choice(facts["choices"]) if "choices" in facts else kinds[0]
+                more["metavar"] = facts.get("metavar")
+                more["show_default"] = each.default not in (None, "")
+            if "optional_value" in facts:
+                more |= {"is_flag": False, "flag_value": facts["optional_value"]}
+            function = click.option(option(each.name), each.name, **more)(function)
+        return function
+
+    return decorate
+
+
+@commands.command()
+@click.argument("network")
+@_options_of(Run)
+def train(**options: Any) -> int:
+    """Train NETWORK: lenet, vgg11 to vgg19, resnet18 to resnet152, or a network file (.toml)."""
+    from mpitrain.train import train as run
+
+    return run(Run(**options)).exit_code
+
+
+@commands.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--data", metavar="SOURCE", help="As in training. [default: what it was trained on]")
+@click.option(
+    "--batch-size", default=256, type=click.IntRange(1), help="Images at a time, all ranks together."
+)
+@click.option("--device", default="auto", help="As in training.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def evaluate(checkpoint: Path, data: str | None, batch_size: int, device: str, as_json: bool) -> None:
+    """Loss, top-1 and top-5 of CHECKPOINT on the test images of --data."""
+    from mpitrain.evaluate import evaluate_checkpoint
+
+    evaluate_checkpoint(checkpoint, data, batch_size, device, as_json)
+
+
+@commands.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--top", default=5, type=click.IntRange(1), help="Classes to show for an image.")
+@click.option("--device", default="auto", help="As in training.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object an image.")
+def predict(checkpoint: Path, images: Sequence[Path], top: int, device: str, as_json: bool) -> None:
+    """Classes and probabilities of IMAGES (any format that Pillow reads), best first."""
+    from mpitrain.predict import predict_files
+
+    predict_files(checkpoint, images, top, device, as_json)
+
+
+@commands.command()
+@click.argument("network")
+@click.option(
+    "--data", metavar="SOURCE", help="Adapt the network to this data. [default: its own size and classes]"
+)
+@click.option("--classes", type=click.IntRange(1), help="Classes of the last layer.")
+@click.option(
+    "--batch-size", default=32, type=click.IntRange(1), help="Images on one device, for the memory plan."
+)
+@click.option("--ranks", default=4, type=click.IntRange(1), help="Ranks, for the bytes on the wire.")
+@click.option("--toml", is_flag=True, help="Print the network as a network file instead.")
+def summary(
+    network: str, data: str | None, classes: int | None, batch_size: int, ranks: int, toml: bool
+) -> None:
+    """Layers, shapes, parameters, work, memory and bytes per step of NETWORK."""
+    from mpitrain.summary import print_summary
+
+    print_summary(network, data, classes, batch_size, ranks, toml)
+
+
+@commands.command()
+@click.option("--ranks", default=4, type=click.IntRange(1), help="Local ranks to show the choice for.")
+@click.option("--device", default="auto", help="As in training.")
+def devices(ranks: int, device: str) -> None:
+    """OpenCL platforms and devices, which one each local rank would take, and why."""
+    from mpitrain.summary import print_devices
+
+    print_devices(ranks, device)
+
+
+@commands.command(context_settings={"ignore_unknown_options": True})
+@click.argument("network")
+@click.option("--ranks", default="1,2,4,8", help="Numbers of ranks to run with.")
+@click.option(
+    "--launcher", default="mpirun -n {ranks}", help="How to start ranks; {ranks} stands for their number."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for curve.csv, curve.png and the runs. [default: runs/scaling-<network>-<time>]",
+)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def scaling(network: str, ranks: str, launcher: str, out: Path | None, options: Sequence[str]) -> None:
+    """Train NETWORK with each number of ranks and draw the curve beside the paper's. Further OPTIONS go to the training."""
+    from mpitrain.scaling import measure
+
+    measure(network, ranks, launcher, out, options)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script. Whatever happens on this rank, the whole job ends: with one line, and the exit code of CLI.md."""
+    threading.excepthook = lambda args: _end(args.exc_value, args.exc_traceback)
+    try:
+        result = commands.main(
+            args=None if arguments is None else list(arguments), prog_name="mpitrain", standalone_mode=False
+        )
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.ClickException as error:
+        if _first_rank():
+            error.show()
+        sys.exit(WRONG_USE)
+    except BaseException as error:
+        _end(error, error.__traceback__)
+    sys.exit(result if isinstance(result, int) else DONE)
+
+
+def _end(error: BaseException | None, trace: TracebackType | None) -> None:
+    """Say what happened and end the job: in good order if all ranks agree about the error, by MPI_Abort if only this one knows."""
+    code = error.exit_code if isinstance(error, MpitrainError) else FAILED
+    wire = sys.modules.get("mpitrain.exchange.wire")
+    job = wire.current() if wire else None
+    agreed = job is None or (isinstance(error, MpitrainError) and error.agreed)
+    words = (
+        str(error) if isinstance(error, MpitrainError) else f"{type(error).__name__}: {error}".rstrip(": ")
+    )
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        words = "interrupted"
+    where = "" if agreed or job is None else f"rank {job.rank} of {job.size}{_phase()}: "
+    if not agreed or (job.rank == 0 if job else _first_rank()):
+        if "--verbose" in sys.argv or not isinstance(error, (MpitrainError, KeyboardInterrupt, click.Abort)):
+            traceback.print_exception(error)
+        print(f"mpitrain: {where}{words}", file=sys.stderr, flush=True)
+    if not agreed and job is not None:
+        job.abort(code)
+    sys.exit(code)
+
+
+def _phase() -> str:
+    """What this rank was doing, if it was training."""
+    train = sys.modules.get("mpitrain.train")
+    watch = train.watching() if train else None
+    return f", {watch.phase} at step {watch.step}" if watch else ""
+
+
+def _first_rank() -> bool:
+    """Whether this process should speak for a job that has not yet joined MPI; launchers number their processes."""
+    numbers = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in numbers)

@@ -1,0 +1,90 @@
+"""Gradients as bytes, on a device: float32[n] to records of 512 values and back, the same bytes as codec_numpy.py makes."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+
+from mpitrain.exchange.codec_numpy import LEVELS, THRESHOLDS, Codec, Facts8, Facts16, blocks
+from mpitrain.report import UserError
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.device import Device
+
+CHUNK = 16
+"""Blocks a work-item takes on a CPU: 32 KiB of floats, enough that starting it costs nothing beside them."""
+PLUS, MINUS, ALONE = 0, 1, 2
+"""What becomes of the vector beside x; kernels/codec.cl has the same numbers."""
+
+DeviceCodec: TypeAlias = Codec[Array]
+
+
+def make_codec(name: str, device: Device) -> DeviceCodec:
+    """The codec called dynamic8 or float16 on a device."""
+    if name == "dynamic8":
+        return Dynamic8(device)
+    if name == "float16":
+        return Float16(device)
+    raise UserError(f"exchange {name}: expected dynamic8 or float16")
+
+
+class _OnDevice:
+    """What both codecs have in common on a device: memory, launches, and multiplication by a number."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._kernels = device.program("codec")
+        self._chunk = CHUNK if device.kind == "cpu" else 1
+        self._group = 1 if device.kind == "cpu" else 64
+
+    def bytes(self, size: int) -> Array:
+        return self._device.empty((size,), np.uint8)
+
+    def floats(self, size: int) -> Array:
+        return self._device.zeros((size,), np.float32)
+
+    def scale(self, x: Array, factor: float) -> None:
+        self._kernels.scale(self._items(x), x, x.size, self._chunk, float(factor), group=self._group)
+
+    def _items(self, x: Array) -> int:
+        return -(-blocks(x.size) // self._chunk)
+
+
+class Dynamic8(_OnDevice, Facts8):
+    """The dynamic tree code, blocks of 512 values with a power of two as their scale."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__(device)
+        self._thresholds, self._levels = device.upload(THRESHOLDS), device.upload(LEVELS)
+
+    def encode(self, codes: Array, x: Array, residual: Array | None = None, minus: Array | None = None) -> None:
+        other, mode = _beside(x, residual, minus)
+        self._kernels.encode8(
+            self._items(x), codes, other, x, self._thresholds, self._levels, x.size, self._chunk, mode, group=self._group
+        )  # fmt: skip
+
+    def decode_add(self, acc: Array, codes: Array, first: bool, offset: int = 0) -> None:
+        self._kernels.decode_add8(
+            self._items(acc), acc, codes, self._levels, acc.size, self._chunk, offset, int(first), group=self._group
+        )  # fmt: skip
+
+
+class Float16(_OnDevice, Facts16):
+    """IEEE half precision."""
+
+    def encode(self, codes: Array, x: Array, residual: Array | None = None, minus: Array | None = None) -> None:
+        other, mode = _beside(x, residual, minus)
+        self._kernels.encode16(self._items(x), codes, other, x, x.size, self._chunk, mode, group=self._group)
+
+    def decode_add(self, acc: Array, codes: Array, first: bool, offset: int = 0) -> None:
+        self._kernels.decode_add16(
+            self._items(acc), acc, codes, acc.size, self._chunk, offset, int(first), group=self._group
+        )
+
+
+def _beside(x: Array, residual: Array | None, minus: Array | None) -> tuple[Array, int]:
+    if residual is not None and minus is not None:
+        raise ValueError("encode adds a residual or subtracts a vector, not both")
+    if residual is not None:
+        return residual, PLUS
+    return (minus, MINUS) if minus is not None else (x, ALONE)

@@ -1,0 +1,374 @@
+"""Carry bytes and arrays between ranks; the only importer of mpi4py.
+
+Rank and size are integers handed out here. Everything travels through upper-case buffer calls: small facts as JSON, nothing pickled.
+Three duplicates of the communicator keep facts, gradients and the feed apart, so that each may have its own thread later.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from mpitrain.report import MpitrainError, RunError, UserError
+
+Json: TypeAlias = Any
+"""What JSON can say: None, bool, int, float, str, list, dict."""
+Bytes: TypeAlias = NDArray[np.uint8]
+
+LIMIT = 1 << 28
+"""Elements in one MPI call at most: counts are C ints, and some libraries turn them into bytes in an int."""
+FIRST_NAP, LONGEST_NAP = 1e-4, 1e-3
+"""Seconds between two looks at a request. A waiting MPI call spins, which takes a core from whoever computes."""
+
+
+class Wire:
+    """One rank's end of an MPI job. Every method is called by all ranks in the same order, unless it says otherwise."""
+
+    def __init__(self, communicator: MPI.Intracomm, delay: float = 0.0) -> None:
+        """delay: up to so many seconds of sleep, drawn from a generator seeded by the rank, before each operation (for tests)."""
+        self._facts = communicator.Dup()
+        self._exchange = communicator.Dup()
+        self._feed = communicator.Dup()
+        self.rank: int = communicator.rank
+        self.size: int = communicator.size
+        host = communicator.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
+        self.local_rank: int = host.rank
+        self.local_size: int = host.size
+        host.Free()
+        self.one_host = self.sum(np.array([self.local_size == self.size], np.float64))[0] == self.size
+        """Whether all ranks share a host's memory."""
+        self.bytes_sent = 0
+        """Bytes this rank has handed to MPI for gradients, weights and images; for MPI's collectives the least they could be."""
+        self.waited = 0.0
+        """Seconds spent waiting for other ranks in gradient messages."""
+        self._delay = delay
+        self._random = random.Random(self.rank)
+        self._sending: list[tuple[list[MPI.Request], Any]] = []
+
+    def __repr__(self) -> str:
+        return f"Wire(rank {self.rank} of {self.size})"
+
+    @property
+    def library(self) -> str:
+        """The MPI library's version and path, for the header of a run."""
+        return library()
+
+    # Facts: small, for the main thread
+
+    def from_root(self, make: Callable[[], Json]) -> Json:
+        """What `make` returns on rank 0, as JSON, on every rank; what it raises there is raised by every rank alike.
+
+        Raises UserError and RunError as they are, any other exception as a RunError that names it.
+        """
+        said: dict[str, Json] = {}
+        cause: Exception | None = None
+        if self.rank == 0:
+            try:
+                said = {"result": json.loads(json.dumps(make()))}
+            except MpitrainError as error:
+                cause = error
+                said = {"error": str(error), "user": isinstance(error, UserError)}
+            except Exception as error:
+                cause = error
+                said = {"error": f"rank 0: {type(error).__name__}: {error}", "user": False}
+        said = json.loads(self._broadcast_bytes(json.dumps(said).encode()))
+        if "error" in said:
+            raise (UserError if said["user"] else RunError)(said["error"]) from cause
+        return said["result"]
+
+    def gather_facts(self, fact: Json) -> list[Json]:
+        """Every rank's fact, in rank order, on every rank."""
+        self._dawdle()
+        mine = np.frombuffer(json.dumps(fact).encode(), np.uint8)
+        sizes = np.empty(self.size, np.int64)
+        self._facts.Allgather(np.array([mine.size], np.int64), sizes)
+        everything = np.empty(int(sizes.sum()), np.uint8)
+        self._facts.Allgatherv(mine, [everything, sizes.tolist()])
+        ends = np.cumsum(sizes)
+        return [
+            json.loads(everything[end - size : end].tobytes()) for end, size in zip(ends, sizes, strict=True)
+        ]
+
+    def sum(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sum over ranks of a short float64 vector: added in rank order on rank 0, the same bytes on every rank."""
+        mine = np.ascontiguousarray(vector, np.float64)
+        everything = np.empty((self.size, *mine.shape)) if self.rank == 0 else None
+        self._facts.Gather(mine, everything, root=0)
+        total = np.zeros_like(mine)
+        if everything is not None:
+            for part in everything:
+                total += part
+        self._facts.Bcast(total, root=0)
+        return total
+
+    def broadcast(self, array: NDArray[Any]) -> None:
+        """Overwrite an array on every rank with rank 0's. Same shape and type everywhere, C-ordered."""
+        self._dawdle()
+        for piece in _pieces(_flat(array).view(np.uint8)):
+            self._exchange.Bcast(piece, root=0)
+        if self.rank == 0 and self.size > 1:
+            self.bytes_sent += array.nbytes
+
+    def barrier(self) -> None:
+        """Return when every rank has come here. Sleeps while it waits."""
+        self._wait([self._facts.Ibarrier()])
+
+    def _broadcast_bytes(self, content: bytes) -> bytes:
+        self._dawdle()
+        size = np.array([len(content)], np.int64)
+        self._facts.Bcast(size, root=0)
+        buffer = (
+            np.frombuffer(content, np.uint8).copy() if self.rank == 0 else np.empty(int(size[0]), np.uint8)
+        )
+        self._facts.Bcast(buffer, root=0)
+        return buffer.tobytes()
+
+    # Gradients as float32, through MPI's own collectives
+
+    def reduce_to_root(self, values: NDArray[np.float32]) -> None:
+        """Add up a vector over ranks; rank 0's becomes the sum, the others' stay as they are."""
+        self._dawdle()
+        for piece in _pieces(_flat(values)):
+            if self.rank == 0:
+                self._exchange.Reduce(MPI.IN_PLACE, piece, op=MPI.SUM, root=0)
+            else:
+                self._exchange.Reduce(piece, None, op=MPI.SUM, root=0)
+                self.bytes_sent += piece.nbytes
+
+    def allreduce(self, values: NDArray[np.float32]) -> None:
+        """Turn a vector into its sum over ranks, with the same bytes on every rank.
+
+        MPI_Allreduce does not promise that (MPICH 6538, Open MPI 11721); a sum made in one place and copied does.
+        """
+        self._dawdle()
+        for piece in _pieces(_flat(values)):
+            cuts = shards(piece.size, self.size)
+            counts = [stop - start for start, stop in cuts]
+            mine = np.empty(counts[self.rank], np.float32)
+            self._exchange.Reduce_scatter(piece, mine, counts, op=MPI.SUM)
+            self._exchange.Allgatherv(mine, [piece, counts])
+            self.bytes_sent += (piece.nbytes - mine.nbytes) + mine.nbytes * (self.size - 1)
+
+    # Gradients as bytes: every message has a size that both ends know
+
+    def all_to_all(self, outgoing: Sequence[Bytes | None], incoming: Sequence[Bytes | None]) -> None:
+        """Send outgoing[r] to each rank r and fill incoming[r] from it. Both ends know the sizes; None or empty: no message.
+
+        Peers are staggered (rank + 1, rank + 2, ...), so that no rank is everyone's first. Entries for this rank are passed over.
+        Raises RunError naming the sender if a message of another size comes.
+        """
+        self._dawdle()
+        peers = [(self.rank + hop) % self.size for hop in range(1, self.size)]
+        sources = [peer for peer in reversed(peers) if _some(incoming[peer])]
+        requests = [self._exchange.Irecv(incoming[peer], source=peer) for peer in sources]
+        for peer in peers:
+            message = outgoing[peer]
+            if message is not None and message.size:
+                requests.append(self._exchange.Isend(message, dest=peer))
+                self.bytes_sent += message.nbytes
+        statuses = self._wait(requests)
+        for peer, status in zip(sources, statuses, strict=False):
+            wanted, came = incoming[peer], status.Get_count(MPI.BYTE)
+            if wanted is not None and came != wanted.nbytes:
+                raise RunError(f"message from rank {peer}: expected {wanted.nbytes} bytes, got {came}")
+
+    def gather_to_root(self, message: Bytes | None, incoming: Sequence[Bytes | None]) -> None:
+        """Send a message to rank 0, which fills incoming[r] from each rank r. Rank 0 sends nothing; others' `incoming` is not read."""
+        nothing: list[Bytes | None] = [None] * self.size
+        if self.rank == 0:
+            self.all_to_all(nothing, incoming)
+        else:
+            self.all_to_all([message, *nothing[1:]], nothing)
+
+    # The feed: rank 0's images to the others
+
+    def scatter_parts(
+        self,
+        images: NDArray[Any] | None,
+        labels: NDArray[np.int32] | None,
+        parts: Sequence[slice],
+        shape: tuple[int, ...],
+        dtype: Any,
+    ) -> Part:
+        """Start to hand out a batch, whose part for rank r is parts[r]; returns at once, and `Part.wait` has this rank's.
+
+        images (n, *shape) of `dtype` and labels int32 (n,) are given on rank 0 only and must not be changed until the `wait` of the
+        call after this one; the others pass None. Rank 0 sends nothing to itself: its part is a view.
+        """
+        self._sending = [(requests, kept) for requests, kept in self._sending if not _all_done(requests)]
+        mine = parts[self.rank]
+        if self.rank == 0:
+            if images is None or labels is None:
+                raise ValueError("rank 0 hands out images and labels, got None")
+            images, labels = np.ascontiguousarray(images, dtype), np.ascontiguousarray(labels, np.int32)
+            requests = []
+            for peer in range(1, self.size):
+                for array in (images[parts[peer]], labels[parts[peer]]):
+                    requests += [self._feed.Isend(piece, dest=peer) for piece in _pieces(_flat(array))]
+                    self.bytes_sent += array.nbytes
+            if requests:
+                self._sending.append((requests, (images, labels)))
+            return Part(self, images[mine], labels[mine], [])
+        count = mine.stop - mine.start
+        images, labels = np.empty((count, *shape), dtype), np.empty(count, np.int32)
+        requests = [
+            self._feed.Irecv(piece, source=0) for array in (images, labels) for piece in _pieces(_flat(array))
+        ]
+        return Part(self, images, labels, requests)
+
+    def close(self) -> None:
+        """Finish what was started and give the communicators back. Nothing may be called afterwards."""
+        for requests, _ in self._sending:
+            self._wait(requests)
+        self._sending = []
+        for communicator in (self._facts, self._exchange, self._feed):
+            communicator.Free()
+
+    def abort(self, code: int) -> None:
+        """End every rank of the job at once with an exit code. Any one rank may call it; it does not return."""
+        abort(code)
+
+    def _wait(self, requests: list[MPI.Request]) -> list[MPI.Status]:
+        """Look, sleep, look again, until all requests are done."""
+        began = time.perf_counter()
+        statuses = [MPI.Status() for _ in requests]
+        nap = FIRST_NAP
+        try:
+            while not MPI.Request.Testall(requests, statuses):
+                time.sleep(nap)
+                nap = min(2 * nap, LONGEST_NAP)
+        except MPI.Exception as error:
+            raise RunError(f"rank {self.rank}: a message failed: {error}") from error
+        self.waited += time.perf_counter() - began
+        return statuses
+
+    def _dawdle(self) -> None:
+        if self._delay:
+            time.sleep(self._random.uniform(0, self._delay))
+
+
+@dataclass
+class Part:
+    """A rank's part of a batch that may still be on its way."""
+
+    _wire: Wire
+    _images: NDArray[Any]
+    _labels: NDArray[np.int32]
+    _requests: list[MPI.Request]
+
+    def wait(self) -> tuple[NDArray[Any], NDArray[np.int32]]:
+        """Images (k, C, H, W) and labels int32 (k,), once they are here."""
+        self._wire._wait(self._requests)
+        self._requests = []
+        return self._images, self._labels
+
+
+def connect(delay: float = 0.0) -> Wire:
+    """This rank's wire to all ranks of the job. Raises UserError if the launcher started more ranks than MPI sees."""
+    check_launch(MPI.COMM_WORLD.size, os.environ)
+    return Wire(MPI.COMM_WORLD, delay)
+
+
+_KEY = MPI.Comm.Create_keyval()
+
+
+def over(communicator: MPI.Intracomm) -> Wire:
+    """The wire over a communicator of the caller's; made once (by all its ranks) and kept with it."""
+    known = communicator.Get_attr(_KEY)
+    if isinstance(known, Wire):
+        return known
+    wire = Wire(communicator)
+    communicator.Set_attr(_KEY, wire)
+    return wire
+
+
+def abort(code: int) -> None:
+    """End every rank of the job at once with an exit code, with or without a Wire; it does not return."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    MPI.COMM_WORLD.Abort(code)
+
+
+def check_launch(size: int, environment: Mapping[str, str]) -> None:
+    """Compare the communicator's size with what the launcher says it started.
+
+    The mpirun of one MPI with the library of another starts N jobs of one rank each, without a word. Raises UserError then.
+    """
+    launched = launched_ranks(environment)
+    if launched is None or launched[1] == size:
+        return
+    variable, ranks = launched
+    raise UserError(
+        f"the launcher started {ranks} ranks ({variable}={ranks}), but MPI sees {size}: launcher and library are not of one MPI; "
+        f"the library is {library()}"
+    )
+
+
+def launched_ranks(environment: Mapping[str, str]) -> tuple[str, int] | None:
+    """The variable in which a launcher says how many ranks it started, and the number; None without a launcher.
+
+    mpirun's own come first: within srun (Hydra starts its proxies so) SLURM's count proxies. SLURM's count only in a numbered step,
+    for a batch script and an interactive shell have them too.
+    """
+    for variable in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
+        if environment.get(variable, "").isdigit():
+            return variable, int(environment[variable])
+    step = environment.get("SLURM_STEP_ID", "")
+    if step.isdigit() and int(step) < 0xFFFFFFF0:
+        for variable in ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"):
+            if environment.get(variable, "").isdigit():
+                return variable, int(environment[variable])
+    return None
+
+
+def library() -> str:
+    """The MPI library's version and path."""
+    version = MPI.Get_library_version().partition("\0")[0]
+    first = " ".join(version.splitlines()[0].replace("Version:", "").split()).partition(", package")[0]
+    return f"{first} ({_library_path() or 'path unknown'})"
+
+
+def _library_path() -> str | None:
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return None
+    for line in maps.read_text().splitlines():
+        path = line.partition("/")[2]
+        if path.rpartition("/")[2].startswith(("libmpi.so", "libmpich.so", "libmpi_abi.so")):
+            return "/" + path
+    return None
+
+
+def shards(blocks: int, size: int) -> list[tuple[int, int]]:
+    """Cut 0 .. blocks into one range a rank: rank r owns [r * blocks // size, (r + 1) * blocks // size)."""
+    return [(rank * blocks // size, (rank + 1) * blocks // size) for rank in range(size)]
+
+
+def _flat(array: NDArray[Any]) -> NDArray[Any]:
+    if not array.flags.c_contiguous:
+        raise ValueError(f"an array on the wire must be C-ordered, got strides {array.strides}")
+    return array.reshape(-1)
+
+
+def _pieces(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    for start in range(0, array.size, LIMIT):
+        yield array[start : start + LIMIT]
+
+
+def _some(message: Bytes | None) -> bool:
+    return message is not None and message.size > 0
+
+
+def _all_done(requests: list[MPI.Request]) -> bool:
+    return bool(MPI.Request.Testall(requests))

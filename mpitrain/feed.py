@@ -1,0 +1,63 @@
+"""The images of each step: rank 0 reads a batch and sends every rank its part while the step before is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpitrain.data import augment, order
+from mpitrain.data.share import parts
+from mpitrain.data.source import Split
+from mpitrain.exchange.wire import Scatter, Wire
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every rank knows of the data, so that it knows its part without being told."""
+
+    count: int
+    """Training images."""
+    shape: tuple[int, int, int]
+    dtype: str
+    """"uint8" or "float32"."""
+    batch_size: int
+    seed: int
+    ways: frozenset[str] = frozenset()
+    """Augmentation, of "crop" and "flip"."""
+
+
+class Feed:
+    """This rank's part of each step's batch. Rank 0 holds the images; the others give None for them."""
+
+    def __init__(self, wire: Wire, plan: Plan, split: Split | None) -> None:
+        self._wire, self._plan, self._split = wire, plan, split
+        self.parts = parts(plan.batch_size, wire.size)
+        self.mine = self.parts[wire.rank]
+        self._waiting: dict[int, Scatter] = {}
+
+    def start(self, step: int) -> None:
+        """Set a step's batch on its way; `part` of that step then waits for what is missing of it."""
+        plan = self._plan
+        if self._split is not None:
+            images, labels = self._split.read(order.batch(step, plan.count, plan.batch_size, plan.seed))
+            sent = [(images[part], labels[part]) for part in self.parts]
+        else:
+            sent = None
+        count = self.mine.stop - self.mine.start
+        self._waiting[step] = self._wire.scatter(sent, (count, *plan.shape), np.dtype(plan.dtype))
+
+    def part(self, step: int, more: bool) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Images and labels of this rank's part. `more`: the next step's batch starts on its way now."""
+        if step not in self._waiting:
+            self.start(step)
+        images, labels = self._waiting.pop(step).wait()
+        if more:
+            self.start(step + 1)
+        if self._plan.ways:
+            places = np.arange(self.mine.start, self.mine.stop)
+            drawn = augment.draws(places, step, self._plan.seed, self._plan.shape)
+            images = augment.augment(images, drawn, self._plan.ways)
+        return images, labels

@@ -1,0 +1,52 @@
+"""Faults on demand, so that tests see what a real one does: `--inject kind=raise,rank=1,step=3,phase=forward`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from mpitrain.report import UserError
+from mpitrain.runtime.array import Array
+
+KINDS: dict[str, Callable[[], None]] = {
+    "raise": lambda: _fail(),
+    "exit": lambda: sys.exit(3),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "term": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "nan": lambda: None,
+}
+
+
+def _fail() -> None:
+    raise ValueError("injected fault")
+
+
+class Fault:
+    """Strikes this rank once, in one phase of one step, if the text says so. `delay=S` in it slows messages instead (see Wire)."""
+
+    def __init__(self, text: str, rank: int) -> None:
+        facts = dict(pair.partition("=")[::2] for pair in text.split(",") if pair)
+        unknown = set(facts) - {"kind", "rank", "step", "phase", "delay"}
+        if unknown or facts.get("kind", "raise") not in KINDS:
+            raise UserError(
+                f"--inject {text}: expected kind={'|'.join(KINDS)}, rank=, step=, phase=, or delay="
+            )
+        self.delay = float(facts.get("delay", 0))
+        self._armed = "kind" in facts and int(facts.get("rank", 0)) == rank
+        self._kind, self._step, self._phase = (
+            facts.get("kind", ""),
+            int(facts.get("step", 0)),
+            facts.get("phase", "forward"),
+        )
+
+    def __call__(self, phase: str, step: int, gradient: Array | None = None) -> None:
+        """Called as a phase begins. kind=nan writes one into the gradient instead of ending anything."""
+        if not self._armed or (phase, step) != (self._phase, self._step):
+            return
+        self._armed = False
+        if self._kind == "nan" and gradient is not None:
+            gradient.part(0, 1).fill(float("nan"))
+        KINDS[self._kind]()

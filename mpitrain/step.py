@@ -1,0 +1,71 @@
+"""One training step. Each line of `step` is a hop, and each hop is one module."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from mpitrain.exchange.exchange import Exchange
+from mpitrain.feed import Feed
+from mpitrain.graph import Graph
+from mpitrain.inject import Fault
+from mpitrain.layers.layer import Pass
+from mpitrain.watchdog import Watchdog
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step works with on one rank."""
+
+    feed: Feed
+    graph: Graph
+    exchange: Exchange
+    watch: Watchdog
+    fault: Fault
+    batch_size: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What this rank saw of a step."""
+
+    loss: float
+    """Sum over this rank's images."""
+    seconds: dict[str, float]
+    """total, compute, exchange (not hidden by compute) and wait (for images)."""
+
+
+def step(work: Work, t: int, more: bool) -> Outcome:
+    """One update, from sample numbers to new weights on every rank. `more`: another step follows."""
+    begin = time.perf_counter()
+    work.watch.at("scatter", t)
+    work.fault("scatter", t)
+    images, labels = work.feed.part(t, more)  # sent while the last step ran
+    waited = time.perf_counter() - begin
+    loss, exchanged = 0.0, 0.0
+    work.exchange.begin(t, work.batch_size)
+    for first in range(0, max(1, len(images)), work.graph.capacity):
+        part = slice(first, first + work.graph.capacity)
+        last = part.stop >= len(images)
+        run = Pass(len(images[part]), True, first > 0, seed=work.seed + t, first=work.feed.mine.start + first)
+        work.watch.at("forward", t)
+        work.fault("forward", t)
+        work.graph.load(images[part], labels[part])
+        work.graph.forward(run)
+        work.watch.at("backward", t)
+        for bucket in work.graph.backward(run, last):  # last layer first
+            work.graph.device.finish()
+            sent = time.perf_counter()
+            work.watch.at("exchange", t)
+            work.fault("exchange", t, work.graph.gradient)
+            work.exchange.send(bucket)  # codes, wire, mean, update and deltas
+            exchanged += time.perf_counter() - sent
+        loss += float(work.graph.losses(run.images).sum(dtype="float64"))
+    sent = time.perf_counter()
+    work.exchange.finish()  # every rank now holds the new weights
+    work.graph.device.finish()
+    total = time.perf_counter() - begin
+    exchanged += time.perf_counter() - sent
+    seconds = {"total": total, "compute": total - exchanged - waited, "exchange": exchanged, "wait": waited}
+    return Outcome(loss, seconds)

@@ -1,0 +1,44 @@
+"""End a job in which a rank stands still: MPI itself waits for a stopped process or a cut link for ever."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from mpitrain.report import STALLED
+
+GRACE = 3.0
+"""Seconds that the abort has to end the process before it ends itself."""
+
+
+class Watchdog:
+    """Knows what this rank is doing, and calls `abort` when it has done nothing else for `limit` seconds."""
+
+    def __init__(self, rank: int, limit: float, abort: Callable[[int], None]) -> None:
+        self.phase, self.step = "start", 0
+        self._rank, self._limit, self._abort = rank, limit, abort
+        self._since = time.monotonic()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def at(self, phase: str, step: int | None = None) -> None:
+        """Progress: this phase of this step begins (the same phase again counts, too)."""
+        self.phase = phase
+        if step is not None:
+            self.step = step
+        self._since = time.monotonic()
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(min(1.0, self._limit / 4))
+            if time.monotonic() - self._since > self._limit:
+                print(
+                    f"mpitrain: rank {self._rank}: no progress for {self._limit:g} s in {self.phase} at step {self.step}; "
+                    "ending the job (--stall-seconds)",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                threading.Timer(GRACE, os._exit, [STALLED]).start()
+                self._abort(STALLED)
