@@ -59,7 +59,7 @@ def write(path: Path, entries: Sequence[Entry], metadata: Mapping[str, str]) -> 
             for entry in entries:
                 written = 0
                 for piece in entry.pieces():
-                    file.write(memoryview(np.ascontiguousarray(piece)).cast("B"))
+                    file.write(np.ascontiguousarray(piece).tobytes())
                     written += piece.nbytes
                 if written != entry.nbytes:
                     raise RunError(f"{path}: {entry.name} has {written} bytes, its shape says {entry.nbytes}")
@@ -100,7 +100,7 @@ class Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = safe_open(path, framework="numpy")
+            self._file: Any = safe_open(path, framework="numpy")
             self.names = set(self._file.keys())
         except FileNotFoundError:
             raise UserError(f"{path}: there is no such file") from None

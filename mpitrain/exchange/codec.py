@@ -57,7 +57,9 @@ class Dynamic8(_OnDevice, Facts8):
         super().__init__(device)
         self._thresholds, self._levels = device.upload(THRESHOLDS), device.upload(LEVELS)
 
-    def encode(self, codes: Array, x: Array, residual: Array | None = None, minus: Array | None = None) -> None:
+    def encode(
+        self, codes: Array, x: Array, residual: Array | None = None, minus: Array | None = None
+    ) -> None:
         other, mode = _beside(x, residual, minus)
         self._kernels.encode8(
             self._items(x), codes, other, x, self._thresholds, self._levels, x.size, self._chunk, mode, group=self._group
@@ -72,7 +74,9 @@ class Dynamic8(_OnDevice, Facts8):
 class Float16(_OnDevice, Facts16):
     """IEEE half precision."""
 
-    def encode(self, codes: Array, x: Array, residual: Array | None = None, minus: Array | None = None) -> None:
+    def encode(
+        self, codes: Array, x: Array, residual: Array | None = None, minus: Array | None = None
+    ) -> None:
         other, mode = _beside(x, residual, minus)
         self._kernels.encode16(self._items(x), codes, other, x, x.size, self._chunk, mode, group=self._group)
 

@@ -33,7 +33,7 @@ def pack(kind: Kind, scales: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDA
     message = np.empty(HEADER.size + scales.size + codes.size, np.uint8)
     message[HEADER.size : HEADER.size + scales.size] = scales
     message[HEADER.size + scales.size :] = codes
-    header = HEADER.pack(MAGIC, VERSION, *astuple(kind), zlib.crc32(message[HEADER.size :]))
+    header = HEADER.pack(MAGIC, VERSION, *astuple(kind), zlib.crc32(message[HEADER.size :].data))
     message[: HEADER.size] = np.frombuffer(header, np.uint8)
     return message
 
@@ -50,7 +50,7 @@ def unpack(
     if Kind(*rest) != kind:
         raise RunError(f"message from rank {sender}: expected {kind}, got {Kind(*rest)}")
     body = message[HEADER.size :]
-    if zlib.crc32(body) != crc:
+    if zlib.crc32(body.data) != crc:
         raise RunError(
             f"message from rank {sender} ({kind}): its checksum does not match, so bytes changed on the way"
         )

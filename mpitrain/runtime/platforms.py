@@ -110,3 +110,12 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f"{path.name}.{os.uname().nodename}.{os.getpid()}")
     temporary.write_bytes(content)
     temporary.replace(path)
+
+
+def available_memory() -> int:
+    """Bytes of the host's memory that new allocations can have without swapping."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -1,0 +1,94 @@
+"""Loss, top-1 and top-5 on test images, shared among ranks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mpitrain.data.source import Split, open_source
+from mpitrain.exchange.wire import Wire, connect
+from mpitrain.graph import Graph
+from mpitrain.layers.accuracy import Accuracy
+from mpitrain.layers.layer import Pass
+from mpitrain.model import load
+from mpitrain.report import UserError
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Means over test images; top1 and top5 are shares of 1."""
+
+    loss: float
+    top1: float
+    top5: float
+    images: int
+
+
+def score(
+    wire: Wire, graph: Graph, split: Split | None, count: int, alive: Callable[[], None] = lambda: None
+) -> Scores:
+    """Collective. Rank 0 holds the split of `count` images and sends each rank its part, a graph's capacity at a time."""
+    accuracy = Accuracy(graph.device, graph.network.classes)
+    rank_of = graph.device.empty((graph.capacity,), np.int32)
+    batch = wire.smallest(graph.capacity) * wire.size
+    shape = graph.network.input_shape
+    dtype = np.dtype(wire.from_root(lambda: str(split.dtype) if split else ""))
+    sums = np.zeros(3)
+    for first in range(0, count, batch):
+        total = min(batch, count - first)
+        shares = [
+            slice(total * rank // wire.size, total * (rank + 1) // wire.size) for rank in range(wire.size)
+        ]
+        sent = None
+        if split is not None:
+            images, labels = split.read(np.arange(first, first + total))
+            sent = [(images[part], labels[part]) for part in shares]
+        mine = shares[wire.rank]
+        images, labels = wire.scatter(sent, (mine.stop - mine.start, *shape), dtype).wait()
+        if len(images):
+            run = Pass(len(images), training=False)
+            graph.load(images, labels)
+            graph.forward(run)
+            accuracy(rank_of, graph.scores, graph.labels, len(images))
+            found = rank_of.reshape((len(images),)).download()
+            sums += graph.losses(len(images)).sum(dtype=np.float64), (found < 1).sum(), (found < 5).sum()
+        alive()
+    loss, top1, top5 = wire.table(sums.tolist()).sum(axis=0) / count
+    return Scores(float(loss), float(top1), float(top5), count)
+
+
+def evaluate_checkpoint(path: Path, data: str | None, batch_size: int, device: str, as_json: bool) -> Scores:
+    """Score a checkpoint on the test images of a source (the training images where it has no test split), and print it."""
+    wire = connect()
+    model = wire.together(
+        lambda: load(path, device, capacity=-(-batch_size // wire.size), local_rank=wire.local_rank)
+    )
+    split: Split | None = None
+
+    def look() -> int:
+        nonlocal split
+        spec = data or model.trained_on
+        classes = model.network.classes
+        c, h, w = model.network.input_shape
+        source = open_source(spec, shape_hint=(c, h, w), classes=classes)
+        if source.shape != model.network.input_shape:
+            raise UserError(
+                f"--data {spec}: its images are {source.shape}, {path} was trained on {model.network.input_shape}"
+            )
+        split = source.test or source.train
+        return len(split)
+
+    count = wire.from_root(look)
+    found = score(wire, model.graph, split, count)
+    if wire.rank == 0:
+        if as_json:
+            print(json.dumps(asdict(found)))
+        else:
+            print(
+                f"loss {found.loss:.4f}  top-1 {found.top1:.4f}  top-5 {found.top5:.4f}  ({found.images} images)"
+            )
+    return found
