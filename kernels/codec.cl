@@ -11,6 +11,7 @@
 #define MARKED 255
 #define FLOOR 0x3580
 #define INFINITE 0x7f800000u
+#define QUIET 0x7fc00000u
 #if GROUP == 1
 #define ONE_BY_ONE __attribute__((reqd_work_group_size(1, 1, 1)))
 #else
@@ -69,7 +70,7 @@ ONE_BY_ONE __kernel void decode_add8(__global float *acc, __global const uchar *
         const int length = min(BLOCK, n - (int)start);
         __global const uchar *record = codes + offset + (size_t)block * (BLOCK + 1);
         __global float *out = acc + start;
-        const float scale = record[0] == MARKED ? NAN : as_float((uint)record[0] << 23);
+        const float scale = as_float(record[0] == MARKED ? QUIET : (uint)record[0] << 23);
         if (first)
             for (int i = 0; i < length; i++) out[i] = levels[record[1 + i]] * scale;
         else

@@ -181,7 +181,7 @@ def _end(error: BaseException | None, trace: TracebackType | None) -> None:
     """Say what happened and end the job: in good order if all ranks agree about the error, by MPI_Abort if only this one knows."""
     code = error.exit_code if isinstance(error, MpitrainError) else FAILED
     wire = sys.modules.get("mpitrain.exchange.wire")
-    job = wire.current() if wire else None
+    job = wire.connected() if wire else None
     agreed = job is None or (isinstance(error, MpitrainError) and error.agreed)
     words = (
         str(error) if isinstance(error, MpitrainError) else f"{type(error).__name__}: {error}".rstrip(": ")

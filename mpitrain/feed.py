@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mpitrain.data import augment, order
 from mpitrain.data.share import parts
 from mpitrain.data.source import Split
-from mpitrain.exchange.wire import Scatter, Wire
+from mpitrain.exchange.wire import Part, Wire
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,19 @@ class Feed:
         self._wire, self._plan, self._split = wire, plan, split
         self.parts = parts(plan.batch_size, wire.size)
         self.mine = self.parts[wire.rank]
-        self._waiting: dict[int, Scatter] = {}
+        self._waiting: dict[int, Part] = {}
 
     def start(self, step: int) -> None:
         """Set a step's batch on its way; `part` of that step then waits for what is missing of it."""
-        plan = self._plan
+        plan, images, labels = self._plan, None, None
         if self._split is not None:
-            images, labels = self._split.read(order.batch(step, plan.count, plan.batch_size, plan.seed))
-            sent = [(images[part], labels[part]) for part in self.parts]
-        else:
-            sent = None
-        count = self.mine.stop - self.mine.start
-        self._waiting[step] = self._wire.scatter(sent, (count, *plan.shape), np.dtype(plan.dtype))
+            images, wide = self._split.read(order.batch(step, plan.count, plan.batch_size, plan.seed))
+            labels = wide.astype(np.int32)
+        self._waiting[step] = self._wire.scatter_parts(
+            images, labels, self.parts, plan.shape, np.dtype(plan.dtype)
+        )
 
-    def part(self, step: int, more: bool) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    def part(self, step: int, more: bool) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """Images and labels of this rank's part. `more`: the next step's batch starts on its way now."""
         if step not in self._waiting:
             self.start(step)

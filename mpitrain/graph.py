@@ -128,6 +128,7 @@ class Graph:
 
     def normalise(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
         """Set the mean and deviation (C,) by which `load` normalises images."""
+        self.normal = mean, std
         self._images.normalise(mean, std)
 
     def load(self, images: NDArray[Any], labels: NDArray[Any]) -> None:

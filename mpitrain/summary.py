@@ -114,14 +114,14 @@ def print_devices(ranks: int, choice: str) -> None:
     )
 
     for rank in range(ranks):
-        device = open_device(choice, rank)
+        taken = open_device(choice, rank)
 
         share = share_of_cores([cores] * ranks, rank)
         why = (
             "a GPU is preferred"
-            if device.kind == "gpu"
+            if taken.kind == "gpu"
             else "no GPU here; Intel's runtime is the fastest for CPUs we know, PoCL the fallback"
         )
         reason = why if choice == "auto" else f"--device {choice}"
-        held = f", cores {','.join(map(str, share))}" if device.kind == "cpu" else ""
-        print(f"local rank {rank} of {ranks}: {device.name} ({device.platform}){held}: {reason}")
+        held = f", cores {','.join(map(str, share))}" if taken.kind == "cpu" else ""
+        print(f"local rank {rank} of {ranks}: {taken.name} ({taken.platform}){held}: {reason}")

@@ -29,7 +29,7 @@ from mpitrain.data.share import parts
 from mpitrain.data.source import Dataset, open_source
 from mpitrain.evaluate import Scores, score
 from mpitrain.exchange.exchange import Exchange, choose
-from mpitrain.exchange.wire import Wire, connect
+from mpitrain.exchange.wire import Wire, agreed, connect
 from mpitrain.feed import Feed, Plan
 from mpitrain.graph import Graph
 from mpitrain.inject import Fault
@@ -144,8 +144,8 @@ class _Training:
         run = run.completed(dict(first.defaults))
         augment.parse(run.augment)
         self.dataset = open_source(
-            _known(run.data), shape_hint=first.input_shape, classes=run.classes, seed=run.seed
-        )  # type: ignore[arg-type]
+            _known(run.data), shape_hint=_image(first.input_shape), classes=run.classes, seed=run.seed
+        )
         data = self.dataset
         batch_size = _known(run.batch_size)
         parts(batch_size, self.wire.size)
@@ -199,10 +199,11 @@ class _Training:
             if hasattr(os, "sched_getaffinity")
             else list(range(os.cpu_count() or 1))
         )
-        everyone = wire.gather([wire.host, affinity])
+        everyone = wire.gather_facts([wire.host, affinity])
         neighbours = [cores for host, cores in everyone if host == wire.host]
         self.cores = share_of_cores(neighbours, wire.local_rank)
-        return wire.together(lambda: open_device(self.run.device, wire.local_rank, self.cores))
+        device: Device = wire.together(lambda: open_device(self.run.device, wire.local_rank, self.cores))
+        return device
 
     def _sub_batch(self, part: int) -> int:
         """As many images of this rank's part as its share of memory holds, beside the vectors of weights."""
@@ -291,7 +292,7 @@ class _Training:
         if saved != t:
             self._save(reporter, t)
         stopped = self.stop_agreed and t < self.steps
-        hashes = tuple(wire.gather(self._sha256()))
+        hashes = tuple(wire.gather_facts(self._sha256()))
         seconds = time.perf_counter() - begin
         code = STOPPED if stopped else DONE
         reporter.event(
@@ -302,7 +303,7 @@ class _Training:
             weights_sha256=list(hashes),
             exit=code,
         )
-        memory = sum(wire.gather(peak_memory()))
+        memory = sum(wire.gather_facts(peak_memory()))
         agree = "all ranks hold the same weights" if len(set(hashes)) == 1 else "RANKS HOLD DIFFERENT WEIGHTS"
         reporter.say(
             f"{'stopped by a signal at' if stopped else 'done:'} step {t}, {seconds:.1f} s, {agree} (sha256 {hashes[0][:12]}), "
@@ -310,7 +311,7 @@ class _Training:
         )
         reporter.close()
         if len(set(hashes)) > 1:
-            raise _agreed(
+            raise agreed(
                 RunError(
                     f"ranks hold different weights after step {t}: {', '.join(each[:8] for each in hashes)}"
                 )
@@ -323,17 +324,17 @@ class _Training:
         """All ranks learn the batch's mean loss, the error bound, and whether a signal asks for the end. Raises on a loss that is none."""
         self.watch.at("agree", t)
         bound = self.exchange.mean.bound if self.exchange.mean else 0.0
-        table = self.wire.table([outcome.loss, bound, float(bool(self.stopped))])
+        table = self.wire.table(np.array([outcome.loss, bound, float(bool(self.stopped))]))
         loss = float(table[:, 0].sum()) / _known(self.run.batch_size)
         self.stop_agreed = bool(table[:, 2].any())
         if not math.isfinite(loss):
-            raise _agreed(
+            raise agreed(
                 RunError(
                     f"step {t + 1}: the loss is {loss}; a smaller --lr (now {self.run.lr:g}) or a --warmup may help"
                 )
             )
         if not np.isfinite(table[:, 1]).all():
-            raise _agreed(
+            raise agreed(
                 RunError(f"step {t + 1}: the gradient is not finite; a smaller --lr or a --warmup may help")
             )
         return loss, float(table[:, 1].max())
@@ -363,7 +364,7 @@ class _Training:
         """Running means and variances, which every rank measured on its own images, become their average on all ranks."""
         if self.graph.statistics.size and self.wire.size > 1:
             with self.graph.statistics.host(write=True) as host:
-                self.wire.sum_everywhere(host)
+                self.wire.allreduce(host)
                 host /= np.float32(self.wire.size)
 
     # -- words -------------------------------------------------------------------------------------------------------------------
@@ -371,8 +372,8 @@ class _Training:
     def _header(self, reporter: Reporter) -> None:
         wire, run = self.wire, self.run
         held = f", cores {','.join(map(str, self.cores))}" if self.device.kind == "cpu" else ""
-        devices = wire.gather(f"{self.device.name} ({self.device.platform}){held}")
-        hosts = wire.gather(wire.host)
+        devices = wire.gather_facts(f"{self.device.name} ({self.device.platform}){held}")
+        hosts = wire.gather_facts(wire.host)
         versions = {"mpitrain": __version__, "python": platform.python_version(), "mpi": wire.library}
         versions |= {name: version(name) for name in ("numpy", "pyopencl", "mpi4py")}
         if wire.rank:
@@ -514,7 +515,7 @@ class _Training:
             ("residual", self.exchange.mean.residual),
             ("owner_residual", self.exchange.mean.owner_residual),
         ):
-            sizes = wire.gather(vector.size)
+            sizes = wire.gather_facts(vector.size)
             for rank, size in enumerate(sizes):
                 if not size:
                     continue
@@ -614,10 +615,9 @@ def _known(value: Any) -> Any:
     return value
 
 
-def _agreed(error: RunError) -> RunError:
-    """Mark an error that every rank raises at this place."""
-    error.agreed = True
-    return error
+def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    c, h, w = shape
+    return c, h, w
 
 
 def peak_memory() -> int:

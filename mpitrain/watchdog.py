@@ -21,6 +21,7 @@ class Watchdog:
         self.phase, self.step = "start", 0
         self._rank, self._limit, self._abort = rank, limit, abort
         self._since = time.monotonic()
+        self._ended = threading.Event()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def at(self, phase: str, step: int | None = None) -> None:
@@ -30,9 +31,12 @@ class Watchdog:
             self.step = step
         self._since = time.monotonic()
 
+    def stop(self) -> None:
+        """The work is done: watch no longer."""
+        self._ended.set()
+
     def _watch(self) -> None:
-        while True:
-            time.sleep(min(1.0, self._limit / 4))
+        while not self._ended.wait(min(1.0, self._limit / 4)):
             if time.monotonic() - self._since > self._limit:
                 print(
                     f"mpitrain: rank {self._rank}: no progress for {self._limit:g} s in {self.phase} at step {self.step}; "

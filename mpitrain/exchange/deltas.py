@@ -9,37 +9,32 @@ from __future__ import annotations
 import numpy as np
 
 from mpitrain.exchange.bucket import Bucket
-from mpitrain.exchange.codec import Codec
+from mpitrain.exchange.codec import DeviceCodec
+from mpitrain.exchange.codec_numpy import BLOCK, blocks
 from mpitrain.exchange.message import HEADER, Kind, pack, unpack
-from mpitrain.exchange.table import BLOCK
 from mpitrain.exchange.wire import Wire
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 
 class Deltas:
     """Brings ranges of the master weights w, which only rank 0 has, into the weights y of all ranks."""
 
-    def __init__(self, wire: Wire, device: Device, codec: Codec, longest: int) -> None:
+    def __init__(self, wire: Wire, codec: DeviceCodec, longest: int) -> None:
         self._wire, self._codec = wire, codec
-        codes, scales = codec.sizes(longest)
-        self._codes, self._scales = device.empty((codes,), np.uint8), device.empty((scales,), np.uint8)
+        self._codes = codec.bytes(blocks(longest) * codec.record)
 
     def __call__(self, bucket: Bucket, y: Array, w: Array | None, step: int) -> None:
         """Update y (n,) towards w (n,), which is None on the other ranks."""
-        n = y.size
-        sizes = self._codec.sizes(n)
-        codes, scales = self._codes.part(0, sizes[0]), self._scales.part(0, sizes[1])
-        kind = Kind(self._codec.number, BLOCK, n, step, bucket.number)
+        size = blocks(y.size) * self._codec.record
+        codes = self._codes.part(0, size)
+        kind = Kind(self._codec.number, BLOCK, y.size, step, bucket.number)
         if w is not None:
-            self._codec.encode(codes, scales, w, minus=y)
-            with codes.host() as c, scales.host() as s:
-                message = pack(kind, s, c)
+            self._codec.encode(codes, w, minus=y)
+            with codes.host() as records:
+                message = pack(kind, records)
         else:
-            message = np.empty(HEADER.size + sum(sizes), np.uint8)
+            message = np.empty(HEADER.size + size, np.uint8)
         self._wire.broadcast(message)
         if w is None:
-            found = unpack(message, kind, sizes[1], 0)
-            scales.write(found[0])
-            codes.write(found[1])
-        self._codec.decode(y, codes, scales, add=True)
+            codes.write(unpack(message, kind, 0))
+        self._codec.decode_add(y, codes, first=False)

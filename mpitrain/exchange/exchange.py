@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mpitrain.exchange.bucket import Bucket
-from mpitrain.exchange.codec import Codec, Dynamic8, Float16
+from mpitrain.exchange.codec import make_codec
 from mpitrain.exchange.deltas import Deltas
 from mpitrain.exchange.mean import CodedMean
 from mpitrain.exchange.wire import Wire
-from mpitrain.report import RunError
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
-CODECS: dict[str, Callable[[Device], Codec]] = {"dynamic8": Dynamic8, "float16": Float16}
+CODED = ("dynamic8", "float16")
 
 
 def choose(kind: str, wire: Wire) -> tuple[str, str]:
@@ -48,14 +46,12 @@ class Exchange:
         self._replicated, self._update = replicated, update
         self.mean: CodedMean | None = None
         self._deltas: Deltas | None = None
-        if kind in CODECS and wire.size > 1:
-            codec = CODECS[kind](self._device)
-            self.mean = CodedMean(wire, self._device, codec, buckets, everywhere=replicated)
+        if kind in CODED and wire.size > 1:
+            codec = make_codec(kind, self._device)
+            self.mean = CodedMean(wire, codec, buckets, everywhere=replicated)
             if not replicated:
-                self._deltas = Deltas(
-                    wire, self._device, codec, max(bucket.stop - bucket.start for bucket in buckets)
-                )
-        self._division = self._device.program("codec")
+                self._deltas = Deltas(wire, codec, max(bucket.stop - bucket.start for bucket in buckets))
+        self._scaling = make_codec("float16", self._device)
         self._step, self._images = 0, 1
 
     def begin(self, step: int, images: int) -> None:
@@ -88,12 +84,7 @@ class Exchange:
             self._wire.broadcast(host)
 
     def finish(self) -> None:
-        """Every rank now holds the new weights. Raises RunError if a coded gradient was not finite."""
-        bound = self.mean.bound if self.mean else 0.0
-        if bound != bound:
-            raise RunError(
-                f"step {self._step}: the gradient is not finite (NaN or infinite); a smaller --lr or a --warmup may help"
-            )
+        """Return when every rank's weights are new; `send` has seen to it."""
 
     def _plain_mean(self, gradient: Array) -> bool:
         """The mean in float32 by MPI's own collectives, in place. Returns whether this rank has it."""
@@ -101,9 +92,9 @@ class Exchange:
         if self._wire.size > 1:
             with gradient.host(write=has_mean) as host:
                 if self._replicated:
-                    self._wire.sum_everywhere(host)
+                    self._wire.allreduce(host)
                 else:
-                    self._wire.sum_at_root(host)
+                    self._wire.reduce_to_root(host)
         if has_mean:
-            self._division.divide(-(-gradient.size // 512), gradient, float(self._images), gradient.size)
+            self._scaling.scale(gradient, 1 / self._images)
         return has_mean

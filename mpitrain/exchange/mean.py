@@ -13,140 +13,135 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.exchange.bucket import Bucket
-from mpitrain.exchange.codec import Codec
+from mpitrain.exchange.codec import DeviceCodec
+from mpitrain.exchange.codec_numpy import BLOCK, blocks
 from mpitrain.exchange.message import HEADER, Kind, pack, unpack
-from mpitrain.exchange.table import BLOCK
 from mpitrain.exchange.wire import Wire
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
-
-def shard(values: int, rank: int, size: int) -> tuple[int, int]:
-    """The values [start, stop) of a bucket that a rank owns, whole blocks."""
-    blocks = values // BLOCK
-    return blocks * rank // size * BLOCK, blocks * (rank + 1) // size * BLOCK
+Bytes = NDArray[np.uint8]
 
 
 class CodedMean:
     """The mean of buckets over ranks, coded. Keeps this rank's residuals: of its own parts, and of the shards that it owns."""
 
-    def __init__(
-        self, wire: Wire, device: Device, codec: Codec, buckets: Sequence[Bucket], everywhere: bool
-    ) -> None:
+    def __init__(self, wire: Wire, codec: DeviceCodec, buckets: Sequence[Bucket], everywhere: bool) -> None:
         """everywhere: every rank needs the mean, else only rank 0."""
-        self._wire, self._codec, self._everywhere = wire, codec, everywhere
-        self._coded = {bucket.number: bucket for bucket in buckets if bucket.coded}
-        longest = max((bucket.stop - bucket.start for bucket in self._coded.values()), default=0)
-        codes, scales = codec.sizes(longest)
-        self._codes, self._scales = device.empty((codes,), np.uint8), device.empty((scales,), np.uint8)
-        self._sum = device.empty((-(-longest // wire.size) + BLOCK,))
-        self._division = device.program("codec")
+        self._wire, self._codec = wire, codec
+        self._targets = range(wire.size) if everywhere else range(1)
+        coded = [bucket for bucket in buckets if bucket.coded]
+        longest = max((bucket.stop - bucket.start for bucket in coded), default=0)
+        self._codes = codec.bytes(blocks(longest) * codec.record)
+        self._shard = codec.floats(-(-blocks(longest) // wire.size) * BLOCK)
         self._places: dict[int, tuple[int, int]] = {}
         at, owned = 0, 0
-        for bucket in self._coded.values():
-            start, stop = shard(bucket.stop - bucket.start, wire.rank, wire.size)
+        for bucket in coded:
+            start, stop = self._shards(bucket.stop - bucket.start)[wire.rank]
             self._places[bucket.number] = (at, owned)
             at, owned = at + bucket.stop - bucket.start, owned + stop - start
-        self.residual = device.zeros((at,))
+        self.residual = codec.floats(at)
         """What this rank's codes of its parts left out, bucket after bucket."""
-        self.owner_residual = device.zeros((owned if wire.size > 2 else 0,))
+        self.owner_residual = codec.floats(owned if wire.size > 2 else 0)
         """What its codes of the means it owns left out."""
         self.bound = 0.0
-        """Largest possible error of a value of the last mean, as far as this rank knows: over its own shard."""
+        """Largest possible error of a value of this step's means, over the values whose mean this rank made; infinite for bad ones."""
 
     def __call__(self, bucket: Bucket, gradient: Array, images: int, step: int) -> bool:
-        """Replace the bucket's sums (n,) by the mean over all `images`. Returns whether this rank now has it; others keep their part."""
+        """Replace the bucket's sums (n,) by the mean over all `images`. Returns whether this rank now has it."""
         part = self._places[bucket.number][0]
-        residual = self.residual.part(part, part + gradient.size)
-        codes, scales = self._views(gradient.size)
-        self._codec.encode(codes, scales, gradient, residual)
-        if self._wire.size == 2:
-            return self._whole(bucket, gradient, images, step)
-        self._owned(bucket, gradient, images, step)
-        return self._everywhere or self._wire.rank == 0
-
-    def _whole(self, bucket: Bucket, gradient: Array, images: int, step: int) -> bool:
-        """Two ranks: whole parts cross, and whoever needs the mean adds both."""
-        rank, n = self._wire.rank, gradient.size
-        gets = self._everywhere or rank == 0
-        kind, length = self._kind(bucket, n, step), self._length(n)
-        mine = pack(kind, *self._read(0, n))
-        sends = self._everywhere or rank == 1
-        messages: list[NDArray[np.uint8] | None] = [mine, mine]
-        if not sends:
-            messages[1 - rank] = None
-        found = self._wire.exchange(messages, [length if gets else 0] * 2)
-        if not gets:
-            return False
-        self.bound = max(self.bound, self._add(gradient, found, kind, images))
-        return True
-
-    def _owned(self, bucket: Bucket, gradient: Array, images: int, step: int) -> None:
-        """Three and more ranks: parts to the owners of shards, means from them."""
-        wire, n = self._wire, gradient.size
-        shards = [shard(n, rank, wire.size) for rank in range(wire.size)]
-        start, stop = shards[wire.rank]
-        kinds = [self._kind(bucket, b - a, step) for a, b in shards]
-        messages = [
-            pack(kind, *self._read(a, b)) if b > a else None
-            for kind, (a, b) in zip(kinds, shards, strict=True)
-        ]
-        found = wire.exchange(messages, [self._length(stop - start)] * wire.size)
-        mine: NDArray[np.uint8] | None = None
-        if stop > start:
-            total = self._sum.part(0, stop - start)
-            bound = self._add(total, found, kinds[wire.rank], images)
-            codes, scales = self._views(stop - start)
-            at = self._places[bucket.number][1]
-            self._codec.encode(codes, scales, total, self.owner_residual.part(at, at + stop - start))
-            mine = pack(kinds[wire.rank], *self._read(0, stop - start))
-            self.bound = max(self.bound, bound + self._worst(mine))
-        targets = range(wire.size) if self._everywhere else (0,)
-        sizes = [self._length(b - a) if wire.rank in targets else 0 for a, b in shards]
-        means = wire.exchange(
-            [mine if rank in targets or rank == wire.rank else None for rank in range(wire.size)], sizes
+        self._codec.encode(
+            self._view(gradient.size), gradient, self.residual.part(part, part + gradient.size)
         )
-        if wire.rank in targets:
-            for rank, (a, b) in enumerate(shards):
+        if self._wire.size == 2:
+            self._whole(bucket, gradient, images, step)
+        else:
+            self._sharded(bucket, gradient, images, step)
+        return self._wire.rank in self._targets
+
+    def _whole(self, bucket: Bucket, gradient: Array, images: int, step: int) -> None:
+        """Two ranks: whole parts cross, and whoever needs the mean adds both."""
+        rank, kind = self._wire.rank, self._kind(bucket, gradient.size, step)
+        mine = pack(kind, self._read(0, gradient.size))
+        found = self._cross(
+            [mine if target in self._targets else None for target in range(2)],
+            [self._length(gradient.size) if rank in self._targets else 0] * 2,
+            mine,
+        )
+        if rank in self._targets:
+            self.bound = max(self.bound, self._add(gradient, found, kind, images))
+
+    def _sharded(self, bucket: Bucket, gradient: Array, images: int, step: int) -> None:
+        """Three and more ranks: parts to the owners of shards, means from them."""
+        wire = self._wire
+        cuts = self._shards(gradient.size)
+        kinds = [self._kind(bucket, stop - start, step) for start, stop in cuts]
+        start, stop = cuts[wire.rank]
+        parts = [
+            pack(kind, self._read(a, b)) if b > a else None for kind, (a, b) in zip(kinds, cuts, strict=True)
+        ]
+        found = self._cross(parts, [self._length(stop - start)] * wire.size, parts[wire.rank])
+        mine: Bytes | None = None
+        if stop > start:
+            shard = self._shard.part(0, stop - start)
+            bound = self._add(shard, found, kinds[wire.rank], images)
+            at = self._places[bucket.number][1]
+            self._codec.encode(self._view(shard.size), shard, self.owner_residual.part(at, at + shard.size))
+            records = self._read(0, shard.size)
+            mine = pack(kinds[wire.rank], records)
+            self.bound = max(self.bound, bound + float(self._codec.bounds(records).max()))
+        gets = wire.rank in self._targets
+        means = self._cross(
+            [mine if rank in self._targets else None for rank in range(wire.size)],
+            [self._length(b - a) if gets else 0 for a, b in cuts],
+            mine,
+        )
+        if gets:
+            for rank, (a, b) in enumerate(cuts):
                 if b > a:
                     self._load(means[rank], kinds[rank], rank)
-                    self._codec.decode(gradient.part(a, b), *self._views(b - a), add=False)
+                    self._codec.decode_add(gradient.part(a, b), self._view(b - a), first=True)
 
-    def _add(self, y: Array, messages: Sequence[NDArray[np.uint8]], kind: Kind, images: int) -> float:
-        """y = the sum of what the messages stand for, in rank order, divided once. Returns the largest error that their codes allow."""
-        steps = 0.0
+    def _cross(
+        self, outgoing: Sequence[Bytes | None], sizes: Sequence[int], mine: Bytes | None
+    ) -> list[Bytes]:
+        """Send and receive; the own message takes its place among those that came."""
+        incoming = [np.empty(size, np.uint8) for size in sizes]
+        self._wire.all_to_all(outgoing, incoming)
+        if mine is not None:
+            incoming[self._wire.rank] = mine
+        return incoming
+
+    def _add(self, y: Array, messages: Sequence[Bytes], kind: Kind, images: int) -> float:
+        """y = the mean of what the messages stand for, added in rank order. Returns the largest error that their codes allow."""
+        steps = np.zeros(1)
         for rank, message in enumerate(messages):
-            steps = steps + self._codec.step(self._load(message, kind, rank))
-            self._codec.decode(y, *self._views(y.size), add=rank > 0)
-        self._division.divide(-(-y.size // BLOCK), y, float(images), y.size)
-        return float(np.max(steps, initial=0.0)) / images
-
-    def _worst(self, message: NDArray[np.uint8]) -> float:
-        scales = self._codec.sizes(self._count(message))[1]
-        return float(np.max(self._codec.step(message[HEADER.size : HEADER.size + scales]), initial=0.0))
-
-    def _count(self, message: NDArray[np.uint8]) -> int:
-        return int(HEADER.unpack(message[: HEADER.size].tobytes())[4])
+            steps = steps + self._codec.bounds(self._load(message, kind, rank))
+            self._codec.decode_add(y, self._view(y.size), first=rank == 0)
+        self._codec.scale(y, 1 / images)
+        return float(steps.max()) / images
 
     def _kind(self, bucket: Bucket, count: int, step: int) -> Kind:
         return Kind(self._codec.number, BLOCK, count, step, bucket.number)
 
+    def _shards(self, size: int) -> list[tuple[int, int]]:
+        count, ranks = blocks(size), self._wire.size
+        return [(count * rank // ranks * BLOCK, count * (rank + 1) // ranks * BLOCK) for rank in range(ranks)]
+
     def _length(self, n: int) -> int:
-        return HEADER.size + sum(self._codec.sizes(n)) if n else 0
+        return HEADER.size + blocks(n) * self._codec.record if n else 0
 
-    def _views(self, n: int) -> tuple[Array, Array]:
-        codes, scales = self._codec.sizes(n)
-        return self._codes.part(0, codes), self._scales.part(0, scales)
+    def _view(self, n: int) -> Array:
+        return self._codes.part(0, blocks(n) * self._codec.record)
 
-    def _read(self, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Scales and codes of the values [start, stop) that were coded last."""
-        (a, c), (b, d) = self._codec.sizes(start), self._codec.sizes(stop)
-        with self._scales.host() as scales, self._codes.host() as codes:
-            return scales[c:d].copy(), codes[a:b].copy()
+    def _read(self, start: int, stop: int) -> Bytes:
+        """The records of the values [start, stop) that were coded last."""
+        record = self._codec.record
+        with self._codes.host() as codes:
+            records: Bytes = codes[blocks(start) * record : blocks(stop) * record].copy()
+            return records
 
-    def _load(self, message: NDArray[np.uint8], kind: Kind, sender: int) -> NDArray[np.uint8]:
-        """Check a message and bring it to the device. Returns its scales."""
-        scales, codes = unpack(message, kind, self._codec.sizes(kind.count)[1], sender)
-        self._codes.write(codes)
-        self._scales.write(scales)
-        return scales
+    def _load(self, message: Bytes, kind: Kind, sender: int) -> Bytes:
+        """Check a message and bring its records to the device. Returns them."""
+        records = unpack(message, kind, sender)
+        self._codes.write(records)
+        return records

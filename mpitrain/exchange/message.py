@@ -1,4 +1,4 @@
-"""A message of codes: a header that says what it is, then scales, then codes. A wrong one is refused by name."""
+"""A message of codes: a header that says what it is, then records of 512 values. A wrong one is refused by name."""
 
 from __future__ import annotations
 
@@ -28,20 +28,17 @@ class Kind:
     bucket: int
 
 
-def pack(kind: Kind, scales: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Header, scales and codes as one array of bytes."""
-    message = np.empty(HEADER.size + scales.size + codes.size, np.uint8)
-    message[HEADER.size : HEADER.size + scales.size] = scales
-    message[HEADER.size + scales.size :] = codes
+def pack(kind: Kind, records: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Header and records as one array of bytes."""
+    message = np.empty(HEADER.size + records.size, np.uint8)
+    message[HEADER.size :] = records
     header = HEADER.pack(MAGIC, VERSION, *astuple(kind), zlib.crc32(message[HEADER.size :].data))
     message[: HEADER.size] = np.frombuffer(header, np.uint8)
     return message
 
 
-def unpack(
-    message: NDArray[np.uint8], kind: Kind, scales: int, sender: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Scales (so many bytes) and codes. Raises RunError naming the sender, what was expected and what came."""
+def unpack(message: NDArray[np.uint8], kind: Kind, sender: int) -> NDArray[np.uint8]:
+    """The records of a message. Raises RunError naming the sender, what was expected and what came."""
     magic, version, *rest, crc = HEADER.unpack(message[: HEADER.size].tobytes())
     if (magic, version) != (MAGIC, VERSION):
         raise RunError(
@@ -49,9 +46,8 @@ def unpack(
         )
     if Kind(*rest) != kind:
         raise RunError(f"message from rank {sender}: expected {kind}, got {Kind(*rest)}")
-    body = message[HEADER.size :]
-    if zlib.crc32(body.data) != crc:
+    if zlib.crc32(message[HEADER.size :].data) != crc:
         raise RunError(
-            f"message from rank {sender} ({kind}): its checksum does not match, so bytes changed on the way"
+            f"message from rank {sender} ({kind}): its checksum is wrong, so bytes changed on the way"
         )
-    return body[:scales], body[scales:]
+    return message[HEADER.size :]

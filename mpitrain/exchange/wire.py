@@ -6,6 +6,7 @@ Three duplicates of the communicator keep facts, gradients and the feed apart, s
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from mpi4py import MPI
@@ -25,11 +26,15 @@ from mpitrain.report import MpitrainError, RunError, UserError
 Json: TypeAlias = Any
 """What JSON can say: None, bool, int, float, str, list, dict."""
 Bytes: TypeAlias = NDArray[np.uint8]
+T = TypeVar("T")
 
 LIMIT = 1 << 28
 """Elements in one MPI call at most: counts are C ints, and some libraries turn them into bytes in an int."""
 FIRST_NAP, LONGEST_NAP = 1e-4, 1e-3
 """Seconds between two looks at a request. A waiting MPI call spins, which takes a core from whoever computes."""
+
+
+_connected: Wire | None = None
 
 
 class Wire:
@@ -45,14 +50,18 @@ class Wire:
         host = communicator.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
         self.local_rank: int = host.rank
         self.local_size: int = host.size
+        first = np.array([self.rank], np.int64)
+        host.Bcast(first, root=0)
         host.Free()
+        self.host = f"{os.uname().nodename}/{first[0]}"
+        """Name of the shared memory this rank sees: several virtual hosts may share a node name."""
         self.one_host = self.sum(np.array([self.local_size == self.size], np.float64))[0] == self.size
         """Whether all ranks share a host's memory."""
         self.bytes_sent = 0
         """Bytes this rank has handed to MPI for gradients, weights and images; for MPI's collectives the least they could be."""
         self.waited = 0.0
         """Seconds spent waiting for other ranks in gradient messages."""
-        self._delay = delay
+        self.delay = delay
         self._random = random.Random(self.rank)
         self._sending: list[tuple[list[MPI.Request], Any]] = []
 
@@ -84,39 +93,56 @@ class Wire:
                 said = {"error": f"rank 0: {type(error).__name__}: {error}", "user": False}
         said = json.loads(self._broadcast_bytes(json.dumps(said).encode()))
         if "error" in said:
-            raise (UserError if said["user"] else RunError)(said["error"]) from cause
+            raise agreed((UserError if said["user"] else RunError)(said["error"])) from cause
         return said["result"]
+
+    def together(self, make: Callable[[], T]) -> T:
+        """Run `make` on every rank. If it raises MpitrainError on any, all raise the first one's words (with its rank if others had none)."""
+        mine: list[T] = []
+        failed: Json = None
+        try:
+            mine.append(make())
+        except MpitrainError as error:
+            failed = [str(error), isinstance(error, UserError)]
+        wrong = [(rank, said) for rank, said in enumerate(self.gather_facts(failed)) if said]
+        if wrong:
+            rank, (words, user) = wrong[0]
+            where = "" if len(wrong) == self.size else f"rank {rank}: "
+            raise agreed((UserError if user else RunError)(where + words))
+        return mine[0]
 
     def gather_facts(self, fact: Json) -> list[Json]:
         """Every rank's fact, in rank order, on every rank."""
         self._dawdle()
         mine = np.frombuffer(json.dumps(fact).encode(), np.uint8)
         sizes = np.empty(self.size, np.int64)
-        self._facts.Allgather(np.array([mine.size], np.int64), sizes)
+        self._wait([self._facts.Iallgather(np.array([mine.size], np.int64), sizes)])
         everything = np.empty(int(sizes.sum()), np.uint8)
-        self._facts.Allgatherv(mine, [everything, sizes.tolist()])
+        self._wait([self._facts.Iallgatherv(mine, [everything, sizes.tolist()])])
         ends = np.cumsum(sizes)
         return [
             json.loads(everything[end - size : end].tobytes()) for end, size in zip(ends, sizes, strict=True)
         ]
 
     def sum(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The sum over ranks of a short float64 vector: added in rank order on rank 0, the same bytes on every rank."""
-        mine = np.ascontiguousarray(vector, np.float64)
-        everything = np.empty((self.size, *mine.shape)) if self.rank == 0 else None
-        self._facts.Gather(mine, everything, root=0)
-        total = np.zeros_like(mine)
-        if everything is not None:
-            for part in everything:
-                total += part
-        self._facts.Bcast(total, root=0)
+        """The sum over ranks of a short float64 vector, added in rank order: the same bytes on every rank."""
+        total = np.zeros(vector.shape)
+        for part in self.table(vector):
+            total += part
         return total
+
+    def table(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Every rank's short float64 vector, (size, n), on every rank."""
+        mine = np.ascontiguousarray(vector, np.float64)
+        everything = np.empty((self.size, *mine.shape))
+        self._wait([self._facts.Iallgather(mine, everything)])
+        return everything
 
     def broadcast(self, array: NDArray[Any]) -> None:
         """Overwrite an array on every rank with rank 0's. Same shape and type everywhere, C-ordered."""
         self._dawdle()
         for piece in _pieces(_flat(array).view(np.uint8)):
-            self._exchange.Bcast(piece, root=0)
+            self._wait([self._exchange.Ibcast(piece, root=0)])
         if self.rank == 0 and self.size > 1:
             self.bytes_sent += array.nbytes
 
@@ -127,11 +153,11 @@ class Wire:
     def _broadcast_bytes(self, content: bytes) -> bytes:
         self._dawdle()
         size = np.array([len(content)], np.int64)
-        self._facts.Bcast(size, root=0)
+        self._wait([self._facts.Ibcast(size, root=0)])
         buffer = (
             np.frombuffer(content, np.uint8).copy() if self.rank == 0 else np.empty(int(size[0]), np.uint8)
         )
-        self._facts.Bcast(buffer, root=0)
+        self._wait([self._facts.Ibcast(buffer, root=0)])
         return buffer.tobytes()
 
     # Gradients as float32, through MPI's own collectives
@@ -141,9 +167,9 @@ class Wire:
         self._dawdle()
         for piece in _pieces(_flat(values)):
             if self.rank == 0:
-                self._exchange.Reduce(MPI.IN_PLACE, piece, op=MPI.SUM, root=0)
+                self._wait([self._exchange.Ireduce(MPI.IN_PLACE, piece, op=MPI.SUM, root=0)])
             else:
-                self._exchange.Reduce(piece, None, op=MPI.SUM, root=0)
+                self._wait([self._exchange.Ireduce(piece, None, op=MPI.SUM, root=0)])
                 self.bytes_sent += piece.nbytes
 
     def allreduce(self, values: NDArray[np.float32]) -> None:
@@ -153,11 +179,11 @@ class Wire:
         """
         self._dawdle()
         for piece in _pieces(_flat(values)):
-            cuts = shards(piece.size, self.size)
-            counts = [stop - start for start, stop in cuts]
+            ends = [rank * piece.size // self.size for rank in range(self.size + 1)]
+            counts = [stop - start for start, stop in itertools.pairwise(ends)]
             mine = np.empty(counts[self.rank], np.float32)
-            self._exchange.Reduce_scatter(piece, mine, counts, op=MPI.SUM)
-            self._exchange.Allgatherv(mine, [piece, counts])
+            self._wait([self._exchange.Ireduce_scatter(piece, mine, counts, op=MPI.SUM)])
+            self._wait([self._exchange.Iallgatherv(mine, [piece, counts])])
             self.bytes_sent += (piece.nbytes - mine.nbytes) + mine.nbytes * (self.size - 1)
 
     # Gradients as bytes: every message has a size that both ends know
@@ -177,7 +203,9 @@ class Wire:
             if message is not None and message.size:
                 requests.append(self._exchange.Isend(message, dest=peer))
                 self.bytes_sent += message.nbytes
+        began = time.perf_counter()
         statuses = self._wait(requests)
+        self.waited += time.perf_counter() - began
         for peer, status in zip(sources, statuses, strict=False):
             wanted, came = incoming[peer], status.Get_count(MPI.BYTE)
             if wanted is not None and came != wanted.nbytes:
@@ -190,6 +218,14 @@ class Wire:
             self.all_to_all(nothing, incoming)
         else:
             self.all_to_all([message, *nothing[1:]], nothing)
+
+    def send(self, array: NDArray[Any], to: int) -> None:
+        """A C-ordered array to one rank, which meanwhile calls `receive` with one of its size and type. Not collective."""
+        self._wait([self._exchange.Isend(piece, dest=to) for piece in _pieces(_flat(array))])
+
+    def receive(self, array: NDArray[Any], source: int) -> None:
+        """Fill a C-ordered array with what `source` sends. Not collective."""
+        self._wait([self._exchange.Irecv(piece, source=source) for piece in _pieces(_flat(array))])
 
     # The feed: rank 0's images to the others
 
@@ -241,7 +277,6 @@ class Wire:
 
     def _wait(self, requests: list[MPI.Request]) -> list[MPI.Status]:
         """Look, sleep, look again, until all requests are done."""
-        began = time.perf_counter()
         statuses = [MPI.Status() for _ in requests]
         nap = FIRST_NAP
         try:
@@ -250,12 +285,11 @@ class Wire:
                 nap = min(2 * nap, LONGEST_NAP)
         except MPI.Exception as error:
             raise RunError(f"rank {self.rank}: a message failed: {error}") from error
-        self.waited += time.perf_counter() - began
         return statuses
 
     def _dawdle(self) -> None:
-        if self._delay:
-            time.sleep(self._random.uniform(0, self._delay))
+        if self.delay:
+            time.sleep(self._random.uniform(0, self.delay))
 
 
 @dataclass
@@ -276,8 +310,25 @@ class Part:
 
 def connect(delay: float = 0.0) -> Wire:
     """This rank's wire to all ranks of the job. Raises UserError if the launcher started more ranks than MPI sees."""
-    check_launch(MPI.COMM_WORLD.size, os.environ)
-    return Wire(MPI.COMM_WORLD, delay)
+    global _connected
+    if _connected is None:
+        check_launch(MPI.COMM_WORLD.size, os.environ)
+        _connected = Wire(MPI.COMM_WORLD, delay)
+    return _connected
+
+
+def connected() -> Wire | None:
+    """The wire of this process, if it has joined its job."""
+    return _connected
+
+
+E = TypeVar("E", bound=MpitrainError)
+
+
+def agreed(error: E) -> E:
+    """Mark an error that every rank raises at the same place: nobody needs to be told by an abort."""
+    error.agreed = True
+    return error
 
 
 _KEY = MPI.Comm.Create_keyval()
@@ -309,9 +360,11 @@ def check_launch(size: int, environment: Mapping[str, str]) -> None:
     if launched is None or launched[1] == size:
         return
     variable, ranks = launched
-    raise UserError(
-        f"the launcher started {ranks} ranks ({variable}={ranks}), but MPI sees {size}: launcher and library are not of one MPI; "
-        f"the library is {library()}"
+    raise agreed(
+        UserError(
+            f"the launcher started {ranks} ranks ({variable}={ranks}), but MPI sees {size}: launcher and library are not of one MPI; "
+            f"the library is {library()}"
+        )
     )
 
 
@@ -348,11 +401,6 @@ def _library_path() -> str | None:
         if path.rpartition("/")[2].startswith(("libmpi.so", "libmpich.so", "libmpi_abi.so")):
             return "/" + path
     return None
-
-
-def shards(blocks: int, size: int) -> list[tuple[int, int]]:
-    """Cut 0 .. blocks into one range a rank: rank r owns [r * blocks // size, (r + 1) * blocks // size)."""
-    return [(rank * blocks // size, (rank + 1) * blocks // size) for rank in range(size)]
 
 
 def _flat(array: NDArray[Any]) -> NDArray[Any]:

@@ -116,7 +116,7 @@ class Array:
             if write:
                 self.write(host)
             return
-        flags = cl.map_flags(cl.map_flags.READ | cl.map_flags.WRITE if write else cl.map_flags.READ)
+        flags: Any = cl.map_flags.READ | cl.map_flags.WRITE if write else cl.map_flags.READ
         mapped, _ = cl.enqueue_map_buffer(
             self.device.queue, self._root, flags, self._offset, self.shape, self.dtype, is_blocking=True
         )
