@@ -100,7 +100,8 @@ class Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file: Any = safe_open(path, framework="numpy")
+            opened: Any = safe_open(path, framework="numpy")
+            self._file = opened
             self.names = set(self._file.keys())
         except FileNotFoundError:
             raise UserError(f"{path}: there is no such file") from None

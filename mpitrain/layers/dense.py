@@ -37,7 +37,7 @@ class Dense(Layer):
 
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
         inputs = size(shapes[0])
-        weight = Parameter((self.features, inputs), "he", inputs)
+        weight = Parameter((self.features, inputs), "uniform", inputs)
         return (
             {"weight": weight, "bias": Parameter((self.features,), "zeros")}
             if self.has_bias
