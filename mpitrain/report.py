@@ -91,14 +91,11 @@ class Reporter:
         self._task = self._progress.add_task("training", total=steps, completed=step)
         self._progress.start()
 
-    def step(self, line: Callable[[], str], done: int, whole: bool) -> None:
-        """A step is done. `whole`: say its line for good (the end of an epoch); else only every few seconds."""
+    def step(self, done: int, brief: str, line: Callable[[], str], whole: bool) -> None:
+        """A step is done. On a terminal the bar says `brief`; `line` is said for good when `whole` (the end of an epoch), and without
+        a terminal also every few seconds."""
         if self._progress is not None:
-            self._progress.update(
-                self._task,
-                completed=done,
-                description=line() if time.monotonic() - self._shown > 0.2 else None,
-            )
+            self._progress.update(self._task, completed=done, description=brief)
         if whole or (self._progress is None and time.monotonic() - self._shown > 5):
             self.say(line())
             self._shown = time.monotonic()

@@ -447,7 +447,8 @@ class _Training:
                 f"{outcome.seconds['total']:.3f} s, {rate:.0f} img/s, exchange {outcome.seconds['exchange']:.3f} s  lr {lr:.1e}"
             )
 
-        reporter.step(line, t, whole=place + 1 == self.per_epoch or t == self.steps)
+        brief = f"epoch {epoch}  loss {loss:.3f}  {rate:.0f} img/s"
+        reporter.step(t, brief, line, whole=place + 1 == self.per_epoch or t == self.steps)
 
     # -- checkpoints --------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,32 @@
+# The newcomer's two commands; each does all the set-up it needs. PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+demo: $(VENV)/demo.stamp  ## train LeNet on real handwritten digits, on two ranks
+	$(BIN)/mpirun -n 2 $(BIN)/mpitrain lenet
+
+test: $(VENV)/test.stamp  ## all tests: serial ones, then those of the exchange under 1, 2, 3 and 4 ranks
+	$(BIN)/python -m pytest -q tests
+	for n in 1 2 3 4; do $(BIN)/mpirun -n $$n $(BIN)/python -m pytest -q --only-mpi tests/exchange || exit 1; done
+
+lint: $(VENV)/test.stamp  ## ruff and mypy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(VENV)/bin/python:
+	@echo "Making $(VENV) with $(PYTHON)"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.stamp: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing mpitrain with OpenCL runtimes for CPUs and an MPI (a minute or two the first time)"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[runtimes]'
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/demo.stamp
+	@echo "Installing what the tests need"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[runtimes,plots,tests]'
+	@touch $@
+
+.PHONY: demo test lint
