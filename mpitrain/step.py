@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from mpitrain.exchange.exchange import Exchange
+from mpitrain.exchange.exchange import Exchange, ExchangeReport
 from mpitrain.feed import Feed
 from mpitrain.graph import Graph
 from mpitrain.inject import Fault
@@ -34,6 +34,7 @@ class Outcome:
     """Sum over this rank's images."""
     seconds: dict[str, float]
     """total, compute, exchange (not hidden by compute) and wait (for images)."""
+    exchange: ExchangeReport
 
 
 def step(work: Work, t: int, more: bool) -> Outcome:
@@ -44,7 +45,6 @@ def step(work: Work, t: int, more: bool) -> Outcome:
     images, labels = work.feed.part(t, more)  # sent while the last step ran
     waited = time.perf_counter() - begin
     loss, exchanged = 0.0, 0.0
-    work.exchange.begin(t, work.batch_size)
     for first in range(0, max(1, len(images)), work.graph.capacity):
         part = slice(first, first + work.graph.capacity)
         last = part.stop >= len(images)
@@ -59,13 +59,13 @@ def step(work: Work, t: int, more: bool) -> Outcome:
             sent = time.perf_counter()
             work.watch.at("exchange", t)
             work.fault("exchange", t, work.graph.gradient)
-            work.exchange.send(bucket)  # codes, wire, mean, update and deltas
+            work.exchange.send(bucket, work.batch_size)  # codes, wire, mean, update and deltas
             exchanged += time.perf_counter() - sent
         loss += float(work.graph.losses(run.images).sum(dtype="float64"))
     sent = time.perf_counter()
-    work.exchange.finish()  # every rank now holds the new weights
+    report = work.exchange.finish()  # every rank now holds the new weights
     work.graph.device.finish()
     total = time.perf_counter() - begin
     exchanged += time.perf_counter() - sent
     seconds = {"total": total, "compute": total - exchanged - waited, "exchange": exchanged, "wait": waited}
-    return Outcome(loss, seconds)
+    return Outcome(loss, seconds, report)

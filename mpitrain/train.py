@@ -28,7 +28,8 @@ from mpitrain.data.order import steps_per_epoch
 from mpitrain.data.share import parts
 from mpitrain.data.source import Dataset, open_source
 from mpitrain.evaluate import Scores, score
-from mpitrain.exchange.exchange import Exchange, choose
+from mpitrain.exchange.choice import choose
+from mpitrain.exchange.exchange import Exchange, needs_master
 from mpitrain.exchange.wire import Wire, agreed, connect
 from mpitrain.feed import Feed, Plan
 from mpitrain.graph import Graph
@@ -109,19 +110,15 @@ class _Training:
         self.graph = wire.together(lambda: Graph(self.device, self.network, capacity))
         self.graph.normalise(np.array(facts["mean"], np.float32), np.array(facts["std"], np.float32))
         self.kind, self.why = choose(run.exchange, wire)
-        lossy = self.kind != "float32" and wire.size > 1
         updates = wire.rank == 0 or run.update == "replicated"
         graph = self.graph
-        self.master = (
-            self.device.zeros(graph.weights.shape)
-            if lossy and run.update == "root" and wire.rank == 0
-            else graph.weights
-        )
+        own_master = needs_master(wire.rank, wire.size, self.kind, run.update)
+        self.master = self.device.zeros(graph.weights.shape) if own_master else graph.weights
         decay = _known(run.weight_decay)
         self.sgd = MomentumSgd(self.device, self.master, run.momentum, decay) if updates else None
         self.exchange = Exchange(
-            wire, graph.weights, graph.gradient, graph.buckets, self.kind, run.update == "replicated",
-            self.sgd.update if self.sgd else _nothing, self.master,
+            wire, self.device, graph.weights, graph.gradient, graph.buckets, self.kind, run.update,
+            self.sgd.update if self.sgd else _nothing, self.master if own_master else None,
         )  # fmt: skip
         ways = augment.parse(run.augment)
         plan = Plan(self.count, tuple(facts["shape"]), facts["dtype"], _known(run.batch_size), run.seed, ways)
@@ -327,8 +324,10 @@ class _Training:
     def _agree(self, outcome: Outcome, t: int) -> tuple[float, float]:
         """All ranks learn the batch's mean loss, the error bound, and whether a signal asks for the end. Raises on a loss that is none."""
         self.watch.at("agree", t)
-        bound = self.exchange.mean.bound if self.exchange.mean else 0.0
-        table = self.wire.table(np.array([outcome.loss, bound, float(bool(self.stopped))]))
+        found = outcome.exchange
+        table = self.wire.table(
+            np.array([outcome.loss, found.error_bound, float(bool(self.stopped)), float(not found.finite)])
+        )
         loss = float(table[:, 0].sum()) / _known(self.run.batch_size)
         self.stop_agreed = bool(table[:, 2].any())
         if not math.isfinite(loss):
@@ -337,7 +336,7 @@ class _Training:
                     f"step {t + 1}: the loss is {loss}; a smaller --lr (now {self.run.lr:g}) or a --warmup may help"
                 )
             )
-        if not np.isfinite(table[:, 1]).all():
+        if table[:, 3].any():
             raise agreed(
                 RunError(f"step {t + 1}: the gradient is not finite; a smaller --lr or a --warmup may help")
             )
@@ -434,7 +433,7 @@ class _Training:
         seconds = {name: round(value, 6) for name, value in outcome.seconds.items()}
         rate = size / outcome.seconds["total"]
         lr = learning_rate(t - 1, self.steps, run.lr, run.schedule, run.warmup)
-        facts: dict[str, Any] = {"error_bound": bound} if self.exchange.mean else {}
+        facts: dict[str, Any] = {"error_bound": bound} if self.exchange.residuals() else {}
         reporter.event(
             "step", step=t, epoch=epoch, loss=loss, lr=lr, images=size, images_per_second=round(rate, 1), seconds=seconds,
             bytes_sent=sent, **facts,
@@ -506,12 +505,7 @@ class _Training:
                     self.master.shape,
                     partial(_pieces, self.master, 0, self.master.size, self.watch),
                 )
-        if self.exchange.mean is None:
-            return
-        for name, vector in (
-            ("residual", self.exchange.mean.residual),
-            ("owner_residual", self.exchange.mean.owner_residual),
-        ):
+        for name, vector in self.exchange.residuals().items():
             sizes = wire.gather_facts(vector.size)
             for rank, size in enumerate(sizes):
                 if not size:
@@ -519,12 +513,14 @@ class _Training:
                 if rank == wire.rank:
                     pieces = partial(_pieces, vector, 0, size, self.watch)
                     yield Entry(
-                        f"state/{name}/{rank}",
+                        f"state/residual/{name}/{rank}",
                         (size,),
                         pieces if rank == 0 else partial(self._send_pieces, pieces),
                     )
                 elif wire.rank == 0:
-                    yield Entry(f"state/{name}/{rank}", (size,), partial(self._receive_pieces, size, rank))
+                    yield Entry(
+                        f"state/residual/{name}/{rank}", (size,), partial(self._receive_pieces, size, rank)
+                    )
 
     def _send_pieces(
         self, pieces: Callable[[], Iterator[NDArray[np.float32]]]
@@ -547,7 +543,8 @@ class _Training:
             self._check_same(path, settings, reader)
             rank, graph = self.wire.rank, self.graph
             same_job = settings["ranks"] == self.wire.size and settings["exchange"] == self.kind
-            if self.exchange.mean and not same_job:
+            residuals = self.exchange.residuals()
+            if residuals and not same_job:
                 raise UserError(
                     f"--resume {path}: saved by {settings['ranks']} ranks with exchange {settings['exchange']}, "
                     f"this job has {self.wire.size} with {self.kind}; coded runs go on only with the same"
@@ -560,13 +557,14 @@ class _Training:
                 graph.statistics.part(slot.start, slot.stop).write(reader.read(name))
             if self.master is not graph.weights:
                 self.master.write(reader.read("state/master"))
-            if self.exchange.mean:
-                for name, vector in (
-                    ("residual", self.exchange.mean.residual),
-                    ("owner_residual", self.exchange.mean.owner_residual),
-                ):
-                    if vector.size:
-                        vector.write(reader.read(f"state/{name}/{rank}"))
+            if residuals:
+                kept = {
+                    name: reader.read(f"state/residual/{name}/{rank}")
+                    for name, each in residuals.items()
+                    if each.size
+                }
+                empty = {name: np.zeros(0, np.float32) for name, each in residuals.items() if not each.size}
+                self.exchange.restore({**kept, **empty}, int(settings["step"]))
             self.first = int(settings["step"])
 
     def _check_same(self, path: Path, settings: dict[str, Any], reader: checkpoint.Reader) -> None:

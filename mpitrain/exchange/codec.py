@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -28,6 +29,11 @@ def make_codec(name: str, device: Device) -> DeviceCodec:
     raise UserError(f"exchange {name}: expected dynamic8 or float16")
 
 
+def make_scale(device: Device) -> Callable[[Array, float], None]:
+    """x = x * factor on a device, for exchanges without a codec."""
+    return _OnDevice(device).scale
+
+
 class _OnDevice:
     """What both codecs have in common on a device: memory, launches, and multiplication by a number."""
 
@@ -44,7 +50,8 @@ class _OnDevice:
         return self._device.zeros((size,), np.float32)
 
     def scale(self, x: Array, factor: float) -> None:
-        self._kernels.scale(self._items(x), x, x.size, self._chunk, float(factor), group=self._group)
+        if x.size:
+            self._kernels.scale(self._items(x), x, x.size, self._chunk, float(factor), group=self._group)
 
     def _items(self, x: Array) -> int:
         return -(-blocks(x.size) // self._chunk)

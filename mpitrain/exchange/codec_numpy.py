@@ -65,7 +65,8 @@ def _thresholds() -> NDArray[np.uint32]:
     low = np.searchsorted(below, tops << np.uint32(16), side="left").astype(np.uint32)
     inside = np.append(below, np.uint32(0xFFFFFFFF))[low]
     carry = np.where(inside >> 16 == tops, 0xFFFF - (inside & 0xFFFF), 0).astype(np.uint32)
-    return (low << np.uint32(16)) + carry
+    rows: NDArray[np.uint32] = (low << np.uint32(16)) + carry
+    return rows
 
 
 THRESHOLDS = _thresholds()
@@ -80,6 +81,8 @@ class Vector(Protocol):
     def part(self: V, start: int, stop: int) -> V: ...
 
     def host(self, write: bool = False) -> Any: ...
+
+    def release(self) -> None: ...
 
 
 V = TypeVar("V", bound=Vector)

@@ -6,35 +6,46 @@ difference is taken from y, what one step's code left out is in the next one's.
 
 from __future__ import annotations
 
+from typing import Generic, Protocol
+
 import numpy as np
 
-from mpitrain.exchange.bucket import Bucket
-from mpitrain.exchange.codec import DeviceCodec
-from mpitrain.exchange.codec_numpy import BLOCK, blocks
-from mpitrain.exchange.message import HEADER, Kind, pack, unpack
-from mpitrain.exchange.wire import Wire
-from mpitrain.runtime.array import Array
+from mpitrain.exchange.codec_numpy import BLOCK, Bytes, Codec, V, blocks
+from mpitrain.exchange.mean import Place
+from mpitrain.exchange.message import DELTAS, HEADER, Label, check, seal
 
 
-class Deltas:
+class Broadcasts(Protocol):
+    """The way of bytes that this module needs; Wire has it."""
+
+    rank: int
+
+    def broadcast(self, array: Bytes) -> None: ...
+
+
+class Deltas(Generic[V]):
     """Brings ranges of the master weights w, which only rank 0 has, into the weights y of all ranks."""
 
-    def __init__(self, wire: Wire, codec: DeviceCodec, longest: int) -> None:
+    def __init__(self, wire: Broadcasts, codec: Codec[V], longest: int) -> None:
+        """longest: values in the longest range."""
         self._wire, self._codec = wire, codec
-        self._codes = codec.bytes(blocks(longest) * codec.record)
+        self._codes = codec.bytes(max(1, blocks(longest) * codec.record))
+        self._staging = np.empty(HEADER + blocks(longest) * codec.record, np.uint8)
 
-    def __call__(self, bucket: Bucket, y: Array, w: Array | None, step: int) -> None:
-        """Update y (n,) towards w (n,), which is None on the other ranks."""
+    def __call__(self, y: V, w: V | None, place: Place) -> bool:
+        """Move y (n,) towards rank 0's w (n,); the others give None. Returns whether every block of w - y was finite."""
         size = blocks(y.size) * self._codec.record
-        codes = self._codes.part(0, size)
-        kind = Kind(self._codec.number, BLOCK, y.size, step, bucket.number)
+        label = Label(self._codec.number, BLOCK, place.bucket, DELTAS, place.step, y.size)
+        message = self._staging[: HEADER + size]
         if w is not None:
-            self._codec.encode(codes, w, minus=y)
-            with codes.host() as records:
-                message = pack(kind, records)
-        else:
-            message = np.empty(HEADER.size + size, np.uint8)
+            self._codec.encode(self._codes, w, minus=y)
+            with self._codes.host() as codes:
+                message[HEADER:] = codes[:size]
+            seal(message, label)
         self._wire.broadcast(message)
         if w is None:
-            codes.write(unpack(message, kind, 0))
-        self._codec.decode_add(y, codes, first=False)
+            check(message, label, 0)
+            with self._codes.part(0, size).host(write=True) as codes:
+                codes[:] = message[HEADER:]
+        self._codec.decode_add(y, self._codes, first=False)
+        return bool(np.isfinite(self._codec.bounds(message[HEADER:])).all())

@@ -1,147 +1,222 @@
-"""Parts of a gradient to its mean, coded: the same bytes decide on every rank that gets it.
+"""Turn every rank's sums of gradients into the mean over all images: codes, wire, sum in rank order, codes, wire.
 
-Each rank codes its part once. The owner of a shard decodes all parts of it, its own too, adds them in rank order, divides once, and
-codes the mean for those who need it: two quantisations whatever the number of ranks. Two ranks exchange their whole parts, and one
-quantisation is enough. Both quantisations keep what they could not say for the next step (error feedback).
+Each rank owns a shard of the blocks: it gets that shard's codes from all others, decodes them and its own, adds them in rank order,
+and sends the mean, coded again, to rank 0 or to everyone. All that a rank ever uses is decoded bytes that others decode as well, so
+all hold the same bits. Two quantisations, however many ranks; with two ranks whole buckets are swapped, and it is one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Generic, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.exchange.bucket import Bucket
-from mpitrain.exchange.codec import DeviceCodec
-from mpitrain.exchange.codec_numpy import BLOCK, blocks
-from mpitrain.exchange.message import HEADER, Kind, pack, unpack
-from mpitrain.exchange.wire import Wire
-from mpitrain.runtime.array import Array
-
-Bytes = NDArray[np.uint8]
+from mpitrain.exchange.codec_numpy import BLOCK, Bytes, Codec, V, blocks
+from mpitrain.exchange.message import HEADER, MEANS, PARTS, Label, check, seal
 
 
-class CodedMean:
-    """The mean of buckets over ranks, coded. Keeps this rank's residuals: of its own parts, and of the shards that it owns."""
+class Messages(Protocol):
+    """The ways of bytes that this module needs; Wire has them."""
 
-    def __init__(self, wire: Wire, codec: DeviceCodec, buckets: Sequence[Bucket], everywhere: bool) -> None:
-        """everywhere: every rank needs the mean, else only rank 0."""
-        self._wire, self._codec = wire, codec
-        self._targets = range(wire.size) if everywhere else range(1)
-        coded = [bucket for bucket in buckets if bucket.coded]
-        longest = max((bucket.stop - bucket.start for bucket in coded), default=0)
-        self._codes = codec.bytes(blocks(longest) * codec.record)
-        self._shard = codec.floats(-(-blocks(longest) // wire.size) * BLOCK)
-        self._places: dict[int, tuple[int, int]] = {}
-        at, owned = 0, 0
-        for bucket in coded:
-            start, stop = self._shards(bucket.stop - bucket.start)[wire.rank]
-            self._places[bucket.number] = (at, owned)
-            at, owned = at + bucket.stop - bucket.start, owned + stop - start
-        self.residual = codec.floats(at)
-        """What this rank's codes of its parts left out, bucket after bucket."""
-        self.owner_residual = codec.floats(owned if wire.size > 2 else 0)
-        """What its codes of the means it owns left out."""
-        self.bound = 0.0
-        """Largest possible error of a value of this step's means, over the values whose mean this rank made; infinite for bad ones."""
+    rank: int
+    size: int
 
-    def __call__(self, bucket: Bucket, gradient: Array, images: int, step: int) -> bool:
-        """Replace the bucket's sums (n,) by the mean over all `images`. Returns whether this rank now has it."""
-        part = self._places[bucket.number][0]
-        self._codec.encode(
-            self._view(gradient.size), gradient, self.residual.part(part, part + gradient.size)
-        )
-        if self._wire.size == 2:
-            self._whole(bucket, gradient, images, step)
-        else:
-            self._sharded(bucket, gradient, images, step)
-        return self._wire.rank in self._targets
+    def all_to_all(self, outgoing: list[Bytes | None], incoming: list[Bytes | None]) -> None: ...
 
-    def _whole(self, bucket: Bucket, gradient: Array, images: int, step: int) -> None:
-        """Two ranks: whole parts cross, and whoever needs the mean adds both."""
-        rank, kind = self._wire.rank, self._kind(bucket, gradient.size, step)
-        mine = pack(kind, self._read(0, gradient.size))
-        found = self._cross(
-            [mine if target in self._targets else None for target in range(2)],
-            [self._length(gradient.size) if rank in self._targets else 0] * 2,
-            mine,
-        )
-        if rank in self._targets:
-            self.bound = max(self.bound, self._add(gradient, found, kind, images))
+    def reduce_to_root(self, values: NDArray[np.float32]) -> None: ...
 
-    def _sharded(self, bucket: Bucket, gradient: Array, images: int, step: int) -> None:
-        """Three and more ranks: parts to the owners of shards, means from them."""
-        wire = self._wire
-        cuts = self._shards(gradient.size)
-        kinds = [self._kind(bucket, stop - start, step) for start, stop in cuts]
-        start, stop = cuts[wire.rank]
-        parts = [
-            pack(kind, self._read(a, b)) if b > a else None for kind, (a, b) in zip(kinds, cuts, strict=True)
+    def allreduce(self, values: NDArray[np.float32]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which bucket of which step a message belongs to."""
+
+    step: int
+    bucket: int
+
+
+def shards(count: int, size: int) -> list[tuple[int, int]]:
+    """Cut 0 .. count into one range a rank: rank r owns [r * count // size, (r + 1) * count // size)."""
+    return [(rank * count // size, (rank + 1) * count // size) for rank in range(size)]
+
+
+def own_values(size_of_vector: int, rank: int, size: int) -> tuple[int, int]:
+    """The range of a coded vector whose mean a rank makes and codes again: none where whole vectors are swapped."""
+    if size <= 2:
+        return 0, 0
+    start, stop = shards(blocks(size_of_vector), size)[rank]
+    return min(start * BLOCK, size_of_vector), min(stop * BLOCK, size_of_vector)
+
+
+class Mean(Generic[V]):
+    """Works in place on vectors of up to a bucket's size; keeps the memory for codes between calls."""
+
+    def __init__(self, wire: Messages, codec: Codec[V], to_all: bool) -> None:
+        """to_all: every rank gets the mean; otherwise rank 0 alone."""
+        self._wire, self._codec, self._to_all = wire, codec, to_all
+        self._memory: dict[str, V] = {}
+        self._staging = np.empty(0, np.uint8)
+
+    def __call__(
+        self, x: V, images: int, place: Place, residual: V | None = None, owned: V | None = None
+    ) -> float:
+        """x becomes the sum over ranks divided by `images` where the mean is wanted; elsewhere x is spent.
+
+        residual has x's size, `owned` that of own_values(x). Returns the bound of the error on a rank that gets the mean (else 0):
+        the largest over blocks of the senders' bounds over `images` plus the owner's. Infinity: a block was not finite.
+        """
+        wire, codec = self._wire, self._codec
+        whole = wire.size == 2
+        cuts = [(0, blocks(x.size))] * 2 if whole else shards(blocks(x.size), wire.size)
+        codes = self._bytes("codes", blocks(x.size) * codec.record)
+        codec.encode(codes, x, residual)
+
+        first, last = cuts[wire.rank]
+        if whole and wire.rank > 0 and not self._to_all:
+            first, last = 0, 0  # rank 0 makes the mean for itself
+        shard = x.part(min(first * BLOCK, x.size), min(last * BLOCK, x.size))
+        receivers = [
+            peer != wire.rank and (self._to_all or not whole or peer == 0) for peer in range(wire.size)
         ]
-        found = self._cross(parts, [self._length(stop - start)] * wire.size, parts[wire.rank])
-        mine: Bytes | None = None
-        if stop > start:
-            shard = self._shard.part(0, stop - start)
-            bound = self._add(shard, found, kinds[wire.rank], images)
-            at = self._places[bucket.number][1]
-            self._codec.encode(self._view(shard.size), shard, self.owner_residual.part(at, at + shard.size))
-            records = self._read(0, shard.size)
-            mine = pack(kinds[wire.rank], records)
-            self.bound = max(self.bound, bound + float(self._codec.bounds(records).max()))
-        gets = wire.rank in self._targets
-        means = self._cross(
-            [mine if rank in self._targets else None for rank in range(wire.size)],
-            [self._length(b - a) if gets else 0 for a, b in cuts],
-            mine,
-        )
-        if gets:
-            for rank, (a, b) in enumerate(cuts):
-                if b > a:
-                    self._load(means[rank], kinds[rank], rank)
-                    self._codec.decode_add(gradient.part(a, b), self._view(b - a), first=True)
+        sizes = [self._message(last - first)] * wire.size
+        incoming = self._bytes("parts", sum(sizes)).part(0, sum(sizes))
+        with ExitStack() as stack:
+            mine = stack.enter_context(codes.host())
+            theirs = stack.enter_context(incoming.host(write=True))
+            outgoing = self._parts(mine, x.size, cuts, receivers, place)
+            into = _split(theirs, sizes)
+            into[wire.rank] = None
+            wire.all_to_all(outgoing, into)
+            bounds = codec.bounds(mine[first * codec.record : last * codec.record])
+            for sender, message in enumerate(into):
+                if message is not None:
+                    check(message, self._label(PARTS, place, shard.size), sender)
+                    bounds = bounds + codec.bounds(message[HEADER:])
+        for sender in range(wire.size if shard.size else 0):
+            if sender == wire.rank:
+                codec.decode_add(shard, codes, sender == 0, first * codec.record)
+            else:
+                codec.decode_add(shard, incoming, sender == 0, sender * sizes[0] + HEADER)
+        codec.scale(shard, 1 / images)
+        bounds = bounds / images
+        if whole:
+            return float(bounds.max(initial=0.0))
+        return self._share(x, shard, cuts, bounds, place, owned)
 
-    def _cross(
-        self, outgoing: Sequence[Bytes | None], sizes: Sequence[int], mine: Bytes | None
-    ) -> list[Bytes]:
-        """Send and receive; the own message takes its place among those that came."""
-        incoming = [np.empty(size, np.uint8) for size in sizes]
-        self._wire.all_to_all(outgoing, incoming)
-        if mine is not None:
-            incoming[self._wire.rank] = mine
-        return incoming
+    def _share(
+        self,
+        x: V,
+        shard: V,
+        cuts: list[tuple[int, int]],
+        bounds: NDArray[np.float64],
+        place: Place,
+        owned: V | None,
+    ) -> float:
+        """Code this rank's shard of the mean again, send it on, and decode everyone's."""
+        wire, codec = self._wire, self._codec
+        codes = self._bytes("codes", (cuts[wire.rank][1] - cuts[wire.rank][0]) * codec.record)
+        if shard.size:
+            codec.encode(codes, shard, owned)
+        wanted = self._to_all or wire.rank == 0
+        sizes = [self._message(stop - start) if wanted else 0 for start, stop in cuts]
+        incoming = self._bytes("means", sum(sizes)).part(0, sum(sizes))
+        with ExitStack() as stack:
+            mine = stack.enter_context(codes.host())
+            theirs = stack.enter_context(incoming.host(write=True))
+            bound = float((bounds + codec.bounds(mine[: bounds.size * codec.record])).max(initial=0.0))
+            message = self._staged(self._message(bounds.size))
+            if message is not None:
+                message[HEADER:] = mine[: bounds.size * codec.record]
+                seal(message, self._label(MEANS, place, shard.size), bound)
+            outgoing = [
+                message if peer != wire.rank and (self._to_all or peer == 0) else None
+                for peer in range(wire.size)
+            ]
+            into = _split(theirs, sizes)
+            into[wire.rank] = None
+            wire.all_to_all(outgoing, into)
+            for sender, message in enumerate(into):
+                if message is not None:
+                    size = _part(x, cuts[sender]).size
+                    bound = max(bound, check(message, self._label(MEANS, place, size), sender))
+        if not wanted:
+            return 0.0
+        at = 0
+        for sender, cut in enumerate(cuts):
+            part = _part(x, cut)
+            if part.size and sender == wire.rank:
+                codec.decode_add(part, codes, True)
+            elif part.size:
+                codec.decode_add(part, incoming, True, at + HEADER)
+            at += sizes[sender]
+        return bound
 
-    def _add(self, y: Array, messages: Sequence[Bytes], kind: Kind, images: int) -> float:
-        """y = the mean of what the messages stand for, added in rank order. Returns the largest error that their codes allow."""
-        steps = np.zeros(1)
-        for rank, message in enumerate(messages):
-            steps = steps + self._codec.bounds(self._load(message, kind, rank))
-            self._codec.decode_add(y, self._view(y.size), first=rank == 0)
-        self._codec.scale(y, 1 / images)
-        return float(steps.max()) / images
-
-    def _kind(self, bucket: Bucket, count: int, step: int) -> Kind:
-        return Kind(self._codec.number, BLOCK, count, step, bucket.number)
-
-    def _shards(self, size: int) -> list[tuple[int, int]]:
-        count, ranks = blocks(size), self._wire.size
-        return [(count * rank // ranks * BLOCK, count * (rank + 1) // ranks * BLOCK) for rank in range(ranks)]
-
-    def _length(self, n: int) -> int:
-        return HEADER.size + blocks(n) * self._codec.record if n else 0
-
-    def _view(self, n: int) -> Array:
-        return self._codes.part(0, blocks(n) * self._codec.record)
-
-    def _read(self, start: int, stop: int) -> Bytes:
-        """The records of the values [start, stop) that were coded last."""
+    def _parts(
+        self, mine: Bytes, size: int, cuts: list[tuple[int, int]], receivers: list[bool], place: Place
+    ) -> list[Bytes | None]:
+        """A sealed message for each receiver: the header and its shard of my codes."""
         record = self._codec.record
-        with self._codes.host() as codes:
-            records: Bytes = codes[blocks(start) * record : blocks(stop) * record].copy()
-            return records
+        lengths = [
+            self._message(stop - start) if to else 0
+            for (start, stop), to in zip(cuts, receivers, strict=True)
+        ]
+        self._staged(sum(lengths))
+        messages = _split(self._staging, lengths)
+        for message, (start, stop) in zip(messages, cuts, strict=True):
+            if message is not None:
+                message[HEADER:] = mine[start * record : stop * record]
+                seal(message, self._label(PARTS, place, min(stop * BLOCK, size) - start * BLOCK))
+        return messages
 
-    def _load(self, message: Bytes, kind: Kind, sender: int) -> Bytes:
-        """Check a message and bring its records to the device. Returns them."""
-        records = unpack(message, kind, sender)
-        self._codes.write(records)
-        return records
+    def _message(self, count: int) -> int:
+        """Bytes of a message with so many blocks; an empty one is not sent."""
+        return HEADER + count * self._codec.record if count else 0
+
+    def _label(self, phase: int, place: Place, count: int) -> Label:
+        return Label(self._codec.number, BLOCK, place.bucket, phase, place.step, count)
+
+    def _bytes(self, name: str, size: int) -> V:
+        """The device memory of this name, made longer when it must be."""
+        known = self._memory.get(name)
+        if known is None or known.size < size:
+            if known is not None:
+                known.release()
+            self._memory[name] = known = self._codec.bytes(max(size, 1))
+        return known
+
+    def _staged(self, size: int) -> Bytes | None:
+        """Host memory in which messages are put together."""
+        if self._staging.size < size:
+            self._staging = np.empty(size, np.uint8)
+        return self._staging[:size] if size else None
+
+
+def plain_mean(wire: Messages, x: V, to_all: bool, scale: Callable[[V, float], None], images: int) -> None:
+    """x becomes the float32 sum over ranks divided by `images`, on every rank or on rank 0 alone; elsewhere x is spent."""
+    if wire.size > 1:
+        with x.host(write=True) as values:
+            if to_all:
+                wire.allreduce(values)
+            else:
+                wire.reduce_to_root(values)
+    if to_all or wire.rank == 0:
+        scale(x, 1 / images)
+
+
+def _part(x: V, cut: tuple[int, int]) -> V:
+    return x.part(min(cut[0] * BLOCK, x.size), min(cut[1] * BLOCK, x.size))
+
+
+def _split(memory: Bytes, sizes: list[int]) -> list[Bytes | None]:
+    """Consecutive pieces of these sizes; None for an empty one."""
+    pieces: list[Bytes | None] = []
+    at = 0
+    for size in sizes:
+        pieces.append(memory[at : at + size] if size else None)
+        at += size
+    return pieces

@@ -1,53 +1,76 @@
-"""A message of codes: a header that says what it is, then records of 512 values. A wrong one is refused by name."""
+"""What stands before the bytes of every coded message, so that ranks that are out of step notice it: written, and checked.
+
+The checksum is zlib's CRC-32: CRC-32C would need a package of its own, and this one guards against the same flipped bits.
+"""
 
 from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.report import RunError
 
-MAGIC = b"MPIT"
+MAGIC = b"mpiT"
 VERSION = 1
-HEADER = struct.Struct("<4sBBHIIII")
-"""magic, version, codec, block, count of values, step, bucket, CRC-32 (zlib's) of the rest of the message."""
+LAYOUT = struct.Struct("<4sBBHIIQQfI")
+"""Magic, version, codec, block, bucket, phase, step, count, bound, checksum."""
+HEADER = LAYOUT.size
+PARTS, MEANS, DELTAS = 0, 1, 2
+"""Phases: a rank's sums for an owner, an owner's means, rank 0's changes of the weights."""
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What sender and receiver must agree about."""
+class Label:
+    """What both ends know of a message before it is sent."""
 
     codec: int
     block: int
-    count: int
-    step: int
     bucket: int
+    phase: int
+    step: int
+    count: int
+    """Values in it."""
+
+    def fields(self) -> tuple[int, ...]:
+        return (self.codec, self.block, self.bucket, self.phase, self.step, self.count)
 
 
-def pack(kind: Kind, records: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Header and records as one array of bytes."""
-    message = np.empty(HEADER.size + records.size, np.uint8)
-    message[HEADER.size :] = records
-    header = HEADER.pack(MAGIC, VERSION, *astuple(kind), zlib.crc32(message[HEADER.size :].data))
-    message[: HEADER.size] = np.frombuffer(header, np.uint8)
-    return message
+NAMES = ("codec", "block", "bucket", "phase", "step", "values")
+"""Of a label's fields, in messages."""
 
 
-def unpack(message: NDArray[np.uint8], kind: Kind, sender: int) -> NDArray[np.uint8]:
-    """The records of a message. Raises RunError naming the sender, what was expected and what came."""
-    magic, version, *rest, crc = HEADER.unpack(message[: HEADER.size].tobytes())
-    if (magic, version) != (MAGIC, VERSION):
+def seal(message: NDArray[np.uint8], label: Label, bound: float = 0.0) -> None:
+    """Write the header into the first HEADER bytes of a message that is otherwise complete. `bound` travels as float32."""
+    LAYOUT.pack_into(message.data, 0, MAGIC, VERSION, *label.fields(), bound, 0)
+    message[HEADER - 4 : HEADER] = np.frombuffer(_checksum(message), np.uint8)
+
+
+def check(message: NDArray[np.uint8], label: Label, sender: int) -> float:
+    """The bound in a message's header. Raises RunError naming the sender, what was expected and what came."""
+    magic, version, *fields, bound, _ = LAYOUT.unpack_from(message.data, 0)
+    if magic != MAGIC or version != VERSION:
         raise RunError(
             f"message from rank {sender}: expected {MAGIC!r} version {VERSION}, got {magic!r} version {version}"
         )
-    if Kind(*rest) != kind:
-        raise RunError(f"message from rank {sender}: expected {kind}, got {Kind(*rest)}")
-    if zlib.crc32(message[HEADER.size :].data) != crc:
+    wrong = [
+        f"{name} {want}, got {came}"
+        for name, want, came in zip(NAMES, label.fields(), fields, strict=True)
+        if want != came
+    ]
+    if wrong:
+        raise RunError(f"message from rank {sender}: expected {'; expected '.join(wrong)}")
+    came, sum_of_content = message[HEADER - 4 : HEADER].tobytes(), _checksum(message)
+    if came != sum_of_content:
         raise RunError(
-            f"message from rank {sender} ({kind}): its checksum is wrong, so bytes changed on the way"
+            f"message from rank {sender}, bucket {label.bucket}, step {label.step}: expected checksum {came[::-1].hex()} as its "
+            f"header says, got {sum_of_content[::-1].hex()}: the bytes changed on the way"
         )
-    return message[HEADER.size :]
+    return float(bound)
+
+
+def _checksum(message: NDArray[np.uint8]) -> bytes:
+    return struct.pack("<I", zlib.crc32(message[HEADER:].data, zlib.crc32(message[: HEADER - 4].data)))

@@ -26,6 +26,7 @@ from mpitrain.report import MpitrainError, RunError, UserError
 Json: TypeAlias = Any
 """What JSON can say: None, bool, int, float, str, list, dict."""
 Bytes: TypeAlias = NDArray[np.uint8]
+Communicator: TypeAlias = MPI.Intracomm
 T = TypeVar("T")
 
 LIMIT = 1 << 28

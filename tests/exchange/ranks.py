@@ -1,0 +1,86 @@
+"""What tests that run on any number of ranks share: every rank can make every rank's values, so each knows the truth."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpitrain.exchange.bucket import Bucket
+from mpitrain.exchange.exchange import Exchange, ExchangeReport, needs_master
+from mpitrain.exchange.wire import Wire
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.device import Device, open_device
+
+BLOCK = 512
+
+
+def open_cpu(name: str = "cpu") -> Device:
+    """A CPU device; with "as a gpu" one that takes the kernels' other path."""
+    device = open_device(name.split()[0])
+    if name.endswith("gpu"):
+        device.kind, device.wide, device.group = "gpu", 4, 16
+    return device
+
+
+def values(size: int, rank: int, seed: int = 0, spread: float = 1.0) -> NDArray[np.float32]:
+    """Heavy-tailed values of a rank, as gradients are."""
+    random = np.random.default_rng([seed, rank])
+    return (random.standard_normal(size) * np.exp(random.standard_normal(size)) * spread).astype(np.float32)
+
+
+def digest(array: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+BUCKETS = [
+    Bucket(0, 40 * BLOCK, 77 * BLOCK, True),
+    Bucket(1, 3 * BLOCK, 40 * BLOCK, True),
+    Bucket(2, 0, 3 * BLOCK, True),
+    Bucket(3, 77 * BLOCK, 80 * BLOCK, False),
+]
+"""Last layer first; 37 blocks divide unevenly, and three blocks are fewer than many a number of ranks."""
+LENGTH = 80 * BLOCK
+IMAGES = 120
+
+
+class Model:
+    """A vector of weights that an exchange moves by plain gradient descent: w = w - mean."""
+
+    def __init__(self, wire: Wire, kind: str, update: str, device: Device | None = None) -> None:
+        self.wire, self.device = wire, device or open_cpu()
+        self.weights = self.device.upload(values(LENGTH, 99))
+        self.gradient = self.device.zeros((LENGTH,))
+        self.master: Array | None = None
+        if needs_master(wire.rank, wire.size, kind, update):
+            self.master = self.device.upload(values(LENGTH, 99))
+        self.means: NDArray[np.float32] = np.zeros(LENGTH, np.float32)
+        self.exchange = Exchange(
+            wire, self.device, self.weights, self.gradient, BUCKETS, kind, update, self._apply, self.master
+        )
+
+    def _apply(self, start: int, stop: int, mean: Array) -> None:
+        target = self.master or self.weights
+        with target.part(start, stop).host(write=True) as w, mean.host() as g:
+            self.means[start:stop] = g
+            w -= np.float32(0.01) * g
+
+    def step(self, t: int, change: Callable[[NDArray[np.float32]], None] | None = None) -> ExchangeReport:
+        gradient = values(LENGTH, self.wire.rank, t)
+        if change:
+            change(gradient)
+        self.gradient.write(gradient)
+        for bucket in BUCKETS:
+            self.exchange.send(bucket, IMAGES)
+        return self.exchange.finish()
+
+
+def true_mean(size: int, t: int) -> NDArray[np.float64]:
+    """The mean gradient of step t over so many ranks, in float64."""
+    total: NDArray[np.float64] = sum(
+        (values(LENGTH, rank, t).astype(np.float64) for rank in range(size)), start=np.zeros(LENGTH)
+    )
+    return total / IMAGES

@@ -1,0 +1,56 @@
+"""The mean of a NumPy vector, on any number of ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+from ranks import digest, values
+
+from mpitrain.exchange.allreduce import allreduce
+from mpitrain.exchange.codec_numpy import HALF_STEP
+from mpitrain.exchange.wire import over
+from mpitrain.report import UserError
+
+pytestmark = pytest.mark.mpi
+KINDS = ["auto", "float32", "float16", "dynamic8"]
+
+
+@pytest.fixture
+def comm() -> MPI.Intracomm:
+    return MPI.COMM_WORLD
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [0, 1, 511, 513, 40_000])
+def test_all_ranks_get_the_same_mean(comm: MPI.Intracomm, kind: str, size: int) -> None:
+    vector = values(size, comm.rank)
+    before = vector.copy()
+    mean = allreduce(vector, comm, kind)
+    parts = [values(size, rank).astype(np.float64) for rank in range(comm.size)]
+    true = sum(parts) / comm.size
+    assert mean.dtype == np.float32
+    assert mean.shape == vector.shape
+    np.testing.assert_array_equal(vector, before)
+    assert len(set(over(comm).gather_facts(digest(mean)))) == 1
+    assert digest(allreduce(vector, comm, kind)) == digest(mean)
+    largest = max((np.abs(part).max(initial=0) for part in parts), default=0)
+    allowed = {"dynamic8": 4 * HALF_STEP * largest, "float16": largest / 500}.get(kind, 1e-6 * largest)
+    assert np.abs(mean - true).max(initial=0) <= allowed
+
+
+def test_shapes_are_kept(comm: MPI.Intracomm) -> None:
+    assert allreduce(values(60, comm.rank).reshape(3, 4, 5), comm).shape == (3, 4, 5)
+
+
+def test_ranks_that_disagree_are_all_told(comm: MPI.Intracomm) -> None:
+    last = comm.size - 1
+    with pytest.raises(UserError, match="float32 vector on rank 0"):
+        allreduce(np.zeros(4), comm)
+    with pytest.raises(UserError, match="exchange of auto"):
+        allreduce(np.zeros(4, np.float32), comm, "int4")
+    if comm.size > 1:
+        with pytest.raises(UserError, match=f"rank 0 has 10 values, rank {last} has 11"):
+            allreduce(np.zeros(10 + (comm.rank == last), np.float32), comm)
+        with pytest.raises(UserError, match=f"rank 0 asks for float32, rank {last} for float16"):
+            allreduce(np.zeros(4, np.float32), comm, "float16" if comm.rank == last else "float32")

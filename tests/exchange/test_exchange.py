@@ -1,0 +1,164 @@
+"""A step's exchange, on any number of ranks: one set of weights everywhere, and the mean within its bound."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ranks import BUCKETS, IMAGES, LENGTH, Model, digest, true_mean, values
+
+from mpitrain.exchange.exchange import Exchange
+from mpitrain.exchange.wire import Wire, connect
+from mpitrain.report import UserError
+
+pytestmark = pytest.mark.mpi
+
+WAYS = [(kind, update) for kind in ("float32", "float16", "dynamic8") for update in ("root", "replicated")]
+
+
+@pytest.fixture(scope="module")
+def wire() -> Wire:
+    return connect()
+
+
+@pytest.mark.parametrize(("kind", "update"), WAYS)
+def test_every_rank_holds_the_same_weights_after_each_step(wire: Wire, kind: str, update: str) -> None:
+    model = Model(wire, kind, update)
+    wire.delay = 0.002
+    for t in range(3):
+        model.step(t)
+        assert len(set(wire.gather_facts(digest(model.weights.download())))) == 1
+    wire.delay = 0.0
+
+
+@pytest.mark.parametrize(("kind", "update"), WAYS)
+def test_two_runs_make_the_same_bytes(wire: Wire, kind: str, update: str) -> None:
+    found = []
+    for delay in (0.0, 0.002):
+        wire.delay = delay
+        model = Model(wire, kind, update)
+        model.step(0)
+        model.step(1)
+        found.append(digest(model.weights.download()))
+    wire.delay = 0.0
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("kind", "update"), WAYS)
+def test_the_error_of_the_mean_stays_within_its_bound(wire: Wire, kind: str, update: str) -> None:
+    model = Model(wire, kind, update)
+    report = model.step(0)
+    has_mean = update == "replicated" or wire.rank == 0
+    error = np.abs(model.means - true_mean(wire.size, 0)).max() if has_mean else 0.0
+    rounding = 1e-6 * np.abs(model.means).max()
+    assert error <= report.error_bound + rounding
+    assert report.finite
+    assert (report.error_bound > 0) == (has_mean and kind != "float32" and wire.size > 1)
+
+
+@pytest.mark.parametrize("update", ["root", "replicated"])
+def test_one_rank_and_float32_make_the_plain_mean(wire: Wire, update: str) -> None:
+    model = Model(wire, "float32", update)
+    report = model.step(0)
+    if update == "replicated" or wire.rank == 0:
+        np.testing.assert_allclose(model.means, true_mean(wire.size, 0), rtol=1e-4, atol=1e-7)
+        start = values(LENGTH, 99)
+        np.testing.assert_allclose(
+            model.weights.download(), start - 0.01 * true_mean(wire.size, 0), atol=1e-5
+        )
+    if wire.size == 1:
+        assert report.bytes_sent == 0
+
+
+@pytest.mark.parametrize("update", ["root", "replicated"])
+def test_what_rounding_leaves_out_is_sent_later(wire: Wire, update: str) -> None:
+    model = Model(wire, "dynamic8", update)
+    total, true, single = np.zeros(LENGTH), np.zeros(LENGTH), 0.0
+    steps = 12
+    for _ in range(steps):
+        model.step(0)
+        total += model.means
+        true += true_mean(wire.size, 0)
+        single = single or float(np.linalg.norm(model.means - true_mean(wire.size, 0)))
+    if (update == "replicated" or wire.rank == 0) and wire.size > 1:
+        assert np.linalg.norm(total - true) < 4 * single  # twelve times as much without error feedback
+
+
+def test_weights_follow_the_master(wire: Wire) -> None:
+    model = Model(wire, "dynamic8", "root")
+    for t in range(6):
+        model.step(t)
+    if model.master is not None:
+        far = np.abs(model.master.download() - model.weights.download())
+        moved = np.abs(model.master.download() - values(LENGTH, 99))
+        assert 0 < far.max() < 0.01 * moved.max()
+
+
+@pytest.mark.parametrize("update", ["root", "replicated"])
+def test_coded_steps_send_a_quarter(wire: Wire, update: str) -> None:
+    if wire.size == 1:
+        pytest.skip("one rank sends nothing")
+    plain = sum(wire.gather_facts(Model(wire, "float32", update).step(0).bytes_sent))
+    coded = sum(wire.gather_facts(Model(wire, "dynamic8", update).step(0).bytes_sent))
+    # Three blocks in eighty are not coded, and with three ranks owners add a hop on the way to rank 0.
+    assert coded < 0.36 * plain
+
+
+@pytest.mark.parametrize("update", ["root", "replicated"])
+@pytest.mark.parametrize("kind", ["float16", "dynamic8"])
+def test_all_ranks_learn_of_a_gradient_that_is_not_finite(wire: Wire, kind: str, update: str) -> None:
+    if wire.size == 1:
+        pytest.skip("nothing is coded")
+    model = Model(wire, kind, update)
+
+    def spoil(gradient: np.ndarray) -> None:
+        if wire.rank == wire.size - 1:
+            gradient[50 * 512 + 7] = np.nan
+
+    assert model.step(0).finite
+    assert not model.step(1, spoil).finite
+    for residual in model.exchange.residuals().values():
+        assert np.isfinite(residual.download()).all()
+
+
+@pytest.mark.parametrize("update", ["root", "replicated"])
+def test_restored_residuals_go_on_as_if_nothing_had_happened(wire: Wire, update: str) -> None:
+    one = Model(wire, "dynamic8", update)
+    one.step(0)
+    saved = {name: array.download() for name, array in one.exchange.residuals().items()}
+    two = Model(wire, "dynamic8", update)
+    two.weights.write(one.weights.download())
+    if one.master is not None and two.master is not None:
+        two.master.write(one.master.download())
+    two.exchange.restore(saved, 1)
+    one.step(1)
+    two.step(1)
+    assert digest(one.weights.download()) == digest(two.weights.download())
+
+
+def test_owned_ranges_cover_the_coded_part_once(wire: Wire) -> None:
+    model = Model(wire, "dynamic8", "root")
+    ranges = sorted(tuple(each) for found in wire.gather_facts(model.exchange.owned) for each in found)
+    covered = [place for start, stop in ranges for place in range(start, stop)]
+    if wire.size > 2:
+        assert covered == list(range(77 * 512))
+        assert model.exchange.residuals()["owner"].size == sum(b - a for a, b in model.exchange.owned)
+    else:
+        assert covered == []
+
+
+def test_an_unknown_kind_is_refused(wire: Wire) -> None:
+    model = Model(wire, "float32", "root")
+    for kind, update, words in (("int4", "root", "exchange int4"), ("float32", "star", "update star")):
+        with pytest.raises(UserError, match=words):
+            Exchange(
+                wire,
+                model.device,
+                model.weights,
+                model.gradient,
+                BUCKETS,
+                kind,
+                update,
+                lambda *_: None,
+                None,
+            )
+    assert IMAGES

@@ -1,0 +1,106 @@
+"""The coded mean against its own arithmetic in NumPy, and what happens to damaged messages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+from numpy.typing import NDArray
+from ranks import BLOCK, IMAGES, open_cpu, values
+
+from mpitrain.exchange.codec import make_codec
+from mpitrain.exchange.codec_numpy import Plain, PlainDynamic8, blocks
+from mpitrain.exchange.mean import Mean, Place, own_values, shards
+from mpitrain.exchange.message import HEADER
+from mpitrain.exchange.wire import Wire, connect
+from mpitrain.report import RunError
+
+SIZES = [1, 700, 2 * BLOCK, 5 * BLOCK, 41 * BLOCK]
+
+
+@pytest.fixture(scope="module")
+def wire() -> Wire:
+    return connect()
+
+
+def once(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    codec = PlainDynamic8()
+    codes, found = codec.bytes(blocks(x.size) * codec.record), Plain(np.empty_like(x))
+    codec.encode(codes, Plain(x))
+    codec.decode_add(found, codes, True)
+    return found.values
+
+
+def expected_mean(size: int, ranks: int) -> NDArray[np.float32]:
+    """Coded parts added in rank order in float32, times 1 / images, coded again where there are more than two ranks."""
+    total = once(values(size, 0))
+    for rank in range(1, ranks):
+        total = total + once(values(size, rank))
+    mean = total * np.float32(1 / IMAGES)
+    return mean if ranks == 2 else once(mean)
+
+
+@pytest.mark.parametrize(("count", "size"), [(0, 3), (2, 5), (37, 8), (4096, 3), (7, 1)])
+def test_shards_are_the_blocks_once_and_in_order(count: int, size: int) -> None:
+    cuts = shards(count, size)
+    assert [place for start, stop in cuts for place in range(start, stop)] == list(range(count))
+    lengths = [stop - start for start, stop in cuts]
+    assert max(lengths) - min(lengths) <= 1
+
+
+def test_two_ranks_own_nothing() -> None:
+    assert own_values(5000, 1, 2) == (0, 0)
+    assert own_values(700, 2, 3) == (512, 700)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("to_all", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_mean_is_what_its_arithmetic_says_bit_for_bit(wire: Wire, size: int, to_all: bool) -> None:
+    expected = expected_mean(size, wire.size)
+    device = open_cpu()
+    on_device, on_host = device.upload(values(size, wire.rank)), Plain(values(size, wire.rank))
+    wire.delay = 0.002
+    Mean(wire, make_codec("dynamic8", device), to_all)(on_device, IMAGES, Place(0, 0))
+    Mean(wire, PlainDynamic8(), to_all)(on_host, IMAGES, Place(0, 1))
+    wire.delay = 0.0
+    if to_all or wire.rank == 0:
+        np.testing.assert_array_equal(on_device.download(), expected)
+        np.testing.assert_array_equal(on_host.values, expected)
+
+
+class Damage:
+    """A wire on which the last rank's messages lose a bit, in the header or behind it."""
+
+    def __init__(self, wire: Wire, place: int) -> None:
+        self.rank, self.size, self._wire, self._place = wire.rank, wire.size, wire, place
+
+    def all_to_all(self, outgoing: list, incoming: list) -> None:
+        if self.rank == self.size - 1:
+            for message in outgoing:
+                if message is not None:
+                    message[self._place] ^= 1
+        self._wire.all_to_all(outgoing, incoming)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize(
+    ("place", "words"), [(0, "b'mpiT' version 1, got b'lpiT'"), (HEADER + 5, "checksum")]
+)
+def test_a_damaged_message_names_its_sender(place: int, words: str) -> None:
+    wire = Wire(
+        MPI.COMM_WORLD
+    )  # the last rank's mean is never fetched, and must not be there in the next test
+    last = wire.size - 1
+    x = Plain(values(20 * BLOCK, wire.rank))
+    mean = Mean(Damage(wire, place), PlainDynamic8(), to_all=False)  # type: ignore[arg-type]
+    caught: RunError | None = None
+    try:
+        mean(x, IMAGES, Place(4, 2))
+    except RunError as error:
+        caught = error
+    assert (caught is not None) == (wire.rank != last)
+    if caught is not None:
+        assert f"from rank {last}" in str(caught)
+        assert words in str(caught)
+    wire.barrier()
