@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from mpitrain.report import UserError
@@ -147,3 +149,21 @@ def _check(name: str, value: Any, facts: Any) -> None:
         wrong = f"must be below {facts['below']}"
     if wrong:
         raise UserError(f"{option(name)} {value}: {wrong}")
+
+
+def known(value: Any) -> Any:
+    """A setting that `Run.completed` has filled in."""
+    assert value is not None
+    return value
+
+
+def write_toml(path: Path, tables: dict[str, dict[str, Any]]) -> None:
+    """Tables of strings, numbers, truths and lists of them as a TOML file; None is left out. JSON's values are TOML's, too."""
+    lines = []
+    for table, facts in tables.items():
+        lines += [
+            f"[{table}]",
+            *(f"{name} = {json.dumps(value)}" for name, value in facts.items() if value is not None),
+            "",
+        ]
+    path.write_text("\n".join(lines))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from rich.console import Console
@@ -17,7 +16,7 @@ from mpitrain.layout import Layout
 from mpitrain.models import netfile
 from mpitrain.plan import infer_shapes, make_plan
 from mpitrain.runtime.device import list_devices, open_device
-from mpitrain.runtime.platforms import share_of_cores
+from mpitrain.runtime.platforms import own_cores, share_of_cores
 
 MIB = 1 << 20
 
@@ -107,12 +106,7 @@ def print_devices(ranks: int, choice: str) -> None:
             *cells, f"{device.global_mem_size / 2**30:.1f} GiB", entry.platform.version.split(" Linux")[0]
         )
     Console(width=None if sys.stdout.isatty() else 110).print(table)
-    cores = (
-        sorted(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else list(range(os.cpu_count() or 1))
-    )
-
+    cores = own_cores()
     for rank in range(ranks):
         taken = open_device(choice, rank)
 

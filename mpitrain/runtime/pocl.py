@@ -8,6 +8,7 @@ field of PoCL's device record, beside the target triple, so it can be given a na
 from __future__ import annotations
 
 import ctypes
+import itertools
 from pathlib import Path
 
 import pyopencl as cl
@@ -24,7 +25,7 @@ def name_cpu(device: cl.Device) -> bool:
     words = (ctypes.c_uint64 * FIELDS).from_address(device.int_ptr)
     readable = _readable()
     texts = [_text(word, readable) for word in words]
-    for at, (before, text) in enumerate(zip(texts, texts[1:], strict=False)):
+    for at, (before, text) in enumerate(itertools.pairwise(texts)):
         if before.startswith(b"x86_64-") and text == b"generic":
             avx2 = " avx2 " in Path("/proc/cpuinfo").read_text()
             _names.append(ctypes.create_string_buffer(b"znver3" if avx2 else b"x86-64-v2"))

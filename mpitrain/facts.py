@@ -1,0 +1,108 @@
+"""What rank 0 finds out before a run begins, and every rank must know: the data's shape, the number of steps, where files go."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mpitrain import models
+from mpitrain.config import Run, known, numbers
+from mpitrain.data import augment
+from mpitrain.data.order import steps_per_epoch
+from mpitrain.data.share import parts
+from mpitrain.data.source import Dataset, open_source
+from mpitrain.plan import infer_shapes
+from mpitrain.report import UserError
+
+ENDLESS = 1 << 62
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts of a run that come from its data and its disk, small enough to tell every rank."""
+
+    settings: dict[str, Any]
+    """Options that were left to the network or the data, now known."""
+    shape: tuple[int, int, int]
+    classes: int
+    dtype: str
+    count: int
+    """Training images."""
+    tests: int
+    """Test images, 0 for none."""
+    mean: list[float]
+    std: list[float]
+    per_epoch: int
+    """Steps in an epoch."""
+    steps: int
+    """Steps of the whole run."""
+    folder: str
+    """The run directory."""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of_json(cls, facts: dict[str, Any]) -> Facts:
+        c, h, w = facts["shape"]
+        return cls(**{**facts, "shape": (c, h, w)})
+
+    def complete(self, run: Run) -> Run:
+        """The run with everything said."""
+        return replace(run, **self.settings)
+
+
+def look(run: Run, ranks: int) -> tuple[Facts, Dataset]:
+    """Check a run against the network, the data and the disk. Raises UserError for one that cannot be; nothing is overwritten."""
+    if run.precision != "float32":
+        raise UserError(f"--precision {run.precision}: not built yet; float32 is what there is")
+    if run.balance != "equal":
+        raise UserError(f"--balance {run.balance}: not built yet; equal is what there is")
+    first = models.load(run.network, None, run.classes, dropout=not run.no_dropout)
+    run = run.completed(dict(first.defaults))
+    augment.parse(run.augment)
+    c, h, w = first.input_shape
+    data = open_source(known(run.data), shape_hint=(c, h, w), classes=run.classes, seed=run.seed)
+    batch_size = known(run.batch_size)
+    parts(batch_size, ranks)
+    per_epoch = steps_per_epoch(len(data.train), batch_size)
+    by_steps = ENDLESS if run.steps is None else run.steps
+    by_epochs = ENDLESS if run.epochs is None else run.epochs * per_epoch
+    infer_shapes(models.load(run.network, data.shape, data.classes, dropout=not run.no_dropout))
+    facts = Facts(
+        settings={
+            name: getattr(run, name) for name in ("data", "batch_size", "weight_decay", "steps", "epochs")
+        },
+        shape=data.shape,
+        classes=data.classes,
+        dtype=str(data.train.dtype),
+        count=len(data.train),
+        tests=len(data.test) if data.test else 0,
+        mean=numbers(run.mean, data.shape[0], "--mean") if run.mean else data.mean.tolist(),
+        std=numbers(run.std, data.shape[0], "--std") if run.std else data.std.tolist(),
+        per_epoch=per_epoch,
+        steps=min(by_steps, by_epochs),
+        folder=str(_folder(run)),
+    )
+    return facts, data
+
+
+def _folder(run: Run) -> Path:
+    """The run directory: --out, that of the checkpoint to resume, or a new one named by network and time."""
+    if run.out is None and run.resume not in (None, "newest"):
+        return Path(known(run.resume)).resolve().parent.parent
+    if run.out is None and run.resume:
+        raise UserError("--resume: say which run with --out DIR or --resume PATH")
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = Path(run.out) if run.out else Path("runs") / f"{Path(run.network).stem}-{stamp}"
+    if (folder / "log.jsonl").exists() and not run.resume:
+        raise UserError(
+            f"--out {folder}: there is a run in it already; --resume goes on with it, another --out starts anew"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder} cannot be made: {error.strerror}") from None
+    return folder

@@ -1,0 +1,191 @@
+"""What a run is made of at a step, over all ranks: begun from a seed or a file, saved, taken up again, and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpitrain import checkpoint
+from mpitrain.checkpoint import Entry, Reader
+from mpitrain.config import Run
+from mpitrain.exchange.exchange import Exchange
+from mpitrain.exchange.wire import Wire
+from mpitrain.graph import Graph
+from mpitrain.report import UserError
+from mpitrain.runtime.array import Array
+from mpitrain.sgd import MomentumSgd
+
+PIECE = 1 << 22
+"""Values of a vector that are brought to the host at once (16 MiB)."""
+Pieces = Callable[[], Iterator[NDArray[np.float32]]]
+
+
+class State:
+    """Weights, momentum, statistics and residuals of all ranks. `alive` is called between pieces of long work."""
+
+    def __init__(
+        self, wire: Wire, graph: Graph, sgd: MomentumSgd | None, exchange: Exchange, alive: Callable[[], None]
+    ) -> None:
+        self._wire, self._graph, self._sgd, self._exchange, self._alive = wire, graph, sgd, exchange, alive
+        self._master = sgd.weights if sgd else graph.weights
+
+    def begin(self, seed: int, init: str | None) -> str:
+        """Draw the weights on rank 0, or take them from a safetensors file, and give them to all. Returns what to say about the file."""
+        said: str = self._wire.from_root(lambda: self._draw(seed, init))
+        self.spread()
+        return said
+
+    def _draw(self, seed: int, init: str | None) -> str:
+        graph = self._graph
+        self._master.write(graph.layout.initial(seed))
+        said = self._take(Path(init)) if init else ""
+        if self._master is not graph.weights:
+            graph.weights.copy_from(self._master)
+        return said
+
+    def _take(self, path: Path) -> str:
+        """Weights and statistics of a file under names and shapes that are here, too."""
+        taken, missing = 0, []
+        places = ((self._master, self._graph.layout), (self._graph.statistics, self._graph.statistics_layout))
+        with Reader(path) as reader:
+            for vector, layout in places:
+                for name, slot in layout.slots.items():
+                    if name in reader.names and reader.shape(name) == slot.shape:
+                        vector.part(slot.start, slot.stop).write(reader.read(name).astype(np.float32))
+                        taken += vector is self._master
+                    else:
+                        missing.append(name)
+        if not taken:
+            raise UserError(
+                f"--init {path}: no tensor in it has a name and shape of {self._graph.network.name}"
+            )
+        return f"--init {path}: {taken} tensors taken; drawn anew: {', '.join(missing) or 'none'}"
+
+    def spread(self) -> None:
+        """Rank 0's weights and statistics to every rank, bit for bit."""
+        for vector in (self._graph.weights, self._graph.statistics):
+            if vector.size:
+                with vector.host(write=self._wire.rank > 0) as host:
+                    self._wire.broadcast(host)
+        if self._master is not self._graph.weights and self._wire.rank > 0:
+            self._master.copy_from(self._graph.weights)
+
+    def average_statistics(self) -> None:
+        """Running means and variances, which every rank measured on its own images, become their average on all ranks."""
+        if self._graph.statistics.size and self._wire.size > 1:
+            with self._graph.statistics.host(write=True) as host:
+                self._wire.allreduce(host)
+                host /= np.float32(self._wire.size)
+
+    def sha256(self) -> str:
+        """Of this rank's parameters as little-endian float32 in network order."""
+        digest = hashlib.sha256()
+        for slot in self._graph.layout.slots.values():
+            for piece in self._pieces(self._graph.weights, slot.start, slot.stop):
+                digest.update(piece.astype("<f4").tobytes())
+        return digest.hexdigest()
+
+    # -- checkpoints --------------------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Collective: rank 0 writes, the others send it their residuals when their turn is there. Raises RunError if the disk refuses."""
+        entries = list(self._entries())
+        if self._wire.rank == 0:
+            checkpoint.write(path, entries, {"mpitrain": json.dumps(settings)})
+            checkpoint.prune(path.parent)
+            return
+        for entry in entries:
+            for piece in entry.pieces():
+                self._wire.send(piece, 0)
+
+    def _entries(self) -> Iterator[Entry]:
+        """On rank 0 every tensor of a checkpoint; on the others those that they must send."""
+        graph, rank = self._graph, self._wire.rank
+        if rank == 0:
+            yield from self._tensors("", graph.weights, graph.layout.slots.values())
+            yield from self._tensors("", graph.statistics, graph.statistics_layout.slots.values())
+            if self._sgd:
+                yield from self._tensors("momentum/", self._sgd.velocity, graph.layout.slots.values())
+            if self._master is not graph.weights:
+                whole = partial(self._pieces, self._master, 0, self._master.size)
+                yield Entry("state/master", self._master.shape, whole)
+        for name, vector in self._exchange.residuals().items():
+            for owner, size in enumerate(self._wire.gather_facts(vector.size)):
+                if size and rank in (0, owner):
+                    mine, theirs = (
+                        partial(self._pieces, vector, 0, size),
+                        partial(self._received, size, owner),
+                    )
+                    yield Entry(f"state/residual/{name}/{owner}", (size,), mine if rank == owner else theirs)
+
+    def _tensors(self, prefix: str, vector: Array, slots: Sequence[Any] | Any) -> Iterator[Entry]:
+        for slot in slots:
+            yield Entry(prefix + slot.name, slot.shape, partial(self._pieces, vector, slot.start, slot.stop))
+
+    def _pieces(self, vector: Array, start: int, stop: int) -> Iterator[NDArray[np.float32]]:
+        """A range of a device vector in host arrays of bearable size."""
+        for at in range(start, stop, PIECE):
+            self._alive()
+            yield vector.part(at, min(at + PIECE, stop)).download()
+
+    def _received(self, size: int, source: int) -> Iterator[NDArray[np.float32]]:
+        for start in range(0, size, PIECE):
+            self._alive()
+            piece = np.empty(min(PIECE, size - start), np.float32)
+            self._wire.receive(piece, source)
+            yield piece
+
+    def resume(self, path: Path, run: Run, kind: str) -> int:
+        """Take up a checkpoint: every rank reads what is its own. Returns the steps done. Raises UserError if it is of another run."""
+        with Reader(path) as reader:
+            settings = reader.settings()
+            self._check(path, settings, reader, run)
+            graph, size = self._graph, self._wire.size
+            residuals = self._exchange.residuals()
+            if residuals and (settings["ranks"], settings["exchange"]) != (size, kind):
+                raise UserError(
+                    f"--resume {path}: saved by {settings['ranks']} ranks with exchange {settings['exchange']}, "
+                    f"this job has {size} with {kind}; coded runs go on only with the same"
+                )
+            for name, slot in graph.layout.slots.items():
+                graph.weights.part(slot.start, slot.stop).write(reader.read(name))
+                if self._sgd:
+                    self._sgd.velocity.part(slot.start, slot.stop).write(reader.read(f"momentum/{name}"))
+            for name, slot in graph.statistics_layout.slots.items():
+                graph.statistics.part(slot.start, slot.stop).write(reader.read(name))
+            if self._master is not graph.weights:
+                self._master.write(reader.read("state/master"))
+            if residuals:
+                rank, nothing = self._wire.rank, np.zeros(0, np.float32)
+                kept = {
+                    name: reader.read(f"state/residual/{name}/{rank}") if vector.size else nothing
+                    for name, vector in residuals.items()
+                }
+                self._exchange.restore(kept, int(settings["step"]))
+            return int(settings["step"])
+
+    def _check(self, path: Path, settings: Mapping[str, Any], reader: Reader, run: Run) -> None:
+        """Raise UserError unless the checkpoint is of this network and this order of images."""
+        network = self._graph.network.name
+        for name, slot in self._graph.layout.slots.items():
+            if name not in reader.names:
+                raise UserError(
+                    f"--resume {path}: a checkpoint of {settings['name']}, it has no {name} of {network}"
+                )
+            if reader.shape(name) != slot.shape:
+                raise UserError(
+                    f"--resume {path}: {name} is {reader.shape(name)} there, {network} needs {slot.shape}"
+                )
+        for name in ("batch_size", "seed"):
+            was, now = settings["run"][name], getattr(run, name)
+            if was != now:
+                raise UserError(
+                    f"--resume {path}: its run had {name} {was}, this one has {now}; the images' order depends on it"
+                )
