@@ -28,18 +28,20 @@ inline float combine(const float x, const float other, const int mode) {
 }
 
 /* codes: per block the scale's exponent byte and 512 codes. `other` is the residual (read and written), what to subtract, or unused. */
-ONE_BY_ONE __kernel void encode8(__global uchar *codes, __global float *other, __global const float *x, __global const uint *thresholds,
-                                 __global const float *levels, const int n, const int chunk, const int mode) {
+ONE_BY_ONE __kernel void encode8(__global uchar *restrict codes, __global float *restrict other, __global const float *restrict x,
+                                 __global const uint *restrict thresholds, __global const float *restrict levels, const int n,
+                                 const int chunk, const int mode) {
     const int count = (n + BLOCK - 1) / BLOCK;
     const int from = get_global_id(0) * chunk, to = min(from + chunk, count);
     for (int block = from; block < to; block++) {
         const size_t start = (size_t)block * BLOCK;
         const int length = min(BLOCK, n - (int)start);
-        __global uchar *record = codes + (size_t)block * (BLOCK + 1);
-        __global const float *in = x + start;
-        __global float *beside = other + start;
-        uint largest = 0;
-        for (int i = 0; i < length; i++) largest = max(largest, as_uint(combine(in[i], beside[i], mode)) & 0x7fffffffu);
+        __global uchar *restrict record = codes + (size_t)block * (BLOCK + 1);
+        __global const float *restrict in = x + start;
+        __global float *restrict beside = other + start;
+        uint largest = 0, v[BLOCK];
+        for (int i = 0; i < length; i++) v[i] = as_uint(combine(in[i], beside[i], mode));
+        for (int i = 0; i < length; i++) largest = max(largest, v[i] & 0x7fffffffu);
         const int exponent = max((int)((largest + 0x007fffffu) >> 23), LEAST);
         if (exponent > MOST) {
             record[0] = MARKED;
@@ -50,13 +52,12 @@ ONE_BY_ONE __kernel void encode8(__global uchar *codes, __global float *other, _
         const int shift = (exponent - 127) << 23;
         const float scale = as_float(exponent << 23);
         for (int i = 0; i < length; i++) {
-            const float v = combine(in[i], beside[i], mode);
-            const uint unit = max((int)(as_uint(v) & 0x7fffffffu) - shift, FLOOR << 16);
+            const uint unit = max((int)(v[i] & 0x7fffffffu) - shift, FLOOR << 16);
             const uint code = (thresholds[(unit >> 16) - FLOOR] + (unit & 0xffffu)) >> 16;
-            const uint sign = code ? as_uint(v) >> 31 << 7 : 0;
-            record[1 + i] = code | sign;
-            if (mode == PLUS) beside[i] = flush(v - levels[code | sign] * scale);
+            record[1 + i] = code | (code ? v[i] >> 31 << 7 : 0);
         }
+        if (mode == PLUS)
+            for (int i = 0; i < length; i++) beside[i] = flush(as_float(v[i]) - levels[record[1 + i]] * scale);
         for (int i = length; i < BLOCK; i++) record[1 + i] = 0;
     }
 }

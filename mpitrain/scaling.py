@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+import itertools
 import json
 import os
 import re
@@ -163,7 +164,7 @@ def parse_ranks(text: str) -> list[int]:
     if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
         raise UserError(f"--ranks {text}: expected numbers from 1 up with commas between, such as 1,2,4")
     counts = sorted(int(word) for word in words)
-    twice = [one for one, next_one in zip(counts, counts[1:], strict=False) if one == next_one]
+    twice = [one for one, next_one in itertools.pairwise(counts) if one == next_one]
     if twice:
         raise UserError(f"--ranks {text}: {twice[0]} is given twice")
     return counts
@@ -381,7 +382,7 @@ COLUMNS = (
     "exchange_share",
     "bytes_sent",
     "paper_speed_up",
-    "paper_star_model",
+    "star_model",
     "sharded_model",
 )
 
@@ -443,15 +444,12 @@ def table(network: str, points: Sequence[Point]) -> str:
         row += [f"{speed_up(one.ranks):.1f}" for _, speed_up in models.values()]
         rows.append(row)
     widths = [max(len(row[place]) for row in rows) for place in range(len(headings))]
+    rows.insert(1, ["-" * width for width in widths])
     lines = [
-        f"{network}, batch {base.batch_size} over all ranks: seconds are the median of a step on rank 0, "
-        f"{_count(base.steps, 'step')} a run after the first",
-        "  ".join("-" * width for width in widths),
+        f"{network}, batch {base.batch_size} over all ranks, {_count(base.steps, 'step')} a run after the first: "
+        "median seconds a step, and the bytes that rank 0 sends"
     ]
-    lines[1:1] = [
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
-    ]
-    lines.insert(2, lines.pop())
+    lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     lines.append(f"here: {base.where}")
     if base.ranks > 1:
         lines.append(f"speed-up: against {base.ranks} ranks, the fewest that were measured")
@@ -481,8 +479,8 @@ def core_note(points: Sequence[Point]) -> str:
             for one in short
         )
     return (
-        f"note: {found}. What the table shows is the cost of the exchange. Ranks with a core each (MPICH; Open MPI: "
-        "--bind-to): --launcher 'mpirun -bind-to core -n {ranks}', with no more ranks than cores"
+        f"note: {found}. The table shows what the exchange costs. To give each rank a core of its own (while they last): "
+        "--launcher 'mpirun -bind-to core -n {ranks}' with MPICH, 'mpirun --bind-to core -n {ranks}' with Open MPI"
     )
 
 
@@ -495,7 +493,7 @@ def draw(network: str, points: Sequence[Point], path: Path) -> None:
     left, right = figure.subplots(1, 2)
     here = [one.ranks for one in points]
     most = max([*here, *(paper.measured if paper else [])])
-    every = [base.ranks + (most - base.ranks) * place / 100 for place in range(101)]
+    every = range(base.ranks, most + 1)
     label = "linear" + (", as the paper's LeNet on tablets is nearly" if paper and paper.linear else "")
     left.plot([base.ranks, most], [1, most / base.ranks], color="0.6", linestyle="--", label=label)
     if paper:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 import resource
 import signal
@@ -150,12 +149,11 @@ class _Training:
         room = ROOM * (available_memory() / self.wire.local_size if host else self.device.memory)
         by_memory = int(room / max(1, two.nbytes - one.nbytes))
         by_largest = self.device.largest // max(one.slots)
-        return max(1, min(mine, by_memory, by_largest))
+        fits: int = min(mine, by_memory, by_largest)
+        return max(1, fits)
 
     def _resume(self, what: str) -> int:
-        path: str = self.wire.from_root(
-            lambda: str(checkpoint.newest(self.folder)) if what == "newest" else what
-        )
+        path = self.wire.from_root(lambda: str(checkpoint.newest(self.folder)) if what == "newest" else what)
         done: int = self.wire.together(lambda: self.state.resume(Path(path), self.run, self.kind))
         return done
 

@@ -64,7 +64,7 @@ class Wire:
         """Seconds spent waiting for other ranks in gradient messages."""
         self.delay = delay
         self._random = random.Random(self.rank)
-        self._sending: list[tuple[list[MPI.Request], Any]] = []
+        self._started: list[Part] = []
 
     def __repr__(self) -> str:
         return f"Wire(rank {self.rank} of {self.size})"
@@ -240,10 +240,9 @@ class Wire:
     ) -> Part:
         """Start to hand out a batch, whose part for rank r is parts[r]; returns at once, and `Part.wait` has this rank's.
 
-        images (n, *shape) of `dtype` and labels int32 (n,) are given on rank 0 only and must not be changed until the `wait` of the
-        call after this one; the others pass None. Rank 0 sends nothing to itself: its part is a view.
+        images (n, *shape) of `dtype` and labels int32 (n,) are given on rank 0 only and must not be changed until its `wait` returns,
+        which completes the sending too; the others pass None. Rank 0 sends nothing to itself: its part is a view.
         """
-        self._sending = [(requests, kept) for requests, kept in self._sending if not _all_done(requests)]
         mine = parts[self.rank]
         if self.rank == 0:
             if images is None or labels is None:
@@ -254,21 +253,23 @@ class Wire:
                 for array in (images[parts[peer]], labels[parts[peer]]):
                     requests += [self._feed.Isend(piece, dest=peer) for piece in _pieces(_flat(array))]
                     self.bytes_sent += array.nbytes
-            if requests:
-                self._sending.append((requests, (images, labels)))
-            return Part(self, images[mine], labels[mine], [])
+            return self._start(images[mine], labels[mine], requests)
         count = mine.stop - mine.start
         images, labels = np.empty((count, *shape), dtype), np.empty(count, np.int32)
         requests = [
             self._feed.Irecv(piece, source=0) for array in (images, labels) for piece in _pieces(_flat(array))
         ]
-        return Part(self, images, labels, requests)
+        return self._start(images, labels, requests)
+
+    def _start(self, images: NDArray[Any], labels: NDArray[np.int32], requests: list[MPI.Request]) -> Part:
+        part = Part(self, images, labels, requests)
+        self._started.append(part)
+        return part
 
     def close(self) -> None:
         """Finish what was started and give the communicators back. Nothing may be called afterwards."""
-        for requests, _ in self._sending:
-            self._wait(requests)
-        self._sending = []
+        while self._started:
+            self._started[0].wait()
         for communicator in (self._facts, self._exchange, self._feed):
             communicator.Free()
 
@@ -303,9 +304,13 @@ class Part:
     _requests: list[MPI.Request]
 
     def wait(self) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        """Images (k, C, H, W) and labels int32 (k,), once they are here."""
+        """Images (k, C, H, W) and labels int32 (k,), once they are here; on rank 0 once all others have theirs or soon will.
+
+        Rank 0 waits as well: a send that nobody completes moves only while rank 0 is in MPI for something else.
+        """
         self._wire._wait(self._requests)
         self._requests = []
+        self._wire._started = [part for part in self._wire._started if part is not self]
         return self._images, self._labels
 
 
@@ -417,7 +422,3 @@ def _pieces(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 def _some(message: Bytes | None) -> bool:
     return message is not None and message.size > 0
-
-
-def _all_done(requests: list[MPI.Request]) -> bool:
-    return bool(MPI.Request.Testall(requests))
