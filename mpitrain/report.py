@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 DONE = 0
 FAILED = 1
@@ -34,6 +34,15 @@ class UserError(MpitrainError):
 
 class RunError(MpitrainError):
     """The run was sound and something failed on the way."""
+
+
+E = TypeVar("E", bound=MpitrainError)
+
+
+def agreed(error: E) -> E:
+    """Mark an error that every rank raises at the same place: nobody needs to be told by an abort."""
+    error.agreed = True
+    return error
 
 
 class Reporter:

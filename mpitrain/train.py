@@ -22,14 +22,14 @@ from mpitrain.data.source import Dataset
 from mpitrain.evaluate import Scores, score
 from mpitrain.exchange.choice import choose
 from mpitrain.exchange.exchange import Exchange, needs_master
-from mpitrain.exchange.wire import Wire, agreed, connect
+from mpitrain.exchange.wire import Wire, connect
 from mpitrain.facts import Facts, look
 from mpitrain.feed import Feed, Plan
 from mpitrain.graph import Graph
 from mpitrain.inject import Fault
 from mpitrain.models import netfile
 from mpitrain.plan import infer_shapes, make_plan
-from mpitrain.report import DONE, STOPPED, Reporter, RunError
+from mpitrain.report import DONE, STOPPED, Reporter, RunError, agreed
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device, open_device
 from mpitrain.runtime.platforms import available_memory, own_cores, share_of_cores

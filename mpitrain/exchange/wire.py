@@ -12,7 +12,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -21,7 +21,8 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from mpitrain.report import MpitrainError, RunError, UserError
+from mpitrain.exchange.launch import check_launch
+from mpitrain.report import MpitrainError, RunError, UserError, agreed
 
 Json: TypeAlias = Any
 """What JSON can say: None, bool, int, float, str, list, dict."""
@@ -318,7 +319,7 @@ def connect(delay: float = 0.0) -> Wire:
     """This rank's wire to all ranks of the job. Raises UserError if the launcher started more ranks than MPI sees."""
     global _connected
     if _connected is None:
-        check_launch(MPI.COMM_WORLD.size, os.environ)
+        check_launch(MPI.COMM_WORLD.size, os.environ, library())
         _connected = Wire(MPI.COMM_WORLD, delay)
     return _connected
 
@@ -326,15 +327,6 @@ def connect(delay: float = 0.0) -> Wire:
 def connected() -> Wire | None:
     """The wire of this process, if it has joined its job."""
     return _connected
-
-
-E = TypeVar("E", bound=MpitrainError)
-
-
-def agreed(error: E) -> E:
-    """Mark an error that every rank raises at the same place: nobody needs to be told by an abort."""
-    error.agreed = True
-    return error
 
 
 _KEY = MPI.Comm.Create_keyval()
@@ -355,40 +347,6 @@ def abort(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     MPI.COMM_WORLD.Abort(code)
-
-
-def check_launch(size: int, environment: Mapping[str, str]) -> None:
-    """Compare the communicator's size with what the launcher says it started.
-
-    The mpirun of one MPI with the library of another starts N jobs of one rank each, without a word. Raises UserError then.
-    """
-    launched = launched_ranks(environment)
-    if launched is None or launched[1] == size:
-        return
-    variable, ranks = launched
-    raise agreed(
-        UserError(
-            f"the launcher started {ranks} ranks ({variable}={ranks}), but MPI sees {size}: launcher and library are not of one MPI; "
-            f"the library is {library()}"
-        )
-    )
-
-
-def launched_ranks(environment: Mapping[str, str]) -> tuple[str, int] | None:
-    """The variable in which a launcher says how many ranks it started, and the number; None without a launcher.
-
-    mpirun's own come first: within srun (Hydra starts its proxies so) SLURM's count proxies. SLURM's count only in a numbered step,
-    for a batch script and an interactive shell have them too.
-    """
-    for variable in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
-        if environment.get(variable, "").isdigit():
-            return variable, int(environment[variable])
-    step = environment.get("SLURM_STEP_ID", "")
-    if step.isdigit() and int(step) < 0xFFFFFFF0:
-        for variable in ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"):
-            if environment.get(variable, "").isdigit():
-                return variable, int(environment[variable])
-    return None
 
 
 def library() -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpitrain.exchange import wire as module
-from mpitrain.exchange.wire import Wire, check_launch, connect, launched_ranks
+from mpitrain.exchange.wire import Wire, connect
 from mpitrain.report import RunError, UserError
 
 mpi = pytest.mark.mpi
@@ -147,28 +147,3 @@ def test_parts_of_batches_arrive_ahead_of_their_use(wire: Wire, dtype: type) -> 
 def test_the_library_has_a_name_and_a_path(wire: Wire) -> None:
     assert "/" in wire.library
     assert "\n" not in wire.library
-
-
-LAUNCHES = [
-    ({}, None),
-    ({"PMI_SIZE": "4"}, ("PMI_SIZE", 4)),
-    ({"OMPI_COMM_WORLD_SIZE": "3", "PMI_SIZE": "4"}, ("OMPI_COMM_WORLD_SIZE", 3)),
-    ({"SLURM_NTASKS": "8"}, None),  # a batch script: nothing was launched yet
-    ({"SLURM_NTASKS": "8", "SLURM_STEP_ID": "0"}, ("SLURM_NTASKS", 8)),
-    ({"SLURM_NTASKS": "8", "SLURM_STEP_ID": "4294967290"}, None),  # an interactive step
-    (
-        {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "1", "PMI_SIZE": "8"},
-        ("PMI_SIZE", 8),
-    ),  # hydra's proxies
-]
-
-
-@pytest.mark.parametrize(("environment", "expected"), LAUNCHES)
-def test_the_launchers_count_is_found(environment: dict[str, str], expected: tuple[str, int] | None) -> None:
-    assert launched_ranks(environment) == expected
-
-
-def test_two_mpis_mixed_are_noticed() -> None:
-    check_launch(4, {"PMI_SIZE": "4"})
-    with pytest.raises(UserError, match=r"started 4 ranks \(PMI_SIZE=4\), but MPI sees 1"):
-        check_launch(1, {"PMI_SIZE": "4"})
