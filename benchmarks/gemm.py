@@ -25,7 +25,13 @@ SHAPES = ((1024, 1024, 1024), (2048, 2048, 2048), (64, 50176, 576), (512, 784, 4
 """M, N, K: square ones, two of VGG16's convolutions for one image, LeNet's first dense layer."""
 
 
+PAUSE = 0.2
+"""Seconds before each timed run: a BLAS's threads spin for a while after their work, and would take a core from the other's turn."""
+
+
 def seconds_of(work: Callable[[], None]) -> float:
+    time.sleep(PAUSE)
+    work()  # awake, and what the other has pushed out of the caches is back
     begin = time.perf_counter()
     work()
     return time.perf_counter() - begin

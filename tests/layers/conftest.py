@@ -17,15 +17,6 @@ GUARD = 77
 Values = NDArray[Any]
 
 
-@pytest.fixture(scope="session", params=["intel", "pocl", "pocl as a gpu"])
-def device(request: pytest.FixtureRequest) -> Device:
-    """Both runtimes for CPUs, and the kernels for GPUs (groups, barriers, float4) on one of them."""
-    device = open_device(request.param.split()[0])
-    if request.param.endswith("gpu"):
-        device.kind, device.wide, device.group = "gpu", 4, 16
-    return device
-
-
 class Bench:
     """A layer with `images` images in arrays for `capacity`; all beyond the batch must stay as it was."""
 

@@ -1,0 +1,114 @@
+"""Convolution's three passes against sums written out in float64: whole numbers as data, so equality is bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mpitrain.layers import Convolution
+from mpitrain.layers.layer import Pass, pair
+from mpitrain.report import UserError
+from mpitrain.runtime.device import Device
+
+CASES = [
+    # images, C, H, W, channels, kernel, stride, padding, groups
+    (1, 1, 5, 5, 1, 5, 1, 0, 1),
+    (2, 3, 8, 9, 5, 3, 1, 1, 1),
+    (3, 4, 17, 19, 6, 5, 2, 2, 2),
+    (2, 3, 32, 32, 16, 7, 2, 3, 1),
+    (2, 20, 12, 12, 50, 5, 1, 0, 1),
+    (2, 64, 14, 14, 64, 1, 1, 0, 1),
+    (2, 64, 14, 14, 32, 1, 2, 0, 1),
+    (2, 33, 28, 28, 65, 3, 1, 1, 1),
+    (3, 6, 11, 7, 9, (3, 2), (2, 3), (1, 0), 3),
+    (2, 16, 7, 7, 32, 3, 2, 1, 1),
+    (1, 3, 45, 47, 8, 11, 4, 2, 1),
+    (2, 9, 10, 10, 9, 3, 3, 2, 9),
+]
+SPARE, GUARD = 1, 77.0
+
+
+def columns(
+    x: NDArray[Any], r: int, s: int, stride: tuple[int, int], padding: tuple[int, int], p: int, q: int
+) -> NDArray[Any]:
+    """Every filter position's view of the padded input, (N, C, R, S, P, Q)."""
+    padded = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
+    found = np.zeros((*x.shape[:2], r, s, p, q))
+    for i in range(r):
+        for j in range(s):
+            found[:, :, i, j] = padded[
+                :, :, i : i + stride[0] * p : stride[0], j : j + stride[1] * q : stride[1]
+            ][:, :, :p, :q]
+    return found
+
+
+def reference(
+    case: Any, x: NDArray[Any], weight: NDArray[Any], dy: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """y without bias, dx and dweight, group by group."""
+    _, channels_in, h, w, channels, _, stride, padding, groups = case
+    (sh, sw), (ph, pw) = pair(stride, ""), pair(padding, "")
+    (r, s), (p, q) = weight.shape[2:], dy.shape[2:]
+    view = columns(x, r, s, (sh, sw), (ph, pw), p, q)
+    y, dweight, dview = np.zeros(dy.shape), np.zeros(weight.shape), np.zeros(view.shape)
+    for group in range(groups):
+        ks = slice(group * channels // groups, (group + 1) * channels // groups)
+        cs = slice(group * channels_in // groups, (group + 1) * channels_in // groups)
+        y[:, ks] = np.einsum("kcrs,ncrspq->nkpq", weight[ks], view[:, cs], optimize=True)
+        dweight[ks] = np.einsum("nkpq,ncrspq->kcrs", dy[:, ks], view[:, cs], optimize=True)
+        dview[:, cs] = np.einsum("kcrs,nkpq->ncrspq", weight[ks], dy[:, ks], optimize=True)
+    dx = np.zeros((*x.shape[:2], h + 2 * ph, w + 2 * pw))
+    for i in range(r):
+        for j in range(s):
+            dx[:, :, i : i + sh * p : sh, j : j + sw * q : sw] += dview[:, :, i, j]
+    return y, dx[:, :, ph : ph + h, pw : pw + w], dweight
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_three_passes_are_exact(device: Device, case: Any) -> None:
+    images, channels_in, h, w, channels, kernel, stride, padding, groups = case
+    shape = (channels_in, h, w)
+    layer = Convolution(channels, kernel, stride, padding, groups)
+    random = np.random.default_rng(0)
+
+    def whole(*extents: int) -> NDArray[np.float32]:
+        return random.integers(-3, 4, extents).astype(np.float32)
+
+    weight, bias = whole(*layer.parameters(shape)["weight"].shape), whole(channels)
+    x, dy = whole(images + SPARE, *shape), whole(images + SPARE, *layer.output_shape(shape))
+    layer.build(device, shape)
+    layer.weight, layer.bias = device.upload(weight), device.upload(bias)
+    layer.dweight, layer.dbias = device.upload(np.full(weight.shape, GUARD, np.float32)), device.upload(bias)
+    layer.scratch = device.empty((max(1, layer.workspace(images, shape)),))
+    device_x, device_dy = device.upload(x), device.upload(dy)
+    y, dx = (
+        device.upload(np.full(dy.shape, GUARD, np.float32)),
+        device.upload(np.full(x.shape, GUARD, np.float32)),
+    )
+
+    layer.forward(Pass(images), y, device_x)
+    layer.backward(Pass(images), [dx], device_dy, [device_x], y)
+    layer.backward(Pass(images, accumulate=True), [None], device_dy, [device_x], y)
+
+    want_y, want_dx, want_dweight = reference(case, x[:images], weight, dy[:images])
+    np.testing.assert_array_equal(y.download()[:images], want_y + bias[:, None, None])
+    np.testing.assert_array_equal(dx.download()[:images], want_dx)
+    np.testing.assert_array_equal(layer.dweight.download(), 2 * want_dweight)
+    np.testing.assert_array_equal(layer.dbias.download(), 2 * dy[:images].sum(axis=(0, 2, 3)))
+    assert (y.download()[images:] == GUARD).all() and (dx.download()[images:] == GUARD).all()
+
+
+def test_what_does_not_fit_is_said() -> None:
+    with pytest.raises(UserError, match="11x11 filter does not fit into an input of 8x8"):
+        Convolution(4, 11).output_shape((3, 8, 8))
+    with pytest.raises(UserError, match="input has 5 channels, which 2 groups cannot share"):
+        Convolution(4, 3, groups=2).output_shape((5, 8, 8))
+    with pytest.raises(UserError, match="5 channels cannot be divided into 2 groups"):
+        Convolution(5, 3, groups=2)
+    with pytest.raises(UserError, match="takes images"):
+        Convolution(4, 3).output_shape((800,))
+    with pytest.raises(UserError, match="at least 1"):
+        Convolution(0, 3)
