@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -69,7 +70,8 @@ def write(path: Path, entries: Sequence[Entry], metadata: Mapping[str, str]) -> 
     except OSError as error:
         raise RunError(f"checkpoint {path} cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what cannot be removed was never there
+            temporary.unlink()
 
 
 def path_of(folder: Path, step: int) -> Path:

@@ -75,6 +75,12 @@ def infer_shapes(network: Network) -> dict[str, Shape]:
             shapes[node.name] = node.layer.output_shape(*(shapes[name] for name in node.inputs))
         except UserError as error:
             raise UserError(f"{where}{error} ({network.name} at {at})") from None
+    if network.nodes:
+        loss = network.nodes[-1]
+        if shapes[loss.inputs[0]] != (network.classes,):
+            raise UserError(
+                f"{loss.name}: expected {network.classes} scores, one a class, got {shapes[loss.inputs[0]]} ({network.name})"
+            )
     return shapes
 
 

@@ -20,7 +20,7 @@ from mpitrain.runtime.platforms import cache_folder, write_atomically
 if TYPE_CHECKING:
     from mpitrain.runtime.device import Device
 
-INCLUDE = re.compile(r'^#include "([\w/.]+)"\s*$', re.MULTILINE)
+INCLUDE = re.compile(r'^#include "([\w/.]+)"[ \t]*$', re.MULTILINE)
 
 
 def read_source(name: str, kind: str) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mpitrain.layers.layer import Layer, Pass, Shape
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device, open_device
+from mpitrain.runtime.device import Device
 
 GUARD = 77
 Values = NDArray[Any]

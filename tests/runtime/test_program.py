@@ -1,0 +1,65 @@
+"""Programs: a compiler's error is shown with its place, and binaries are kept between runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpitrain.report import RunError
+from mpitrain.runtime import program
+from mpitrain.runtime.device import Device
+
+BROKEN = '#line 1 "broken.cl"\n__kernel void one(__global float *y) {\n    y[0] = nonsense;\n}\n'
+SMALL = """
+from mpitrain.runtime.device import open_device
+import numpy as np
+device = open_device("intel")
+x = device.upload(np.arange(100, dtype=np.float32) - 50)
+device.program("relu").relu_forward(1, x, x, 100, 100, group=1)
+print(int(x.download().sum()))
+"""
+
+
+def test_a_compilers_error_names_file_and_line(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "read_source", lambda name, kind: BROKEN)
+    with pytest.raises(
+        RunError, match=r"(?s)kernels/broken\.cl does not compile for .*broken\.cl:2:\d+.*nonsense"
+    ):
+        device.program("broken", UNIQUE=device.wide)
+
+
+def test_includes_keep_the_lines_of_the_file(device: Device) -> None:
+    source = program.read_source("gemm", "cpu")
+    assert "#include" not in source and '#line 1 "prelude.h"' in source and '#line 7 "cpu/gemm.cl"' in source
+
+
+def test_a_missing_kernel_file_is_said() -> None:
+    with pytest.raises(RunError, match=r"no kernel file nothing\.cl or cpu/nothing\.cl"):
+        program.read_source("nothing", "cpu")
+
+
+def test_binaries_are_kept_and_made_anew_when_they_are_broken(tmp_path: Path) -> None:
+    def run() -> str:
+        environment = {"XDG_CACHE_HOME": str(tmp_path), "PATH": "", "HOME": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", SMALL], env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    assert run() == str(sum(range(50)))
+    (kept,) = (tmp_path / "mpitrain" / "programs").glob("relu-*.bin")
+    whole = kept.read_bytes()
+    assert run() == str(sum(range(50))) and kept.read_bytes() == whole
+    kept.write_bytes(whole[:50])
+    assert run() == str(sum(range(50)))
+    assert kept.stat().st_size > 50
+
+
+def test_work_items_are_rounded_up_to_whole_groups(device: Device) -> None:
+    x = device.upload(np.full(700, -1, np.float32))
+    device.program("relu").relu_forward(3, x, x, 700, 256, group=device.group)
+    assert (x.download() == 0).all()

@@ -1,0 +1,82 @@
+"""Checkpoints are whole or absent, and read back what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from mpitrain.checkpoint import KEPT, Entry, Reader, newest, path_of, prune, write
+from mpitrain.report import RunError, UserError
+
+VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def entry(values: NDArray[Any], name: str = "weight") -> Entry:
+    return Entry(name, values.shape, lambda: iter([values[:1], values[1:]]))
+
+
+def test_what_is_written_is_read_back_by_the_library_and_by_us(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "one.safetensors"
+    write(path, [entry(VALUES), entry(VALUES * 2, "momentum/weight")], {"mpitrain": '{"step": 3}'})
+    found = load_file(path)
+    np.testing.assert_array_equal(found["weight"], VALUES)
+    with Reader(path) as reader:
+        assert reader.names == {"weight", "momentum/weight"} and reader.shape("weight") == (2, 3)
+        assert reader.settings() == {"step": 3}
+        np.testing.assert_array_equal(reader.read("momentum/weight"), VALUES * 2)
+
+
+def test_a_failure_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "one.safetensors"
+    write(path, [entry(VALUES)], {})
+    before = path.read_bytes()
+
+    def broken() -> Iterator[NDArray[np.float32]]:
+        yield VALUES[:1]
+        raise RuntimeError("a rank is gone")
+
+    with pytest.raises(RuntimeError):
+        write(path, [Entry("weight", VALUES.shape, broken)], {})
+    with pytest.raises(RunError, match="weight has 12 bytes, its shape says 24"):
+        write(path, [Entry("weight", VALUES.shape, lambda: iter([VALUES[:1]]))], {})
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        write(tmp_path / "file" / "one.safetensors", [entry(VALUES)], {})
+
+
+@pytest.mark.parametrize("cut", [0, 4, 20, -1])
+def test_a_truncated_file_is_refused(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "one.safetensors"
+    write(path, [entry(VALUES)], {})
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(UserError, match="is not a whole safetensors file"):
+        Reader(path)
+
+
+def test_weights_of_others_have_no_settings(tmp_path: Path) -> None:
+    path = tmp_path / "one.safetensors"
+    write(path, [entry(VALUES)], {})
+    with Reader(path) as reader, pytest.raises(UserError, match="--init takes weights alone"):
+        reader.settings()
+
+
+def test_the_newest_whole_one_is_found_and_three_are_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    for step in (2, 10, 30, 400):
+        write(path_of(folder, step), [entry(VALUES)], {})
+    path_of(folder, 400).write_bytes(b"half")
+    assert newest(tmp_path) == path_of(folder, 30)
+    prune(folder)
+    assert sorted(folder.iterdir()) == [path_of(folder, step) for step in (10, 30, 400)] and KEPT == 3
+    with pytest.raises(UserError, match="--resume: no checkpoint in"):
+        newest(tmp_path / "elsewhere")

@@ -1,0 +1,58 @@
+"""Settings: wrong ones are refused by name, and what is left out is filled in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mpitrain.config import Run, interval, numbers
+from mpitrain.report import UserError
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("batch_size", 0, "--batch-size 0: must be at least 1"),
+        ("steps", -1, "--steps -1: must be at least 0"),
+        ("lr", 0.0, "--lr 0.0: must be above 0.0"),
+        ("lr", float("nan"), "--lr nan: must be above"),
+        ("momentum", 1.0, "--momentum 1.0: must be below 1.0"),
+        ("exchange", "int4", "--exchange int4: expected one of auto, dynamic8, float16, float32"),
+        ("checkpoint_every", "soon", r"--checkpoint-every soon: expected steps \(100\) or epochs \(2ep\)"),
+        ("evaluate_every", "0", "--evaluate-every 0: expected steps"),
+        ("stall_seconds", 0.0, "--stall-seconds 0.0: must be above"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(name: str, value: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Run("lenet", **{name: value})
+
+
+def test_the_network_fills_in_what_is_left_out_and_nothing_else() -> None:
+    defaults = {"batch_size": 64, "data": "digits", "weight_decay": 5e-4}
+    run = Run("lenet", weight_decay=0.0).completed(defaults)
+    assert (run.batch_size, run.data, run.weight_decay, run.epochs, run.steps) == (
+        64,
+        "digits",
+        0.0,
+        10,
+        None,
+    )
+    run = Run("net.toml", steps=7).completed({})
+    assert (run.batch_size, run.data, run.epochs, run.steps) == (256, "synthetic", None, 7)
+    assert Run("net.toml").completed({}).steps == 10
+
+
+def test_intervals_are_steps_or_epochs() -> None:
+    assert interval("100", 22, "--x") == 100
+    assert interval("2ep", 22, "--x") == 44
+
+
+def test_numbers_are_one_for_all_or_one_each() -> None:
+    assert numbers("0.5", 3, "--mean") == [0.5, 0.5, 0.5]
+    assert numbers("0.1,0.2,0.3", 3, "--mean") == [0.1, 0.2, 0.3]
+    with pytest.raises(UserError, match="--mean 1,2: 2 numbers for 3 channels"):
+        numbers("1,2", 3, "--mean")
+    with pytest.raises(UserError, match="--std x: expected numbers"):
+        numbers("x", 3, "--std")
