@@ -31,6 +31,10 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'mpitrain' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"mpitrain.{_HOMES[name]}"), name)
-    globals()[name] = value  # `mpitrain.train` is the function, not the module that was just imported
-    return value
+    module = importlib.import_module(f"mpitrain.{_HOMES[name]}")
+    for each, home in _HOMES.items():
+        if (
+            home == _HOMES[name]
+        ):  # `mpitrain.train` becomes the function, not the module that was just imported
+            globals()[each] = getattr(module, each)
+    return globals()[name]

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
+import signal
 import sys
 import threading
 import traceback
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType
 from typing import Any
 
 import click
 
 from mpitrain import __version__
 from mpitrain.config import Run, option
-from mpitrain.report import DONE, FAILED, WRONG_USE, MpitrainError
+from mpitrain.exchange.launch import launched_ranks
+from mpitrain.report import DONE, FAILED, WRONG_USE, MpitrainError, last_words
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120}
 
@@ -79,6 +82,11 @@ def train(**options: Any) -> int:
     """Train NETWORK: lenet, vgg11 to vgg19, resnet18 to resnet152, or a network file (.toml)."""
     from mpitrain.train import train as run
 
+    for number in (
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    ):  # a second one may come when the run has ended on the first
+        signal.signal(number, signal.SIG_IGN)
     return run(Run(**options)).exit_code
 
 
@@ -161,7 +169,7 @@ def scaling(network: str, ranks: str, launcher: str, out: Path | None, options: 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Whatever happens on this rank, the whole job ends: with one line, and the exit code of CLI.md."""
-    threading.excepthook = lambda args: _end(args.exc_value, args.exc_traceback)
+    threading.excepthook = lambda args: _end(args.exc_value)
     try:
         result = commands.main(
             args=None if arguments is None else list(arguments), prog_name="mpitrain", standalone_mode=False
@@ -169,33 +177,53 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
     except click.ClickException as error:
-        if _first_rank():
+        if _rank() == 0:
             error.show()
         sys.exit(WRONG_USE)
     except BaseException as error:
-        _end(error, error.__traceback__)
+        _end(error)
     sys.exit(result if isinstance(result, int) else DONE)
 
 
-def _end(error: BaseException | None, trace: TracebackType | None) -> None:
+def _end(error: BaseException | None) -> None:
     """Say what happened and end the job: in good order if all ranks agree about the error, by MPI_Abort if only this one knows."""
     code = error.exit_code if isinstance(error, MpitrainError) else FAILED
-    wire = sys.modules.get("mpitrain.exchange.wire")
-    job = wire.connected() if wire else None
-    agreed = job is None or (isinstance(error, MpitrainError) and error.agreed)
     words = (
         str(error) if isinstance(error, MpitrainError) else f"{type(error).__name__}: {error}".rstrip(": ")
     )
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         words = "interrupted"
-    where = "" if agreed or job is None else f"rank {job.rank} of {job.size}{_phase()}: "
-    if not agreed or (job.rank == 0 if job else _first_rank()):
-        if "--verbose" in sys.argv or not isinstance(error, (MpitrainError, KeyboardInterrupt, click.Abort)):
-            traceback.print_exception(error)
-        print(f"mpitrain: {where}{words}", file=sys.stderr, flush=True)
-    if not agreed and job is not None:
-        job.abort(code)
-    sys.exit(code)
+    expected = isinstance(error, (MpitrainError, KeyboardInterrupt, click.Abort))
+    wire = sys.modules.get("mpitrain.exchange.wire")
+    job = wire.connected() if wire else None
+    # Before the ranks have met, what is wrong with the command is known to all of them.
+    agreed = expected and (job is None or (isinstance(error, MpitrainError) and error.agreed))
+    if not agreed and wire is None:
+        wire = _join()
+    if agreed or wire is None:
+        if _rank() == 0:
+            _trace(error, expected)
+            print(f"mpitrain: {words}", file=sys.stderr, flush=True)
+        sys.exit(code)
+    _trace(error, expected)
+    last_words(f"rank {job.rank} of {job.size}{_phase()}: {words}" if job else f"rank {_rank()}: {words}")
+    wire.abort(code)
+
+
+def _join() -> ModuleType | None:
+    """Join the MPI job, if there is one, in order to abort it: its other ranks wait for this one."""
+    launched = launched_ranks(os.environ)
+    if launched is None or launched[1] == 1:
+        return None
+    try:
+        return importlib.import_module("mpitrain.exchange.wire")
+    except ImportError:
+        return None
+
+
+def _trace(error: BaseException | None, expected: bool) -> None:
+    if error is not None and ("--verbose" in sys.argv or not expected):
+        traceback.print_exception(error)
 
 
 def _phase() -> str:
@@ -205,7 +233,7 @@ def _phase() -> str:
     return f", {watch.phase} at step {watch.step}" if watch else ""
 
 
-def _first_rank() -> bool:
-    """Whether this process should speak for a job that has not yet joined MPI; launchers number their processes."""
-    numbers = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
-    return all(os.environ.get(name, "0") == "0" for name in numbers)
+def _rank() -> int:
+    """This process's number in its job, also before it has joined MPI; launchers number their processes."""
+    names = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
+    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), 0)

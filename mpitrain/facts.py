@@ -11,7 +11,6 @@ from mpitrain import models
 from mpitrain.config import Run, known, numbers
 from mpitrain.data import augment
 from mpitrain.data.order import steps_per_epoch
-from mpitrain.data.share import parts
 from mpitrain.data.source import Dataset, open_source
 from mpitrain.plan import infer_shapes
 from mpitrain.report import UserError
@@ -66,7 +65,8 @@ def look(run: Run, ranks: int) -> tuple[Facts, Dataset]:
     c, h, w = first.input_shape
     data = open_source(known(run.data), shape_hint=(c, h, w), classes=run.classes, seed=run.seed)
     batch_size = known(run.batch_size)
-    parts(batch_size, ranks)
+    if batch_size < ranks:
+        raise UserError(f"--batch-size {batch_size}: {ranks} ranks need at least one image each")
     per_epoch = steps_per_epoch(len(data.train), batch_size)
     by_steps = ENDLESS if run.steps is None else run.steps
     by_epochs = ENDLESS if run.epochs is None else run.epochs * per_epoch
@@ -91,13 +91,18 @@ def look(run: Run, ranks: int) -> tuple[Facts, Dataset]:
 
 def _folder(run: Run) -> Path:
     """The run directory: --out, that of the checkpoint to resume, or a new one named by network and time."""
-    if run.out is None and run.resume not in (None, "newest"):
-        return Path(known(run.resume)).resolve().parent.parent
+    resumed = Path(run.resume).resolve() if run.resume and run.resume != "newest" else None
+    if resumed and not resumed.is_file():
+        raise UserError(f"--resume {resumed}: there is no such file")
+    home = resumed.parent.parent if resumed and resumed.parent.name == "checkpoints" else None
     if run.out is None and run.resume:
-        raise UserError("--resume: say which run with --out DIR or --resume PATH")
+        if home is None:
+            raise UserError(f"--resume {run.resume}: say with --out DIR in which run directory to go on")
+        return home
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = Path(run.out) if run.out else Path("runs") / f"{Path(run.network).stem}-{stamp}"
-    if (folder / "log.jsonl").exists() and not run.resume:
+    goes_on = run.resume == "newest" or (home is not None and home == folder.resolve())
+    if (folder / "log.jsonl").exists() and not goes_on:
         raise UserError(
             f"--out {folder}: there is a run in it already; --resume goes on with it, another --out starts anew"
         )

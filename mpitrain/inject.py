@@ -29,24 +29,24 @@ class Fault:
 
     def __init__(self, text: str, rank: int) -> None:
         facts = dict(pair.partition("=")[::2] for pair in text.split(",") if pair)
-        unknown = set(facts) - {"kind", "rank", "step", "phase", "delay"}
-        if unknown or facts.get("kind", "raise") not in KINDS:
+        try:
+            if set(facts) - {"kind", "rank", "step", "phase", "delay"}:
+                raise ValueError
+            self._strike = KINDS[facts.get("kind", "nan")]
+            self.delay = float(facts.get("delay", 0))
+            self._armed = "kind" in facts and int(facts.get("rank", 0)) == rank
+            self._place = facts.get("phase", "forward"), int(facts.get("step", 0))
+        except (KeyError, ValueError):
             raise UserError(
                 f"--inject {text}: expected kind={'|'.join(KINDS)}, rank=, step=, phase=, or delay="
-            )
-        self.delay = float(facts.get("delay", 0))
-        self._armed = "kind" in facts and int(facts.get("rank", 0)) == rank
-        self._kind, self._step, self._phase = (
-            facts.get("kind", ""),
-            int(facts.get("step", 0)),
-            facts.get("phase", "forward"),
-        )
+            ) from None
+        self._is_nan = facts.get("kind") == "nan"
 
     def __call__(self, phase: str, step: int, gradient: Array | None = None) -> None:
         """Called as a phase begins. kind=nan writes one into the gradient instead of ending anything."""
-        if not self._armed or (phase, step) != (self._phase, self._step):
+        if not self._armed or (phase, step) != self._place:
             return
         self._armed = False
-        if self._kind == "nan" and gradient is not None:
+        if self._is_nan and gradient is not None:
             gradient.part(0, 1).fill(float("nan"))
-        KINDS[self._kind]()
+        self._strike()

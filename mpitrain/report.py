@@ -16,6 +16,8 @@ STOPPED = 75
 """A signal asked for the end and a checkpoint is written; SLURM requeues on it (sysexits' EX_TEMPFAIL)."""
 STALLED = 86
 """The watchdog ended a job in which nothing moved."""
+LINGER = 0.5
+"""Seconds for the last words to arrive: launchers hand on a rank's stderr, and drop what is on its way when the job is aborted."""
 
 
 class MpitrainError(Exception):
@@ -43,6 +45,12 @@ def agreed(error: E) -> E:
     """Mark an error that every rank raises at the same place: nobody needs to be told by an abort."""
     error.agreed = True
     return error
+
+
+def last_words(line: str) -> None:
+    """Say on stderr why this rank is about to abort the job, and return when the launcher has had time to hand it on."""
+    print(f"mpitrain: {line}", file=sys.stderr, flush=True)
+    time.sleep(LINGER)
 
 
 class Reporter:

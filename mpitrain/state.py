@@ -92,6 +92,11 @@ class State:
                 digest.update(piece.astype("<f4").tobytes())
         return digest.hexdigest()
 
+    def is_finite(self) -> bool:
+        """Whether this rank's weights, or the master's on rank 0, are numbers: float32 carries a NaN to them unseen."""
+        vector = self._master
+        return all(np.isfinite(piece).all() for piece in self._pieces(vector, 0, vector.size))
+
     # -- checkpoints --------------------------------------------------------------------------------------------------------------
 
     def save(self, path: Path, settings: Mapping[str, Any]) -> None:
@@ -161,7 +166,10 @@ class State:
             for name, slot in graph.statistics_layout.slots.items():
                 graph.statistics.part(slot.start, slot.stop).write(reader.read(name))
             if self._master is not graph.weights:
-                self._master.write(reader.read("state/master"))
+                if "state/master" in reader.names:
+                    self._master.write(reader.read("state/master"))
+                else:  # every rank updated its own weights: they were the master's
+                    self._master.copy_from(graph.weights)
             if residuals:
                 rank, nothing = self._wire.rank, np.zeros(0, np.float32)
                 kept = {

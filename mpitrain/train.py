@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import platform
 import resource
-import signal
 import time
 from collections import deque
 from dataclasses import asdict, dataclass
@@ -36,17 +35,17 @@ from mpitrain.runtime.platforms import available_memory, own_cores, share_of_cor
 from mpitrain.sgd import MomentumSgd, learning_rate
 from mpitrain.state import State
 from mpitrain.step import Outcome, Work, step
+from mpitrain.stop import Stop
 from mpitrain.watchdog import Watchdog
 
 ROOM = 0.5
 """Share of the free memory that a sub-batch chosen by itself may take; the rest is for weights, messages and other programs."""
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 _watch: Watchdog | None = None
 
 
 def watching() -> Watchdog | None:
-    """The watchdog of the training in this process, which knows what is going on."""
+    """The watchdog of the training in this process, which knows what is going on, or went on when it failed."""
     return _watch
 
 
@@ -72,22 +71,22 @@ def train(run: Run) -> Result:
     fault = wire.together(lambda: Fault(run.inject, wire.rank))
     wire.delay = fault.delay
     _watch = Watchdog(wire.rank, run.stall_seconds, wire.abort)
-    stopped: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: stopped.append(number)) for number in SIGNALS}
+    stop = Stop()
     try:
-        return _Training(run, wire, _watch, fault, stopped).go()
+        result = _Training(run, wire, _watch, fault, stop).go()
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        stop.leave()
         _watch.stop()
-        _watch = None
+    _watch = None
+    return result
 
 
 class _Training:
     """The parts of a run, made in the order in which they are needed."""
 
-    def __init__(self, run: Run, wire: Wire, watch: Watchdog, fault: Fault, stopped: list[int]) -> None:
-        self.wire, self.watch, self.fault, self.stopped = wire, watch, fault, stopped
+    def __init__(self, run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> None:
+        self.wire, self.watch, self.fault, self.stop = wire, watch, fault, stop
+        stop.listen()
         watch.at("setup")
         fault("setup", 0)
         self.dataset: Dataset | None = None
@@ -175,6 +174,7 @@ class _Training:
         self.recent: deque[float] = deque(maxlen=100)
         self.reporter.begin(t, facts.steps)
         while t < facts.steps and not stop:
+            self.stop.listen()
             rate = learning_rate(t, facts.steps, run.lr, run.schedule, run.warmup)
             if self.sgd:
                 self.sgd.rate = rate
@@ -199,18 +199,22 @@ class _Training:
         """
         self.watch.at("agree", t)
         found = outcome.exchange
-        mine = [outcome.loss, found.error_bound, float(bool(self.stopped)), float(not found.finite)]
+        mine = [outcome.loss, found.error_bound, float(self.stop.asked), float(not found.finite)]
         table = self.wire.table(np.array(mine))
         loss = float(table[:, 0].sum()) / self.batch_size
-        remedy = f"a smaller --lr (now {self.run.lr:g}) or a --warmup may help"
         if not math.isfinite(loss):
-            raise agreed(RunError(f"step {t}: the loss is {loss}; {remedy}"))
+            raise self._diverged(t, f"the loss is {loss}")
         if table[:, 3].any():
-            raise agreed(RunError(f"step {t}: the gradient is not finite (NaN or infinite); {remedy}"))
+            raise self._diverged(t, "the gradient is not finite (NaN or infinite)")
         return loss, float(table[:, 1].max()), bool(table[:, 2].any())
 
+    def _diverged(self, t: int, what: str) -> RunError:
+        return agreed(
+            RunError(f"step {t}: {what}; a smaller --lr (now {self.run.lr:g}) or a --warmup may help")
+        )
+
     def _score(self, t: int) -> Scores | None:
-        """Score the test images, shared among ranks."""
+        """Score the test images, shared among ranks. Raises RunError on every rank for weights that the last update has spoilt."""
         if not self.facts.tests:
             return None
         self.watch.at("evaluate", t)
@@ -218,6 +222,8 @@ class _Training:
         self.state.average_statistics()
         test = self.dataset.test if self.dataset else None
         found = score(self.wire, self.graph, test, self.facts.tests, lambda: self.watch.at("evaluate", t))
+        if not math.isfinite(found.loss):
+            raise self._diverged(t, f"the loss on the test images is {found.loss}")
         self.reporter.event("evaluate", step=t, **asdict(found))
         self.reporter.say(
             f"Test:  step {t:6d}  loss {found.loss:.4f}  top-1 {found.top1:.4f}  top-5 {found.top5:.4f}  ({found.images} images)"
@@ -225,10 +231,12 @@ class _Training:
         return found
 
     def _save(self, t: int) -> None:
-        """Write the checkpoint of a step. Collective."""
+        """Write the checkpoint of a step. Collective. Raises RunError, on every rank, rather than write weights that are not finite."""
         begin = time.perf_counter()
         self.watch.at("checkpoint", t)
         self.fault("checkpoint", t)
+        if not self.wire.from_root(self.state.is_finite):
+            raise self._diverged(t, "the weights are not finite (NaN or infinite)")
         self.state.average_statistics()
         path = checkpoint.path_of(self.folder / "checkpoints", t)
         mean, std = self.graph.normal

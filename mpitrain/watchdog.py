@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
 
-from mpitrain.report import STALLED
+from mpitrain.report import STALLED, last_words
 
 GRACE = 3.0
 """Seconds that the abort has to end the process before it ends itself."""
@@ -38,11 +37,9 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._ended.wait(min(1.0, self._limit / 4)):
             if time.monotonic() - self._since > self._limit:
-                print(
-                    f"mpitrain: rank {self._rank}: no progress for {self._limit:g} s in {self.phase} at step {self.step}; "
-                    "ending the job (--stall-seconds)",
-                    file=sys.stderr,
-                    flush=True,
+                last_words(
+                    f"rank {self._rank}: no progress for {self._limit:g} s in {self.phase} at step {self.step}; "
+                    "ending the job (--stall-seconds)"
                 )
                 threading.Timer(GRACE, os._exit, [STALLED]).start()
                 self._abort(STALLED)
