@@ -8,19 +8,20 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from mpitrain import __version__
 from mpitrain.config import Run, option
 from mpitrain.exchange.launch import launched_ranks
-from mpitrain.report import DONE, FAILED, WRONG_USE, MpitrainError, last_words
+from mpitrain.report import DONE, FAILED, LINGER, WRONG_USE, MpitrainError, last_words
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120}
 
@@ -179,10 +180,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         if _rank() == 0:
             error.show()
-        sys.exit(WRONG_USE)
+        _leave(WRONG_USE)
     except BaseException as error:
         _end(error)
-    sys.exit(result if isinstance(result, int) else DONE)
+    _leave(result if isinstance(result, int) else DONE)
 
 
 def _end(error: BaseException | None) -> None:
@@ -204,7 +205,7 @@ def _end(error: BaseException | None) -> None:
         if _rank() == 0:
             _trace(error, expected)
             print(f"mpitrain: {words}", file=sys.stderr, flush=True)
-        sys.exit(code)
+        _leave(code)
     _trace(error, expected)
     last_words(f"rank {job.rank} of {job.size}{_phase()}: {words}" if job else f"rank {_rank()}: {words}")
     wire.abort(code)
@@ -212,8 +213,7 @@ def _end(error: BaseException | None) -> None:
 
 def _join() -> ModuleType | None:
     """Join the MPI job, if there is one, in order to abort it: its other ranks wait for this one."""
-    launched = launched_ranks(os.environ)
-    if launched is None or launched[1] == 1:
+    if not _launched():
         return None
     try:
         return importlib.import_module("mpitrain.exchange.wire")
@@ -231,6 +231,20 @@ def _phase() -> str:
     train = sys.modules.get("mpitrain.train")
     watch = train.watching() if train else None
     return f", {watch.phase} at step {watch.step}" if watch else ""
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit like all other ranks. Launchers kill the rest when one exits with an error, so what rank 0 has said arrives first."""
+    sys.stdout.flush()
+    if code != DONE and _launched():
+        time.sleep(LINGER)
+    sys.exit(code)
+
+
+def _launched() -> bool:
+    """Whether a launcher has started more processes than this."""
+    launched = launched_ranks(os.environ)
+    return launched is not None and launched[1] > 1
 
 
 def _rank() -> int:
