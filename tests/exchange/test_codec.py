@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from ranks import open_cpu
 
 from mpitrain.exchange import codec_numpy
 from mpitrain.exchange.codec import make_codec
@@ -188,11 +187,6 @@ def test_a_block_that_is_not_finite_is_marked_alone_and_forgets_nothing(bad: flo
 
 def test_nothing_is_not_a_block() -> None:
     assert codes_of(np.empty(0, np.float32)).size == 0
-
-
-@pytest.fixture(scope="module", params=["intel", "pocl", "pocl as a gpu"])
-def device(request: pytest.FixtureRequest) -> Device:
-    return open_cpu(request.param)
 
 
 def both(device: Device, kind: str) -> tuple[Any, Any]:
