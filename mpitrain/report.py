@@ -93,7 +93,8 @@ class Reporter:
 
     def begin(self, step: int, steps: int) -> None:
         """Show how far the run is: a moving bar on a terminal, else a line now and then."""
-        if self._quiet or self._json or not sys.stdout.isatty():
+        # Open MPI gives ranks a terminal as stdout even where its own is a file; their stderr it never does.
+        if self._quiet or self._json or not (sys.stdout.isatty() and sys.stderr.isatty()):
             return
         from rich import progress
 
@@ -104,7 +105,7 @@ class Reporter:
             progress.TimeElapsedColumn(),
             progress.TimeRemainingColumn(),
         )
-        self._progress = progress.Progress(*columns)
+        self._progress = progress.Progress(*columns, redirect_stderr=False)
         self._task = self._progress.add_task("training", total=steps, completed=step)
         self._progress.start()
 

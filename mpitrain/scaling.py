@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -246,6 +247,7 @@ def _check_plots() -> None:
 def _run(words: Sequence[str], folder: Path, ranks: int, steps: int | None) -> None:
     """Run one training to its end, showing how far it is. Raises RunError with its last words if it does not end well."""
     errors = folder.parent / f"{folder.name}.stderr"
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the ranks, too
     with errors.open("wb") as stderr:
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
         try:
@@ -256,16 +258,17 @@ def _run(words: Sequence[str], folder: Path, ranks: int, steps: int | None) -> N
                     show(log)
         finally:
             _end(process)
+            signal.signal(signal.SIGTERM, before)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     said = errors.read_text(errors="replace")
     # Launchers may return 0 for a broken job: only the log's last line is to be believed.
-    if process.returncode == DONE and _events(folder)[-1:] and _events(folder)[-1]["event"] == "end":
+    ended = any(event["event"] == "end" and event["exit"] == DONE for event in _events(folder)[-1:])
+    if process.returncode == DONE and ended:
         if not said.strip():
             errors.unlink()
         return
-    failure = RunError(
-        f"with {_count(ranks, 'rank')}: {last_words(said, process.returncode)} (all of it: {errors})"
-    )
+    more = f" (all of it: {errors})" if len(said.splitlines()) > 1 else ""
+    failure = RunError(f"with {_count(ranks, 'rank')}: {last_words(said, process.returncode)}{more}")
     failure.exit_code = process.returncode if process.returncode > 0 else FAILED
     raise failure
 
@@ -274,7 +277,9 @@ def last_words(stderr: str, code: int) -> str:
     """The last line of a failed run's stderr; of mpitrain's own ones if there are, for launchers add theirs."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     own = [line.removeprefix("mpitrain: ") for line in lines if line.startswith("mpitrain: ")]
-    own = own or [line for line in lines if line.startswith("Error: ")]  # wrong options, as click says it
+    own = own or [
+        line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")
+    ]  # wrong options, as click says it
     return (own or lines or [f"the run ended without a word, exit code {code}"])[-1]
 
 
@@ -450,7 +455,7 @@ def table(network: str, points: Sequence[Point]) -> str:
         "median seconds a step, and the bytes that rank 0 sends"
     ]
     lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    lines.append(f"here: {base.where}")
+    lines.append(f"here, with {_count(points[-1].ranks, 'rank')}: {points[-1].where}")
     if base.ranks > 1:
         lines.append(f"speed-up: against {base.ranks} ranks, the fewest that were measured")
     if paper:
@@ -525,7 +530,7 @@ def draw(network: str, points: Sequence[Point], path: Path) -> None:
     right.set(xlabel="ranks", ylabel="seconds a step (mean, rank 0)", title="where the time goes")
     right.set_ylim(top=1.25 * max(foot))
     right.legend(frameon=False, ncols=3, loc="upper center")
-    where = base.where.partition(" (/")[0]
+    where = points[-1].where.partition(" (/")[0]
     figure.supxlabel(
         where + ("" if not core_note(points) else "; ranks share cores"), fontsize=8, color="0.4"
     )

@@ -160,8 +160,14 @@ class _Training:
 
     def go(self) -> Result:
         """All steps, with what comes between them; then the last checkpoint and the hashes."""
+        self.reporter = Reporter(self.folder if self.wire.rank == 0 else None, self.run.json, self.run.quiet)
+        try:
+            return self._go()
+        finally:
+            self.reporter.close()
+
+    def _go(self) -> Result:
         run, facts, wire = self.run, self.facts, self.wire
-        self.reporter = Reporter(self.folder if wire.rank == 0 else None, run.json, run.quiet)
         self._header()
         save_every = interval(run.checkpoint_every, facts.per_epoch, "--checkpoint-every")
         score_every = interval(run.evaluate_every, facts.per_epoch, "--evaluate-every")
@@ -338,7 +344,6 @@ class _Training:
             f"{'done:' if code == DONE else 'stopped by a signal at'} step {t}, {seconds:.1f} s, all ranks hold the same weights "
             f"(sha256 {hashes[0][:12]}), peak memory of all ranks {memory / 2**30:.2f} GiB, run in {self.folder}"
         )
-        self.reporter.close()
         return Result(code, t, loss, scores.top1 if scores else None, hashes, self.folder)
 
 

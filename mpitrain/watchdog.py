@@ -43,3 +43,4 @@ class Watchdog:
                 )
                 threading.Timer(GRACE, os._exit, [STALLED]).start()
                 self._abort(STALLED)
+                return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from mpitrain.checkpoint import KEPT, Entry, Reader, newest, path_of, prune, write
+from mpitrain.checkpoint import KEPT, Entry, Reader, newest, path_of, pieces_of, prune, write
 from mpitrain.report import RunError, UserError
 
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -80,3 +82,44 @@ def test_the_newest_whole_one_is_found_and_three_are_kept(tmp_path: Path) -> Non
     assert sorted(folder.iterdir()) == [path_of(folder, step) for step in (10, 30, 400)] and KEPT == 3
     with pytest.raises(UserError, match="--resume: no checkpoint in"):
         newest(tmp_path / "elsewhere")
+
+
+def test_whole_numbers_and_empty_tensors_are_kept_and_values_start_aligned(tmp_path: Path) -> None:
+    path, steps = tmp_path / "one.safetensors", np.array([[1], [1 << 40]])
+    for letters in range(8):
+        write(
+            path,
+            [
+                Entry("steps", (2, 1), pieces_of(steps), dtype="int64"),
+                Entry("none", (0, 3), lambda: iter([]), dtype="float32"),
+                entry(VALUES),
+            ],
+            {"note": "x" * letters},
+        )
+        (length,) = struct.unpack("<Q", path.read_bytes()[:8])
+        assert length % 8 == 0
+        with Reader(path) as reader:
+            assert reader.metadata == {"note": "x" * letters}
+            np.testing.assert_array_equal(reader.read("steps"), steps)
+            assert reader.read("steps").dtype == np.int64 and reader.read("none").shape == (0, 3)
+            np.testing.assert_array_equal(reader.read("weight"), VALUES)
+
+
+def test_pieces_are_taken_one_at_a_time(tmp_path: Path) -> None:
+    """Each is written before the next is made, so a checkpoint never needs the memory of a whole network."""
+    alive: list[weakref.ref[NDArray[Any]]] = []
+
+    def pieces() -> Iterator[NDArray[Any]]:
+        for _ in range(5):
+            assert sum(each() is not None for each in alive) <= 1
+            piece = np.zeros((2, 3), np.float32)
+            alive.append(weakref.ref(piece))
+            yield piece
+
+    write(tmp_path / "one.safetensors", [Entry("weight", (10, 3), pieces)], {})
+    assert len(alive) == 5
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.safetensors: there is no such file"):
+        Reader(tmp_path / "none.safetensors")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
-from mpitrain.config import Run, interval, numbers
+from mpitrain.config import Run, interval, numbers, option
 from mpitrain.report import UserError
 
 
@@ -27,6 +29,48 @@ from mpitrain.report import UserError
 def test_a_wrong_value_is_refused_by_name(name: str, value: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Run("lenet", **{name: value})
+
+
+NAN = float("nan")
+LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
+    "batch_size": ([0, -1], [1]),
+    "sub_batch": ([0], [1]),
+    "epochs": ([-1], [0]),
+    "steps": ([-1], [0]),
+    "lr": ([0.0, -0.1, NAN], [1e-9]),
+    "momentum": ([-0.1, 1.0, NAN], [0.0, 0.99]),
+    "weight_decay": ([-1e-9, NAN], [0.0]),
+    "schedule": (["linear", ""], ["constant", "step", "cosine"]),
+    "warmup": ([-1], [0]),
+    "exchange": (["int4", "Float32"], ["auto", "dynamic8", "float16", "float32"]),
+    "update": (["sharded"], ["root", "replicated"]),
+    "precision": (["float16"], ["float32", "tf32", "bf16"]),
+    "balance": (["fast"], ["equal", "speed"]),
+    "classes": ([0], [1]),
+    "seed": ([-1], [0]),
+    "stall_seconds": ([0.0, -1.0, NAN], [0.1]),
+    "checkpoint_every": (["", "0", "0ep", "-1", "1.5", "ep", "2 ep"], ["1", "3ep"]),
+    "evaluate_every": (["", "0", "0ep", "soon"], ["1", "3ep"]),
+}
+"""For every setting that has limits: values outside, and values at their edge inside."""
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_every_limit_holds(name: str) -> None:
+    outside, inside = LIMITS[name]
+    for value in outside:
+        with pytest.raises(UserError, match=re.escape(f"{option(name)} {value}: ")):
+            Run("lenet", **{name: value})
+    for value in inside:
+        assert getattr(Run("lenet", **{name: value}), name) == value
+
+
+def test_every_setting_has_a_sentence_and_every_number_and_choice_its_limits() -> None:
+    for field in fields(Run)[1:]:
+        assert field.metadata["help"].partition(" [default")[0].endswith("."), field.name
+        kinds = str(field.type).split(" | ")
+        if "int" in kinds or "float" in kinds or "choices" in field.metadata:
+            assert field.name in LIMITS, f"{field.name} is not tested"
 
 
 def test_the_network_fills_in_what_is_left_out_and_nothing_else() -> None:

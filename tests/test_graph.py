@@ -131,6 +131,84 @@ def test_buckets_cover_the_vector_once_and_are_complete_when_they_come(
         assert np.isfinite(final[slot.start : slot.stop]).all(), slot.name
 
 
+def test_only_the_last_images_of_a_step_give_buckets(device: Device) -> None:
+    graph = Graph(device, models.load("lenet"), capacity=1)
+    graph.load(np.zeros((1, 1, 28, 28), np.float32), np.array([0]))
+    graph.forward(Pass(1))
+    assert list(graph.backward(Pass(1), last=False)) == []
+    assert list(graph.backward(Pass(1, accumulate=True))) == graph.buckets
+
+
+def test_without_a_way_back_scores_and_losses_are_the_same_in_less_memory(
+    device: Device, batch: tuple[np.ndarray, np.ndarray]
+) -> None:
+    images, labels = batch
+    found = []
+    for training in (True, False):
+        graph = Graph(device, branching(), capacity=6, training=training)
+        filled(graph)
+        graph.load(images, labels)
+        graph.forward(Pass(6, training=False))
+        found.append((graph.scores.download(), graph.losses(6), graph.nbytes))
+        np.testing.assert_array_equal(graph.labels.download(), labels)
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    assert found[1][2] < found[0][2]
+
+
+def test_statistics_start_as_no_change_and_are_measured_in_training_alone(
+    device: Device, batch: tuple[np.ndarray, np.ndarray]
+) -> None:
+    graph = Graph(device, branching(), capacity=6)
+    filled(graph)
+
+    def statistics() -> dict[str, np.ndarray]:
+        vector = graph.statistics.download()
+        return {name: vector[slot.start : slot.stop] for name, slot in graph.statistics_layout.slots.items()}
+
+    fresh = {name: 1.0 if name.endswith("var") else 0.0 for name in statistics()}
+    assert len(fresh) == 2
+    graph.load(*batch)
+    graph.forward(Pass(6, training=False))
+    for name, values in statistics().items():
+        np.testing.assert_array_equal(values, fresh[name])
+    graph.forward(Pass(6))
+    for name, values in statistics().items():
+        assert (values != fresh[name]).all(), name
+
+
+def test_a_second_step_forgets_the_first(device: Device, batch: tuple[np.ndarray, np.ndarray]) -> None:
+    """Nothing but weights and statistics is left in shared memory from one step to the next."""
+    images, labels = batch
+    graph = Graph(device, branching(), capacity=6)
+    filled(graph)
+    loss = run(graph, images, labels)
+    gradient = graph.gradient.download()
+    run(graph, 100 * images[::-1], labels[::-1].copy())
+    assert run(graph, images, labels) == loss
+    np.testing.assert_array_equal(graph.gradient.download(), gradient)
+
+
+def test_loaded_images_stay_as_they_are(device: Device, batch: tuple[np.ndarray, np.ndarray]) -> None:
+    """A first layer that could work in place does not: the same images may go forward again."""
+    graph = Graph(
+        device,
+        network(
+            ("double", Add(), ("input", "input")),
+            ("flat", Flatten(), ("double",)),
+            ("scores", Dense(3), ("flat",)),
+            ("loss", SoftmaxCrossEntropy(), ("scores",)),
+        ),
+        capacity=6,
+    )
+    filled(graph)
+    graph.load(*batch)
+    graph.forward(Pass(6))
+    first = graph.scores.download()
+    graph.forward(Pass(6))
+    np.testing.assert_array_equal(graph.scores.download(), first)
+
+
 def test_a_first_bucket_comes_before_the_first_layer_is_reached(
     monkeypatch: pytest.MonkeyPatch, device: Device
 ) -> None:

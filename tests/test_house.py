@@ -38,8 +38,11 @@ MODULES = _modules()
 
 def _imports(path: Path, top_only: bool = False) -> set[str]:
     """Dotted names that a file imports, `mpitrain.` cut off where it stands; with `top_only` those that it needs to be imported."""
+    return _names(ast.parse(path.read_text()), top_only)
+
+
+def _names(tree: ast.Module, top_only: bool) -> set[str]:
     found: set[str] = set()
-    tree = ast.parse(path.read_text())
     nodes = list(tree.body) if top_only else list(ast.walk(tree))
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -58,6 +61,26 @@ def _floor(module: str) -> int:
     floors = [floor for floor, rooms in FLOORS.items() if _room(module) in rooms]
     assert len(floors) == 1, f"{module} stands on {len(floors)} floors; write it into FLOORS"
     return floors[0]
+
+
+def test_every_room_on_a_floor_is_there_and_stands_once() -> None:
+    rooms = [room for rooms in FLOORS.values() for room in rooms]
+    assert len(rooms) == len(set(rooms))
+    assert set(rooms) == {_room(module) for module in MODULES}
+
+
+def test_every_folder_of_the_package_is_in_the_wheel() -> None:
+    project = (ROOT / "pyproject.toml").read_text()
+    for path in PACKAGE.rglob("__init__.py"):
+        package = ".".join(("mpitrain", *path.parent.relative_to(PACKAGE).parts))
+        assert f'    "{package}",\n' in project, package
+
+
+def test_imports_say_the_whole_name() -> None:
+    """The other tests read names; a relative import would pass them by."""
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not (isinstance(node, ast.ImportFrom) and node.level), f"{name}, line {node.lineno}"
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -80,6 +103,12 @@ def test_no_imports_go_in_a_circle() -> None:
         settled |= ready
 
 
+def test_codecs_and_the_wire_do_not_know_each_other() -> None:
+    for codec in ("exchange.codec", "exchange.codec_numpy"):
+        assert "exchange.wire" not in _imports(MODULES[codec])
+        assert codec not in _imports(MODULES["exchange.wire"])
+
+
 @pytest.mark.parametrize(("library", "door"), DOORS.items())
 def test_each_outside_library_has_one_door(library: str, door: str) -> None:
     users = {
@@ -98,6 +127,21 @@ def test_every_program_has_a_file_and_every_kernel_file_a_program() -> None:
     assert named == files
 
 
+def test_every_header_is_included_and_every_include_is_there() -> None:
+    included = set()
+    for path in (*KERNELS.rglob("*.cl"), *KERNELS.rglob("*.h")):
+        included |= set(re.findall(r'^#include "(.+)"', path.read_text(), re.MULTILINE))
+    assert included == {path.relative_to(KERNELS).as_posix() for path in KERNELS.rglob("*.h")}
+
+
+def test_a_kernel_has_one_form_for_all_or_one_for_each_kind_of_device() -> None:
+    forms: dict[str, set[str]] = {}
+    for path in KERNELS.rglob("*.cl"):
+        forms.setdefault(path.stem, set()).add(path.parent.relative_to(KERNELS).as_posix())
+    for name, places in forms.items():
+        assert places in ({"."}, {"cpu", "gpu"}), f"{name} is in {sorted(places)}"
+
+
 def test_no_kernel_hides_in_python() -> None:
     guilty = [name for name, path in MODULES.items() if "__kernel" in path.read_text()]
     assert not guilty
@@ -111,3 +155,30 @@ def test_every_file_opens_with_its_purpose() -> None:
         )
     for path in KERNELS.rglob("*.cl"):
         assert path.read_text().startswith("/* "), f"{path.name} does not open with its equation"
+
+
+SKIPS = {
+    "data/test_idx.py": "root may read every file, so none is unreadable",
+    "exchange/test_exchange.py": "one rank sends nothing, and float32 codes nothing",
+    "drills/launcher.py": "the launcher and /proc are not everywhere; no test of the drills can run without",
+    "drills/test_outcomes.py": "PoCL's wheel is for x86 alone",
+    "jobs/test_slurm.py": "SLURM is a system's package and wants root; .ci/run installs it",
+}
+"""Files of tests that may skip, and why that does not hide what `pip install .[runtimes,tests]` should have brought."""
+
+
+def test_nothing_that_is_missing_is_skipped_silently() -> None:
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        name = path.relative_to(ROOT / "tests").as_posix()
+        used = {
+            node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
+        }
+        assert "importorskip" not in used, name
+        assert not used & {"skip", "skipif"} or name in SKIPS, f"{name} skips; write the reason into SKIPS"
+
+
+def test_the_floors_see_a_wrong_import() -> None:
+    """The reading itself: names as they are written, in functions, under TYPE_CHECKING and with an alias."""
+    text = "import a.b as c\nif TYPE_CHECKING:\n    from mpitrain.graph import Graph\ndef f():\n    from mpitrain import train, config\n"
+    assert _names(ast.parse(text), top_only=False) == {"a.b", "graph", "train", "config"}
+    assert _names(ast.parse(text), top_only=True) == {"a.b"}

@@ -18,7 +18,7 @@ def test_a_signal_to_one_rank_of_several(launch: Launch, tmp_path: Path) -> None
     out = tmp_path / "stopped"
     stopped = launch(*LENET, "--inject", "kind=term,rank=1,step=4,phase=exchange", ranks=3, out=out)
     launch.ends_with(stopped, STOPPED)
-    assert stopped.err == ""
+    assert stopped.sentences == []
     assert (stopped.end["exit"], stopped.end["step"]) == (STOPPED, 5)
     assert stopped.weights != straight.weights
     assert [event["step"] for event in stopped.events("checkpoint")] == [5]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import compare
+import gradients
 import pytest
 from gradients import mpitrain_gradients
+
+from mpitrain.runtime.device import Device
 
 LIMIT = 1e-4
 
@@ -20,6 +23,20 @@ def test_one_step_is_pytorchs(network: str, device_name: str) -> None:
     assert set(found) == set(reference.gradients)
     name, error = reference.worst_error(found)
     assert error < LIMIT, f"{network}: {name} is off by {error:.1e}"
+
+
+def test_one_step_of_lenet_is_pytorchs_on_every_kind_of_device(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernels for GPUs, too: tests/conftest.py runs them on a CPU, or --devices names a GPU."""
+    monkeypatch.setattr(gradients, "open_device", lambda choice: device)
+    reference = compare.reference("lenet")
+    given = reference.images(), reference.labels(), reference.weights()
+    loss, found = mpitrain_gradients("lenet", *given)
+    assert loss == pytest.approx(reference.loss, rel=1e-5)
+    assert set(found) == set(reference.gradients)
+    name, error = reference.worst_error(found)
+    assert error < LIMIT, f"{name} is off by {error:.1e}"
 
 
 @pytest.mark.parametrize("network", ["lenet", "vgg11"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyopencl as cl
 import pytest
 
 from mpitrain.report import RunError
@@ -85,3 +86,67 @@ def test_more_than_the_device_gives_is_said(device: Device) -> None:
         RunError, match=r"gives at most \d+ MiB at once, \d+ MiB wanted; a smaller --sub-batch helps"
     ):
         device.empty((device.largest // 4 + 1024,))
+
+
+def test_the_end_of_a_scope_releases_and_the_end_of_a_view_does_not(device: Device) -> None:
+    """pyopencl itself refuses to release what is released already."""
+    kept = device.upload(VALUES)
+    with device.scope():
+        inside = device.upload(VALUES)
+        kept.part(256, 512).release()
+        kept.reshape((4,)).release()
+    with pytest.raises(cl.LogicError, match="double-unref"):
+        inside._root.release()
+    np.testing.assert_array_equal(kept.download(), VALUES)
+    kept.release()
+    kept.release()  # a second time is nothing
+    with pytest.raises(cl.LogicError, match="double-unref"):
+        kept._root.release()
+
+
+def test_a_scope_within_a_scope_gives_back_its_own(device: Device) -> None:
+    before = device.allocated
+    with device.scope():
+        outer = device.upload(VALUES)
+        with pytest.raises(ZeroDivisionError), device.scope():
+            device.zeros((512,))
+            raise ZeroDivisionError
+        assert device.allocated == before + outer.nbytes
+        np.testing.assert_array_equal(outer.download(), VALUES)
+    assert device.allocated == before
+
+
+def test_a_host_view_ends_with_its_block_even_by_an_error(device: Device) -> None:
+    whole = device.upload(VALUES)
+    with pytest.raises(ZeroDivisionError), whole.host(write=True) as host:
+        assert whole._root.map_count == (device.kind == "cpu")
+        raise ZeroDivisionError
+    device.finish()  # Intel's runtime counts it when its turn has come
+    assert host.shape == VALUES.shape and whole._root.map_count == 0
+
+
+def test_a_host_view_of_a_cpu_is_the_memory_itself(device: Device) -> None:
+    whole = device.upload(VALUES)
+    with whole.host() as first:
+        place = first.ctypes.data
+    with whole.part(128, 256).host() as second:
+        apart = second.ctypes.data - place
+    assert (apart == 512) == (device.kind == "cpu")
+
+
+@pytest.mark.parametrize("value", [0, -2.5, np.nan, np.inf])
+def test_a_fill_sets_every_element_and_no_other(device: Device, value: float) -> None:
+    whole = device.upload(VALUES)
+    whole.part(128, 1000).fill(value)
+    wanted = VALUES.copy()
+    wanted[128:1000] = value
+    np.testing.assert_array_equal(whole.download(), wanted)
+
+
+def test_nothing_can_be_filled_copied_and_seen(device: Device) -> None:
+    none, other = device.zeros((0, 4)), device.empty((3, 0))
+    none.copy_from(other)
+    none.write(np.zeros((0,), np.float32))
+    with none.host(write=True) as host:
+        assert host.shape == (0, 4)
+    assert none.part(0, 0).download().shape == (0,)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pyopencl as cl
 import pytest
 
 from mpitrain.report import UserError
-from mpitrain.runtime import pocl
-from mpitrain.runtime.device import list_devices, open_device
+from mpitrain.runtime import device as devices
+from mpitrain.runtime import platforms, pocl
+from mpitrain.runtime.device import Entry, list_devices, open_device
 from mpitrain.runtime.platforms import share_of_cores
 
 
@@ -58,3 +65,98 @@ def test_an_index_that_is_none_is_said() -> None:
 def test_pocls_device_is_named_once() -> None:
     device = open_device("pocl")
     assert pocl.name_cpu(device.cl) is False  # opening it has seen to it
+
+
+def test_a_generic_cpu_gets_a_name_that_the_compiler_knows_once() -> None:
+    """On a device record made by hand: the word after the target triple is the CPU's name, no other is touched."""
+    texts = [
+        ctypes.create_string_buffer(text, 32) for text in (b"generic", b"x86_64-pc-linux-gnu", b"generic")
+    ]
+    record = (ctypes.c_uint64 * pocl.FIELDS)(3, *(ctypes.addressof(text) for text in texts))
+    before = list(record)
+    device: Any = SimpleNamespace(int_ptr=ctypes.addressof(record))
+    assert pocl.name_cpu(device) is True
+    assert ctypes.string_at(record[3]) in (b"znver3", b"x86-64-v2")
+    assert [*record[:3], *record[4:]] == [*before[:3], *before[4:]]
+    assert pocl.name_cpu(device) is False
+
+
+def entries(*names: str) -> list[Entry]:
+    """Made-up devices: `gpu 0` is a GPU of NVIDIA's, anything else a CPU of that platform."""
+    found = []
+    for name in names:
+        gpu = name.startswith("gpu")
+        platform: Any = SimpleNamespace(name="NVIDIA CUDA" if gpu else name, vendor="")
+        found.append(
+            Entry(
+                platform,
+                SimpleNamespace(name=name, type=cl.device_type.GPU if gpu else cl.device_type.CPU),  # type: ignore[arg-type]
+            )
+        )
+    return sorted(found, key=lambda entry: entry.rank)
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A host of made-up devices; opening one gives its name."""
+
+    def make(*names: str) -> None:
+        monkeypatch.setattr(devices, "list_devices", lambda cores: entries(*names))
+        monkeypatch.setattr(devices, "Device", lambda entry: entry.cl.name)
+
+    return make
+
+
+def test_ranks_of_a_host_take_the_best_devices_in_turn(host: Any) -> None:
+    host("Portable", "gpu 0", "Intel", "gpu 1")
+    assert [open_device("auto", rank) for rank in range(5)] == ["gpu 0", "gpu 1", "gpu 0", "gpu 1", "gpu 0"]
+    assert [open_device("cpu", rank) for rank in range(2)] == ["Intel", "Intel"]
+    assert [open_device("gpu:1", rank) for rank in range(2)] == ["gpu 1", "gpu 1"]
+    assert open_device("nvidia:0") == "gpu 0" and open_device("cpu:1") == "Portable"
+
+
+def test_a_host_without_devices_is_told_what_to_install(host: Any) -> None:
+    host()
+    with pytest.raises(UserError, match=r"found: none at all; `pip install mpitrain\[runtimes\]`"):
+        open_device()
+    host("Intel")
+    with pytest.raises(UserError, match=r"--device gpu: no such OpenCL device; found: Intel \(cpu: Intel\)"):
+        open_device("gpu")
+
+
+def test_the_loader_is_pointed_at_intels_library_unless_the_user_points_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("OCL_ICD_VENDORS", "mine")
+    platforms.prepare(None)
+    assert os.environ["OCL_ICD_VENDORS"] == "mine"
+    monkeypatch.delenv("OCL_ICD_VENDORS")
+    platforms.prepare(None)
+    folder = Path(os.environ["OCL_ICD_VENDORS"])
+    assert folder.is_relative_to(tmp_path)
+    named = [Path(file.read_text().strip()) for file in folder.glob("*.icd")]
+    assert any(path.name.startswith("libintelocl.so") and path.is_file() for path in named)
+
+
+def test_a_process_is_bound_to_its_cores_and_pocl_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound: list[Any] = [{0, 1, 2, 3}]
+    monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: bound.append(set(cores)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: bound[-1])
+    monkeypatch.setenv("OCL_ICD_VENDORS", "mine")
+    monkeypatch.setenv("POCL_MAX_PTHREAD_COUNT", "")
+    monkeypatch.delenv("POCL_MAX_PTHREAD_COUNT")
+    platforms.prepare([2, 3])
+    assert bound[1:] == [{2, 3}] and os.environ["POCL_MAX_PTHREAD_COUNT"] == "2"
+    platforms.prepare(None)
+    assert len(bound) == 2
+
+
+def test_a_small_file_is_replaced_and_never_written_over(tmp_path: Path) -> None:
+    """Who holds the old file open goes on reading the old one."""
+    path, old = tmp_path / "deep" / "file", tmp_path / "old"
+    platforms.write_atomically(path, b"before")
+    os.link(path, old)
+    platforms.write_atomically(path, b"after")
+    assert (path.read_bytes(), old.read_bytes()) == (b"after", b"before")
+    assert list(path.parent.iterdir()) == [path]

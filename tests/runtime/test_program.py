@@ -11,7 +11,7 @@ import pytest
 
 from mpitrain.report import RunError
 from mpitrain.runtime import program
-from mpitrain.runtime.device import Device
+from mpitrain.runtime.device import Device, open_device
 
 BROKEN = '#line 1 "broken.cl"\n__kernel void one(__global float *y) {\n    y[0] = nonsense;\n}\n'
 SMALL = """
@@ -63,3 +63,56 @@ def test_work_items_are_rounded_up_to_whole_groups(device: Device) -> None:
     x = device.upload(np.full(700, -1, np.float32))
     device.program("relu").relu_forward(3, x, x, 700, 256, group=device.group)
     assert (x.download() == 0).all()
+
+
+def test_a_program_is_built_once_for_each_set_of_definitions(device: Device) -> None:
+    first = device.program("relu")
+    assert device.program("relu") is first
+    assert device.program("relu", UNUSED=1) is not first
+
+
+def test_a_kept_binary_is_used_for_the_same_source_and_definitions_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    device, source = open_device("intel"), program.read_source("relu", "cpu")
+    definitions = {"WIDTH": 8, "GROUP": 1}
+    program.Program(device, "relu", definitions)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it compiles")
+
+    monkeypatch.setattr(program, "_compile", refuse)
+    y = device.upload(np.full(64, -1, np.float32))
+    program.Program(device, "relu", definitions).relu_forward(1, y, y, 64, 64, group=1)
+    assert (y.download() == 0).all()
+    with pytest.raises(AssertionError, match="it compiles"):
+        program.Program(device, "relu", {**definitions, "WIDTH": 4})
+    monkeypatch.setattr(program, "read_source", lambda name, kind: source + "\n")
+    with pytest.raises(AssertionError, match="it compiles"):
+        program.Program(device, "relu", definitions)
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    device = open_device("intel")
+    y = device.upload(np.full(64, -1, np.float32))
+    program.Program(device, "relu", {"WIDTH": 8, "GROUP": 1}).relu_forward(1, y, y, 64, 64, group=1)
+    assert (y.download() == 0).all()
+
+
+def test_two_dimensions_are_rounded_up_each(device: Device) -> None:
+    """2 x 3 work-items in groups of 1 x 2 are 2 x 4: planes 2 and 3 are whole, too."""
+    x, normal = device.upload(np.ones((4, 2), np.float32)), device.upload(np.array([2, 1], np.float32))
+    y = device.zeros((4, 2))
+    device.program("images", PIXEL="float").images((2, 3), y, x, normal, 1, 2, 1, group=(1, 2))
+    assert (y.download() == 3).all()
+
+
+def test_no_work_items_are_no_work(device: Device) -> None:
+    x = device.upload(np.full(8, -1, np.float32))
+    device.program("relu").relu_forward(0, x, x, 8, 8, group=device.group)
+    assert (x.download() == -1).all()

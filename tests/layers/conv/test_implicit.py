@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mpitrain.layers import Convolution
+from mpitrain.layers.conv import implicit
 from mpitrain.layers.layer import Pass, pair
 from mpitrain.report import UserError
 from mpitrain.runtime.device import Device
@@ -27,6 +28,8 @@ CASES = [
     (2, 16, 7, 7, 32, 3, 2, 1, 1),
     (1, 3, 45, 47, 8, 11, 4, 2, 1),
     (2, 9, 10, 10, 9, 3, 3, 2, 9),
+    (2, 3, 6, 5, 4, 1, 1, 1, 1),
+    (2, 4, 9, 9, 6, 3, 4, 1, 2),
 ]
 SPARE, GUARD = 1, 77.0
 
@@ -67,11 +70,12 @@ def reference(
     return y, dx[:, :, ph : ph + h, pw : pw + w], dweight
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_three_passes_are_exact(device: Device, case: Any) -> None:
+def check_the_three_passes(device: Device, case: Any, with_bias: bool = True) -> None:
+    """y, dx, and dweight and dbias of two backward passes that add up, on a batch smaller than the arrays."""
     images, channels_in, h, w, channels, kernel, stride, padding, groups = case
     shape = (channels_in, h, w)
-    layer = Convolution(channels, kernel, stride, padding, groups)
+    layer = Convolution(channels, kernel, stride, padding, groups, bias=with_bias)
+    assert set(layer.parameters((channels_in, h, w))) == ({"weight", "bias"} if with_bias else {"weight"})
     random = np.random.default_rng(0)
 
     def whole(*extents: int) -> NDArray[np.float32]:
@@ -94,11 +98,59 @@ def test_the_three_passes_are_exact(device: Device, case: Any) -> None:
     layer.backward(Pass(images, accumulate=True), [None], device_dy, [device_x], y)
 
     want_y, want_dx, want_dweight = reference(case, x[:images], weight, dy[:images])
-    np.testing.assert_array_equal(y.download()[:images], want_y + bias[:, None, None])
+    np.testing.assert_array_equal(y.download()[:images], want_y + with_bias * bias[:, None, None])
     np.testing.assert_array_equal(dx.download()[:images], want_dx)
     np.testing.assert_array_equal(layer.dweight.download(), 2 * want_dweight)
-    np.testing.assert_array_equal(layer.dbias.download(), 2 * dy[:images].sum(axis=(0, 2, 3)))
+    want_dbias = 2 * dy[:images].sum(axis=(0, 2, 3)) if with_bias else bias
+    np.testing.assert_array_equal(layer.dbias.download(), want_dbias)
     assert (y.download()[images:] == GUARD).all() and (dx.download()[images:] == GUARD).all()
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_three_passes_are_exact(device: Device, case: Any) -> None:
+    check_the_three_passes(device, case)
+
+
+def test_without_a_bias_none_is_added_and_none_learnt(device: Device) -> None:
+    check_the_three_passes(device, (2, 3, 8, 9, 5, 3, 1, 1, 1), with_bias=False)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_products_of_a_few_images_at_a_time_add_up(
+    device: Device, monkeypatch: pytest.MonkeyPatch, groups: int
+) -> None:
+    """Five images, at most two at once: two, two and one."""
+    monkeypatch.setattr(implicit, "PACKED_LIMIT", 2 * (6 // groups) * 8 * 7)
+    check_the_three_passes(device, (5, 4, 8, 7, 6, 3, 1, 1, groups))
+
+
+def test_the_gradients_are_the_slopes_of_the_sums(device: Device, numerical: Any) -> None:
+    random, shape = np.random.default_rng(0), (4, 5, 4)
+    layer = Convolution(6, (3, 2), (2, 1), (1, 0), groups=2, bias=False)
+    weight, x = random.normal(size=(6, 2, 3, 2)), random.normal(size=(2, *shape))
+    dy = random.normal(size=(2, *layer.output_shape(shape)))
+
+    def y(x: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
+        return reference((2, 4, 5, 4, 6, (3, 2), (2, 1), (1, 0), 2), x, weight, dy)[0]
+
+    layer.build(device, shape)
+    device_x, device_dy = device.upload(x.astype(np.float32)), device.upload(dy.astype(np.float32))
+    layer.weight = device.upload(weight.astype(np.float32))
+    layer.dweight, dx = device.empty(weight.shape), device.empty(x.shape)
+    layer.scratch = device.empty((max(1, layer.workspace(2, shape)),))
+    layer.backward(Pass(2), [dx], device_dy, [device_x], device_dy)
+    np.testing.assert_allclose(
+        dx.download(), numerical(lambda at: y(at, weight), x, dy), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        layer.dweight.download(), numerical(lambda at: y(x, at), weight, dy), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_work_and_the_spread_of_first_weights_are_counted_by_a_filters_own_channels() -> None:
+    layer = Convolution(8, (3, 2), groups=4, bias=False)
+    assert layer.parameters((12, 9, 9))["weight"].fan == 3 * 3 * 2
+    assert layer.flops((12, 9, 9)) == 2 * 8 * (3 * 3 * 2) * (7 * 8)
 
 
 def test_what_does_not_fit_is_said() -> None:
