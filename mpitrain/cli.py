@@ -171,6 +171,8 @@ def scaling(network: str, ranks: str, launcher: str, out: Path | None, options: 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Whatever happens on this rank, the whole job ends: with one line, and the exit code of CLI.md."""
     threading.excepthook = lambda args: _end(args.exc_value)
+    if _rank() and {"-h", "--help", "--version"} & set(sys.argv[1:] if arguments is None else arguments):
+        sys.exit(DONE)  # the first rank says it
     try:
         result = commands.main(
             args=None if arguments is None else list(arguments), prog_name="mpitrain", standalone_mode=False

@@ -16,6 +16,11 @@ from mpitrain.layers.accuracy import Accuracy
 from mpitrain.layers.layer import Pass
 from mpitrain.model import load
 from mpitrain.report import UserError
+from mpitrain.watchdog import Watchdog
+
+
+STALL = 600.0
+"""Seconds without progress after which an evaluation by itself is ended, as training's --stall-seconds has it by default."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,11 @@ def evaluate_checkpoint(path: Path, data: str | None, batch_size: int, device: s
         split = source.test or source.train
         return len(split)
 
+    watch = Watchdog(wire.rank, STALL, wire.abort)
+    watch.at("evaluate")
     count = wire.from_root(look)
-    found = score(wire, model.graph, split, count)
+    found = score(wire, model.graph, split, count, lambda: watch.at("evaluate"))
+    watch.stop()
     if wire.rank == 0:
         if as_json:
             print(json.dumps(asdict(found)))

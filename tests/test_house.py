@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -158,10 +160,12 @@ def test_every_file_opens_with_its_purpose() -> None:
 
 
 SKIPS = {
+    "test_house.py": "this one",
     "data/test_idx.py": "root may read every file, so none is unreadable",
     "exchange/test_exchange.py": "one rank sends nothing, and float32 codes nothing",
-    "drills/launcher.py": "the launcher and /proc are not everywhere; no test of the drills can run without",
-    "drills/test_outcomes.py": "PoCL's wheel is for x86 alone",
+    "drills/launcher.py": "/proc is Linux's; that mpirun is there is tested below",
+    "drills/test_outcomes.py": "PoCL's wheel is for x86 alone; tests/runtime/test_platforms.py fails where it is missing",
+    "test_scaling.py": "a system's MPI need not lie beside this Python; signals are POSIX's",
     "jobs/test_slurm.py": "SLURM is a system's package and wants root; .ci/run installs it",
 }
 """Files of tests that may skip, and why that does not hide what `pip install .[runtimes,tests]` should have brought."""
@@ -175,6 +179,11 @@ def test_nothing_that_is_missing_is_skipped_silently() -> None:
         }
         assert "importorskip" not in used, name
         assert not used & {"skip", "skipif"} or name in SKIPS, f"{name} skips; write the reason into SKIPS"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the wheels of MPI are for Linux")
+def test_the_launcher_that_others_skip_without_is_here() -> None:
+    assert shutil.which("mpirun", path=str(Path(sys.executable).parent)) or shutil.which("mpirun")
 
 
 def test_the_floors_see_a_wrong_import() -> None:

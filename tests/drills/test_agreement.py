@@ -27,7 +27,7 @@ def test_losses_do_not_depend_on_the_number_of_ranks(launch: Launch, tmp_path: P
     assert losses[0][-1] < 0.5 * losses[0][0]
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 5, 8])
+@pytest.mark.parametrize("ranks", [2, 3, 4, 5, 8])
 def test_ranks_agree_and_runs_repeat_whatever_the_exchange(
     launch: Launch, tmp_path: Path, small_network: Path, small_data: Path, ranks: int
 ) -> None:
