@@ -18,7 +18,6 @@ from mpitrain.model import load
 from mpitrain.report import UserError
 from mpitrain.watchdog import Watchdog
 
-
 STALL = 600.0
 """Seconds without progress after which an evaluation by itself is ended, as training's --stall-seconds has it by default."""
 
