@@ -48,7 +48,9 @@ def step(work: Work, t: int, more: bool) -> Outcome:
     for first in range(0, max(1, len(images)), work.graph.capacity):
         part = slice(first, first + work.graph.capacity)
         last = part.stop >= len(images)
-        run = Pass(len(images[part]), True, first > 0, seed=(work.seed << 32) + t, first=work.feed.mine.start + first)
+        run = Pass(
+            len(images[part]), True, first > 0, seed=(work.seed << 32) + t, first=work.feed.mine.start + first
+        )
         work.watch.at("forward", t)
         work.fault("forward", t)
         work.graph.load(images[part], labels[part])
