@@ -29,4 +29,5 @@ $(VENV)/test.stamp: $(VENV)/demo.stamp
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[runtimes,plots,tests]'
 	@touch $@
 
+.DELETE_ON_ERROR:
 .PHONY: demo test lint

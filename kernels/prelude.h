@@ -3,10 +3,7 @@
 #define PASTE_(a, b) a##b
 #define PASTE(a, b) PASTE_(a, b)
 #define WIDE PASTE(float, WIDTH)
-#define WIDE_UCHAR PASTE(uchar, WIDTH)
 #define WIDE_UINT PASTE(uint, WIDTH)
-#define AS_WIDE PASTE(as_float, WIDTH)
-#define AS_WIDE_UINT PASTE(as_uint, WIDTH)
 #define LOAD(p) PASTE(vload, WIDTH)(0, (p))
 #define STORE(v, p) PASTE(vstore, WIDTH)((v), 0, (p))
 

@@ -98,7 +98,7 @@ class Run:
             interval(getattr(self, name), 1, option(name))
 
     def completed(self, defaults: dict[str, Any], synthetic_steps: int = 10, epochs: int = 10) -> Run:
-        """The run with the network's own defaults where nothing was said. Raises UserError for what no device here can do."""
+        """The run with the network's own defaults where nothing was said."""
         known = {**NETWORK_DEFAULTS, **defaults}
         given = {
             name: getattr(self, name) if getattr(self, name) is not None else known[name]
@@ -106,9 +106,14 @@ class Run:
         }
         run = replace(self, **given)
         if run.steps is None and run.epochs is None:
-            short = str(run.data).startswith("synthetic")
+            short = is_made_up(str(run.data))
             run = replace(run, steps=synthetic_steps if short else None, epochs=None if short else epochs)
         return run
+
+
+def is_made_up(data: str) -> bool:
+    """Whether --data names images that are made on the fly: `synthetic` or `synthetic:COUNT`."""
+    return data == "synthetic" or data.startswith("synthetic:")
 
 
 def option(name: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mpitrain.config import is_made_up
 from mpitrain.data.source import Split, open_source
 from mpitrain.exchange.wire import Wire, connect
 from mpitrain.graph import Graph
@@ -75,10 +76,18 @@ def evaluate_checkpoint(path: Path, data: str | None, batch_size: int, device: s
         spec = data or model.trained_on
         classes = model.network.classes
         c, h, w = model.network.input_shape
-        source = open_source(spec, shape_hint=(c, h, w), classes=classes)
+        source = open_source(
+            spec, shape_hint=(c, h, w), classes=classes if is_made_up(spec) else None, seed=model.seed
+        )
         if source.shape != model.network.input_shape:
             raise UserError(
                 f"--data {spec}: its images are {source.shape}, {path} was trained on {model.network.input_shape}"
+            )
+        if source.classes > classes:
+            raise UserError(f"--data {spec}: it has {source.classes} classes, {path} knows {classes}")
+        if source.class_names and model.class_names and source.class_names != model.class_names:
+            raise UserError(
+                f"--data {spec}: its classes are {_few(source.class_names)}, {path} knows {_few(model.class_names)}"
             )
         split = source.test or source.train
         return len(split)
@@ -96,3 +105,8 @@ def evaluate_checkpoint(path: Path, data: str | None, batch_size: int, device: s
                 f"loss {found.loss:.4f}  top-1 {found.top1:.4f}  top-5 {found.top5:.4f}  ({found.images} images)"
             )
     return found
+
+
+def _few(names: tuple[str, ...]) -> str:
+    """Class names for a message."""
+    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''} ({len(names)})"

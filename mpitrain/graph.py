@@ -15,6 +15,7 @@ from mpitrain.layers.layer import Parameter, Pass, Shape, size
 from mpitrain.layers.network import Network, Node
 from mpitrain.layout import Layout
 from mpitrain.plan import INPUT, infer_shapes, make_plan
+from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 
@@ -37,6 +38,10 @@ def statistics_of(network: Network, shapes: Mapping[str, Shape]) -> dict[str, Pa
     }
 
 
+LARGEST_SLOT = 4 * (2**31 - 1)
+"""Bytes of the longest array that kernels can count through in int32."""
+
+
 class Graph:
     """Runs a network on at most `capacity` images at a time. Raises UserError naming the layer if something does not fit.
 
@@ -51,6 +56,10 @@ class Graph:
         self.statistics_layout = Layout(statistics_of(network, self.shapes))
         self.buckets = self.layout.buckets()
         self.plan = make_plan(network, self.shapes, capacity, training)
+        if max(self.plan.slots) > LARGEST_SLOT:
+            raise UserError(
+                f"--sub-batch {capacity}: {network.name} has values too large for it; take a smaller one"
+            )
         self.weights = device.zeros((self.layout.length,))
         self.gradient = device.zeros((self.layout.length if training else 0,))
         self.statistics = device.upload(self.statistics_layout.initial(0))

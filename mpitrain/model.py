@@ -19,9 +19,9 @@ from mpitrain.runtime.device import open_device
 class Model:
     """A network with its weights on a device, for at most `capacity` images at a time."""
 
-    def __init__(self, graph: Graph, class_names: tuple[str, ...], trained_on: str) -> None:
+    def __init__(self, graph: Graph, class_names: tuple[str, ...], trained_on: str, seed: int) -> None:
         self.graph, self.network = graph, graph.network
-        self.class_names, self.trained_on = class_names, trained_on
+        self.class_names, self.trained_on, self.seed = class_names, trained_on, seed
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Probabilities (n, classes) of images (n, C, H, W), uint8 or float32 as in training, in any number."""
@@ -56,4 +56,5 @@ def load(path: str | Path, device: str = "auto", capacity: int = 64, local_rank:
                     raise UserError(f"{path}: expected {name} of shape {slot.shape} for {network.name}")
                 vector.part(slot.start, slot.stop).write(reader.read(name).astype(np.float32))
     graph.normalise(np.array(settings["mean"], np.float32), np.array(settings["std"], np.float32))
-    return Model(graph, tuple(settings["classes"]), settings["run"]["data"])
+    run = settings["run"]
+    return Model(graph, tuple(settings["classes"]), run["data"], run["seed"])

@@ -75,6 +75,10 @@ def infer_shapes(network: Network) -> dict[str, Shape]:
             shapes[node.name] = node.layer.output_shape(*(shapes[name] for name in node.inputs))
         except UserError as error:
             raise UserError(f"{where}{error} ({network.name} at {at})") from None
+    read = {name for node in network.nodes for name in node.inputs}
+    for node in network.nodes[:-1]:
+        if node.name not in read:
+            raise UserError(f"{node.name}: no later layer takes it as input ({network.name})")
     if network.nodes:
         loss = network.nodes[-1]
         if shapes[loss.inputs[0]] != (network.classes,):

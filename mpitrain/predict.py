@@ -20,7 +20,8 @@ def predict_files(checkpoint: Path, files: Sequence[Path], top: int, device: str
     for file, probabilities in zip(files, model.predict(images), strict=True):
         best = np.argsort(-probabilities, kind="stable")[:top]
         found = [
-            (model.class_names[k] if model.class_names else str(k), float(probabilities[k])) for k in best
+            (model.class_names[k] if k < len(model.class_names) else str(k), float(probabilities[k]))
+            for k in best
         ]
         if as_json:
             print(

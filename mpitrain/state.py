@@ -147,11 +147,11 @@ class State:
             self._wire.receive(piece, source)
             yield piece
 
-    def resume(self, path: Path, run: Run, kind: str) -> int:
+    def resume(self, path: Path, run: Run, images: int, kind: str) -> int:
         """Take up a checkpoint: every rank reads what is its own. Returns the steps done. Raises UserError if it is of another run."""
         with Reader(path) as reader:
             settings = reader.settings()
-            self._check(path, settings, reader, run)
+            self._check(path, settings, reader, run, images)
             graph, size = self._graph, self._wire.size
             residuals = self._exchange.residuals()
             if residuals and (settings["ranks"], settings["exchange"]) != (size, kind):
@@ -179,7 +179,7 @@ class State:
                 self._exchange.restore(kept, int(settings["step"]))
             return int(settings["step"])
 
-    def _check(self, path: Path, settings: Mapping[str, Any], reader: Reader, run: Run) -> None:
+    def _check(self, path: Path, settings: Mapping[str, Any], reader: Reader, run: Run, images: int) -> None:
         """Raise UserError unless the checkpoint is of this network and this order of images."""
         network = self._graph.network.name
         for name, slot in self._graph.layout.slots.items():
@@ -191,9 +191,10 @@ class State:
                 raise UserError(
                     f"--resume {path}: {name} is {reader.shape(name)} there, {network} needs {slot.shape}"
                 )
-        for name in ("batch_size", "seed"):
-            was, now = settings["run"][name], getattr(run, name)
+        names = ("batch_size", "seed", "augment", "no_dropout")
+        pairs = [(name, settings["run"][name], getattr(run, name)) for name in names]
+        for name, was, now in [*pairs, ("training images", settings["images"], images)]:
             if was != now:
                 raise UserError(
-                    f"--resume {path}: its run had {name} {was}, this one has {now}; the images' order depends on it"
+                    f"--resume {path}: its run had {name} {was}, this one has {now}; what a step computes depends on it"
                 )

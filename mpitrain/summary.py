@@ -73,8 +73,9 @@ def _wire(layout: Layout, ranks: int) -> list[str]:
     rest = values - coded
     found = []
     for kind, each in (("float32", 4.0), ("float16", 2.0), ("dynamic8", 1 + 1 / 512)):
-        # a direct exchange of shards, the shards to rank 0, and one broadcast
-        gradients = each * coded * (ranks - 1) + each * coded * (ranks - 1) / ranks
+        # coded parts go to the owners of shards and their means to rank 0; MPI's reduction, and two ranks, need one stage
+        again = 0 if kind == "float32" or ranks == 2 else each * coded * (ranks - 1) / ranks
+        gradients = each * coded * (1 if ranks == 2 else ranks - 1) + again
         found.append(f"{kind} {(gradients + (ranks - 1) * (each * coded + 8 * rest)) / MIB:,.1f} MiB")
     return found if ranks > 1 else ["nothing"]
 

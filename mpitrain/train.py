@@ -24,11 +24,12 @@ from mpitrain.exchange.exchange import Exchange, needs_master
 from mpitrain.exchange.wire import Wire, connect
 from mpitrain.facts import Facts, look
 from mpitrain.feed import Feed, Plan
-from mpitrain.graph import Graph
+from mpitrain.graph import LARGEST_SLOT, Graph, parameters_of
 from mpitrain.inject import Fault
+from mpitrain.layout import Layout
 from mpitrain.models import netfile
 from mpitrain.plan import infer_shapes, make_plan
-from mpitrain.report import DONE, STOPPED, Reporter, RunError, agreed
+from mpitrain.report import DONE, STOPPED, Reporter, RunError, UserError, agreed
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device, open_device
 from mpitrain.runtime.platforms import available_memory, own_cores, share_of_cores
@@ -38,8 +39,8 @@ from mpitrain.step import Outcome, Work, step
 from mpitrain.stop import Stop
 from mpitrain.watchdog import Watchdog
 
-ROOM = 0.5
-"""Share of the free memory that a sub-batch chosen by itself may take; the rest is for weights, messages and other programs."""
+ROOM = 0.75
+"""Share of the free memory that weights and a sub-batch chosen by itself may take; the rest is for messages and other programs."""
 
 _watch: Watchdog | None = None
 
@@ -96,6 +97,10 @@ class _Training:
         self.folder = Path(facts.folder)
         self.network = models.load(run.network, facts.shape, facts.classes, dropout=not run.no_dropout)
         self.device = self._open_device()
+        resumed = wire.from_root(lambda: self._find(known(run.resume))) if run.resume else None
+        self.kind, self.why = choose(run.exchange, wire)
+        own_master = needs_master(wire.rank, wire.size, self.kind, run.update)
+        updates = wire.rank == 0 or run.update == "replicated"
 
         watch.at("compile")
         fault("compile", 0)
@@ -103,15 +108,17 @@ class _Training:
             facts.count, facts.shape, facts.dtype, self.batch_size, run.seed, augment.parse(run.augment)
         )
         self.feed = Feed(wire, plan, self.dataset.train if self.dataset else None)
-        self.graph = graph = wire.together(
-            lambda: Graph(self.device, self.network, run.sub_batch or self._sub_batch())
+        # One limit for all ranks, kept with the checkpoint: how a part is divided decides in which order its gradients are added.
+        self.limit: int = (
+            run.sub_batch
+            or (resumed and resumed["sub_batch"])
+            or min(wire.gather_facts(self._sub_batch(2 + updates + own_master + (self.kind != "float32"))))
         )
+        capacity = min(self.limit, self.feed.mine.stop - self.feed.mine.start)
+        self.graph = graph = wire.together(lambda: Graph(self.device, self.network, capacity))
         graph.normalise(np.array(facts.mean, np.float32), np.array(facts.std, np.float32))
 
-        self.kind, self.why = choose(run.exchange, wire)
-        own_master = needs_master(wire.rank, wire.size, self.kind, run.update)
         master = self.device.zeros(graph.weights.shape) if own_master else graph.weights
-        updates = wire.rank == 0 or run.update == "replicated"
         self.sgd = (
             MomentumSgd(self.device, master, run.momentum, known(run.weight_decay)) if updates else None
         )
@@ -121,8 +128,9 @@ class _Training:
         )  # fmt: skip
         self.state = State(wire, graph, self.sgd, self.exchange, lambda: watch.at(watch.phase))
         self.done, self.said = 0, ""
-        if run.resume:
-            self.done = self._resume(run.resume)
+        if resumed:
+            path = Path(resumed["path"])
+            self.done = wire.together(lambda: self.state.resume(path, run, facts.count, self.kind))
         else:
             self.said = self.state.begin(run.seed, run.init)
 
@@ -139,22 +147,32 @@ class _Training:
         device: Device = wire.together(lambda: open_device(self.run.device, wire.local_rank, self.cores))
         return device
 
-    def _sub_batch(self) -> int:
-        """As many images of this rank's part as its share of memory holds, beside the vectors of weights."""
-        mine = self.feed.mine.stop - self.feed.mine.start
+    def _sub_batch(self, vectors: int) -> int:
+        """How many images fit into this rank's share of memory, beside so many flat vectors of the network's length."""
         shapes = infer_shapes(self.network)
         one, two = (make_plan(self.network, shapes, n, training=True) for n in (1, 2))
-        host = self.device.kind == "cpu"
-        room = ROOM * (available_memory() / self.wire.local_size if host else self.device.memory)
+        memory = available_memory() if self.device.kind == "cpu" else self.device.memory
+        places = self.wire.gather_facts([self.wire.host, self.device.kind, self.device.number])
+        sharing = places.count(places[self.wire.rank])
+        room = ROOM * memory / sharing - vectors * 4 * Layout(parameters_of(self.network, shapes)).length
         by_memory = int(room / max(1, two.nbytes - one.nbytes))
-        by_largest = self.device.largest // max(one.slots)
-        fits: int = min(mine, by_memory, by_largest)
-        return max(1, fits)
+        by_largest = min(self.device.largest, LARGEST_SLOT) // max(one.slots)
+        return max(1, min(by_memory, by_largest))
 
-    def _resume(self, what: str) -> int:
-        path = self.wire.from_root(lambda: str(checkpoint.newest(self.folder)) if what == "newest" else what)
-        done: int = self.wire.together(lambda: self.state.resume(Path(path), self.run, self.kind))
-        return done
+    def _find(self, what: str) -> dict[str, Any]:
+        """On rank 0: the checkpoint to go on from, and how its run divided parts. Raises UserError rather than lose later steps."""
+        path = checkpoint.newest(self.folder) if what == "newest" else Path(what).resolve()
+        with checkpoint.Reader(path) as reader:
+            settings = reader.settings()
+        folder = self.folder.resolve()
+        if path.resolve().parent == folder / "checkpoints":
+            last = checkpoint.newest(folder)
+            if last.name > path.name:
+                raise UserError(
+                    f"--resume {path}: its run has gone on to {last.name}, which would be lost; "
+                    "--resume alone goes on from there, with --out DIR this one begins a run of its own"
+                )
+        return {"path": str(path), "sub_batch": settings.get("sub_batch")}
 
     # -- the loop ----------------------------------------------------------------------------------------------------------------
 
@@ -189,7 +207,8 @@ class _Training:
             t += 1
             loss, bound, stop = self._agree(outcome, t)
             self._log_step(outcome, t, loss, bound, rate, wire.bytes_sent - sent)
-            if t % score_every == 0 or (t == facts.steps and not made_up):
+            # A signal gives little time: the checkpoint comes before anything else.
+            if not stop and (t % score_every == 0 or (t == facts.steps and not made_up)):
                 scores = self._score(t)
             if t % save_every == 0:
                 self._save(t)
@@ -256,6 +275,8 @@ class _Training:
             "classes": list(self.dataset.class_names) if self.dataset else [],
             "ranks": self.wire.size,
             "exchange": self.kind,
+            "images": self.facts.count,
+            "sub_batch": self.limit,
         }
         self.state.save(path, settings)
         self.reporter.event(
@@ -309,7 +330,9 @@ class _Training:
         epoch, place = divmod(t - 1, per_epoch)
         rate = self.batch_size / total
         self.recent.append(loss)
-        facts: dict[str, Any] = {"error_bound": bound} if self.exchange.residuals() else {}
+        facts: dict[str, Any] = (
+            {"error_bound": bound} if self.kind == "dynamic8" and self.wire.size > 1 else {}
+        )
         self.reporter.event(
             "step", step=t, epoch=epoch, loss=loss, lr=lr, images=self.batch_size, images_per_second=round(rate, 1),
             seconds={name: round(value, 6) for name, value in outcome.seconds.items()}, bytes_sent=sent, **facts,

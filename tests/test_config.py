@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mpitrain.config import Run, interval, numbers, option
+from mpitrain.config import Run, interval, is_made_up, numbers, option
 from mpitrain.report import UserError
 
 
@@ -100,3 +100,9 @@ def test_numbers_are_one_for_all_or_one_each() -> None:
         numbers("1,2", 3, "--mean")
     with pytest.raises(UserError, match="--std x: expected numbers"):
         numbers("x", 3, "--std")
+
+
+def test_a_path_that_begins_like_made_up_data_is_a_path() -> None:
+    assert is_made_up("synthetic") and is_made_up("synthetic:99")
+    assert not is_made_up("synthetic_mnist.npz") and not is_made_up("./synthetic")
+    assert Run("net.toml", data="synthetic_mnist.npz").completed({}).epochs == 10

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from mpitrain import models
+from mpitrain.layers import Relu
+from mpitrain.layers.network import Node
 from mpitrain.plan import Plan, infer_shapes, make_plan
+from mpitrain.report import UserError
 
 
 def plan_of(name: str, training: bool = True) -> Plan:
@@ -92,3 +96,11 @@ def test_what_is_read_by_two_is_not_worked_on_in_place() -> None:
     assert plan.values["layer1.0.relu"] == plan.values["layer1.0.add"]
     assert plan.values["layer1.1.add"] != plan.values["layer1.0.relu"]
     assert plan.gradients["layer1.1.add"] == plan.gradients["layer1.1.bn2"]
+
+
+def test_a_layer_that_nobody_reads_is_named() -> None:
+    network = models.load("lenet")
+    spare = Node("spare", Relu(), ("conv1",))
+    wrong = replace(network, nodes=(*network.nodes[:1], spare, *network.nodes[1:]))
+    with pytest.raises(UserError, match="spare: no later layer takes it as input"):
+        infer_shapes(wrong)

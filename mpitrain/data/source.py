@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mpitrain.config import is_made_up
 from mpitrain.data import cifar, digits, folder, idx, npz, synthetic
 from mpitrain.data.dataset import MAX_CLASSES, Dataset, Shape, Split
 from mpitrain.report import UserError
@@ -24,7 +25,7 @@ def open_source(spec: str, *, shape_hint: Shape, classes: int | None = None, see
         raise UserError(f"the seed is {seed}; expected 0 or more")
     if spec == "digits":
         return digits.open_digits(classes=classes)
-    if spec == "synthetic" or spec.startswith("synthetic:"):
+    if is_made_up(spec):
         return synthetic.open_synthetic(spec, shape=shape_hint, classes=classes, seed=seed)
     path = Path(spec)
     try:

@@ -46,6 +46,7 @@ class Entry:
     def __init__(self, platform: cl.Platform, device: cl.Device) -> None:
         self.platform = platform
         self.cl = device
+        self.number = 0
         self.kind: Literal["cpu", "gpu"] = "cpu" if device.type & cl.device_type.CPU else "gpu"
 
     @property
@@ -87,7 +88,10 @@ def list_devices(cores: Sequence[int] | None = None) -> list[Entry]:
             entries += [Entry(platform, device) for device in platform.get_devices()]
         except cl.Error:
             continue  # a driver that is installed without its hardware
-    return sorted(entries, key=lambda entry: entry.rank)
+    entries.sort(key=lambda entry: entry.rank)
+    for number, entry in enumerate(entries):
+        entry.number = number
+    return entries
 
 
 class Device:
@@ -95,6 +99,8 @@ class Device:
 
     def __init__(self, entry: Entry) -> None:
         self.cl: cl.Device = entry.cl
+        self.number = entry.number
+        """Its place in this process's list of devices: ranks of a host with the same number may share it."""
         self.kind = entry.kind
         self.name = " ".join(entry.cl.name.split())
         self.platform = entry.platform.name

@@ -168,3 +168,23 @@ def test_help_tells_what_a_command_does(launch: Launch, command: tuple[str, ...]
     assert ended.out.startswith(f"Usage: {' '.join(('mpitrain', *command))} ")
     assert launch(*command, "-h").out == ended.out
     assert "--inject" not in ended.out
+
+
+def test_made_up_images_are_scored_as_they_were_trained(launch: Launch, tmp_path: Path) -> None:
+    """With the seed of the training: another one would make other patterns."""
+    arguments = (
+        "--data",
+        "synthetic:512",
+        "--classes",
+        10,
+        "--seed",
+        3,
+        "--steps",
+        24,
+        "--evaluate-every",
+        24,
+    )
+    run = launch.trains("lenet", *arguments, out=tmp_path / "run")
+    found = json.loads(launch("evaluate", newest(run), "--json").out)
+    assert found["top1"] == run.events("evaluate")[-1]["top1"]
+    assert found["loss"] == pytest.approx(run.events("evaluate")[-1]["loss"], rel=1e-4)

@@ -103,3 +103,34 @@ def test_a_coded_run_goes_on_with_the_same_ranks_alone(launch: Launch, tmp_path:
     back = launch.trains(*arguments, "--steps", 6, "--update", "root", ranks=3, out=tmp_path / "run")
     assert moved.end["step"] == back.end["step"] == 6
     assert back.weights
+
+
+def test_going_back_within_a_run_would_lose_its_later_steps(launch: Launch, tmp_path: Path) -> None:
+    arguments = ("lenet", "--checkpoint-every", 2, "--steps")
+    straight = launch.trains(*arguments, 6, out=tmp_path / "run")
+    before = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    assert before[0].name == "step-00000002.safetensors"
+    back = launch(*arguments, 6, "--resume", before[0], out=tmp_path / "run")
+    launch.ends_with(back, 2)
+    (said,) = back.sentences
+    assert "its run has gone on to step-00000006.safetensors" in said
+    assert sorted((tmp_path / "run" / "checkpoints").iterdir()) == before
+    beside = launch.trains(*arguments, 6, "--resume", before[0], out=tmp_path / "beside")
+    assert beside.weights == straight.weights
+
+
+def test_a_resumed_run_divides_its_parts_as_before(launch: Launch, tmp_path: Path) -> None:
+    arguments = ("lenet", "--exchange", "dynamic8", "--steps")
+    straight = launch.trains(*arguments, 4, "--sub-batch", 10, ranks=2, out=tmp_path / "straight")
+    launch.trains(*arguments, 2, "--sub-batch", 10, ranks=2, out=tmp_path / "two")
+    resumed = launch.trains(*arguments, 4, "--resume", ranks=2, out=tmp_path / "two")
+    assert resumed.weights == straight.weights
+
+
+def test_other_images_are_no_way_to_go_on(launch: Launch, tmp_path: Path) -> None:
+    launch.trains("lenet", "--steps", 1, out=tmp_path / "run")
+    other = launch(
+        "lenet", "--steps", 2, "--data", "synthetic:999", "--classes", 10, "--resume", out=tmp_path / "run"
+    )
+    launch.ends_with(other, 2)
+    assert "training images 1437, this one has 999" in other.sentences[0]
