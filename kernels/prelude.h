@@ -4,8 +4,17 @@
 #define PASTE(a, b) PASTE_(a, b)
 #define WIDE PASTE(float, WIDTH)
 #define WIDE_UINT PASTE(uint, WIDTH)
-#define LOAD(p) PASTE(vload, WIDTH)(0, (p))
-#define STORE(v, p) PASTE(vstore, WIDTH)((v), 0, (p))
+/* A vector that may start at any float. PoCL 3.0 makes vload and vstore of it into single floats; this it makes into one instruction. */
+typedef WIDE ANYWHERE __attribute__((aligned(4)));
+#define LOAD(p) (*(__global const ANYWHERE *)(p))
+#define STORE(v, p) (*(__global ANYWHERE *)(p) = (v))
+
+/* Ask for a line of memory that will be read soon. OpenCL's own prefetch() is a slow loop on Intel's runtime. */
+#if defined(__has_builtin) && __has_builtin(__builtin_prefetch)
+#define PREFETCH(p) __builtin_prefetch((__global const void *)(p))
+#else
+#define PREFETCH(p)
+#endif
 
 /* The sum of a vector's elements, always in the same order. */
 inline float sum2(float2 v) { return v.s0 + v.s1; }
@@ -15,6 +24,14 @@ inline float sum8(float8 v) { return sum4(v.lo + v.hi); }
 inline float sum16(float16 v) { return sum8(v.lo + v.hi); }
 #endif
 #define SUM PASTE(sum, WIDTH)
+
+/* The first `count` of WIDTH floats, zeros after them. */
+inline WIDE load_some(__global const float *p, const int count) {
+    if (count >= WIDTH) return LOAD(p);
+    float values[WIDTH];
+    for (int i = 0; i < WIDTH; i++) values[i] = i < count ? p[i] : 0.0f;
+    return PASTE(vload, WIDTH)(0, values);
+}
 
 /* Add up one value of each work-item of a group of GROUP; every work-item gets the total. All of them must call it. */
 #if GROUP == 1
