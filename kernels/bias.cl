@@ -18,8 +18,8 @@ __kernel void bias_gradient(__global float *dbias, __global const float *dy, con
     if (me == 0) dbias[k] = total + (accumulate ? dbias[k] : 0.0f);
 }
 
-/* One pixel: one work-item per WIDTH neighbouring channels. */
-__kernel void bias_gradient_dense(__global float *dbias, __global const float *dy, const int N, const int K, const int I, const int accumulate) {
+/* Rows (I = 1): one work-item per WIDTH neighbouring channels. */
+__kernel void bias_gradient_rows(__global float *dbias, __global const float *dy, const int N, const int K, const int I, const int accumulate) {
     const int k = get_global_id(0) * WIDTH;
     if (k + WIDTH <= K) {
         WIDE sums = accumulate ? LOAD(dbias + k) : (WIDE)(0.0f);

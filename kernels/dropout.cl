@@ -1,6 +1,8 @@
 /* Dropout.   y = scale * x where draw(key, place of the image, element) >= threshold, else 0.   dx is the same of dy.
    draw is a hash, not a sequence: any work-item finds its own, forward and backward agree, and no mask is kept.
-   One work-item per `chunk` consecutive values (dimension 0) of one image (dimension 1); y may be x. */
+   One work-item per `chunk` consecutive values (dimension 0) of one image (dimension 1); y may be x.
+   The element of a value in blocks of channels (plane: values of a channel, 0 for plain rows) is its place in (C, H, W): draws do not depend
+   on the device's layout. */
 #include "prelude.h"
 
 #if WIDTH == 16
@@ -18,7 +20,7 @@
 #define DRAW(h, key) MIX(h), h += (key), MIX(h)
 
 IN_GROUPS __kernel void dropout(__global float *y, __global const float *x, const int size, const int chunk, const uint first, const uint key0,
-                      const uint key1, const uint threshold, const float scale) {
+                      const uint key1, const uint threshold, const float scale, const int plane) {
     const int from = get_global_id(0) * chunk;
     const int image = get_global_id(1);
     const int to = min(from + chunk, size);
@@ -27,7 +29,8 @@ IN_GROUPS __kernel void dropout(__global float *y, __global const float *x, cons
     DRAW(key, key1);
     int i = from;
     for (; i + WIDTH <= to; i += WIDTH) {
-        WIDE_UINT h = (WIDE_UINT)((uint)i) + COUNT;
+        WIDE_UINT h = plane ? (WIDE_UINT)((uint)(i / (plane * WIDTH) * plane * WIDTH + i / WIDTH % plane)) + COUNT * (uint)plane
+                            : (WIDE_UINT)((uint)i) + COUNT;
         DRAW(h, (WIDE_UINT)(key));
         STORE(select((WIDE)(0.0f), LOAD(x + start + i) * scale, h >= (WIDE_UINT)(threshold)), y + start + i);
     }

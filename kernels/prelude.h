@@ -3,11 +3,15 @@
 #define PASTE_(a, b) a##b
 #define PASTE(a, b) PASTE_(a, b)
 #define WIDE PASTE(float, WIDTH)
+#define WIDE_INT PASTE(int, WIDTH)
 #define WIDE_UINT PASTE(uint, WIDTH)
 /* A vector that may start at any float. PoCL 3.0 makes vload and vstore of it into single floats; this it makes into one instruction. */
 typedef WIDE ANYWHERE __attribute__((aligned(4)));
 #define LOAD(p) (*(__global const ANYWHERE *)(p))
 #define STORE(v, p) (*(__global ANYWHERE *)(p) = (v))
+
+/* Before a loop of single values with steps: left alone, Intel's compiler makes gathers and scatters of it, slower on AMD's cores. */
+#define ONE_BY_ONE _Pragma("clang loop vectorize(disable)")
 
 /* Ask for a line of memory that will be read soon. OpenCL's own prefetch() is a slow loop on Intel's runtime. */
 #if defined(__has_builtin) && __has_builtin(__builtin_prefetch)
@@ -31,6 +35,17 @@ inline WIDE load_some(__global const float *p, const int count) {
     float values[WIDTH];
     for (int i = 0; i < WIDTH; i++) values[i] = i < count ? p[i] : 0.0f;
     return PASTE(vload, WIDTH)(0, values);
+}
+
+/* Store the first `count` of WIDTH floats. */
+inline void store_some(const WIDE value, __global float *p, const int count) {
+    if (count >= WIDTH) {
+        STORE(value, p);
+        return;
+    }
+    float values[WIDTH];
+    PASTE(vstore, WIDTH)(value, 0, values);
+    for (int i = 0; i < count; i++) p[i] = values[i];
 }
 
 /* Add up one value of each work-item of a group of GROUP; every work-item gets the total. All of them must call it. */

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.exchange.bucket import Bucket
+from mpitrain.fuse import fuse
 from mpitrain.layers.add import add_into
+from mpitrain.layers.blocks import stored, stored_memory, stored_size
 from mpitrain.layers.images import Images
-from mpitrain.layers.layer import Parameter, Pass, Shape, size
+from mpitrain.layers.layer import Parameter, Pass, Shape
 from mpitrain.layers.network import Network, Node
 from mpitrain.layout import Layout
 from mpitrain.plan import INPUT, infer_shapes, make_plan
@@ -50,12 +52,13 @@ class Graph:
     """
 
     def __init__(self, device: Device, network: Network, capacity: int, training: bool = True) -> None:
+        network = fuse(network, device.block)
         self.device, self.network, self.capacity = device, network, capacity
         self.shapes = infer_shapes(network)
         self.layout = Layout(parameters_of(network, self.shapes))
         self.statistics_layout = Layout(statistics_of(network, self.shapes))
         self.buckets = self.layout.buckets()
-        self.plan = make_plan(network, self.shapes, capacity, training)
+        self.plan = make_plan(network, self.shapes, capacity, training, device.block)
         if max(self.plan.slots) > LARGEST_SLOT:
             raise UserError(
                 f"--sub-batch {capacity}: {network.name} has values too large for it; take a smaller one"
@@ -106,13 +109,13 @@ class Graph:
         return [self.shapes[name] for name in node.inputs]
 
     def _array(self, storage: int, shape: Shape) -> Array:
-        return self._storages[storage].reshape((self.capacity, *shape))
+        return self._storages[storage].reshape((self.capacity, *stored(shape, self.device.block)))
 
     def _build(self, training: bool) -> None:
         """Compile every layer and hand it its parameters, statistics and memory."""
         for node in self.network.nodes:
             layer, inputs = node.layer, self._inputs_of(node)
-            layer.name = node.name
+            layer.name, layer.capacity = node.name, self.capacity
             layer.build(self.device, *inputs)
             for name in layer.parameters(*inputs):
                 setattr(layer, name, self.view(self.weights, f"{node.name}.{name}"))
@@ -122,7 +125,13 @@ class Graph:
                 slot = self.statistics_layout.slots[f"{node.name}.{name}"]
                 setattr(layer, name, self.statistics.part(slot.start, slot.stop).reshape(slot.shape))
             for name, (shape, _) in layer.memory(self.capacity, *inputs).items():
-                setattr(layer, name, self._storages[self.plan.memories[node.name, name]].reshape(shape))
+                setattr(
+                    layer,
+                    name,
+                    self._storages[self.plan.memories[node.name, name]].reshape(
+                        stored_memory(shape, self.device.block)
+                    ),
+                )
 
     def view(self, vector: Array, name: str) -> Array:
         """One parameter's tensor in a flat vector of this graph's layout."""
@@ -172,7 +181,12 @@ class Graph:
         for number, name in enumerate(node.inputs):
             term = self._terms.get((node.name, number))
             if term is not None:
-                add_into(self.device, self._gradients[name], term, run.images * size(self.shapes[name]))
+                add_into(
+                    self.device,
+                    self._gradients[name],
+                    term,
+                    run.images * stored_size(self.shapes[name], self.device.block),
+                )
 
     def losses(self, images: int) -> NDArray[np.float32]:
         """The loss of each image of the last run."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mpitrain.layers.blocks import stored, stored_memory
 from mpitrain.layers.layer import Shape, size
 from mpitrain.layers.network import Network, Node
 from mpitrain.report import UserError
@@ -88,8 +89,10 @@ def infer_shapes(network: Network) -> dict[str, Shape]:
     return shapes
 
 
-def make_plan(network: Network, shapes: Mapping[str, Shape], capacity: int, training: bool) -> Plan:
-    """The plan for runs of at most `capacity` images, with or without a way back."""
+def make_plan(
+    network: Network, shapes: Mapping[str, Shape], capacity: int, training: bool, block: int = 1
+) -> Plan:
+    """The plan for runs of at most `capacity` images, with or without a way back, on a device with blocks of `block` channels."""
     plan = Plan()
     nodes, length = network.nodes, len(network.nodes)
     consumers: dict[str, list[int]] = {INPUT: [], **{node.name: [] for node in nodes}}
@@ -115,32 +118,37 @@ def make_plan(network: Network, shapes: Mapping[str, Shape], capacity: int, trai
         plan.storages.append(Storage(shape, np.dtype(dtype), first, last, per_image))
         return len(plan.storages) - 1
 
-    plan.values[INPUT] = add(shapes[INPUT], -1, needed_until(INPUT, -1))
+    # The same images may go forward again.
+    plan.values[INPUT] = add(stored(shapes[INPUT], block), -1, max(needed_until(INPUT, -1), length - 1))
     for time, node in enumerate(nodes):
         last = (
             length * 2 if time >= length - 2 else needed_until(node.name, time)
         )  # scores and losses are read afterwards
-        origin = node.inputs[0]
-        if node.layer.in_place and origin != INPUT and needed_until(origin, _index(nodes, origin)) == time:
+        origin, inputs = node.inputs[0], [shapes[name] for name in node.inputs]
+        in_place = node.layer.shares_memory(block, *inputs)
+        if in_place and origin != INPUT and needed_until(origin, _index(nodes, origin)) == time:
             plan.values[node.name] = plan.values[origin]
             storage = plan.storages[plan.values[origin]]
             storage.last = max(storage.last, last)
         else:
-            plan.values[node.name] = add(shapes[node.name], time, last)
-        inputs = [shapes[name] for name in node.inputs]
+            plan.values[node.name] = add(stored(shapes[node.name], block), time, last)
         for name, (shape, dtype) in node.layer.memory(capacity, *inputs).items():
             begin = -1 if time == length - 1 else time  # labels are there before the first node runs
             plan.memories[node.name, name] = add(
-                shape, begin, back(time) if training else time, dtype, per_image=False
+                stored_memory(shape, block), begin, back(time) if training else time, dtype, per_image=False
             )
     if training:
-        _plan_gradients(plan, network, shapes, consumers)
+        _plan_gradients(plan, network, shapes, consumers, block)
     _share(plan, capacity)
     return plan
 
 
 def _plan_gradients(
-    plan: Plan, network: Network, shapes: Mapping[str, Shape], consumers: Mapping[str, Sequence[int]]
+    plan: Plan,
+    network: Network,
+    shapes: Mapping[str, Shape],
+    consumers: Mapping[str, Sequence[int]],
+    block: int,
 ) -> None:
     """Storage for the gradient of every value but the images. The last consumer writes it first; earlier ones add to it."""
     nodes, length = network.nodes, len(network.nodes)
@@ -155,7 +163,9 @@ def _plan_gradients(
         for number, name in enumerate(node.inputs):
             if name == INPUT:
                 continue
-            in_place = node.layer.in_place and number == 0
+            in_place = number == 0 and node.layer.shares_memory(
+                block, *(shapes[each] for each in node.inputs)
+            )
             begins = name not in plan.gradients
             if in_place:
                 target = mine
@@ -165,7 +175,7 @@ def _plan_gradients(
                     )
             else:
                 last = 2 * length - 1 - _index(nodes, name) if begins else now
-                plan.storages.append(Storage(shapes[name], np.dtype(np.float32), now, last))
+                plan.storages.append(Storage(stored(shapes[name], block), np.dtype(np.float32), now, last))
                 target = len(plan.storages) - 1
             if begins:
                 plan.gradients[name] = target

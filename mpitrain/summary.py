@@ -9,6 +9,7 @@ from rich.table import Table
 
 from mpitrain import models
 from mpitrain.data.source import open_source
+from mpitrain.fuse import fuse
 from mpitrain.graph import parameters_of, statistics_of
 from mpitrain.layers.layer import size
 from mpitrain.layers.network import Network
@@ -19,6 +20,9 @@ from mpitrain.runtime.device import list_devices, open_device
 from mpitrain.runtime.platforms import own_cores, share_of_cores
 
 MIB = 1 << 20
+
+CPU_BLOCK = 16
+"""Channels in a block that the memory plan is shown for: those of a CPU with AVX-512."""
 
 
 def print_summary(
@@ -52,7 +56,7 @@ def print_summary(
     console = Console(width=None if sys.stdout.isatty() else 110)
     console.print(table)
     layout = Layout(parameters_of(network, shapes))
-    plan = make_plan(network, shapes, batch_size, training=True)
+    plan = make_plan(fuse(network, CPU_BLOCK), shapes, batch_size, training=True, block=CPU_BLOCK)
     unshared = sum(storage.nbytes(batch_size) for storage in plan.storages)
     statistics = sum(size(each.shape) for each in statistics_of(network, shapes).values())
     print(

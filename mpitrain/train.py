@@ -24,6 +24,7 @@ from mpitrain.exchange.exchange import Exchange, needs_master
 from mpitrain.exchange.wire import Wire, connect
 from mpitrain.facts import Facts, look
 from mpitrain.feed import Feed, Plan
+from mpitrain.fuse import fuse
 from mpitrain.graph import LARGEST_SLOT, Graph, parameters_of
 from mpitrain.inject import Fault
 from mpitrain.layout import Layout
@@ -150,7 +151,8 @@ class _Training:
     def _sub_batch(self, vectors: int) -> int:
         """How many images fit into this rank's share of memory, beside so many flat vectors of the network's length."""
         shapes = infer_shapes(self.network)
-        one, two = (make_plan(self.network, shapes, n, training=True) for n in (1, 2))
+        network = fuse(self.network, self.device.block)
+        one, two = (make_plan(network, shapes, n, training=True, block=self.device.block) for n in (1, 2))
         memory = available_memory() if self.device.kind == "cpu" else self.device.memory
         places = self.wire.gather_facts([self.wire.host, self.device.kind, self.device.number])
         sharing = places.count(places[self.wire.rank])

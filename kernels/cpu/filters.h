@@ -3,9 +3,6 @@
    other out of the cache, so memory is walked in its own order, whichever of outputs and inputs lies closer. */
 #define FILTER_ROW (S * WIDTH * TILE_COLUMNS)
 
-/* Left alone, Intel's compiler makes scatters of these, which AMD's cores take 14 cycles a value for. */
-#define ONE_BY_ONE _Pragma("clang loop vectorize(disable)")
-
 inline void read_filters(float *row, __global const float *weight, const int outputs, const int inputs, const int out_step, const int in_step,
                          const int step_s) {
     if (outputs < TILE_COLUMNS)

@@ -90,7 +90,7 @@ __kernel void finish(__global float *dweight, __global const float *Z, const int
         }
     for (int o = 0; o < outputs; o++) {  /* memory in its own order */
         __global float *to = dweight + ((size_t)(group * TILE_COLUMNS + o) * C + block * WIDTH) * 9;
-        for (int i = 0; i < inputs; i++)
-            for (int rs = 0; rs < 9; rs++, to++) *to = rows[(rs * WIDTH + i) * TILE_COLUMNS + o] + (accumulate ? *to : 0.0f);
+        ONE_BY_ONE for (int i = 0; i < inputs; i++)
+            ONE_BY_ONE for (int rs = 0; rs < 9; rs++, to++) *to = rows[(rs * WIDTH + i) * TILE_COLUMNS + o] + (accumulate ? *to : 0.0f);
     }
 }

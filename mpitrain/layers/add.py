@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mpitrain.layers.blocks import stored_size
 from mpitrain.layers.flat import copy, split
-from mpitrain.layers.layer import Layer, Pass, Shape, size
+from mpitrain.layers.layer import Layer, Pass, Shape
 from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 
 
 class Add(Layer):
-    """y = x[0] + x[1].  Both dx are dy: the first may be its very memory, the second is a copy."""
+    """y = x[0] + x[1], or the ReLU of it.  Both dx are dy (where y > 0): the first may be its very memory, the second is a copy."""
 
     inputs = 2
     in_place = True
+    keeps_rectified = ("y",)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         first, second = shapes
@@ -23,25 +25,36 @@ class Add(Layer):
             raise UserError(f"adds two values of one shape, got {first} and {second}")
         return first
 
+    def can_rectify(self, block: int) -> bool:
+        return True
+
     def build(self, device: Device, *shapes: Shape) -> None:
         self.device = device
         self.kernels = device.program("add")
-        self.size = size(shapes[0])
+        self.size = stored_size(shapes[0], device.block)
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         n = run.images * self.size
         items, chunk = split(self.device, n)
-        self.kernels.add(items, y, x[0], x[1], n, chunk, group=self.device.group)
+        self.kernels.add(items, y, x[0], x[1], n, chunk, int(self.rectify), group=self.device.group)
 
     def backward(
         self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
     ) -> None:
+        n = run.images * self.size
+        if self.rectify:
+            items, chunk = split(self.device, n)
+            first, second = dx[0] or dy, dx[1] or dx[0] or dy
+            self.kernels.add_rectified_backward(
+                items, first, second, dy, y, n, chunk, group=self.device.group
+            )
+            return
         for each in dx:
             if each is not None:
-                copy(each, dy, run.images * self.size)
+                copy(each, dy, n)
 
 
 def add_into(device: Device, y: Array, x: Array, n: int) -> None:
     """y = y + x for the first n values: how a value that is used twice gathers its gradient."""
     items, chunk = split(device, n)
-    device.program("add").add(items, y, y, x, n, chunk, group=device.group)
+    device.program("add").add(items, y, y, x, n, chunk, 0, group=device.group)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mpitrain.layers.flat import shares
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape, size
 from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
@@ -58,13 +59,25 @@ class BatchNorm(Layer):
         channels = shapes[0][:1]
         return {"mean": (channels, np.float32), "inverse": (channels, np.float32)}
 
+    def can_rectify(self, block: int) -> bool:
+        return block > 1
+
+    def workspace(self, images: int, *shapes: Shape) -> int:
+        return (2 * self.shares + 2) * self.blocks * self.device.block + 128 if self.blocked else 0
+
     def build(self, device: Device, *shapes: Shape) -> None:
         self.device = device
-        self.kernels = device.program("batchnorm")
         self.channels = shapes[0][0]
         self.plane = size(shapes[0][1:])
+        self.blocked = len(shapes[0]) == 3 and device.block > 1
+        self.blocks = -(-self.channels // device.block)
+        self.shares = shares(device, self.blocks)
+        self.kernels = device.program("batchnorm_blocks") if self.blocked else device.program("batchnorm")
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
+        if self.blocked:
+            self._forward_blocks(run, y, x[0])
+            return
         group = self.device.group
         items = self.channels * group
         shape = (run.images, self.channels, self.plane)
@@ -79,12 +92,49 @@ class BatchNorm(Layer):
                 *shape, float(self.epsilon), group=group,
             )  # fmt: skip
 
+    def _forward_blocks(self, run: Pass, y: Array, x: Array) -> None:
+        mean, spread = self.running_mean, self.running_var
+        if run.training:
+            mean, spread = self.mean, self.inverse
+            parts = min(self.shares, run.images)
+            self.kernels.forward_sums(
+                (self.blocks, parts), self.scratch, x, run.images, self.plane, group=(1, 1)
+            )
+            self.kernels.forward_finish(
+                self.blocks, mean, spread, self.running_mean, self.running_var, self.scratch, x, parts,
+                run.images, self.channels, self.plane, float(self.momentum), float(self.epsilon), group=1,
+            )  # fmt: skip
+        self.kernels.apply(
+            (self.blocks, run.images), y, x, mean, spread, self.weight, self.bias, self.channels, self.plane,
+            int(self.rectify), int(not run.training), float(self.epsilon), group=(1, 1),
+        )  # fmt: skip
+
     def backward(
         self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
     ) -> None:
+        if self.blocked:
+            self._backward_blocks(run, dx[0], dy, x[0])
+            return
         group = self.device.group
         wants_dx = dx[0] is not None
         self.kernels.batchnorm_backward(
             self.channels * group, dx[0] or dy, self.dweight, self.dbias, dy, x[0], self.weight, self.mean, self.inverse,
             run.images, self.channels, self.plane, int(run.accumulate), int(wants_dx), group=group,
         )  # fmt: skip
+
+    def _backward_blocks(self, run: Pass, dx: Array | None, dy: Array, x: Array) -> None:
+        parts = min(self.shares, run.images)
+        totals = 2 * self.blocks * self.device.block
+        start = -(-totals // 128) * 128
+        partial = self.scratch.part(start, start + parts * totals)
+        seen = (dy, x, self.mean, self.inverse, self.weight, self.bias)
+        sizes = (run.images, self.channels, self.plane, int(self.rectify))
+        self.kernels.backward_sums((self.blocks, parts), partial, *seen, *sizes, group=(1, 1))
+        self.kernels.backward_finish(
+            self.blocks, self.dweight, self.dbias, self.scratch, partial, self.inverse, parts, self.channels,
+            int(run.accumulate), group=1,
+        )  # fmt: skip
+        if dx is not None:
+            self.kernels.backward_apply(
+                (self.blocks, run.images), dx, *seen, self.scratch, *sizes, group=(1, 1)
+            )

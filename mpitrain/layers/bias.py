@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+from mpitrain.layers.flat import shares
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 
 
 class BiasGradient:
-    """dbias[k] = sum over n, i of dy[n][k][i], for dy (N, channels, pixels); a dense layer has one pixel."""
+    """dbias[k] = sum over n, i of dy[n][k][i], for dy of images of some pixels, or for rows (None).
 
-    def __init__(self, device: Device, channels: int, pixels: int) -> None:
-        self._kernels = device.program("bias")
+    On the way it can do the gradient of a ReLU before it, on devices with blocks of channels: dy = dy where y > 0, in place.
+    """
+
+    def __init__(self, device: Device, channels: int, pixels: int | None) -> None:
         self._device, self._channels, self._pixels = device, channels, pixels
+        self._blocked = pixels is not None and device.block > 1
+        self._kernels = device.program("bias_blocks") if self._blocked else device.program("bias")
+        self._blocks = -(-channels // device.block)
+        self._shares = shares(device, self._blocks)
 
-    def __call__(self, dbias: Array, dy: Array, images: int, accumulate: bool) -> None:
-        """Set dbias (channels,), or add to it when `accumulate`."""
-        sizes = (images, self._channels, self._pixels, int(accumulate))
-        if self._pixels == 1:
-            self._kernels.bias_gradient_dense(-(-self._channels // self._device.wide), dbias, dy, *sizes)
+    @property
+    def workspace(self) -> int:
+        """Float32 values of scratch."""
+        return self._shares * self._blocks * self._device.block if self._blocked else 0
+
+    def __call__(
+        self, dbias: Array | None, dy: Array, y: Array | None, images: int, accumulate: bool, scratch: Array
+    ) -> None:
+        """Zero dy where y is not above 0 (None: nowhere); then set dbias, or add to it when `accumulate` (None: neither)."""
+        if self._blocked:
+            parts, pixels = min(self._shares, images), self._pixels or 1
+            self._kernels.partial_sums(
+                (self._blocks, parts), scratch, dy, y or dy, images, pixels, int(y is not None), group=(1, 1)
+            )
+            if dbias is not None:
+                self._kernels.finish(
+                    self._blocks, dbias, scratch, self._channels, parts, int(accumulate), group=1
+                )
+            return
+        assert dbias is not None and y is None, "only layers on blocks take on a ReLU"
+        sizes = (images, self._channels, self._pixels or 1, int(accumulate))
+        if self._pixels is None:
+            self._kernels.bias_gradient_rows(-(-self._channels // self._device.wide), dbias, dy, *sizes)
         else:
             group = self._device.group
             self._kernels.bias_gradient(self._channels * group, dbias, dy, *sizes, group=group)

@@ -57,7 +57,7 @@ class Dense(Layer):
     def build(self, device: Device, *shapes: Shape) -> None:
         self._gemm = Gemm(device)
         self._inputs = size(shapes[0])
-        self._bias_gradient = BiasGradient(device, self.features, 1)
+        self._bias_gradient = BiasGradient(device, self.features, None)
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         self._gemm(
@@ -85,7 +85,7 @@ class Dense(Layer):
             accumulate=run.accumulate,
         )
         if self.has_bias:
-            self._bias_gradient(self.dbias, dy, run.images, run.accumulate)
+            self._bias_gradient(self.dbias, dy, None, run.images, run.accumulate, self.scratch)
         if dx[0] is not None:
             self._gemm(
                 Result(dx[0], self._inputs, self._inputs),

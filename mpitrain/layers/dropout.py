@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mpitrain.layers.blocks import stored_size
 from mpitrain.layers.flat import copy, split
 from mpitrain.layers.layer import Layer, Pass, Shape, size
 from mpitrain.report import UserError
@@ -36,7 +37,8 @@ class Dropout(Layer):
     def build(self, device: Device, *shapes: Shape) -> None:
         self.device = device
         self.kernels = device.program("dropout")
-        self.size = size(shapes[0])
+        self.size = stored_size(shapes[0], device.block)
+        self.plane = size(shapes[0][1:]) if len(shapes[0]) == 3 and device.block > 1 else 0
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         self._apply(run, y, x[0])
@@ -56,7 +58,7 @@ class Dropout(Layer):
         threshold = min(round(self.p * 2**32), 2**32 - 1)
         self.kernels.dropout(
             (items, run.images), y, x, self.size, chunk, np.uint32(run.first), *_keys(run.seed, self.name),
-            np.uint32(threshold), 1 / (1 - self.p), group=(self.device.group, 1),
+            np.uint32(threshold), 1 / (1 - self.p), self.plane, group=(self.device.group, 1),
         )  # fmt: skip
 
 

@@ -21,6 +21,11 @@ def split_rows(rows: int, size: int) -> tuple[int, int]:
     return -(-rows // chunk), chunk
 
 
+def shares(device: Device, rows: int) -> int:
+    """Into how many shares of the images to divide a sum for each of so many rows, so that every core of a CPU has some."""
+    return max(1, -(-4 * device.units // rows))
+
+
 def same_memory(a: Array, b: Array) -> bool:
     """Whether two arrays start at the same place of the same buffer."""
     return a._root is b._root and a._offset == b._offset

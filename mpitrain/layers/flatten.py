@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mpitrain.layers.blocks import Planes
 from mpitrain.layers.flat import copy
 from mpitrain.layers.layer import Layer, Pass, Shape, size
 from mpitrain.runtime.array import Array
@@ -11,21 +12,33 @@ from mpitrain.runtime.device import Device
 
 
 class Flatten(Layer):
-    """y = x under the shape (C * H * W,). Nothing to compute: a copy, and none where y is x's memory (dx is dy's)."""
+    """y = x under the shape (C * H * W,), in the order of C, H, W. A copy, and none where y is x's memory (dx is dy's)."""
 
     in_place = True
 
     def output_shape(self, *shapes: Shape) -> Shape:
         return (size(shapes[0]),)
 
+    def shares_memory(self, block: int, *shapes: Shape) -> bool:
+        return len(shapes[0]) != 3 or block == 1 or (size(shapes[0][1:]) == 1 and shapes[0][0] % block == 0)
+
     def build(self, device: Device, *shapes: Shape) -> None:
         self.size = size(shapes[0])
+        same = self.shares_memory(device.block, *shapes)
+        self.planes = None if same else Planes(device, shapes[0][0], size(shapes[0][1:]))
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
-        copy(y, x[0], run.images * self.size)
+        if self.planes:
+            self.planes.read(y, x[0], 0, run.images)
+        else:
+            copy(y, x[0], run.images * self.size)
 
     def backward(
         self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
     ) -> None:
-        if dx[0] is not None:
+        if dx[0] is None:
+            return
+        if self.planes:
+            self.planes.write(dx[0], dy, 0, run.images)
+        else:
             copy(dx[0], dy, run.images * self.size)

@@ -28,7 +28,7 @@ class Images:
         self._mean, self._std = mean.astype(np.float64), std.astype(np.float64)
 
     def load(self, y: Array, images: NDArray[Any]) -> None:
-        """Fill y (N, C, H, W) from images (n, C, H, W), n <= N, uint8 or float32."""
+        """Fill y, in blocks for N images, from images (n, C, H, W), n <= N, uint8 or float32."""
         kind: Any = np.uint8 if images.dtype == np.uint8 else np.float32
         raw = self._raw[kind]
         if raw.size == 0:
@@ -38,7 +38,14 @@ class Images:
         self._normal.write(normal.astype(np.float32).ravel())
         raw.write(images)
         items, chunk = split(self.device, self.pixels)
-        program = self.device.program("images", PIXEL="uchar" if kind is np.uint8 else "float")
+        block = self.device.block
+        program = self.device.program("images", PIXEL="uchar" if kind is np.uint8 else "float", BLOCK=block)
         program.images(
-            (items, len(images) * self.channels), y, raw, self._normal, self.channels, self.pixels, chunk
+            (items, len(images) * -(-self.channels // block)),
+            y,
+            raw,
+            self._normal,
+            self.channels,
+            self.pixels,
+            chunk,
         )

@@ -53,10 +53,16 @@ class Layer:
 
     inputs: ClassVar[int] = 1
     """How many values it takes."""
-    keeps: ClassVar[tuple[str, ...]] = ()
+    keeps: tuple[str, ...] = ()
     """Which of "x" and "y" its backward reads; the graph frees or reuses the others."""
     in_place: ClassVar[bool] = False
     """y may share x's memory, and dx dy's (the first x and dx when there are several)."""
+    keeps_rectified: ClassVar[tuple[str, ...]] = ()
+    """What its backward reads besides if it rectifies."""
+    rectify: bool = False
+    """Set by the graph in layers that take on the ReLU after them: y = max(y, 0), and dy counts only where y > 0."""
+    capacity: int = 16
+    """Set by the graph: images in a run at most, for which algorithms are chosen."""
     name: str = ""
     """Set by the graph; names the layer in errors and in dropout's draws."""
 
@@ -81,6 +87,14 @@ class Layer:
         return 0
 
     scratch: Array
+
+    def shares_memory(self, block: int, *shapes: Shape) -> bool:
+        """Whether `in_place` holds for inputs of these shapes in blocks of that many channels."""
+        return self.in_place
+
+    def can_rectify(self, block: int) -> bool:
+        """Whether it can take on a ReLU, on a device with such blocks."""
+        return False
 
     def flops(self, *shapes: Shape) -> int:
         """Multiplications and additions of one image's forward pass; backward takes twice that for layers with weights."""

@@ -71,9 +71,9 @@ class _Windows(Layer):
         self, kernel: Kernel, run: Pass, written: int, *arrays: Array, more: Sequence[int] = ()
     ) -> None:
         """One work-item per plane or few planes on CPUs, per value written on GPUs."""
-        planes = run.images * self.channels
+        planes = run.images * -(-self.channels // self.device.block)
         if self.device.kind == "cpu":
-            items, chunk = split_rows(planes, max(self._sizes))
+            items, chunk = split_rows(planes, max(self._sizes) * self.device.block)
             kernel(items, *arrays, planes, chunk, *self._integers, *more, group=self.device.group)
         else:
             kernel(planes * written, *arrays, planes, *self._integers, *more, group=self.device.group)

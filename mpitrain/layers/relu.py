@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mpitrain.layers.blocks import stored_size
 from mpitrain.layers.flat import split
-from mpitrain.layers.layer import Layer, Pass, Shape, size
+from mpitrain.layers.layer import Layer, Pass, Shape
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 
@@ -23,7 +24,7 @@ class Relu(Layer):
     def build(self, device: Device, *shapes: Shape) -> None:
         self.device = device
         self.kernels = device.program("relu")
-        self.size = size(shapes[0])
+        self.size = stored_size(shapes[0], device.block)
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         n = run.images * self.size

@@ -124,6 +124,11 @@ class Device:
         self.allocated = 0
         """Bytes handed out so far and not known to be released, for messages and the memory plan."""
 
+    @property
+    def block(self) -> int:
+        """Channels that lie side by side in memory: a vector of them suits CPUs, one (NCHW) our kernels for GPUs."""
+        return self.wide if self.kind == "cpu" else 1
+
     def __repr__(self) -> str:
         return f"{self.name} ({self.platform}, {self.units} units)"
 

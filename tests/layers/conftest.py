@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from blocks import from_blocks, to_blocks
 from numpy.typing import NDArray
 
+from mpitrain.layers.blocks import stored, stored_memory
 from mpitrain.layers.layer import Layer, Pass, Shape
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
@@ -35,7 +37,10 @@ class Bench:
             setattr(layer, name, device.upload(np.full(statistic.shape, value, np.float32)))
         self.memory = layer.memory(self.capacity, *shapes)
         for name, (shape, dtype) in self.memory.items():
-            setattr(layer, name, self.guarded(shape, dtype))
+            setattr(layer, name, self.guarded(stored_memory(shape, device.block), dtype))
+        layer.scratch = device.upload(
+            np.full(max(1, layer.workspace(self.capacity, *shapes)), np.nan, np.float32)
+        )
 
     def guarded(self, shape: Shape, dtype: Any = np.float32) -> Array:
         return self.device.upload(np.full(shape, GUARD, dtype))
@@ -44,16 +49,20 @@ class Bench:
         """An array for `capacity` images that starts with these."""
         whole = np.full((self.capacity, *values.shape[1:]), GUARD, values.dtype)
         whole[: self.images] = values
-        return self.device.upload(whole)
+        laid = to_blocks(whole, self.device.block)
+        laid[self.images :] = GUARD
+        return self.device.upload(laid)
 
-    def result(self, array: Array) -> Values:
+    def result(self, array: Array, shape: Shape, zeros: bool = True) -> Values:
         """The batch's part, once the rest is seen to be untouched."""
         whole = array.download()
         np.testing.assert_array_equal(whole[self.images :], GUARD)
-        return whole[: self.images]
+        return from_blocks(whole[: self.images], shape[0] if shape else 1, zeros)
 
     def get(self, name: str) -> Values:
         value: Values = getattr(self.layer, name).download()
+        if name in self.memory and len(self.memory[name][0]) == 4:
+            return from_blocks(value[: self.images], self.memory[name][0][1], zeros=False)
         return value
 
     def set(self, name: str, values: Values) -> None:
@@ -62,17 +71,17 @@ class Bench:
     def forward(self, *x: Values, in_place: bool = False, **run: Any) -> Values:
         self.run = Pass(self.images, **run)
         self.x = [self.batch(each.astype(np.float32)) for each in x]
-        self.y = self.guarded((self.capacity, *self.output))
+        self.y = self.guarded((self.capacity, *stored(self.output, self.device.block)))
         if in_place:
-            assert self.layer.in_place
+            assert self.layer.shares_memory(self.device.block, *self.shapes)
             self.y = self.x[0].reshape(self.y.shape)
         self.layer.forward(self.run, self.y, *self.x)
-        for each in self.x:
-            self.result(each)
+        for each, shape in zip(self.x, self.shapes, strict=True):
+            self.result(each, shape)
         for name, (shape, _) in self.memory.items():
             if shape and shape[0] == self.capacity:
-                self.result(getattr(self.layer, name))
-        return self.result(self.y)
+                self.result(getattr(self.layer, name), shape[1:], zeros=False)
+        return self.result(self.y, self.output)
 
     def backward(
         self, dy: Values, in_place: bool = False, wanted: Sequence[bool] = (), **run: Any
@@ -83,13 +92,16 @@ class Bench:
                 for each in arrays:
                     each.fill(np.nan)
         dy_array = self.batch(dy.astype(np.float32))
-        dx: list[Array | None] = [self.guarded((self.capacity, *shape)) for shape in self.shapes]
+        laid = [(self.capacity, *stored(shape, self.device.block)) for shape in self.shapes]
+        dx: list[Array | None] = [self.guarded(shape) for shape in laid]
         if in_place:
-            dx[0] = dy_array.reshape((self.capacity, *self.shapes[0]))
+            dx[0] = dy_array.reshape(laid[0])
         for number, want in enumerate(wanted):
             dx[number] = dx[number] if want else None
         self.layer.backward(Pass(**{**vars(self.run), **run}), dx, dy_array, self.x, self.y)
-        return [self.result(each) for each in dx if each is not None]
+        return [
+            self.result(each, shape) for each, shape in zip(dx, self.shapes, strict=True) if each is not None
+        ]
 
 
 @pytest.fixture

@@ -7,13 +7,17 @@ from mpitrain.layers.flat import same_memory
 from mpitrain.layers.flatten import Flatten
 
 
+@pytest.mark.parametrize("shape", [(4, 5, 6), (32, 1, 1), (16, 3, 2), (20, 1, 1), (37, 2, 3), (7,)])
 @pytest.mark.parametrize("in_place", [False, True])
-def test_values_keep_their_order_both_ways(bench, in_place):
-    x, dy = np.random.default_rng(1).normal(size=(2, 3, 4, 5, 6)).astype(np.float32)
-    trial = bench(Flatten(), (4, 5, 6))
-    assert trial.output == (120,)
-    np.testing.assert_array_equal(trial.forward(x, in_place=in_place), x.reshape(3, 120))
-    (dx,) = trial.backward(dy.reshape(3, 120), in_place=in_place)
+def test_values_keep_their_order_both_ways(device, bench, in_place, shape):
+    x, dy = np.random.default_rng(1).normal(size=(2, 3, *shape)).astype(np.float32)
+    layer = Flatten()
+    in_place = in_place and layer.shares_memory(device.block, shape)
+    trial = bench(layer, shape)
+    size = int(np.prod(shape))
+    assert trial.output == (size,)
+    np.testing.assert_array_equal(trial.forward(x, in_place=in_place), x.reshape(3, size))
+    (dx,) = trial.backward(dy.reshape(3, size), in_place=in_place)
     np.testing.assert_array_equal(dx, dy)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from blocks import from_blocks, to_blocks
+
 from mpitrain.layers.images import Images
 from mpitrain.runtime.device import Device
 
@@ -19,9 +21,10 @@ def test_pixels_lose_their_mean_and_deviation(
     mean, std = random.random(shape[0], np.float32), random.random(shape[0], np.float32) + 0.1
     loader = Images(device, shape, capacity=3)
     loader.normalise(mean, std)
-    y = device.upload(np.full((3, *shape), 77, np.float32))
+    y = device.upload(to_blocks(np.full((3, *shape), 77, np.float32), device.block))
     loader.load(y, images)
     unit = 255 if dtype is np.uint8 else 1
     wanted = (images / unit - mean[:, None, None].astype(np.float64)) / std[:, None, None]
-    np.testing.assert_allclose(y.download()[:2], wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
-    assert (y.download()[2] == 77).all()
+    found = from_blocks(y.download(), shape[0])
+    np.testing.assert_allclose(found[:2], wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+    assert (found[2] == 77).all()

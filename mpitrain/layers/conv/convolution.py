@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpitrain.layers.bias import BiasGradient
+from mpitrain.layers.conv.algorithms import PassName, choose
 from mpitrain.layers.conv.geometry import Geometry
-from mpitrain.layers.conv.implicit import ImplicitGemm
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape, pair
+from mpitrain.layers.relu import Relu
 from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
@@ -21,6 +22,7 @@ class Convolution(Layer):
     """
 
     keeps = ("x",)
+    keeps_rectified = ("y",)
     weight: Array
     dweight: Array
     bias: Array
@@ -43,6 +45,8 @@ class Convolution(Layer):
             groups,
         )
         self.has_bias = bias
+        self.forced: dict[str, str] = {}
+        """Pass -> the algorithm that has to compute it, for tests and comparisons."""
         if (
             min(channels, groups, *pair(kernel, "kernel"), *pair(stride, "stride")) < 1
             or min(pair(padding, "padding")) < 0
@@ -91,23 +95,39 @@ class Convolution(Layer):
     def flops(self, *shapes: Shape) -> int:
         return self.geometry(shapes[0]).flops
 
+    def can_rectify(self, block: int) -> bool:
+        return block > 1
+
     def workspace(self, images: int, *shapes: Shape) -> int:
-        return self._algorithm.workspace(images)
+        return max(self._bias_gradient.workspace, *(each.workspace(images) for each in self._passes.values()))
 
     def build(self, device: Device, *shapes: Shape) -> None:
         g = self.geometry(shapes[0])
-        self._algorithm = ImplicitGemm(device, g)
+        names: tuple[PassName, ...] = ("forward", "backward data", "backward filter")
+        self._passes = {name: choose(device, g, name, self.capacity, self.forced) for name in names}
+        self._relu = Relu()
+        self._relu.build(device, (self.channels, g.p, g.q))
         self._bias_gradient = BiasGradient(device, self.channels, g.p * g.q)
+
+    @property
+    def algorithms(self) -> dict[str, str]:
+        """Pass -> the name of the algorithm that computes it."""
+        return {name: each.name for name, each in self._passes.items()}
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         bias = self.bias if self.has_bias else None
-        self._algorithm.forward(y, x[0], self.weight, bias, run.images, self.scratch)
+        algorithm = self._passes["forward"]
+        algorithm.run(y, x[0], self.weight, bias, self.rectify, run.images, self.scratch)
+        if self.rectify and not algorithm.rectifies:
+            self._relu.forward(run, y, y)
 
     def backward(
         self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
     ) -> None:
-        self._algorithm.backward_filter(self.dweight, dy, x[0], run.images, run.accumulate, self.scratch)
-        if self.has_bias:
-            self._bias_gradient(self.dbias, dy, run.images, run.accumulate)
+        if self.has_bias or self.rectify:
+            self._bias_gradient(
+                self.dbias if self.has_bias else None, dy, y if self.rectify else None, run.images, run.accumulate, self.scratch
+            )  # fmt: skip
+        self._passes["backward filter"].run(self.dweight, dy, x[0], run.accumulate, run.images, self.scratch)
         if dx[0] is not None:
-            self._algorithm.backward_data(dx[0], dy, self.weight, run.images, self.scratch)
+            self._passes["backward data"].run(dx[0], dy, self.weight, run.images, self.scratch)

@@ -67,8 +67,24 @@ def backward_data(g: Geometry) -> list[Correlation]:
     columns = [_one_axis(g.w, g.s, g.stride[1], g.padding[1], b) for b in range(min(g.stride[1], g.w))]
     return [
         Correlation(
-            g.k, g.p, g.q, g.c, places_h, places_w, taps_h, taps_w, (1, 1), (pad_h, pad_w), g.r * g.s, g.c * g.r * g.s,
-            (last_r, last_s), (-g.stride[0], -g.stride[1]), g.s, (g.h, g.w), (a, b), g.stride,
+            g.k,
+            g.p,
+            g.q,
+            g.c,
+            places_h,
+            places_w,
+            taps_h,
+            taps_w,
+            (1, 1),
+            (pad_h, pad_w),
+            g.r * g.s,
+            g.c * g.r * g.s,
+            (last_r, last_s),
+            (-g.stride[0], -g.stride[1]),
+            g.s,
+            (g.h, g.w),
+            (a, b),
+            g.stride,
         )  # fmt: skip
         for a, (places_h, taps_h, last_r, pad_h) in enumerate(rows)
         for b, (places_w, taps_w, last_s, pad_w) in enumerate(columns)

@@ -50,7 +50,11 @@ class Direct:
             band = _divide(c.p, max(1, (PIECE // (channels * width) - c.r) // c.stride[0] + 1))
         while band > 1 and images * -(-c.p // band) < 4 * self._device.units:
             band = -(-band // 2)
-        while run > 1 and self._form == NONE and images * -(-c.p // band) * -(-tiles // run) < 4 * self._device.units:
+        while (
+            run > 1
+            and self._form == NONE
+            and images * -(-c.p // band) * -(-tiles // run) < 4 * self._device.units
+        ):
             run = -(-run // 2)
         if self._form == NONE:
             return band, run, 0
@@ -62,7 +66,14 @@ class Direct:
         return self._packed() + 4 * self._device.units * max(self._pieces(n)[2] for n in (1, images))
 
     def __call__(
-        self, y: Array, x: Array, weight: Array, bias: Array | None, rectify: bool, images: int, scratch: Array
+        self,
+        y: Array,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        rectify: bool,
+        images: int,
+        scratch: Array,
     ) -> None:
         """y = weight * x + bias, and max(that, 0) if `rectify`."""
         c, wide = self._c, self._device.wide
@@ -90,7 +101,9 @@ class DirectFilter:
         within = g.padding == (0, 0)
         self._form = _form(device, g.c, within)
         self._rows = 8 if device.wide == 16 else 4
-        self._program = device.program("direct_filter", ROWS=self._rows, VECTORS=VECTORS, STEP=1, COPY=self._form)
+        self._program = device.program(
+            "direct_filter", ROWS=self._rows, VECTORS=VECTORS, STEP=1, COPY=self._form
+        )
 
     def _ranges(self) -> tuple[int, int, int]:
         """Groups of output channels and blocks of input channels of a unit, and its values of dweight."""
@@ -151,7 +164,9 @@ def _rows(device: Device, width: int) -> int:
     """Pixels in a tile: as many as the registers hold, or fewer where they divide a row of `width` with less waste."""
     most = 12 if device.wide == 16 else 6
     # A tile of under about 8 products in flight waits for each (latency 4, two a cycle); its start and end cost some 4 more.
-    return min(range(1, min(most, width) + 1), key=lambda rows: -(-width // rows) * (max(rows * VECTORS, 8) + 4))
+    return min(
+        range(1, min(most, width) + 1), key=lambda rows: -(-width // rows) * (max(rows * VECTORS, 8) + 4)
+    )
 
 
 def _divide(whole: int, most: int) -> int:

@@ -1,4 +1,7 @@
-"""Convolution's three passes against sums written out in float64: whole numbers as data, so equality is bit for bit."""
+"""Convolution's three passes, by every algorithm, against sums written out in float64.
+
+Whole numbers as data make sums exact, so equality is bit for bit; only Winograd with 4x4 outputs has fractions that round.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from blocks import from_blocks, to_blocks
 from numpy.typing import NDArray
 
 from mpitrain.layers import Convolution
 from mpitrain.layers.conv import implicit
+from mpitrain.layers.conv.algorithms import PassName, candidates
+from mpitrain.layers.conv.winograd import BOUND
 from mpitrain.layers.layer import Pass, pair
 from mpitrain.report import UserError
+from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 
 CASES = [
@@ -30,8 +37,16 @@ CASES = [
     (2, 9, 10, 10, 9, 3, 3, 2, 9),
     (2, 3, 6, 5, 4, 1, 1, 1, 1),
     (2, 4, 9, 9, 6, 3, 4, 1, 2),
+    (2, 5, 6, 7, 3, 3, 1, 2, 1),
+    (2, 32, 2, 1, 32, 1, 1, 0, 1),
+    (1, 16, 5, 5, 16, 5, 1, 4, 1),
+    (2, 3, 6, 3, 70, (4, 3), (3, 2), (2, 0), 1),
+    (40, 48, 7, 7, 40, 3, 1, 1, 1),
 ]
 SPARE, GUARD = 1, 77.0
+
+
+PASSES: tuple[PassName, ...] = ("forward", "backward data", "backward filter")
 
 
 def columns(
@@ -70,11 +85,16 @@ def reference(
     return y, dx[:, :, ph : ph + h, pw : pw + w], dweight
 
 
-def check_the_three_passes(device: Device, case: Any, with_bias: bool = True) -> None:
+def check_the_three_passes(device: Device, case: Any, with_bias: bool = True, algorithm: str = "") -> None:
     """y, dx, and dweight and dbias of two backward passes that add up, on a batch smaller than the arrays."""
     images, channels_in, h, w, channels, kernel, stride, padding, groups = case
     shape = (channels_in, h, w)
     layer = Convolution(channels, kernel, stride, padding, groups, bias=with_bias)
+
+    def close(found: NDArray[Any], wanted: NDArray[Any]) -> None:
+        exact = algorithm != "winograd4"
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=0 if exact else BOUND * wanted.std())
+
     assert set(layer.parameters((channels_in, h, w))) == ({"weight", "bias"} if with_bias else {"weight"})
     random = np.random.default_rng(0)
 
@@ -83,32 +103,91 @@ def check_the_three_passes(device: Device, case: Any, with_bias: bool = True) ->
 
     weight, bias = whole(*layer.parameters(shape)["weight"].shape), whole(channels)
     x, dy = whole(images + SPARE, *shape), whole(images + SPARE, *layer.output_shape(shape))
+    layer.forced = dict.fromkeys(PASSES, algorithm) if algorithm else {}
     layer.build(device, shape)
     layer.weight, layer.bias = device.upload(weight), device.upload(bias)
     layer.dweight, layer.dbias = device.upload(np.full(weight.shape, GUARD, np.float32)), device.upload(bias)
-    layer.scratch = device.empty((max(1, layer.workspace(images, shape)),))
-    device_x, device_dy = device.upload(x), device.upload(dy)
-    y, dx = (
-        device.upload(np.full(dy.shape, GUARD, np.float32)),
-        device.upload(np.full(x.shape, GUARD, np.float32)),
-    )
+    # What is in scratch from other layers must not matter.
+    layer.scratch = device.upload(np.full(max(1, layer.workspace(images, shape)), np.nan, np.float32))
+
+    def lay(values: NDArray[Any]) -> Array:
+        laid = to_blocks(values, device.block)
+        laid[images:] = GUARD
+        return device.upload(laid)
+
+    device_x, device_dy = lay(x), lay(dy)
+    y, dx = lay(np.full(dy.shape, GUARD, np.float32)), lay(np.full(x.shape, GUARD, np.float32))
 
     layer.forward(Pass(images), y, device_x)
     layer.backward(Pass(images), [dx], device_dy, [device_x], y)
     layer.backward(Pass(images, accumulate=True), [None], device_dy, [device_x], y)
 
     want_y, want_dx, want_dweight = reference(case, x[:images], weight, dy[:images])
-    np.testing.assert_array_equal(y.download()[:images], want_y + with_bias * bias[:, None, None])
-    np.testing.assert_array_equal(dx.download()[:images], want_dx)
-    np.testing.assert_array_equal(layer.dweight.download(), 2 * want_dweight)
+    close(from_blocks(y.download()[:images], channels), want_y + with_bias * bias[:, None, None])
+    close(from_blocks(dx.download()[:images], channels_in), want_dx)
+    close(layer.dweight.download(), 2 * want_dweight)
     want_dbias = 2 * dy[:images].sum(axis=(0, 2, 3)) if with_bias else bias
     np.testing.assert_array_equal(layer.dbias.download(), want_dbias)
     assert (y.download()[images:] == GUARD).all() and (dx.download()[images:] == GUARD).all()
 
 
+def algorithms(device: Device, case: Any) -> list[str]:
+    _, channels_in, h, w, channels, kernel, stride, padding, groups = case
+    geometry = Convolution(channels, kernel, stride, padding, groups).geometry((channels_in, h, w))
+    names = {what: list(candidates(device, geometry, what)) for what in PASSES}
+    assert names["forward"] == names["backward data"] == names["backward filter"]
+    return names["forward"]
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_three_passes_are_exact(device: Device, case: Any) -> None:
-    check_the_three_passes(device, case)
+def test_the_three_passes_are_right_by_every_algorithm(device: Device, case: Any) -> None:
+    for algorithm in algorithms(device, case):
+        check_the_three_passes(device, case, algorithm=algorithm)
+
+
+def test_every_algorithm_is_among_those_tried(device: Device) -> None:
+    wanted = {"implicit", "direct", "winograd2", "winograd4"} if device.block > 1 else {"implicit"}
+    assert {name for case in CASES for name in algorithms(device, case)} == wanted
+
+
+def test_an_algorithm_that_cannot_is_not_forced(device: Device) -> None:
+    layer = Convolution(4, 5)
+    layer.forced = {"forward": "winograd4"}
+    with pytest.raises(ValueError, match="forward: no algorithm 'winograd4'"):
+        layer.build(device, (3, 8, 8))
+
+
+def test_a_relu_taken_on_changes_forward_and_backward(device: Device) -> None:
+    """The same as a ReLU of its own, for every algorithm; values are whole, so equality is bit for bit."""
+    if device.block == 1:
+        assert not Convolution(4, 3).can_rectify(device.block)
+        return
+    random, shape, images = np.random.default_rng(0), (5, 7, 6), 2
+    x, dy = (random.integers(-3, 4, (images, c, 7, 6)).astype(np.float32) for c in (5, 20))
+    weight, bias = (random.integers(-3, 4, s).astype(np.float32) for s in ((20, 5, 3, 3), (20,)))
+    found: dict[str, list[NDArray[Any]]] = {}
+    for name in ("direct", "winograd2", "implicit"):
+        layer = Convolution(20, 3, padding=1)
+        layer.rectify, layer.forced = True, dict.fromkeys(PASSES, name)
+        layer.build(device, shape)
+        layer.weight, layer.bias = device.upload(weight), device.upload(bias)
+        layer.dweight, layer.dbias = device.empty(weight.shape), device.empty(bias.shape)
+        layer.scratch = device.empty((layer.workspace(images, shape),))
+        device_x, device_dy = (device.upload(to_blocks(each, device.block)) for each in (x, dy))
+        y, dx = device.empty(device_dy.shape), device.empty(device_x.shape)
+        layer.forward(Pass(images), y, device_x)
+        layer.backward(Pass(images), [dx], device_dy, [device_x], y)
+        found[name] = [
+            from_blocks(y.download(), 20), from_blocks(dx.download(), 5), layer.dweight.download(), layer.dbias.download()
+        ]  # fmt: skip
+    case = (images, *shape, 20, 3, 1, 1, 1)
+    plain = reference(case, x, weight, dy)[0] + bias[:, None, None]
+    gated = dy * (plain > 0)
+    _, dx_wanted, dweight_wanted = reference(case, x, weight, gated)
+    wanted = [np.maximum(plain, 0), dx_wanted, dweight_wanted, gated.sum(axis=(0, 2, 3))]
+    for name, values in found.items():
+        for got, want in zip(values, wanted, strict=True):
+            np.testing.assert_array_equal(got, want, err_msg=name)
 
 
 def test_without_a_bias_none_is_added_and_none_learnt(device: Device) -> None:
@@ -121,7 +200,8 @@ def test_products_of_a_few_images_at_a_time_add_up(
 ) -> None:
     """Five images, at most two at once: two, two and one."""
     monkeypatch.setattr(implicit, "PACKED_LIMIT", 2 * (6 // groups) * 8 * 7)
-    check_the_three_passes(device, (5, 4, 8, 7, 6, 3, 1, 1, groups))
+    monkeypatch.setattr(implicit, "COPIED_LIMIT", 2 * (4 + 6) * 8 * 7)
+    check_the_three_passes(device, (5, 4, 8, 7, 6, 3, 1, 1, groups), algorithm="implicit")
 
 
 def test_the_gradients_are_the_slopes_of_the_sums(device: Device, numerical: Any) -> None:
@@ -134,13 +214,15 @@ def test_the_gradients_are_the_slopes_of_the_sums(device: Device, numerical: Any
         return reference((2, 4, 5, 4, 6, (3, 2), (2, 1), (1, 0), 2), x, weight, dy)[0]
 
     layer.build(device, shape)
-    device_x, device_dy = device.upload(x.astype(np.float32)), device.upload(dy.astype(np.float32))
+    device_x, device_dy = (
+        device.upload(to_blocks(each.astype(np.float32), device.block)) for each in (x, dy)
+    )
     layer.weight = device.upload(weight.astype(np.float32))
-    layer.dweight, dx = device.empty(weight.shape), device.empty(x.shape)
+    layer.dweight, dx = device.empty(weight.shape), device.empty(device_x.shape)
     layer.scratch = device.empty((max(1, layer.workspace(2, shape)),))
     layer.backward(Pass(2), [dx], device_dy, [device_x], device_dy)
     np.testing.assert_allclose(
-        dx.download(), numerical(lambda at: y(at, weight), x, dy), rtol=1e-4, atol=1e-5
+        from_blocks(dx.download(), 4), numerical(lambda at: y(at, weight), x, dy), rtol=1e-4, atol=1e-5
     )
     np.testing.assert_allclose(
         layer.dweight.download(), numerical(lambda at: y(x, at), weight, dy), rtol=1e-4, atol=1e-5

@@ -1,0 +1,126 @@
+"""Which algorithms can compute a pass of a convolution on a device, and which one it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from mpitrain.layers.conv import correlation
+from mpitrain.layers.conv.correlation import Correlation
+from mpitrain.layers.conv.direct import Direct, DirectFilter
+from mpitrain.layers.conv.geometry import Geometry
+from mpitrain.layers.conv.implicit import ImplicitGemm
+from mpitrain.layers.conv.winograd import Winograd, WinogradFilter
+from mpitrain.layers.layer import size
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.device import Device
+
+PassName = Literal["forward", "backward data", "backward filter"]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One pass of one layer on one device.
+
+    `run` is forward(y, x, weight, bias, rectify, images, scratch), backward data(dx, dy, weight, images, scratch) or
+    backward filter(dweight, dy, x, accumulate, images, scratch).
+    """
+
+    name: str
+    workspace: Callable[[int], int]
+    """Float32 values of scratch for so many images."""
+    run: Callable[..., None]
+    rectifies: bool = False
+    """Whether a forward pass does the ReLU itself."""
+
+
+Make = Callable[[], Algorithm]
+
+
+def candidates(device: Device, g: Geometry, what: PassName) -> dict[str, Make]:
+    """Name -> how to make it, for every algorithm that can compute this pass; the last one can compute any."""
+    found: dict[str, Make] = {}
+    if device.block > 1 and g.groups == 1:
+        minimal = (g.r, g.s, *g.stride) == (3, 3, 1, 1)
+        for name, out in (("winograd4", 4), ("winograd2", 2)):
+            if minimal and max(g.padding) <= 2:
+                found[name] = lambda name=name, out=out: _blocked(  # type: ignore[misc]
+                    name,
+                    what,
+                    device,
+                    g,
+                    lambda sums: Winograd(device, sums, out),
+                    lambda: WinogradFilter(device, g, out),
+                )
+        found["direct"] = lambda: _blocked(
+            "direct", what, device, g, lambda sums: Direct(device, sums), lambda: DirectFilter(device, g)
+        )
+    found["implicit"] = lambda: _implicit(what, device, g)
+    return found
+
+
+def choose(device: Device, g: Geometry, what: PassName, images: int, forced: Mapping[str, str]) -> Algorithm:
+    """The algorithm for a pass at so many images: the one forced, else the one that a count of its work favours."""
+    found = candidates(device, g, what)
+    name = forced.get(what) or min(found, key=lambda each: _estimate(each, g, images))
+    if name not in found:
+        raise ValueError(f"{what}: no algorithm {name!r} for {g}; there are {', '.join(found)}")
+    return found[name]()
+
+
+def _estimate(name: str, g: Geometry, images: int) -> float:
+    """Products a pass takes, and what it does besides counted as products, on a CPU; implicit only where nothing else can."""
+    direct = g.r * g.s * images * g.p * g.q * g.c * g.k
+    if name == "direct":
+        return direct
+    if name == "implicit":
+        return 1e30
+    out = int(name[-1])
+    points, tiles = (out + 2) ** 2, images * -(-g.p // out) * -(-g.q // out)
+    # A value that is transformed costs about as much as 16 products, one of a filter, which has to come from memory, 40.
+    return points * (tiles * g.c * g.k + 16 * tiles * (g.c + g.k) + 40 * g.c * g.k)
+
+
+def _blocked(
+    name: str,
+    what: PassName,
+    device: Device,
+    g: Geometry,
+    by_correlation: Callable[[Correlation], Direct | Winograd],
+    by_filter: Callable[[], DirectFilter | WinogradFilter],
+) -> Algorithm:
+    """An algorithm that computes correlations, and gradients by weights, on blocks of channels."""
+    if what == "forward":
+        forward = by_correlation(correlation.forward(g))
+        return Algorithm(name, forward.workspace, forward, rectifies=True)
+    if what == "backward filter":
+        backward = by_filter()
+        return Algorithm(name, backward.workspace, backward)
+    sums = [by_correlation(each) for each in correlation.backward_data(g)]
+    missed = len(sums) < g.stride[0] * g.stride[1]
+    image = -(-g.c // device.block) * device.block * size((g.h, g.w))
+
+    def run(dx: Array, dy: Array, weight: Array, images: int, scratch: Array) -> None:
+        if missed:  # pixels that no tap meets
+            dx.reshape((images * image,)).fill(0)
+        for each in sums:
+            each(dx, dy, weight, None, False, images, scratch)
+
+    return Algorithm(name, lambda images: max((each.workspace(images) for each in sums), default=0), run)
+
+
+def _implicit(what: PassName, device: Device, g: Geometry) -> Algorithm:
+    implicit = ImplicitGemm(device, g)
+
+    def forward(
+        y: Array, x: Array, weight: Array, bias: Array | None, rectify: bool, images: int, scratch: Array
+    ) -> None:
+        implicit.forward(y, x, weight, bias, images, scratch)
+
+    runs: dict[PassName, Callable[..., None]] = {
+        "forward": forward,
+        "backward data": implicit.backward_data,
+        "backward filter": implicit.backward_filter,
+    }
+    return Algorithm("implicit", implicit.workspace, runs[what])
