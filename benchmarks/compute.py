@@ -27,7 +27,7 @@ from rich.table import Table
 
 WIDTH = 180
 """Columns of the tables in files."""
-NETWORKS = {"steps": tuple(steps.BATCHES), "layers": layers.NETWORKS, "products": ()}
+NETWORKS = {"steps": tuple(steps.BATCHES), "layers": tuple(steps.BATCHES), "products": ()}
 """Parts, and the networks each knows."""
 TABLES: dict[str, Callable[[Mapping[str, Any]], list[Table]]] = {
     "steps": steps.tables,

@@ -48,7 +48,11 @@ def rows(ours: Side, theirs: Side, n: int, peak: float) -> Iterator[dict[str, An
 
 def tables(found: Mapping[str, Any]) -> list[Table]:
     """What was found, a product a line."""
-    table = Table(title=f"Matrix products, n = {found['n']}: GFLOPS, minimum / median / maximum")
+    table = Table(
+        title=f"Matrix products, n = {found['n']}: GFLOPS, minimum / median / maximum",
+        title_justify="left",
+        caption_justify="left",
+    )
     table.add_column("product")
     for name in ("M x N x K", "ours", "NumPy", "NumPy's s / ours", "of peak"):
         table.add_column(name, justify="right")

@@ -12,7 +12,6 @@ from rich.table import Table
 from steps import BATCHES, LAYOUTS, three
 
 PASSES = ("forward", "backward data", "backward filter")
-NETWORKS = ("vgg16", "resnet152")
 STEPS = 3
 """Runs of the whole step of which the median is taken."""
 LARGE, SLOW = 0.10, 0.60
@@ -45,8 +44,8 @@ def _convolution(
     for name in PASSES:
         if name == "backward data" and not data:
             continue  # nobody asks for the gradient of the images
-        tried = {layout: _try(theirs, f"{name} {layout}") for layout in LAYOUTS}
-        layout = min(tried, key=lambda each: tried[each])
+        tried = {layout: theirs("time", name=f"{name} {layout}") for layout in LAYOUTS}
+        layout = min(LAYOUTS, key=tried.__getitem__)
         a, b = take_turns(
             partial(ours, "time", name=name), partial(theirs, "time", name=f"{name} {layout}"), n
         )
@@ -65,12 +64,6 @@ def _convolution(
             **shares(statistics.median(a), case["flops"] * batch, case["count"], step, peak),
             "step_seconds": step,
         }
-
-
-def _try(side: Side, name: str) -> float:
-    """Seconds of the second of two turns."""
-    side("time", name=name)
-    return float(side("time", name=name))
 
 
 def shares(seconds: float, work: float, count: int, step: float, peak: float) -> dict[str, Any]:
@@ -95,7 +88,7 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
 def _table(rows: Sequence[Mapping[str, Any]], n: int, peak: Mapping[str, Any]) -> Table:
     first = rows[0]
     title = f"Convolutions of {first['network']}, batch {first['batch']}, n = {n}: GFLOPS, minimum / median / maximum"
-    table = Table(title=title)
+    table = Table(title=title, title_justify="left", caption_justify="left")
     for name in ("convolution", "times", "pass", "algorithm", "ours", "PyTorch", "its layout"):
         table.add_column(name, justify="right" if name in ("times", "ours", "PyTorch") else "left")
     for name in ("PyTorch's s / ours", "of peak", "of step", ""):

@@ -62,7 +62,8 @@ class Ours:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", cl.CompilerWarning)  # drivers chat there about what went well
             program = cl.Program(device.context, (HERE / "peak.cl").read_text()).build(options)
-        kernel, y = cl.Kernel(program, "peak"), device.empty((items,))
+        kernel: Any = cl.Kernel(program, "peak")
+        y = device.empty((items,))
 
         def work() -> None:
             kernel(
@@ -125,7 +126,8 @@ class Ours:
     def convolutions(self, network: str) -> list[dict[str, Any]]:
         """Every distinct convolution of a network, in its order: its numbers, the first node that is one, and how many there are."""
         net = models.load(network)
-        shapes, found = infer_shapes(net), {}
+        shapes = infer_shapes(net)
+        found: dict[str, dict[str, Any]] = {}
         for node in net.nodes:
             if not isinstance(node.layer, Convolution):
                 continue
@@ -175,8 +177,10 @@ class Ours:
             "backward filter": filters,
             "backward data": lambda: max(CLOCK, both() - filters()),
         }
-        forward(), backward(dx)
-        return {str(name): str(what) for name, what in getattr(layer, "algorithms", {}).items()}
+        forward()
+        backward(dx)
+        named: dict[str, Any] = getattr(layer, "algorithms", None) or {}
+        return {name.replace("_", " "): str(what) for name, what in named.items()}
 
     def _give_memory(self, layer: Layer, shape: Shape, batch: int) -> None:
         """What a graph gives to a layer."""

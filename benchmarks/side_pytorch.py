@@ -105,7 +105,7 @@ def convolution(
             dy, x, weight, [channels] if bias else None, stride, padding, [1, 1], False, [0, 0], groups, mask
         )
 
-    passes = {
+    passes: dict[str, Callable[[], Any]] = {
         "forward": forward,
         "backward filter": partial(backward, [False, True, bias]),
         "backward data": partial(backward, [True, False, False]),
@@ -174,7 +174,7 @@ def _kaiming(module: nn.Module) -> nn.Module:
 def _bottleneck() -> Any:
     """The class, made when torch is known to be there."""
 
-    class Bottleneck(nn.Module):
+    class Bottleneck(nn.Module):  # type: ignore[misc, unused-ignore]  # unknown where torch is not there
         """relu(1x1, 3x3, 1x1 + shortcut); the 3x3 strides."""
 
         def __init__(self, channels: int, width: int, stride: int) -> None:

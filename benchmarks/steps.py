@@ -26,7 +26,7 @@ def rows(networks: Sequence[str], device: str, torch_python: str, n: int) -> Ite
             ours("open", device=device)
             about = ours("step", network=network, batch=batch)
             tried = {layout: _try(torch_python, network, layout, about["decay"]) for layout in LAYOUTS}
-            layout = min(tried, key=lambda each: tried[each])
+            layout = min(LAYOUTS, key=tried.__getitem__)
             with Side(torch_python, "side_pytorch.py") as theirs:
                 theirs("open")
                 peer = theirs("step", network=network, batch=batch, layout=layout, decay=about["decay"])
@@ -49,7 +49,8 @@ def _try(torch_python: str, network: str, layout: str, decay: float) -> float:
     with Side(torch_python, "side_pytorch.py") as side:
         side("open")
         side("step", network=network, batch=BATCHES[network], layout=layout, decay=decay)
-        return min([side("time", name="step") for _ in range(3)][1:])
+        side("time", name="step")
+        return float(min(side("time", name="step") for _ in range(2)))
 
 
 def _side(side: Side, batch: int, work: float, seconds: Sequence[float]) -> dict[str, Any]:
@@ -67,7 +68,11 @@ def _side(side: Side, batch: int, work: float, seconds: Sequence[float]) -> dict
 
 def tables(found: Mapping[str, Any]) -> list[Table]:
     """What was found, a network a line."""
-    table = Table(title=f"Training steps, n = {found['n']}: minimum / median / maximum")
+    table = Table(
+        title=f"Training steps, n = {found['n']}: minimum / median / maximum",
+        title_justify="left",
+        caption_justify="left",
+    )
     for name in ("network", "batch", "ours, s", "img/s", "GiB", "PyTorch, s", "img/s", "GiB", "its layout"):
         table.add_column(name, justify="left" if name in ("network", "its layout") else "right")
     table.add_column("PyTorch's s / ours", justify="right")
