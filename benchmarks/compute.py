@@ -25,7 +25,7 @@ from measure import HERE, Side, SideError, circumstances
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 180
+WIDTH = 200
 """Columns of the tables in files."""
 NETWORKS = {"steps": tuple(steps.BATCHES), "layers": tuple(steps.BATCHES), "products": ()}
 """Parts, and the networks each knows."""

@@ -90,9 +90,11 @@ def _table(rows: Sequence[Mapping[str, Any]], n: int, peak: Mapping[str, Any]) -
     title = f"Convolutions of {first['network']}, batch {first['batch']}, n = {n}: GFLOPS, minimum / median / maximum"
     table = Table(title=title, title_justify="left", caption_justify="left")
     for name in ("convolution", "times", "pass", "algorithm", "ours", "PyTorch", "its layout"):
-        table.add_column(name, justify="right" if name in ("times", "ours", "PyTorch") else "left")
+        table.add_column(
+            name, justify="right" if name in ("times", "ours", "PyTorch") else "left", no_wrap=True
+        )
     for name in ("PyTorch's s / ours", "of peak", "of step", ""):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     node = None
     for row in rows:
         if row["node"] != node:

@@ -89,7 +89,7 @@ def convolution(
     batch: int,
     layout: str,
 ) -> None:
-    """Prepare "forward", "backward filter" (and bias) and "backward data" of one."""
+    """Prepare "forward", "backward filter" (and bias) and "backward data" of one. Each run allocates its result, as in training."""
     to = partial(torch.Tensor.contiguous, memory_format=layout_of(layout))
     x = to(torch.randn(batch, *shape))
     weight = to(0.1 * torch.randn(channels, shape[0] // groups, *kernel))
