@@ -23,8 +23,6 @@ from typing import Any
 HERE = Path(__file__).parent
 PAUSE = 0.2
 """Seconds before each timed run: a BLAS's threads spin for a while after their work, and would take a core from the other's turn."""
-LONG = 1.0
-"""Seconds from which a run counts as it is."""
 LEAST = 0.1
 """Seconds for which shorter runs are repeated."""
 CHOICES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
@@ -36,10 +34,15 @@ class SideError(Exception):
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
-    """Seconds of one run, by the clock. A short one first runs uncounted, to be awake and to have its data in the caches again."""
+    """Seconds of a run, by the clock, the first one uncounted: it wakes the side up and brings its data back into the caches.
+
+    Long runs too: between turns a virtual machine may give free pages back to its host, and who allocates in every run (PyTorch's
+    steps of VGG16: 3 GB of page faults) pays for them once more. Seen: 1.2 s of system time a step in a row, 3 to 4 s after a pause
+    of 10 s. Training is steps in a row.
+    """
     time.sleep(PAUSE)
     once = _seconds(work, 1)
-    return once if once >= LONG else _seconds(work, max(1, round(LEAST / once)))
+    return _seconds(work, max(1, round(LEAST / once)))
 
 
 def _seconds(work: Callable[[], Any], times: int) -> float:
