@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyopencl as cl
-from measure import HERE, peak_memory, seconds_of, serve
+from measure import HERE, SideError, peak_memory, seconds_of, serve
 
 from mpitrain import models
 from mpitrain.graph import Graph
@@ -18,6 +18,7 @@ from mpitrain.layers import Convolution
 from mpitrain.layers.layer import Layer, Pass, Shape, pair
 from mpitrain.layers.network import Network, Node
 from mpitrain.plan import INPUT, infer_shapes
+from mpitrain.report import MpitrainError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device, open_device
 from mpitrain.runtime.gemm import Gemm, Left, Result, matrix
@@ -41,7 +42,10 @@ class Ours:
 
     def open(self, device: str) -> dict[str, Any]:
         """Take a device by the name that --device gives it; facts about it."""
-        self.device = open_device(device)
+        try:
+            self.device = open_device(device)
+        except MpitrainError as error:
+            raise SideError(str(error)) from None
         platform, version, name, driver = self.device.identity.split("|")
         return {
             "device": name,

@@ -1,4 +1,8 @@
-"""PyTorch's side of a comparison: the same steps and convolutions in plain float32 on all cores. Runs in any Python that has torch."""
+"""PyTorch's side of a comparison: the same steps and convolutions in plain float32 on all cores. Runs in any Python that has torch.
+
+On one core (and with less than 16 images) PyTorch leaves 1x1 convolutions to a slower path than oneDNN's: ResNet's figures there say
+nothing about more cores.
+"""
 
 from __future__ import annotations
 
