@@ -1,119 +1,64 @@
-"""Matrix products against NumPy's BLAS, in turn in one run: `python benchmarks/gemm.py --device intel`.
-
-Writes a table and benchmarks/results/gemm-PLATFORM.json: GFLOPS as minimum, median and maximum of n runs, and the ratio pair by pair.
-"""
+"""Matrix products against NumPy's BLAS: square ones, some of convolutions, and those of dense layers."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
-import numpy as np
+from measure import Side, rates, ratios, spread, take_turns
+from rich.table import Table
+from steps import three
 
-from mpitrain.runtime.device import open_device
-from mpitrain.runtime.gemm import Gemm, Left, Result, matrix
-
-SHAPES = ((1024, 1024, 1024), (2048, 2048, 2048), (64, 50176, 576), (512, 784, 4608), (64, 500, 800))
-"""M, N, K: square ones, two of VGG16's convolutions for one image, LeNet's first dense layer."""
-
-
-PAUSE = 0.2
-"""Seconds before each timed run: a BLAS's threads spin for a while after their work, and would take a core from the other's turn."""
-
-
-def seconds_of(work: Callable[[], None]) -> float:
-    time.sleep(PAUSE)
-    work()  # awake, and what the other has pushed out of the caches is back
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
-
-
-def measure(device_name: str, runs: int) -> dict[str, Any]:
-    device = open_device(device_name)
-    gemm, random, rows = Gemm(device), np.random.default_rng(0), []
-    for m, n, k in SHAPES:
-        a, b = random.standard_normal((m, k), np.float32), random.standard_normal((k, n), np.float32)
-        left, right = device.upload(a), device.upload(b)
-        c, scratch = device.empty((m, n)), device.empty((max(1, gemm.scratch(m, k)),))
-        out = np.empty((m, n), np.float32)
-
-        def ours(
-            c: Any = c,
-            left: Any = left,
-            right: Any = right,
-            scratch: Any = scratch,
-            m: int = m,
-            n: int = n,
-            k: int = k,
-        ) -> None:
-            gemm(Result(c, n, n), Left(left, k, 1, k), matrix(right, n, 1), m, n, k, scratch)
-            device.finish()
-
-        def theirs(a: Any = a, b: Any = b, out: Any = out) -> None:
-            np.matmul(a, b, out=out)
-
-        for _ in range(2):
-            ours(), theirs()
-        error = float(np.abs(c.download() - out).max())
-        pairs = [(seconds_of(ours), seconds_of(theirs)) for _ in range(runs)]
-        work = 2 * m * n * k / 1e9
-        rows.append(
-            {
-                "shape": [m, n, k],
-                "ours": _spread([work / x for x, _ in pairs]),
-                "numpy": _spread([work / y for _, y in pairs]),
-                "ratio": _spread([y / x for x, y in pairs]),
-                "largest_difference": error,
-            }
-        )
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-    ).stdout.strip()
-    blas: Any = np.show_config(mode="dicts")
-    return {
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit,
-        "machine": f"{platform.machine()}, {device!r}",
-        "driver": device.identity,
-        "numpy": f"{np.__version__}, {blas['Build Dependencies']['blas']['name']}",
-        "n": runs,
-        "unit": "GFLOPS",
-        "rows": rows,
-    }
+ROWS, COLUMNS = "rows", "columns"
+SHAPES = (
+    ("square", 1024, 1024, 1024, ROWS, ROWS),
+    ("square", 2048, 2048, 2048, ROWS, ROWS),
+    ("vgg16 features.2, one image", 64, 50176, 576, ROWS, ROWS),
+    ("vgg16 features.19, one image", 512, 784, 4608, ROWS, ROWS),
+    ("lenet fc1, batch 64: y", 64, 500, 800, ROWS, COLUMNS),
+    ("lenet fc1: dx", 64, 800, 500, ROWS, ROWS),
+    ("lenet fc1: dweight", 500, 800, 64, COLUMNS, ROWS),
+    ("vgg16 fc6, batch 16: y", 16, 4096, 25088, ROWS, COLUMNS),
+    ("vgg16 fc6: dx", 16, 25088, 4096, ROWS, ROWS),
+    ("vgg16 fc6: dweight", 4096, 25088, 16, COLUMNS, ROWS),
+    ("resnet152 fc, batch 8: y", 8, 1000, 2048, ROWS, COLUMNS),
+)
+"""What it is; M, N, K; and whether A (M, K) and B (K, N) lie in rows or in columns: y = x weight', dx = dy weight, dweight = dy' x."""
 
 
-def _spread(values: list[float]) -> list[float]:
-    return [round(value, 2) for value in (min(values), statistics.median(values), max(values))]
+def rows(ours: Side, theirs: Side, n: int, peak: float) -> Iterator[dict[str, Any]]:
+    """One a product."""
+    for what, m, n_, k, a_lies, b_lies in SHAPES:
+        shape: dict[str, Any] = {"m": m, "n": n_, "k": k, "a_lies": a_lies, "b_lies": b_lies}
+        difference = ours("product", **shape)
+        theirs("product", **shape)
+        a, b = take_turns(partial(ours, "time", name="product"), partial(theirs, "time", name="product"), n)
+        work = 2e-9 * m * n_ * k
+        yield {
+            "what": what,
+            **shape,
+            "ours": {"seconds": spread(a), "gflops": rates(work, a)},
+            "numpy": {"seconds": spread(b), "gflops": rates(work, b)},
+            "ratio": ratios(a, b),
+            "of_peak": round(rates(work, a)[1] / peak, 4),
+            "largest_difference": difference,
+        }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("-n", type=int, default=15, help="counted runs of each")
-    options = parser.parse_args()
-    found = measure(options.device, options.n)
-    print(f"{found['machine']}; {found['numpy']}; n = {found['n']}; GFLOPS as min / median / max")
+def tables(found: Mapping[str, Any]) -> list[Table]:
+    """What was found, a product a line."""
+    table = Table(
+        title=f"Matrix products, n = {found['n']}: GFLOPS, minimum / median / maximum",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("product")
+    for name in ("M x N x K", "ours", "NumPy", "NumPy's s / ours", "of peak"):
+        table.add_column(name, justify="right")
     for row in found["rows"]:
-        spreads = ("{:8.1f} / {:8.1f} / {:8.1f}".format(*row[name]) for name in ("ours", "numpy"))
-        print(
-            "{:>18}  ours {}  numpy {}  ratio {:.2f}".format(
-                "x".join(map(str, row["shape"])), *spreads, row["ratio"][1]
-            )
-        )
-    name = found["driver"].split("|")[0].split("(")[0].split()[0].lower()
-    path = Path(__file__).parent / "results" / f"gemm-{name}.json"
-    path.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"written to {path}")
-
-
-if __name__ == "__main__":
-    main()
+        sides = (three(row[side]["gflops"]) for side in ("ours", "numpy"))
+        size = f"{row['m']} x {row['n']} x {row['k']}"
+        table.add_row(row["what"], size, *sides, three(row["ratio"]), f"{row['of_peak']:.0%}")
+    table.caption = f"Peak: {found['peak']['gflops']:.0f} GFLOPS, {found['peak']['source']}."
+    return [table]

@@ -1,0 +1,166 @@
+"""What one device computes, against PyTorch and NumPy on the same cores, in turn in one run.
+
+    python benchmarks/compute.py steps --network vgg16 --device intel     whole training steps
+    python benchmarks/compute.py layers                                   every convolution, a pass at a time
+    python benchmarks/compute.py products -n 15                           matrix products
+    python benchmarks/compute.py                                          all three
+
+Each part writes PART-PLATFORM.json and .txt into benchmarks/results. PyTorch may live in another Python: --torch-python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import gemm
+import layers
+import steps
+from measure import HERE, Side, SideError, circumstances
+from rich.console import Console
+from rich.table import Table
+
+WIDTH = 200
+"""Columns of the tables in files."""
+NETWORKS = {"steps": tuple(steps.BATCHES), "layers": tuple(steps.BATCHES), "products": ()}
+"""Parts, and the networks each knows."""
+TABLES: dict[str, Callable[[Mapping[str, Any]], list[Table]]] = {
+    "steps": steps.tables,
+    "layers": layers.tables,
+    "products": gemm.tables,
+}
+
+
+def main() -> None:
+    options = _options()
+    for part in options.parts or NETWORKS:
+        networks = [each for each in NETWORKS[part] if each in options.network or not options.network]
+        if NETWORKS[part] and not networks:
+            print(f"{part}: does not do {', '.join(options.network)}", file=sys.stderr)
+            continue
+        try:
+            measure(part, networks, options)
+        except SideError as error:
+            sys.exit(f"compute.py: {error}")
+
+
+def measure(part: str, networks: Sequence[str], options: argparse.Namespace) -> None:
+    """One part: measured, shown and written. What there is is kept after each row, so that a run that is cut short was not in vain."""
+    found: dict[str, Any] = {"part": part, **circumstances(options.n)}
+    with ExitStack() as sides:
+        ours = sides.enter_context(Side(sys.executable, "side_mpitrain.py"))
+        found["ours"] = ours("open", device=options.device)
+        peer = Side(sys.executable, "side_numpy.py") if part == "products" else None
+        theirs = sides.enter_context(peer or Side(options.torch_python, "side_pytorch.py"))
+        found["numpy" if peer else "pytorch"] = theirs("open")
+        found["peak"] = {"gflops": options.peak, "source": "given"} if options.peak else _peak(ours)
+        peak = found["peak"]["gflops"]
+        rows: Iterator[dict[str, Any]]
+        if part == "steps":
+            sides.close()  # fresh ones for each network
+            rows = steps.rows(networks, options.device, options.torch_python, options.n)
+        elif part == "layers":
+            rows = layers.rows(networks, ours, theirs, options.n, peak)
+        else:
+            rows = gemm.rows(ours, theirs, options.n, peak)
+        found["rows"] = []
+        path = options.out / f"{part}-{platform_word(found['ours'])}.json"
+        for row in rows:
+            found["rows"].append(row)
+            write(path, found)
+            print(f"{part}: {brief(row)}", file=sys.stderr, flush=True)
+    _show(Console(width=max(Console().width, WIDTH)), found)
+    print(f"written to {path} and {path.with_suffix('.txt').name}")
+
+
+def _peak(ours: Side) -> dict[str, Any]:
+    return {"gflops": round(ours("peak"), 1), "source": "multiply-adds on registers, best of ten"}
+
+
+def platform_word(device: Mapping[str, Any]) -> str:
+    """ "intel" for Intel(R) OpenCL: a file's name."""
+    return str(device["platform"]).split("(")[0].split()[0].lower()
+
+
+def brief(row: Mapping[str, Any]) -> str:
+    """A row while one waits for the next."""
+    where = row.get("what") or " ".join(str(row[key]) for key in ("network", "node", "pass") if key in row)
+    ours = row["ours"]
+    gflops = "{:.4g} GFLOPS".format(ours["gflops"][1])
+    speed = "{:.4g} img/s".format(ours["images_per_second"][1]) if "images_per_second" in ours else gflops
+    return f"{where}: {speed}, {row['ratio'][1]:.3g} times the peer"
+
+
+def write(path: Path, found: Mapping[str, Any]) -> None:
+    """The figures as JSON, and as text beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    with path.with_suffix(".txt").open("w") as file:
+        _show(Console(file=file, width=WIDTH), found)
+
+
+def _show(console: Console, found: Mapping[str, Any]) -> None:
+    machine, ours = found["machine"], found["ours"]
+    lines = [
+        found["command"],
+        f"commit {found['commit']}, {found['date']}; {machine['cpu']}, {machine['cores']} cores, {machine['system']}",
+        f"{ours['device']}, {ours['platform']} ({ours['platform_version']}, driver {ours['driver']}), {ours['units']} units",
+    ]
+    if "pytorch" in found:
+        peer = found["pytorch"]
+        lines.append(
+            f"PyTorch {peer['torch']}, {peer['capability']}, {peer['threads']} threads; {'; '.join(peer['blas'])}"
+        )
+    if "numpy" in found:
+        peer = found["numpy"]
+        lines.append(f"NumPy {peer['numpy']}, {peer['blas']}, kernels for {peer['kernel']}")
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
+    for table in TABLES[found["part"]](found):
+        console.print()
+        console.print(table)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="steps|layers|products", help="default: all")
+    parser.add_argument(
+        "--network", type=_names, default=(), help="of lenet,vgg16,resnet152; default: all that a part knows"
+    )
+    parser.add_argument("--device", default="auto", help="as for mpitrain")
+    parser.add_argument("-n", type=_positive, default=5, help="counted turns of each side (default 5)")
+    parser.add_argument(
+        "--peak", type=float, help="GFLOPS the device can do; default: measured with multiply-adds"
+    )
+    parser.add_argument("--torch-python", default=sys.executable, help="a Python that has torch")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the files")
+    options = parser.parse_args()
+    for part in options.parts:
+        if part not in NETWORKS:
+            parser.error(f"no part {part}; there are {', '.join(NETWORKS)}")
+    return options
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in steps.BATCHES:
+            raise argparse.ArgumentTypeError(f"no network {name}; there are {', '.join(steps.BATCHES)}")
+    return names
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()

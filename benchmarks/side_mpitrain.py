@@ -1,0 +1,243 @@
+"""mpitrain's side of a comparison: whole training steps, single convolutions, matrix products, and what the device can do at most."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyopencl as cl
+from measure import HERE, SideError, peak_memory, seconds_of, serve
+
+from mpitrain import models
+from mpitrain.graph import Graph
+from mpitrain.layers import Convolution
+from mpitrain.layers.layer import Layer, Pass, Shape, pair
+from mpitrain.layers.network import Network, Node
+from mpitrain.plan import INPUT, infer_shapes
+from mpitrain.report import MpitrainError
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.device import Device, open_device
+from mpitrain.runtime.gemm import Gemm, Left, Result, matrix
+from mpitrain.sgd import MomentumSgd
+
+CHAINS = 12
+"""Of one work-item of peak.cl."""
+CLOCK = 1e-6
+"""Seconds below which a difference of two times says nothing."""
+
+
+class Ours:
+    """One device, and whatever it was last asked to prepare. Memory of the one before is given back first."""
+
+    device: Device
+
+    def __init__(self) -> None:
+        self._held = ExitStack()
+        self._works: dict[str, Callable[[], float]] = {}
+        self._loss = float("nan")
+
+    def open(self, device: str) -> dict[str, Any]:
+        """Take a device by the name that --device gives it; facts about it."""
+        try:
+            self.device = open_device(device)
+        except MpitrainError as error:
+            raise SideError(str(error)) from None
+        platform, version, name, driver = self.device.identity.split("|")
+        return {
+            "device": name,
+            "platform": platform,
+            "platform_version": version,
+            "driver": driver,
+            "units": self.device.units,
+            "vector": self.device.wide,
+            "memory": peak_memory(),
+        }
+
+    def peak(self) -> float:
+        """GFLOPS of fused multiplications and additions on registers: the best of ten launches."""
+        device, cpu = self.device, self.device.kind == "cpu"
+        group, steps = (1, 1 << 19) if cpu else (256, 1 << 13)
+        items = device.units * (8 if cpu else 16 * group)
+        options = [f"-DWIDTH={device.wide}", f"-DGROUP={group}", "-cl-mad-enable"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", cl.CompilerWarning)  # drivers chat there about what went well
+            program = cl.Program(device.context, (HERE / "peak.cl").read_text()).build(options)
+        kernel: Any = cl.Kernel(program, "peak")
+        y = device.empty((items,))
+
+        def work() -> None:
+            kernel(
+                device.queue, (items,), (group,), y.buffer, np.float32(0.5), np.float32(1), np.int32(steps)
+            )
+            device.finish()
+
+        found = 2e-9 * items * steps * CHAINS * device.wide / min(seconds_of(work) for _ in range(10))
+        y.release()
+        return found
+
+    def time(self, name: str) -> float:
+        """Seconds of one turn of something prepared."""
+        return self._works[name]()
+
+    def loss(self) -> float:
+        """Mean loss of the last step."""
+        return self._loss
+
+    def _prepare(self) -> None:
+        self._held.close()
+        self._held.enter_context(self.device.scope())
+
+    def step(self, network: str, batch: int) -> dict[str, Any]:
+        """Prepare "step": images in, momentum SGD's update out."""
+        self._prepare()
+        net = models.load(network)
+        graph = Graph(self.device, net, batch)
+        channels = net.input_shape[0]
+        graph.normalise(np.full(channels, 0.5, np.float32), np.full(channels, 0.25, np.float32))
+        graph.weights.write(graph.layout.initial(0))
+        random = np.random.default_rng(0)
+        images = random.integers(0, 256, (batch, *net.input_shape), np.uint8)
+        labels = random.integers(0, net.classes, batch)
+        # Gradients are sums over images. This rate and decay make the update that of their mean, with no pass to divide them.
+        decay = float(net.defaults["weight_decay"])  # type: ignore[arg-type]
+        sgd = MomentumSgd(self.device, graph.weights, 0.9, decay * batch)
+        sgd.rate = 1e-3 / batch
+        seed = 0
+
+        def step() -> None:
+            nonlocal seed
+            seed += 1
+            run = Pass(batch, seed=seed)
+            graph.load(images, labels)
+            graph.forward(run)
+            for bucket in graph.backward(run):
+                sgd.update(bucket.start, bucket.stop, graph.gradient.part(bucket.start, bucket.stop))
+            self._loss = float(graph.losses(batch).mean())
+            self.device.finish()
+
+        self._works = {"step": partial(seconds_of, step)}
+        return {
+            "parameters": graph.layout.count,
+            "work": _work(net, graph.shapes, batch),
+            "planned": graph.nbytes,
+            "decay": decay,
+        }
+
+    def convolutions(self, network: str) -> list[dict[str, Any]]:
+        """Every distinct convolution of a network, in its order: its numbers, the first node that is one, and how many there are."""
+        net = models.load(network)
+        shapes = infer_shapes(net)
+        found: dict[str, dict[str, Any]] = {}
+        for node in net.nodes:
+            if not isinstance(node.layer, Convolution):
+                continue
+            layer, (source,) = node.layer, node.inputs
+            numbers = {
+                "shape": list(shapes[source]),
+                "channels": layer.channels,
+                "kernel": pair(layer.kernel, "kernel"),
+                "stride": pair(layer.stride, "stride"),
+                "padding": pair(layer.padding, "padding"),
+                "groups": layer.groups,
+                "bias": layer.has_bias,
+                "data": source != INPUT,
+            }
+            case = found.setdefault(str(numbers), {**numbers, "node": node.name, "count": 0})
+            case["count"] += 1
+            case["flops"] = layer.flops(shapes[source])
+        return list(found.values())
+
+    def convolution(self, network: str, node: str, batch: int, data: bool) -> dict[str, str]:
+        """Prepare "forward", "backward filter" (and bias) and, with `data`, "backward data" of one; names of their algorithms."""
+        self._prepare()
+        net = models.load(network)
+        found: Node = next(each for each in net.nodes if each.name == node)
+        layer, shape = found.layer, infer_shapes(net)[found.inputs[0]]
+        layer.name = node
+        self._give_memory(layer, shape, batch)
+        x, y = self._random((batch, *shape)), self.device.zeros((batch, *layer.output_shape(shape)))
+        dy, dx = self._random(y.shape), self.device.zeros(x.shape) if data else None
+        run = Pass(batch)
+
+        def forward() -> None:
+            layer.forward(run, y, x)
+            self.device.finish()
+
+        def backward(dx: Array | None) -> None:
+            layer.backward(run, [dx], dy, [x], y)
+            self.device.finish()
+
+        # A layer's backward always makes dweight: the other pass is what it takes longer when dx is wanted too.
+        filters, both = (
+            partial(seconds_of, partial(backward, None)),
+            partial(seconds_of, partial(backward, dx)),
+        )
+        self._works = {
+            "forward": partial(seconds_of, forward),
+            "backward filter": filters,
+            "backward data": lambda: max(CLOCK, both() - filters()),
+        }
+        forward()
+        backward(dx)
+        named: dict[str, Any] = getattr(layer, "algorithms", None) or {}
+        return {name.replace("_", " "): str(what) for name, what in named.items()}
+
+    def _give_memory(self, layer: Layer, shape: Shape, batch: int) -> None:
+        """What a graph gives to a layer."""
+        layer.build(self.device, shape)
+        for name, parameter in layer.parameters(shape).items():
+            setattr(layer, name, self._random(parameter.shape, 0.1))
+            setattr(layer, f"d{name}", self.device.zeros(parameter.shape))
+        for name, (extent, kind) in layer.memory(batch, shape).items():
+            setattr(layer, name, self.device.zeros(extent, kind))
+        layer.scratch = self.device.empty((max(1, layer.workspace(batch, shape)),))
+
+    def _random(self, shape: Shape, deviation: float = 1.0) -> Array:
+        values = np.random.default_rng(len(shape)).standard_normal(shape, np.float32)
+        return self.device.upload(values * np.float32(deviation))
+
+    def product(self, m: int, n: int, k: int, a_lies: str, b_lies: str) -> float:
+        """Prepare "product"; the largest difference of its first rows from NumPy's in float64."""
+        self._prepare()
+        device, gemm = self.device, Gemm(self.device)
+        a, b = operands(m, n, k)
+        left = device.upload(np.ascontiguousarray(a.T) if a_lies == "columns" else a)
+        right = device.upload(np.ascontiguousarray(b.T) if b_lies == "columns" else b)
+        c, scratch = device.zeros((m, n)), device.empty((max(1, gemm.scratch(m, k)),))
+        at = Left(left, 1, m, k) if a_lies == "columns" else Left(left, k, 1, k)
+        strides = (1, k) if b_lies == "columns" else (n, 1)
+
+        def work() -> None:
+            gemm(Result(c, n, n), at, matrix(right, *strides), m, n, k, scratch)
+            device.finish()
+
+        work()
+        rows = min(m, 8)
+        expected = a[:rows].astype(np.float64) @ b.astype(np.float64)
+        self._works = {"product": partial(seconds_of, work)}
+        return float(np.abs(c.download()[:rows] - expected).max())
+
+
+def operands(m: int, n: int, k: int) -> tuple[Any, Any]:
+    """A (M, K) and B (K, N)."""
+    random = np.random.default_rng(0)
+    return random.standard_normal((m, k), np.float32), random.standard_normal((k, n), np.float32)
+
+
+def _work(network: Network, shapes: dict[str, Shape], batch: int) -> int:
+    """Multiplications and additions of a step: thrice the forward pass's, but no gradient of the images."""
+    work = 0
+    for node in network.nodes:
+        passes = 2 if INPUT in node.inputs else 3
+        work += passes * batch * node.layer.flops(*(shapes[name] for name in node.inputs))
+    return work
+
+
+if __name__ == "__main__":
+    ours = Ours()
+    names = ("open", "peak", "time", "loss", "step", "convolutions", "convolution", "product")
+    serve({name: getattr(ours, name) for name in names} | {"memory": peak_memory})
