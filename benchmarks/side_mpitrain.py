@@ -15,6 +15,7 @@ from measure import HERE, SideError, peak_memory, seconds_of, serve
 from mpitrain import models
 from mpitrain.graph import Graph
 from mpitrain.layers import Convolution
+from mpitrain.layers.blocks import stored, stored_memory
 from mpitrain.layers.layer import Layer, Pass, Shape, pair
 from mpitrain.layers.network import Network, Node
 from mpitrain.plan import INPUT, infer_shapes
@@ -122,7 +123,7 @@ class Ours:
         self._works = {"step": partial(seconds_of, step)}
         return {
             "parameters": graph.layout.count,
-            "work": _work(net, graph.shapes, batch),
+            "work": _work(net, infer_shapes(net), batch),
             "planned": graph.nbytes,
             "decay": decay,
         }
@@ -157,9 +158,11 @@ class Ours:
         net = models.load(network)
         found: Node = next(each for each in net.nodes if each.name == node)
         layer, shape = found.layer, infer_shapes(net)[found.inputs[0]]
-        layer.name = node
+        layer.name, layer.capacity = node, batch
         self._give_memory(layer, shape, batch)
-        x, y = self._random((batch, *shape)), self.device.zeros((batch, *layer.output_shape(shape)))
+        block = self.device.block
+        x = self._random((batch, *stored(shape, block)))
+        y = self.device.zeros((batch, *stored(layer.output_shape(shape), block)))
         dy, dx = self._random(y.shape), self.device.zeros(x.shape) if data else None
         run = Pass(batch)
 
@@ -193,7 +196,7 @@ class Ours:
             setattr(layer, name, self._random(parameter.shape, 0.1))
             setattr(layer, f"d{name}", self.device.zeros(parameter.shape))
         for name, (extent, kind) in layer.memory(batch, shape).items():
-            setattr(layer, name, self.device.zeros(extent, kind))
+            setattr(layer, name, self.device.zeros(stored_memory(extent, self.device.block), kind))
         layer.scratch = self.device.empty((max(1, layer.workspace(batch, shape)),))
 
     def _random(self, shape: Shape, deviation: float = 1.0) -> Array:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from blocks import from_blocks, to_blocks
 
 from mpitrain.layers.images import Images

@@ -65,31 +65,18 @@ def backward_data(g: Geometry) -> list[Correlation]:
     g = g.flattened()
     rows = [_one_axis(g.h, g.r, g.stride[0], g.padding[0], a) for a in range(min(g.stride[0], g.h))]
     columns = [_one_axis(g.w, g.s, g.stride[1], g.padding[1], b) for b in range(min(g.stride[1], g.w))]
-    return [
-        Correlation(
-            g.k,
-            g.p,
-            g.q,
-            g.c,
-            places_h,
-            places_w,
-            taps_h,
-            taps_w,
-            (1, 1),
-            (pad_h, pad_w),
-            g.r * g.s,
-            g.c * g.r * g.s,
-            (last_r, last_s),
-            (-g.stride[0], -g.stride[1]),
-            g.s,
-            (g.h, g.w),
-            (a, b),
-            g.stride,
-        )  # fmt: skip
-        for a, (places_h, taps_h, last_r, pad_h) in enumerate(rows)
-        for b, (places_w, taps_w, last_s, pad_w) in enumerate(columns)
-        if taps_h and taps_w
-    ]
+    sums = []
+    for a, (places_h, taps_h, last_r, pad_h) in enumerate(rows):
+        for b, (places_w, taps_w, last_s, pad_w) in enumerate(columns):
+            if taps_h and taps_w:
+                backwards = (-g.stride[0], -g.stride[1])
+                sums.append(
+                    Correlation(
+                        g.k, g.p, g.q, g.c, places_h, places_w, taps_h, taps_w, (1, 1), (pad_h, pad_w), g.r * g.s,
+                        g.c * g.r * g.s, (last_r, last_s), backwards, g.s, (g.h, g.w), (a, b), g.stride,
+                    )
+                )  # fmt: skip
+    return sums
 
 
 def _one_axis(extent: int, filter_size: int, stride: int, padding: int, a: int) -> tuple[int, int, int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mpitrain.layers.conv.correlation import Correlation
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.runtime.array import Array
+from mpitrain.runtime.counting import even, parts, round_up
 from mpitrain.runtime.device import Device
 
 VECTORS = 2
@@ -35,31 +36,31 @@ class Direct:
 
     def _packed(self) -> int:
         c, columns = self._c, VECTORS * self._device.wide
-        return _round_up(-(-c.k // columns) * columns * c.c * c.r * c.s, 128)
+        return round_up(parts(c.k, columns) * columns * c.c * c.r * c.s, 128)
 
     def _pieces(self, images: int) -> tuple[int, int, int]:
         """(rows, tiles of a row) of a unit, and its values of scratch."""
         c, wide = self._c, self._device.wide
-        channels = c.c if self._form == COMPACT else -(-c.c // wide) * wide
-        tiles = -(-c.q // self._rows)
+        channels = c.c if self._form == COMPACT else parts(c.c, wide) * wide
+        tiles = parts(c.q, self._rows)
         if self._form == NONE and c.r == 1:
-            run = _divide(tiles, max(1, PIECE // (channels * self._rows * c.stride[1])))
-            band = _divide(c.p, max(1, PIECE // (channels * c.w))) if run == tiles else 1
+            run = even(tiles, max(1, PIECE // (channels * self._rows * c.stride[1])))
+            band = even(c.p, max(1, PIECE // (channels * c.w))) if run == tiles else 1
         else:
             run, width = tiles, (c.q - 1) * c.stride[1] + c.s
-            band = _divide(c.p, max(1, (PIECE // (channels * width) - c.r) // c.stride[0] + 1))
-        while band > 1 and images * -(-c.p // band) < 4 * self._device.units:
-            band = -(-band // 2)
+            band = even(c.p, max(1, (PIECE // (channels * width) - c.r) // c.stride[0] + 1))
+        while band > 1 and images * parts(c.p, band) < 4 * self._device.units:
+            band = parts(band, 2)
         while (
             run > 1
             and self._form == NONE
-            and images * -(-c.p // band) * -(-tiles // run) < 4 * self._device.units
+            and images * parts(c.p, band) * parts(tiles, run) < 4 * self._device.units
         ):
-            run = -(-run // 2)
+            run = parts(run, 2)
         if self._form == NONE:
             return band, run, 0
         rows, width = (band - 1) * c.stride[0] + c.r, (c.q - 1) * c.stride[1] + c.s
-        return band, run, _round_up(rows * width * channels + wide, 16) + 16
+        return band, run, round_up(rows * width * channels + wide, 16) + 16
 
     def workspace(self, images: int) -> int:
         """Float32 values of scratch for that many images."""
@@ -79,11 +80,11 @@ class Direct:
         c, wide = self._c, self._device.wide
         packed = self._packed()
         self._pack(
-            (-(-c.k // (VECTORS * wide)), -(-c.c // wide)), scratch, weight, c.k, c.c, c.r, c.out_step, c.in_step,
+            (parts(c.k, VECTORS * wide), parts(c.c, wide)), scratch, weight, c.k, c.c, c.r, c.out_step, c.in_step,
             *c.first_tap, *c.tap_step, c.tap_row, group=(1, 1),
         )  # fmt: skip
         band, run, item = self._pieces(images)
-        units = images * -(-c.p // band) * -(-(-(-c.q // self._rows)) // run)
+        units = images * parts(c.p, band) * parts((parts(c.q, self._rows)), run)
         items = min(units, 4 * self._device.units)
         self._program.direct(
             items, y, x, scratch, bias or scratch, scratch.part(packed, packed + items * item) if item else scratch,
@@ -108,13 +109,13 @@ class DirectFilter:
     def _ranges(self) -> tuple[int, int, int]:
         """Groups of output channels and blocks of input channels of a unit, and its values of dweight."""
         g, wide = self._g, self._device.wide
-        groups, blocks = -(-g.k // (VECTORS * wide)), -(-g.c // wide)
+        groups, blocks = parts(g.k, VECTORS * wide), parts(g.c, wide)
         together, taps = (g.s * g.c, g.r) if self._form == COMPACT else (wide, g.r * g.s)
-        tile = taps * _round_up(together, self._rows) * VECTORS * wide
-        in_range = _divide(blocks, max(1, SUMS // tile))
-        while in_range > 1 and groups * -(-blocks // in_range) < 4 * self._device.units:
-            in_range = -(-in_range // 2)
-        out_range = 2 if groups * -(-blocks // in_range) >= 8 * self._device.units else 1
+        tile = taps * round_up(together, self._rows) * VECTORS * wide
+        in_range = even(blocks, max(1, SUMS // tile))
+        while in_range > 1 and groups * parts(blocks, in_range) < 4 * self._device.units:
+            in_range = parts(in_range, 2)
+        out_range = 2 if groups * parts(blocks, in_range) >= 8 * self._device.units else 1
         return out_range, in_range, out_range * in_range * tile
 
     def _pieces(self, images: int) -> tuple[int, int, int, int]:
@@ -122,18 +123,18 @@ class DirectFilter:
         g, wide = self._g, self._device.wide
         _, in_range, _ = self._ranges()
         channels = g.c if self._form == COMPACT else in_range * wide
-        run = g.q if g.p > 1 or self._form != NONE else _divide(g.q, 256)
+        run = g.q if g.p > 1 or self._form != NONE else even(g.q, 256)
         width = (g.q - 1) * g.stride[1] + g.s
         target = max(run, 224)
         band = min(g.p, max(1, target // run))
         if self._form != NONE:
             band = max(1, min(band, PIECE // (channels * width * g.stride[0])))
-        band = _divide(g.p, band)
+        band = even(g.p, band)
         many = max(1, min(images, target // (band * run))) if band == g.p and run == g.q else 1
         if self._form == NONE:
             return many, band, run, 0
         rows = (band - 1) * g.stride[0] + g.r
-        return many, band, run, _round_up(many * rows * width * channels + 16, 16)
+        return many, band, run, round_up(many * rows * width * channels + 16, 16)
 
     def workspace(self, images: int) -> int:
         """Float32 values of scratch for that many images."""
@@ -147,7 +148,7 @@ class DirectFilter:
         g, wide = self._g, self._device.wide
         out_range, in_range, sums = self._ranges()
         many, band, run, copies = self._pieces(images)
-        units = -(-(-(-g.k // (VECTORS * wide))) // out_range) * -(-(-(-g.c // wide)) // in_range)
+        units = parts((parts(g.k, VECTORS * wide)), out_range) * parts((parts(g.c, wide)), in_range)
         self._program.direct_filter(
             min(units, 4 * self._device.units), dweight, dy, x, scratch, images, g.c, g.h, g.w, g.k, g.p, g.q, g.r, g.s,
             *g.stride, *g.padding, out_range, in_range, many, band, run, int(accumulate), sums + copies, sums, group=1,
@@ -165,14 +166,5 @@ def _rows(device: Device, width: int) -> int:
     most = 12 if device.wide == 16 else 6
     # A tile of under about 8 products in flight waits for each (latency 4, two a cycle); its start and end cost some 4 more.
     return min(
-        range(1, min(most, width) + 1), key=lambda rows: -(-width // rows) * (max(rows * VECTORS, 8) + 4)
+        range(1, min(most, width) + 1), key=lambda rows: parts(width, rows) * (max(rows * VECTORS, 8) + 4)
     )
-
-
-def _divide(whole: int, most: int) -> int:
-    """The size of parts of at most `most` that divide `whole` as evenly as can be."""
-    return -(-whole // -(-whole // most))
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
