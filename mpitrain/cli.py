@@ -140,6 +140,26 @@ def summary(
 
 
 @commands.command()
+@click.argument("network")
+@click.option(
+    "--data", metavar="SOURCE", help="Adapt the network to this data. [default: its own size and classes]"
+)
+@click.option(
+    "--batch-size", default=16, type=click.IntRange(1), help="Images that one rank computes at a time."
+)
+@click.option("--device", default="auto", help="As in training.")
+@click.option("--again", is_flag=True, help="Measure also what is known.")
+def tune(network: str, data: str | None, batch_size: int, device: str, again: bool) -> None:
+    """Measure which algorithm is fastest for each convolution of NETWORK on this device, and remember it.
+
+    Training takes what is remembered, and else what a count of the work favours: tuning is never needed, but may help.
+    """
+    from mpitrain.tune import tune as measure
+
+    measure(network, data, batch_size, device, again)
+
+
+@commands.command()
 @click.option("--ranks", default=4, type=click.IntRange(1), help="Local ranks to show the choice for.")
 @click.option("--device", default="auto", help="As in training.")
 def devices(ranks: int, device: str) -> None:

@@ -20,9 +20,9 @@ __kernel void direct(__global float *y, __global const float *x, __global const 
     const int me = get_global_id(0), items = get_global_size(0);
     const int blocks = (C + WIDTH - 1) / WIDTH, out_blocks = (K + WIDTH - 1) / WIDTH, groups = (K + TILE_COLUMNS - 1) / TILE_COLUMNS;
 #if COPY == COPY_COMPACT
-    const int columns = 1, together = S * C, taps = R;  /* a row of the filter is one run of scalars */
+    const int columns = 1, together = S * C; /* a row of the filter is one run of scalars */
 #else
-    const int columns = S, together = 0, taps = blocks * R * S;
+    const int columns = S, together = 0;
 #endif
     const int tiles = (Q + ROWS - 1) / ROWS, bands = (P + band - 1) / band, runs = (tiles + run - 1) / run;
     const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY);  /* a NaN is under neither, and stays */
@@ -54,8 +54,13 @@ __kernel void direct(__global float *y, __global const float *x, __global const 
                     __global const float *b = packed + (size_t)group * C * R * S * TILE_COLUMNS;
                     WIDE acc[ROWS][VECTORS];
                     tile_zero(acc);
+                    /* Rows of the filter that lie outside the image have nothing to add. */
+                    const int r0 = max(0, pad_h - p * U), r1 = min(R, H + pad_h - p * U);
+                    a += r0 * row_step;
+                    b += r0 * columns * TILE_COLUMNS * (together ? together : min(WIDTH, C));
                     /* One loop over all taps: with a loop each for blocks, r and s, compilers move the accumulators between registers. */
-                    int s = 0, r = 0, block = 0;
+                    const int taps = (together ? 1 : blocks) * max(0, r1 - r0) * columns;
+                    int s = 0, r = r0, block = 0;
                     for (int tap = 0; tap < taps; tap++) {
                         const int count = together ? together : min(WIDTH, C - block * WIDTH);
                         if (group == 0) EACH_ROW PREFETCH(a + (ROWS + i) * STEP);  /* the next tile's, while this one waits for nothing */
@@ -65,7 +70,11 @@ __kernel void direct(__global float *y, __global const float *x, __global const 
                         if (++s == columns) {
                             s = 0;
                             a += row_step - columns * WIDTH;
-                            if (++r == R) r = 0, block++, a += block_step - R * row_step;
+                            if (++r == r1) {
+                                r = r0, block++;
+                                a += block_step - (r1 - r0) * row_step;
+                                b += (R - r1) * columns * count * TILE_COLUMNS + r0 * columns * min(WIDTH, C - block * WIDTH) * TILE_COLUMNS;
+                            }
                         }
                     }
                     EACH_VECTOR {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from mpitrain.report import RunError, UserError
 from mpitrain.runtime import platforms, pocl
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.program import Program
+from mpitrain.runtime.tune import Memory
 
 
 def open_device(choice: str = "auto", local_rank: int = 0, cores: Sequence[int] | None = None) -> Device:
@@ -184,6 +186,11 @@ class Device:
                 self, name, {"WIDTH": self.wide, "GROUP": self.group, **definitions}
             )
         return self._programs[key]
+
+    @cached_property
+    def tuned(self) -> Memory:
+        """What `mpitrain tune` has found out about it."""
+        return Memory(self.identity, self.units)
 
     def finish(self) -> None:
         """Wait for everything asked for so far."""

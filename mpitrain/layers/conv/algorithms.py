@@ -17,6 +17,7 @@ from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 
 PassName = Literal["forward", "backward data", "backward filter"]
+PASSES: tuple[PassName, ...] = ("forward", "backward data", "backward filter")
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,11 @@ def candidates(device: Device, g: Geometry, what: PassName) -> dict[str, Make]:
 
 
 def choose(device: Device, g: Geometry, what: PassName, images: int, forced: Mapping[str, str]) -> Algorithm:
-    """The algorithm for a pass at so many images: the one forced, else the one that a count of its work favours."""
+    """The algorithm for a pass at so many images: the one forced, or measured to be fastest, or favoured by a count of its work."""
     found = candidates(device, g, what)
-    name = forced.get(what) or min(found, key=lambda each: _estimate(each, g, images))
+    name = forced.get(what) or device.tuned.choice(f"{what} {g}", images)
+    if name is None or (name not in found and what not in forced):
+        name = min(found, key=lambda each: _estimate(each, g, images))
     if name not in found:
         raise ValueError(f"{what}: no algorithm {name!r} for {g}; there are {', '.join(found)}")
     return found[name]()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpitrain.layers.bias import BiasGradient
-from mpitrain.layers.conv.algorithms import PassName, choose
+from mpitrain.layers.conv.algorithms import PASSES, choose
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape, pair
 from mpitrain.layers.relu import Relu
@@ -103,8 +103,7 @@ class Convolution(Layer):
 
     def build(self, device: Device, *shapes: Shape) -> None:
         g = self.geometry(shapes[0])
-        names: tuple[PassName, ...] = ("forward", "backward data", "backward filter")
-        self._passes = {name: choose(device, g, name, self.capacity, self.forced) for name in names}
+        self._passes = {name: choose(device, g, name, self.capacity, self.forced) for name in PASSES}
         self._relu = Relu()
         self._relu.build(device, (self.channels, g.p, g.q))
         self._bias_gradient = BiasGradient(device, self.channels, g.p * g.q)

@@ -37,6 +37,12 @@ class Geometry:
         """Multiplications and additions of one image's forward pass."""
         return 2 * self.groups * self.k * self.c * self.r * self.s * self.p * self.q
 
+    def __str__(self) -> str:
+        """Its numbers in one line, by which measurements of it are kept."""
+        (u, v), (pad_h, pad_w) = self.stride, self.padding
+        groups = f" groups {self.groups}" if self.groups > 1 else ""
+        return f"{self.c}x{self.h}x{self.w} to {self.k}, {self.r}x{self.s}, stride {u}x{v}, padding {pad_h}x{pad_w}{groups}"
+
     def flattened(self) -> Geometry:
         """The same convolution with an image seen as one long row, where that changes nothing (1x1, stride 1, no padding)."""
         if (self.r, self.s, self.stride, self.padding) != (1, 1, (1, 1), (0, 0)):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mpitrain.layers import Convolution
 from mpitrain.layers.conv import implicit
-from mpitrain.layers.conv.algorithms import PassName, candidates
+from mpitrain.layers.conv.algorithms import PASSES, candidates
 from mpitrain.layers.conv.winograd import BOUND
 from mpitrain.layers.layer import Pass, pair
 from mpitrain.report import UserError
@@ -44,9 +44,6 @@ CASES = [
     (40, 48, 7, 7, 40, 3, 1, 1, 1),
 ]
 SPARE, GUARD = 1, 77.0
-
-
-PASSES: tuple[PassName, ...] = ("forward", "backward data", "backward filter")
 
 
 def columns(
