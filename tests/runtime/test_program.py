@@ -108,7 +108,7 @@ def test_two_dimensions_are_rounded_up_each(device: Device) -> None:
     """2 x 3 work-items in groups of 1 x 2 are 2 x 4: planes 2 and 3 are whole, too."""
     x, normal = device.upload(np.ones((4, 2), np.float32)), device.upload(np.array([2, 1], np.float32))
     y = device.zeros((4, 2))
-    device.program("images", PIXEL="float").images((2, 3), y, x, normal, 1, 2, 1, group=(1, 2))
+    device.program("images", PIXEL="float", BLOCK=1).images((2, 3), y, x, normal, 1, 2, 1, group=(1, 2))
     assert (y.download() == 3).all()
 
 
