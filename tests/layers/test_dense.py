@@ -18,7 +18,18 @@ SPARE, GUARD = 2, 77.0
 
 @pytest.mark.parametrize(
     ("images", "inputs", "features"),
-    [(1, 1, 1), (3, 7, 5), (64, 800, 500), (1, 129, 130), (17, 513, 10), (64, 3, 65), (2, 48, 47)],
+    [
+        (1, 1, 1),
+        (3, 7, 5),
+        (64, 800, 500),
+        (1, 129, 130),
+        (17, 513, 10),
+        (64, 3, 65),
+        (2, 48, 47),
+        (65, 33, 17),
+        (70, 600, 40),
+        (5, 1030, 133),
+    ],
 )
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_both_ways_are_exact(
