@@ -12,7 +12,6 @@ from mpitrain.runtime.counting import parts, round_up
 from mpitrain.runtime.device import Device
 from mpitrain.runtime.gemm import Bias, Gemm, Left, Result, matrix
 
-
 FEW = 64
 """Images up to which the weights are most of the traffic, and are best not packed."""
 
