@@ -4,7 +4,7 @@
    The gradient by x is the same with the filter turned round. */
 #include "prelude.h"
 #include "cpu/tile.h"
-#define S 3
+#define TAPS 9
 #include "cpu/filters.h"
 #include "cpu/winograd.h"
 
@@ -12,20 +12,19 @@
    strides as in pack.cl. One work-item per group and block of inputs. */
 __attribute__((reqd_work_group_size(1, 1, 1)))
 __kernel void transform_filters(__global float *packed, __global const float *weight, const int O, const int I, const int out_step,
-                                const int in_step, const int first_r, const int first_s, const int step_r, const int step_s, const int tap_row) {
+                                const int in_step, const int first_r, const int first_s, const int step_r, const int step_s, const int tap_row,
+                                const int size) {
     const int group = get_global_id(0), block = get_global_id(1), groups = get_global_size(0);
     const int inside = min(WIDTH, I - block * WIDTH);
     const size_t point_step = (size_t)groups * I * TILE_COLUMNS;
-    float rows[3 * FILTER_ROW];
-    weight += (size_t)group * TILE_COLUMNS * out_step + (size_t)block * WIDTH * in_step + first_s;
-    for (int r = 0; r < 3; r++)
-        read_filters(rows + r * FILTER_ROW, weight + (first_r + r * step_r) * tap_row, min(TILE_COLUMNS, O - group * TILE_COLUMNS), inside,
-                     out_step, in_step, step_s);
+    const int start = group * TILE_COLUMNS * out_step + block * WIDTH * in_step;
+    float rows[FILTERS];
+    read_filters(rows, weight + start, min(TILE_COLUMNS, O - group * TILE_COLUMNS), inside, out_step, in_step, 3, first_r, first_s, step_r,
+                 step_s, tap_row, size - start);
     for (int i = 0; i < inside; i++)
         for (int v = 0; v < VECTORS; v++) {
-            const float *from = rows + i * TILE_COLUMNS + v * WIDTH;
             WIDE g[9], half_way[3 * TILE];
-            _Pragma("unroll") for (int rs = 0; rs < 9; rs++) g[rs] = *(const ANYWHERE *)(from + rs * WIDTH * TILE_COLUMNS);
+            _Pragma("unroll") for (int rs = 0; rs < 9; rs++) g[rs] = *(const ANYWHERE *)(ROW(rs, i) + v * WIDTH);
             _Pragma("unroll") for (int s = 0; s < 3; s++) filter_line(half_way + s, 3, g[s], g[3 + s], g[6 + s]);
             __global float *to = packed + ((size_t)group * I + block * WIDTH + i) * TILE_COLUMNS + v * WIDTH;
             _Pragma("unroll") for (int r = 0; r < TILE; r++) {

@@ -5,6 +5,8 @@
 #include "prelude.h"
 #include "cpu/tile.h"
 #include "cpu/winograd.h"
+#define TAPS 9
+#include "cpu/filters.h"
 
 /* scratch, an item: V (point, block, tile, channel) then D (point, out block of the share, tile, channel), points a line further apart
    than they need be, or they would all fall on the same set of a cache.  Z[tile part][point][group][block][i][o]. */
@@ -73,7 +75,7 @@ __kernel void finish(__global float *dweight, __global const float *Z, const int
     const int tile_size = WIDTH * TILE_COLUMNS;
     const size_t z_step = (size_t)groups * blocks * tile_size + WIDTH;
     const int inputs = min(WIDTH, C - block * WIDTH), outputs = min(TILE_COLUMNS, K - group * TILE_COLUMNS);
-    float rows[9 * WIDTH * TILE_COLUMNS];
+    float rows[FILTERS];
     for (int i = 0; i < inputs; i++)
         for (int v = 0; v < VECTORS; v++) {
             __global const float *from = Z + ((size_t)group * blocks + block) * tile_size + i * TILE_COLUMNS + v * WIDTH;
@@ -86,11 +88,7 @@ __kernel void finish(__global float *dweight, __global const float *Z, const int
                 TAPS_LINE(half_way + s, TILE, z, 1);
             }
             _Pragma("unroll") for (int r = 0; r < 3; r++) TAPS_LINE(dw + r * 3, 1, half_way + r * TILE, 1);
-            _Pragma("unroll") for (int rs = 0; rs < 9; rs++) *(ANYWHERE *)(rows + (rs * WIDTH + i) * TILE_COLUMNS + v * WIDTH) = dw[rs];
+            _Pragma("unroll") for (int rs = 0; rs < 9; rs++) *(ANYWHERE *)(ROW(rs, i) + v * WIDTH) = dw[rs];
         }
-    for (int o = 0; o < outputs; o++) {  /* memory in its own order */
-        __global float *to = dweight + ((size_t)(group * TILE_COLUMNS + o) * C + block * WIDTH) * 9;
-        ONE_BY_ONE for (int i = 0; i < inputs; i++)
-            ONE_BY_ONE for (int rs = 0; rs < 9; rs++, to++) *to = rows[(rs * WIDTH + i) * TILE_COLUMNS + o] + (accumulate ? *to : 0.0f);
-    }
+    write_filters(dweight + ((size_t)group * TILE_COLUMNS * C + block * WIDTH) * TAPS, rows, outputs, inputs, C * TAPS, accumulate);
 }

@@ -32,7 +32,7 @@ class Direct:
         self._program = device.program(
             "direct", ROWS=self._rows, VECTORS=VECTORS, STEP=self._pixel * sums.stride[1], COPY=self._form
         )
-        self._pack = device.program("pack", VECTORS=VECTORS, S=sums.s).pack
+        self._pack = device.program("pack", VECTORS=VECTORS, TAPS=sums.r * sums.s).pack
 
     def _packed(self) -> int:
         c, columns = self._c, VECTORS * self._device.wide
@@ -81,7 +81,7 @@ class Direct:
         packed = self._packed()
         self._pack(
             (parts(c.k, VECTORS * wide), parts(c.c, wide)), scratch, weight, c.k, c.c, c.r, c.out_step, c.in_step,
-            *c.first_tap, *c.tap_step, c.tap_row, group=(1, 1),
+            *c.first_tap, *c.tap_step, c.tap_row, weight.size, group=(1, 1),
         )  # fmt: skip
         band, run, item = self._pieces(images)
         units = images * parts(c.p, band) * parts((parts(c.q, self._rows)), run)

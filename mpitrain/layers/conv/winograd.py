@@ -74,7 +74,7 @@ class Winograd:
         packed = self._packed()
         self._program.transform_filters(
             (self._groups(), parts(c.c, wide)), scratch, weight, c.k, c.c, c.out_step, c.in_step,
-            *c.first_tap, *c.tap_step, c.tap_row, group=(1, 1),
+            *c.first_tap, *c.tap_step, c.tap_row, weight.size, group=(1, 1),
         )  # fmt: skip
         tiles = images * parts(c.p, self._out) * parts(c.q, self._out)
         units = round_up(parts(tiles, self._most()), self._device.units)  # a whole number of turns
