@@ -21,6 +21,9 @@ LEAST = 56
 MOST_SUMS = 1 << 23
 """Values of transformed sums that shares of the tiles may keep in all: 32 MiB."""
 
+SHARE = 128
+"""Tiles that a share has at least: fewer, and adding to sums in memory takes longer than the products."""
+
 BOUND = 5e-5
 """Largest error of 4x4 outputs, in standard deviations of the result; the tuner and the tests hold it to that. Of 2x2 it is a tenth."""
 
@@ -96,41 +99,54 @@ class WinogradFilter:
         wide, points = device.wide, (out + 2) ** 2
         self._groups, self._blocks = parts(geometry.k, VECTORS * wide), parts(geometry.c, wide)
         self._sums = points * (self._groups * self._blocks * VECTORS * wide * wide + wide)
-        # Shares of the tiles need no work twice, but sums of their own; shares of the channels transform x twice.
-        self._tile_parts = max(1, min(2 * device.units, MOST_SUMS // self._sums))
-        self._out_parts = min(self._groups, parts(device.units, self._tile_parts))
 
-    def _most(self) -> int:
-        """Tiles that a work-item has in hand, at most."""
-        return max(LEAST, WANTED // ((self._out + 2) ** 2 * self._channels()), min(256, self._sums // 2**14))
+    def _tiles(self, images: int) -> int:
+        return images * parts(self._g.p, self._out) * parts(self._g.q, self._out)
 
-    def _channels(self) -> int:
+    def _tile_parts(self, images: int) -> int:
+        """Shares of the tiles: they need no work twice, but sums of their own, so they are to be large and not too many."""
+        most = min(2 * self._device.units, MOST_SUMS // self._sums, self._tiles(images) // SHARE)
+        return max(1, most)
+
+    def _out_parts(self, tile_parts: int) -> int:
+        """Shares of the output channels where those do not keep every core busy: each transforms x for itself."""
+        return min(self._groups, parts(self._device.units, tile_parts))
+
+    def _channels(self, out_parts: int) -> int:
         """Of x, and of a work-item's share of dy."""
-        shared = parts(self._groups, self._out_parts) * VECTORS
-        return (self._blocks + shared) * self._device.wide
+        return (self._blocks + parts(self._groups, out_parts) * VECTORS) * self._device.wide
 
-    def _scratch(self, many: int) -> int:
+    def _most(self, out_parts: int) -> int:
+        """Tiles that a work-item has in hand, at most."""
+        fit = WANTED // ((self._out + 2) ** 2 * self._channels(out_parts))
+        return max(LEAST, fit, min(256, self._sums // 2**14))
+
+    def _scratch(self, out_parts: int, many: int) -> int:
         """Values of scratch of a work-item that has so many tiles in hand."""
-        return (self._out + 2) ** 2 * (self._channels() * many + 2 * self._device.wide)
+        return (self._out + 2) ** 2 * (self._channels(out_parts) * many + 2 * self._device.wide)
+
+    def _need(self, tile_parts: int) -> int:
+        out_parts = self._out_parts(tile_parts)
+        work = tile_parts * out_parts * self._scratch(out_parts, self._most(out_parts))
+        return round_up(tile_parts * self._sums, 128) + work
 
     def workspace(self, images: int) -> int:
-        """Float32 values of scratch for that many images."""
-        shares = self._tile_parts * self._out_parts
-        return round_up(self._tile_parts * self._sums, 128) + shares * self._scratch(self._most())
+        """Float32 values of scratch for that many images, or fewer."""
+        return max(self._need(tile_parts) for tile_parts in range(1, self._tile_parts(images) + 1))
 
     def __call__(
         self, dweight: Array, dy: Array, x: Array, accumulate: bool, images: int, scratch: Array
     ) -> None:
         """dweight = sum over images and pixels of dy * x, plus what is there if `accumulate`."""
         g = self._g
-        share = parts(images * parts(g.p, self._out) * parts(g.q, self._out), self._tile_parts)
-        many = even(share, self._most())
-        item = self._scratch(many)
-        start = round_up(self._tile_parts * self._sums, 128)
-        shares = self._tile_parts * self._out_parts
+        tile_parts = self._tile_parts(images)
+        out_parts = self._out_parts(tile_parts)
+        many = even(parts(self._tiles(images), tile_parts), self._most(out_parts))
+        start, shares = round_up(tile_parts * self._sums, 128), tile_parts * out_parts
+        item = self._scratch(out_parts, many)
         self._program.winograd_filter(
             shares, scratch, dy, x, scratch.part(start, start + shares * item), images, g.c, g.h, g.w, g.k, g.p, g.q,
-            *g.padding, many, self._tile_parts, self._out_parts, item, group=1,
+            *g.padding, many, tile_parts, out_parts, item, group=1,
         )  # fmt: skip
         self._program.finish(
             (self._groups, self._blocks),
@@ -138,7 +154,7 @@ class WinogradFilter:
             scratch,
             g.c,
             g.k,
-            self._tile_parts,
+            tile_parts,
             int(accumulate),
             group=(1, 1),
         )
