@@ -116,7 +116,9 @@ class _Training:
             or min(wire.gather_facts(self._sub_batch(2 + updates + own_master + (self.kind != "float32"))))
         )
         capacity = min(self.limit, self.feed.mine.stop - self.feed.mine.start)
-        self.graph = graph = wire.together(lambda: Graph(self.device, self.network, capacity))
+        self.compiles = False
+        self.device.on_compile = self._compiling
+        self.graph = graph = wire.leaders_first(lambda: Graph(self.device, self.network, capacity))
         graph.normalise(np.array(facts.mean, np.float32), np.array(facts.std, np.float32))
 
         master = self.device.zeros(graph.weights.shape) if own_master else graph.weights
@@ -147,6 +149,16 @@ class _Training:
         self.cores = share_of_cores(neighbours, wire.local_rank)
         device: Device = wire.together(lambda: open_device(self.run.device, wire.local_rank, self.cores))
         return device
+
+    def _compiling(self, name: str) -> None:
+        """Say, on one rank a job, that there is something to wait for."""
+        self.watch.at("compile")
+        if self.wire.rank == 0 and not self.compiles and not (self.run.json or self.run.quiet):
+            print(
+                f"compiling kernels for {self.device.name}: seconds to a minute, and later runs find them in a cache",
+                flush=True,
+            )
+        self.compiles = True
 
     def _sub_batch(self, vectors: int) -> int:
         """How many images fit into this rank's share of memory, beside so many flat vectors of the network's length."""

@@ -115,6 +115,13 @@ class Wire:
             raise agreed((UserError if user else RunError)(where + words))
         return mine[0]
 
+    def leaders_first(self, make: Callable[[], T]) -> T:
+        """`together`, on one rank of each host before the others: what it leaves in a cache, they need not make."""
+        leads = self.local_rank == 0
+        made = self.together(lambda: make() if leads else None)
+        late = self.together(lambda: None if leads else make())
+        return made if leads else late  # type: ignore[return-value]  # one of them is a T
+
     def gather_facts(self, fact: Json) -> list[Json]:
         """Every rank's fact, in rank order, on every rank."""
         self._dawdle()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal
@@ -121,6 +121,8 @@ class Device:
         self.group = 1 if self.kind == "cpu" else 256
         self.identity = "|".join([self.platform, entry.platform.version, self.name, entry.cl.driver_version])
         self.caches_programs = self.kind == "cpu" and not is_pocl
+        self.on_compile: Callable[[str], None] = lambda name: None
+        """Called before a program is compiled, as it is not in the cache."""
         self._programs: dict[tuple[Any, ...], Program] = {}
         self._scopes: list[list[Array]] = []
         self.allocated = 0

@@ -113,6 +113,7 @@ def _build(device: Device, name: str, source: str, options: list[str]) -> cl.Pro
 
 
 def _compile(device: Device, name: str, source: str, options: list[str]) -> cl.Program:
+    device.on_compile(name)
     try:
         return _finish(cl.Program(device.context, source), options)
     except cl.RuntimeError as error:
