@@ -30,23 +30,38 @@ class Post:
     ) -> None:
         self.rank, self.size, self._boxes, self._carried = rank, RANKS, boxes, carried
 
-    def all_to_all(self, outgoing: list, incoming: list) -> None:
+    def start_all_to_all(self, outgoing: list, incoming: list, lane: int) -> Delivery:
         for peer, message in enumerate(outgoing):
             if message is not None and message.size and peer != self.rank:
                 name = "means" if LAYOUT.unpack_from(message.data, 0)[5] else "parts"
                 self._carried[f"{name}-{self.rank}-to-{peer}.bin"] = message.tobytes()
                 self._boxes[self.rank, peer].put(message.copy())
-        for peer, into in enumerate(incoming):
-            if into is not None and into.size:
-                into[:] = self._boxes[peer, self.rank].get(timeout=10)
+        return Delivery(
+            [
+                (self._boxes[peer, self.rank], into)
+                for peer, into in enumerate(incoming)
+                if into is not None and into.size
+            ]
+        )
 
-    def broadcast(self, array: np.ndarray) -> None:
-        if self.rank == 0:
-            self._carried["deltas-0-to-all.bin"] = array.tobytes()
-            for peer in range(1, RANKS):
-                self._boxes[0, peer].put(array.copy())
-        else:
-            array[:] = self._boxes[0, self.rank].get(timeout=10)
+    def start_broadcast(self, array: np.ndarray, lane: int) -> Delivery:
+        if self.rank:
+            return Delivery([(self._boxes[0, self.rank], array)])
+        self._carried["deltas-0-to-all.bin"] = array.tobytes()
+        for peer in range(1, RANKS):
+            self._boxes[0, peer].put(array.copy())
+        return Delivery([])
+
+
+class Delivery:
+    """What is to come out of which boxes."""
+
+    def __init__(self, expected: list[tuple[queue.Queue, np.ndarray]]) -> None:
+        self._expected = expected
+
+    def wait(self) -> None:
+        for box, into in self._expected:
+            into[:] = box.get(timeout=10)
 
 
 def read(name: str) -> np.ndarray:
