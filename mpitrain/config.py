@@ -55,6 +55,9 @@ class Run:
     update: str = _option(
         "root", "Who applies momentum SGD: rank 0, or every rank.", choices=("root", "replicated")
     )
+    no_streaming: bool = _option(
+        False, "Exchange each bucket before the backward pass goes on, for comparisons."
+    )
     device: str = _option(
         "auto", "auto, cpu, gpu, or part of a platform's name, with an index: pocl, nvidia:1."
     )

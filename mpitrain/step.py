@@ -44,7 +44,7 @@ def step(work: Work, t: int, more: bool) -> Outcome:
     work.fault("scatter", t)
     images, labels = work.feed.part(t, more)  # sent while the last step ran
     waited = time.perf_counter() - begin
-    loss, exchanged = 0.0, 0.0
+    loss = 0.0
     for first in range(0, max(1, len(images)), work.graph.capacity):
         part = slice(first, first + work.graph.capacity)
         last = part.stop >= len(images)
@@ -57,17 +57,10 @@ def step(work: Work, t: int, more: bool) -> Outcome:
         work.graph.forward(run)
         work.watch.at("backward", t)
         for bucket in work.graph.backward(run, last):  # last layer first
-            work.graph.device.finish()
-            sent = time.perf_counter()
-            work.watch.at("exchange", t)
-            work.fault("exchange", t, work.graph.gradient)
-            work.exchange.send(bucket, work.batch_size)  # codes, wire, mean, update and deltas
-            exchanged += time.perf_counter() - sent
+            work.exchange.send(bucket, work.batch_size)  # codes, wire, mean, update, deltas: meanwhile
         loss += float(work.graph.losses(run.images).sum(dtype="float64"))
-    sent = time.perf_counter()
+    work.watch.at("exchange", t)
     report = work.exchange.finish()  # every rank now holds the new weights
-    work.graph.device.finish()
-    total = time.perf_counter() - begin
-    exchanged += time.perf_counter() - sent
+    total, exchanged = time.perf_counter() - begin, report.seconds - report.hidden
     seconds = {"total": total, "compute": total - exchanged - waited, "exchange": exchanged, "wait": waited}
     return Outcome(loss, seconds, report)

@@ -122,12 +122,13 @@ class _Training:
         graph.normalise(np.array(facts.mean, np.float32), np.array(facts.std, np.float32))
 
         master = self.device.zeros(graph.weights.shape) if own_master else graph.weights
-        self.sgd = (
-            MomentumSgd(self.device, master, run.momentum, known(run.weight_decay)) if updates else None
-        )
+        # Updates are part of the exchange, which goes on beside the backward pass.
+        aside = self.device.beside() if wire.size > 1 else self.device
+        self.sgd = MomentumSgd(aside, master, run.momentum, known(run.weight_decay)) if updates else None
         self.exchange = Exchange(
             wire, self.device, graph.weights, graph.gradient, graph.buckets, self.kind, run.update,
-            self.sgd.update if self.sgd else _nothing, master if own_master else None,
+            self.sgd.update if self.sgd else _nothing, master if own_master else None, streaming=not run.no_streaming,
+            begin=lambda gradient: fault("exchange", watch.step, gradient), alive=lambda: watch.at(watch.phase),
         )  # fmt: skip
         self.state = State(wire, graph, self.sgd, self.exchange, lambda: watch.at(watch.phase))
         self.done, self.said = 0, ""
@@ -197,6 +198,7 @@ class _Training:
             return self._go()
         finally:
             self.reporter.close()
+            self.exchange.close()
 
     def _go(self) -> Result:
         run, facts, wire = self.run, self.facts, self.wire

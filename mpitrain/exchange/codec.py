@@ -15,7 +15,7 @@ from mpitrain.runtime.device import Device
 CHUNK = 16
 """Blocks a work-item takes on a CPU: 32 KiB of floats, enough that starting it costs nothing beside them."""
 PLUS, MINUS, ALONE = 0, 1, 2
-"""What becomes of the vector beside x; kernels/codec.cl has the same numbers."""
+"""What becomes of the vector beside x; kernels/codec.h has the same numbers."""
 
 DeviceCodec: TypeAlias = Codec[Array]
 
@@ -41,7 +41,7 @@ class _OnDevice:
         self._device = device
         self._kernels = device.program("codec")
         self._chunk = CHUNK if device.kind == "cpu" else 1
-        self._group = 1 if device.kind == "cpu" else 64
+        self._group = device.group
 
     def bytes(self, size: int) -> Array:
         return self._device.empty((size,), np.uint8)
@@ -54,7 +54,8 @@ class _OnDevice:
             self._kernels.scale(self._items(x), x, x.size, self._chunk, float(factor), group=self._group)
 
     def _items(self, x: Array) -> int:
-        return -(-blocks(x.size) // self._chunk)
+        """A work-item for each chunk of blocks on a CPU, a group of them for each block elsewhere."""
+        return -(-blocks(x.size) // self._chunk) * self._group
 
 
 class Dynamic8(_OnDevice, Facts8):

@@ -11,6 +11,7 @@ from typing import Generic, Protocol
 import numpy as np
 
 from mpitrain.exchange.codec_numpy import BLOCK, Bytes, Codec, V, blocks
+from mpitrain.exchange.hops import Hops, Pending, complete
 from mpitrain.exchange.mean import Place
 from mpitrain.exchange.message import DELTAS, HEADER, Label, check, seal
 
@@ -20,7 +21,7 @@ class Broadcasts(Protocol):
 
     rank: int
 
-    def broadcast(self, array: Bytes) -> None: ...
+    def start_broadcast(self, array: Bytes, lane: int) -> Pending: ...
 
 
 class Deltas(Generic[V]):
@@ -33,6 +34,10 @@ class Deltas(Generic[V]):
         self._staging = np.empty(HEADER + blocks(longest) * codec.record, np.uint8)
 
     def __call__(self, y: V, w: V | None, place: Place) -> bool:
+        """`hops`, one after the other."""
+        return complete(self.hops(y, w, place))
+
+    def hops(self, y: V, w: V | None, place: Place) -> Hops[bool]:
         """Move y (n,) towards rank 0's w (n,); the others give None. Returns whether every block of w - y was finite."""
         size = blocks(y.size) * self._codec.record
         label = Label(self._codec.number, BLOCK, place.bucket, DELTAS, place.step, y.size)
@@ -42,7 +47,7 @@ class Deltas(Generic[V]):
             with self._codes.host() as codes:
                 message[HEADER:] = codes[:size]
             seal(message, label)
-        self._wire.broadcast(message)
+        yield self._wire.start_broadcast(message, DELTAS)
         if w is None:
             check(message, label, 0)
             with self._codes.part(0, size).host(write=True) as codes:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.codec import DeviceCodec, make_codec, make_scale
 from mpitrain.exchange.deltas import Deltas
-from mpitrain.exchange.mean import Mean, Place, own_values, plain_mean
+from mpitrain.exchange.hops import Hops, Pending, complete
+from mpitrain.exchange.mean import PLAIN, Mean, Place, own_values, plain_hops
+from mpitrain.exchange.stream import MOST, Stream
 from mpitrain.exchange.wire import Wire
 from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
@@ -33,16 +35,18 @@ class ExchangeReport:
     finite: bool
     """Whether every coded block was finite, the same on every rank; float32 carries NaN and infinity as they are."""
     seconds: float
-    """In `send`, from first to last."""
-    waited: float
-    """Of these, waiting for other ranks' messages."""
+    """With at least one complete bucket not yet turned into new weights."""
+    hidden: float
+    """Of these, behind the backward pass."""
 
 
 class Exchange:
-    """`send` each bucket of the gradient as soon as it is complete; new weights follow. All ranks send the same buckets in one order.
+    """`send` each bucket of the gradient as soon as it is complete; new weights follow, at the latest when `finish` returns.
 
     update "root": rank 0 gets the mean, applies it to its master weights, and every rank's weights follow the master's by deltas (or
     are the master's, where nothing is lossy). "replicated": every rank gets the same mean and applies it to its own weights.
+    All ranks send the same buckets in one order. With `streaming` a thread takes them further, several at a time, on a queue of its own
+    of the device (`Device.beside`); what fails there is raised by `finish`.
     """
 
     def __init__(
@@ -56,42 +60,56 @@ class Exchange:
         update: str,
         apply: Callable[[int, int, Array], None],
         master: Array | None = None,
+        streaming: bool = True,
+        begin: Callable[[Array], None] | None = None,
+        alive: Callable[[], None] | None = None,
     ) -> None:
         """weights, gradient: flat float32 vectors of one layout; gradients are sums over images, and spent by `send`.
 
         apply(start, stop, mean) moves [start, stop) of the master weights on rank 0 (update "root") or of `weights` on every rank
-        ("replicated") by the mean gradient (stop - start,). master: rank 0's float32 weights where `needs_master`, equal to `weights`
-        to begin with; elsewhere None or `weights` itself. Raises UserError for a kind or update that is none.
+        ("replicated") by the mean gradient (stop - start,), with work queued on `device.beside()` (one rank: on
+        `device`) or done when it returns. master: rank 0's
+        float32 weights where `needs_master`, equal to `weights` to begin with; elsewhere None or `weights` itself. begin(gradient) is
+        called as each bucket sets out, alive() at each of its hops. Raises UserError for a kind or update that is none.
         """
         if kind not in ("float32", "float16", "dynamic8"):
             raise UserError(f"exchange {kind}: expected float32, float16 or dynamic8")
         if update not in ("root", "replicated"):
             raise UserError(f"update {update}: expected root or replicated")
-        self._wire, self._weights, self._gradient = wire, weights, gradient
+        self._wire, self._main = wire, device
+        self._device = device = device.beside() if wire.size > 1 else device
+        self._weights, self._gradient = weights.on(device), gradient.on(device)
         self._to_all, self._apply = update == "replicated", apply
+        self._begin = begin or (lambda gradient: None)
         self._scale = make_scale(device)
         coded = [bucket for bucket in buckets if bucket.coded] if kind != "float32" and wire.size > 1 else []
         self._coded = {bucket.number for bucket in coded}
-        self._master = weights if master is None else master
-        if needs_master(wire.rank, wire.size, kind, update) and coded and self._master is weights:
+        own_master = master is not None and master is not weights
+        if needs_master(wire.rank, wire.size, kind, update) and coded and not own_master:
             raise ValueError("rank 0 needs master weights of its own beside the weights that all ranks share")
-        self._mean: Mean[Array] | None = None
-        self._deltas: Deltas[Array] | None = None
+        self._master = master.on(device) if master is not None and own_master else None
+        self._slots: list[_Slot] = []
         self._residuals: dict[str, Array] = {}
         self._places: dict[int, tuple[int, int, int, int]] = {}
         self.owned: list[tuple[int, int]] = []
         """Ranges of the flat vector that the residual "owner" stands for, in its order."""
         if coded:
             self._start(device, make_codec(kind, device), coded)
-        self._step = 0
+        device.finish()
+        self._stream: Stream | None = None
+        if streaming and wire.size > 1 and wire.threads:
+            self._stream = Stream(device.finish, alive or (lambda: None))
+        self._step = self._begun = self._under_way = 0
+        self._since = 0.0
         self._clear()
 
     def _start(self, device: Device, codec: DeviceCodec, coded: Sequence[Bucket]) -> None:
         """Make what only a lossy exchange needs."""
         wire = self._wire
-        self._mean = Mean(wire, codec, self._to_all)
-        if not self._to_all:
-            self._deltas = Deltas(wire, codec, max(bucket.stop - bucket.start for bucket in coded))
+        longest = max(bucket.stop - bucket.start for bucket in coded)
+        for _ in range(min(MOST, len(coded))):
+            deltas = None if self._to_all else Deltas(wire, codec, longest)
+            self._slots.append(_Slot(Mean(wire, codec, self._to_all), deltas))
         sent = owned = 0
         for bucket in coded:
             size = bucket.stop - bucket.start
@@ -104,41 +122,88 @@ class Exchange:
 
     def _clear(self) -> None:
         self._bound, self._finite, self._seconds = 0.0, True, 0.0
-        self._sent, self._waited = self._wire.bytes_sent, self._wire.waited
+        self._sent = self._wire.bytes_sent
 
     def send(self, bucket: Bucket, images: int) -> None:
-        """Take a complete bucket all the way to new weights. images: of all ranks in this step.
-
-        Raises RunError naming the rank when a message is not what was expected.
-        """
-        began = time.perf_counter()
-        gradient = self._gradient.part(bucket.start, bucket.stop)
-        place = Place(self._step, bucket.number)
-        coded = bucket.number in self._coded
-        if coded and self._mean is not None:
-            sent, end, owned, last = self._places[bucket.number]
-            residual, owner = self._residuals["sender"].part(sent, end), self._owner(owned, last)
-            self._note(self._mean(gradient, images, place, residual, owner))
+        """Start a bucket, which is complete when the work queued on the device so far is done. images: of all ranks in this step."""
+        hops = self._hops(bucket, images, self._main.mark(), self._begun)
+        self._begun += 1
+        if self._stream is not None:
+            self._stream.send(hops)
         else:
-            plain_mean(self._wire, gradient, self._to_all, self._scale, images)
-        if self._to_all or self._wire.rank == 0:
-            self._apply(bucket.start, bucket.stop, gradient)
-        if not self._to_all and self._wire.size > 1:
-            self._spread(bucket, place, coded)
-        self._seconds += time.perf_counter() - began
+            complete(hops)
 
     def finish(self) -> ExchangeReport:
-        """The end of a step: every rank now holds the new weights."""
+        """The end of a step: every rank now holds the new weights.
+
+        Raises RunError naming the rank when a message was not what was expected.
+        """
+        self._main.finish()
+        began = time.perf_counter()
+        if self._stream is not None:
+            self._stream.finish()
+        self._device.finish()
+        waited = time.perf_counter() - began
         report = ExchangeReport(
             bytes_sent=self._wire.bytes_sent - self._sent,
             error_bound=self._bound,
             finite=self._finite,
             seconds=self._seconds,
-            waited=self._wire.waited - self._waited,
+            hidden=max(0.0, self._seconds - waited) if self._stream is not None else 0.0,
         )
         self._step += 1
+        self._begun = 0
         self._clear()
         return report
+
+    def close(self) -> None:
+        """End what runs beside; nothing may be sent afterwards."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def _hops(self, bucket: Bucket, images: int, ready: Pending, number: int) -> Hops[None]:
+        """A bucket from gradient sums to new weights."""
+        if self._wire.size > 1:
+            yield ready
+        self._set_out()
+        gradient = self._gradient.part(bucket.start, bucket.stop)
+        place = Place(self._step, bucket.number)
+        slot = self._slots[number % len(self._slots)] if bucket.number in self._coded else None
+        self._begin(self._gradient)
+        if slot is None:
+            yield from plain_hops(self._wire, gradient, self._to_all, self._scale, images)
+        else:
+            sent, end, owned, last = self._places[bucket.number]
+            residual, owner = self._residuals["sender"].part(sent, end), self._owner(owned, last)
+            self._note((yield from slot.mean.hops(gradient, images, place, residual, owner)))
+        if self._to_all or self._wire.rank == 0:
+            self._apply(bucket.start, bucket.stop, gradient)
+        if not self._to_all and self._wire.size > 1:
+            yield from self._spread(bucket, place, slot)
+        self._arrive()
+
+    def _spread(self, bucket: Bucket, place: Place, slot: _Slot | None) -> Hops[None]:
+        """Rank 0's new weights of a bucket to every rank."""
+        y, root = self._weights.part(bucket.start, bucket.stop), self._wire.rank == 0
+        w = (self._master or self._weights).part(bucket.start, bucket.stop) if root else None
+        if slot is not None and slot.deltas is not None:
+            # The others learn here that a gradient was not finite: their share of the weights is not either.
+            self._finite = (yield from slot.deltas.hops(y, w, place)) and self._finite
+            return
+        if w is not None and self._master is not None:
+            y.copy_from(w)
+        with y.host(write=not root) as values:
+            yield self._wire.start_broadcast(values, PLAIN + 1)
+
+    def _set_out(self) -> None:
+        if not self._under_way:
+            self._since = time.perf_counter()
+        self._under_way += 1
+
+    def _arrive(self) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            self._seconds += time.perf_counter() - self._since
 
     def residuals(self) -> dict[str, Array]:
         """What coding has left out so far, for a checkpoint of this rank: "sender" (all coded buckets, in the order given) and "owner"
@@ -164,18 +229,13 @@ class Exchange:
         self._bound = max(self._bound, bound)
         self._finite = self._finite and bool(np.isfinite(bound))
 
-    def _spread(self, bucket: Bucket, place: Place, coded: bool) -> None:
-        """Rank 0's new weights of a bucket to every rank."""
-        y, root = self._weights.part(bucket.start, bucket.stop), self._wire.rank == 0
-        w = self._master.part(bucket.start, bucket.stop) if root else None
-        if coded and self._deltas is not None:
-            # The others learn here that a gradient was not finite: their share of the weights is not either.
-            self._finite = self._deltas(y, w, place) and self._finite
-            return
-        if w is not None and self._master is not self._weights:
-            y.copy_from(w)
-        with y.host(write=not root) as values:
-            self._wire.broadcast(values)
+
+@dataclass(frozen=True)
+class _Slot:
+    """The memory of one coded bucket on its way."""
+
+    mean: Mean[Array]
+    deltas: Deltas[Array] | None
 
 
 def needs_master(rank: int, size: int, kind: str, update: str) -> bool:

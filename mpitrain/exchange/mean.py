@@ -16,20 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.exchange.codec_numpy import BLOCK, Bytes, Codec, V, blocks
+from mpitrain.exchange.hops import Hops, Pending, complete
 from mpitrain.exchange.message import HEADER, MEANS, PARTS, Label, check, seal
 
+PLAIN = 3
+"""The wire's lane for float32, and the one after it. Coded messages have lanes with the numbers of their phases."""
 
-class Messages(Protocol):
+
+class Ways(Protocol):
     """The ways of bytes that this module needs; Wire has them."""
 
     rank: int
     size: int
 
-    def all_to_all(self, outgoing: list[Bytes | None], incoming: list[Bytes | None]) -> None: ...
+    def start_all_to_all(
+        self, outgoing: list[Bytes | None], incoming: list[Bytes | None], lane: int
+    ) -> Pending: ...
 
-    def reduce_to_root(self, values: NDArray[np.float32]) -> None: ...
+    def start_reduce(self, values: NDArray[np.float32], lane: int) -> Pending: ...
 
-    def allreduce(self, values: NDArray[np.float32]) -> None: ...
+    def allreduce_hops(self, values: NDArray[np.float32], lane: int) -> Hops[None]: ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ def own_values(size_of_vector: int, rank: int, size: int) -> tuple[int, int]:
 class Mean(Generic[V]):
     """Works in place on vectors of up to a bucket's size; keeps the memory for codes between calls."""
 
-    def __init__(self, wire: Messages, codec: Codec[V], to_all: bool) -> None:
+    def __init__(self, wire: Ways, codec: Codec[V], to_all: bool) -> None:
         """to_all: every rank gets the mean; otherwise rank 0 alone."""
         self._wire, self._codec, self._to_all = wire, codec, to_all
         self._memory: dict[str, V] = {}
@@ -65,6 +71,12 @@ class Mean(Generic[V]):
     def __call__(
         self, x: V, images: int, place: Place, residual: V | None = None, owned: V | None = None
     ) -> float:
+        """`hops`, one after the other."""
+        return complete(self.hops(x, images, place, residual, owned))
+
+    def hops(
+        self, x: V, images: int, place: Place, residual: V | None = None, owned: V | None = None
+    ) -> Hops[float]:
         """x becomes the sum over ranks divided by `images` where the mean is wanted; elsewhere x is spent.
 
         residual has x's size, `owned` that of own_values(x). Returns the bound of the error on a rank that gets the mean (else 0):
@@ -91,7 +103,7 @@ class Mean(Generic[V]):
             outgoing = self._parts(mine, x.size, cuts, receivers, place)
             into = _split(theirs, sizes)
             into[wire.rank] = None
-            wire.all_to_all(outgoing, into)
+            yield wire.start_all_to_all(outgoing, into, PARTS)
             bounds = codec.bounds(mine[first * codec.record : last * codec.record])
             for sender, message in enumerate(into):
                 if message is not None:
@@ -106,7 +118,7 @@ class Mean(Generic[V]):
         bounds = bounds / images
         if whole:
             return float(bounds.max(initial=0.0))
-        return self._share(x, shard, cuts, bounds, place, owned)
+        return (yield from self._share(x, shard, cuts, bounds, place, owned))
 
     def _share(
         self,
@@ -116,7 +128,7 @@ class Mean(Generic[V]):
         bounds: NDArray[np.float64],
         place: Place,
         owned: V | None,
-    ) -> float:
+    ) -> Hops[float]:
         """Code this rank's shard of the mean again, send it on, and decode everyone's."""
         wire, codec = self._wire, self._codec
         codes = self._bytes("codes", (cuts[wire.rank][1] - cuts[wire.rank][0]) * codec.record)
@@ -139,7 +151,7 @@ class Mean(Generic[V]):
             ]
             into = _split(theirs, sizes)
             into[wire.rank] = None
-            wire.all_to_all(outgoing, into)
+            yield wire.start_all_to_all(outgoing, into, MEANS)
             for sender, message in enumerate(into):
                 if message is not None:
                     size = _part(x, cuts[sender]).size
@@ -196,14 +208,14 @@ class Mean(Generic[V]):
         return self._staging[:size] if size else None
 
 
-def plain_mean(wire: Messages, x: V, to_all: bool, scale: Callable[[V, float], None], images: int) -> None:
+def plain_hops(wire: Ways, x: V, to_all: bool, scale: Callable[[V, float], None], images: int) -> Hops[None]:
     """x becomes the float32 sum over ranks divided by `images`, on every rank or on rank 0 alone; elsewhere x is spent."""
     if wire.size > 1:
         with x.host(write=True) as values:
             if to_all:
-                wire.allreduce(values)
+                yield from wire.allreduce_hops(values, PLAIN)
             else:
-                wire.reduce_to_root(values)
+                yield wire.start_reduce(values, PLAIN)
     if to_all or wire.rank == 0:
         scale(x, 1 / images)
 

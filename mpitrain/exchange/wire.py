@@ -1,7 +1,8 @@
 """Carry bytes and arrays between ranks; the only importer of mpi4py.
 
 Rank and size are integers handed out here. Everything travels through upper-case buffer calls: small facts as JSON, nothing pickled.
-Three duplicates of the communicator keep facts, gradients and the feed apart, so that each may have its own thread later.
+Duplicates of the communicator keep apart what happens at the same time: facts, the feed, and each lane of the exchange. What the
+exchange does may be called from a thread of its own, while the main thread calls the rest.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from mpitrain.exchange.hops import Hops, complete
 from mpitrain.exchange.launch import check_launch
 from mpitrain.report import MpitrainError, RunError, UserError, agreed
 
@@ -38,6 +40,9 @@ which takes a core from whoever computes. But Open MPI moves a collective only w
 0.1 to 1 ms a step of LeNet took ten times as long."""
 
 
+LANES = 5
+"""Communicators of the exchange: parts, means and deltas of coded buckets, and two for float32 (also for all else that waits)."""
+
 _connected: Wire | None = None
 
 
@@ -47,7 +52,7 @@ class Wire:
     def __init__(self, communicator: MPI.Intracomm, delay: float = 0.0) -> None:
         """delay: up to so many seconds of sleep, drawn from a generator seeded by the rank, before each operation (for tests)."""
         self._facts = communicator.Dup()
-        self._exchange = communicator.Dup()
+        self._lanes = [communicator.Dup() for _ in range(LANES)]
         self._feed = communicator.Dup()
         self.rank: int = communicator.rank
         self.size: int = communicator.size
@@ -61,13 +66,20 @@ class Wire:
         """Name of the shared memory this rank sees: several virtual hosts may share a node name."""
         self.one_host = self.sum(np.array([self.local_size == self.size], np.float64))[0] == self.size
         """Whether all ranks share a host's memory."""
-        self.bytes_sent = 0
-        """Bytes this rank has handed to MPI for gradients, weights and images; for MPI's collectives the least they could be."""
-        self.waited = 0.0
-        """Seconds spent waiting for other ranks in gradient messages."""
+        self._exchanged = self._fed = 0  # each counted by one thread at a time
         self.delay = delay
         self._random = random.Random(self.rank)
         self._started: list[Part] = []
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes this rank has handed to MPI for gradients, weights and images; for MPI's collectives the least they could be."""
+        return self._exchanged + self._fed
+
+    @property
+    def threads(self) -> bool:
+        """Whether MPI lets several threads in at once, as most do."""
+        return bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)
 
     def __repr__(self) -> str:
         return f"Wire(rank {self.rank} of {self.size})"
@@ -151,11 +163,7 @@ class Wire:
 
     def broadcast(self, array: NDArray[Any]) -> None:
         """Overwrite an array on every rank with rank 0's. Same shape and type everywhere, C-ordered."""
-        self._dawdle()
-        for piece in _pieces(_flat(array).view(np.uint8)):
-            self._wait([self._exchange.Ibcast(piece, root=0)])
-        if self.rank == 0 and self.size > 1:
-            self.bytes_sent += array.nbytes
+        self.start_broadcast(array).wait()
 
     def barrier(self) -> None:
         """Return when every rank has come here. Sleeps while it waits."""
@@ -171,56 +179,73 @@ class Wire:
         self._wait([self._facts.Ibcast(buffer, root=0)])
         return buffer.tobytes()
 
-    # Gradients as float32, through MPI's own collectives
+    # The exchange: each operation starts at once and is pending afterwards. On one lane all ranks start the same ones in one order
 
-    def reduce_to_root(self, values: NDArray[np.float32]) -> None:
+    def start_broadcast(self, array: NDArray[Any], lane: int = 0) -> Messages:
+        """Overwrite an array on every rank with rank 0's. Same shape and type everywhere, C-ordered."""
+        self._dawdle()
+        if self.rank == 0 and self.size > 1:
+            self._exchanged += array.nbytes
+        return Messages(
+            self, [self._lanes[lane].Ibcast(piece, root=0) for piece in _pieces(_flat(array).view(np.uint8))]
+        )
+
+    def start_reduce(self, values: NDArray[np.float32], lane: int = 0) -> Messages:
         """Add up a vector over ranks; rank 0's becomes the sum, the others' stay as they are."""
         self._dawdle()
+        requests = []
         for piece in _pieces(_flat(values)):
-            if self.rank == 0:
-                self._wait([self._exchange.Ireduce(MPI.IN_PLACE, piece, op=MPI.SUM, root=0)])
-            else:
-                self._wait([self._exchange.Ireduce(piece, None, op=MPI.SUM, root=0)])
-                self.bytes_sent += piece.nbytes
+            mine, total = (MPI.IN_PLACE, piece) if self.rank == 0 else (piece, None)
+            requests.append(self._lanes[lane].Ireduce(mine, total, op=MPI.SUM, root=0))
+        if self.rank:
+            self._exchanged += values.nbytes
+        return Messages(self, requests)
 
-    def allreduce(self, values: NDArray[np.float32]) -> None:
+    def allreduce_hops(self, values: NDArray[np.float32], lane: int = 0) -> Hops[None]:
         """Turn a vector into its sum over ranks, with the same bytes on every rank.
 
         MPI_Allreduce does not promise that (MPICH 6538, Open MPI 11721); a sum made in one place and copied does.
         """
-        self._dawdle()
         for piece in _pieces(_flat(values)):
+            self._dawdle()
             ends = [rank * piece.size // self.size for rank in range(self.size + 1)]
             counts = [stop - start for start, stop in itertools.pairwise(ends)]
             mine = np.empty(counts[self.rank], np.float32)
-            self._wait([self._exchange.Ireduce_scatter(piece, mine, counts, op=MPI.SUM)])
-            self._wait([self._exchange.Iallgatherv(mine, [piece, counts])])
-            self.bytes_sent += (piece.nbytes - mine.nbytes) + mine.nbytes * (self.size - 1)
+            yield Messages(self, [self._lanes[lane].Ireduce_scatter(piece, mine, counts, op=MPI.SUM)])
+            yield Messages(self, [self._lanes[lane + 1].Iallgatherv(mine, [piece, counts])])
+            self._exchanged += (piece.nbytes - mine.nbytes) + mine.nbytes * (self.size - 1)
 
-    # Gradients as bytes: every message has a size that both ends know
-
-    def all_to_all(self, outgoing: Sequence[Bytes | None], incoming: Sequence[Bytes | None]) -> None:
+    def start_all_to_all(
+        self, outgoing: Sequence[Bytes | None], incoming: Sequence[Bytes | None], lane: int = 0
+    ) -> Messages:
         """Send outgoing[r] to each rank r and fill incoming[r] from it. Both ends know the sizes; None or empty: no message.
 
         Peers are staggered (rank + 1, rank + 2, ...), so that no rank is everyone's first. Entries for this rank are passed over.
-        Raises RunError naming the sender if a message of another size comes.
+        When done it raises RunError naming the sender if a message of another size came.
         """
         self._dawdle()
         peers = [(self.rank + hop) % self.size for hop in range(1, self.size)]
         sources = [peer for peer in reversed(peers) if _some(incoming[peer])]
-        requests = [self._exchange.Irecv(incoming[peer], source=peer) for peer in sources]
+        requests = [self._lanes[lane].Irecv(incoming[peer], source=peer) for peer in sources]
         for peer in peers:
             message = outgoing[peer]
             if message is not None and message.size:
-                requests.append(self._exchange.Isend(message, dest=peer))
-                self.bytes_sent += message.nbytes
-        began = time.perf_counter()
-        statuses = self._wait(requests)
-        self.waited += time.perf_counter() - began
-        for peer, status in zip(sources, statuses, strict=False):
-            wanted, came = incoming[peer], status.Get_count(MPI.BYTE)
-            if wanted is not None and came != wanted.nbytes:
-                raise RunError(f"message from rank {peer}: expected {wanted.nbytes} bytes, got {came}")
+                requests.append(self._lanes[lane].Isend(message, dest=peer))
+                self._exchanged += message.nbytes
+        expected = [(peer, message.nbytes) for peer in sources if (message := incoming[peer]) is not None]
+        return Messages(self, requests, expected)
+
+    def reduce_to_root(self, values: NDArray[np.float32]) -> None:
+        """`start_reduce`, and wait."""
+        self.start_reduce(values).wait()
+
+    def allreduce(self, values: NDArray[np.float32]) -> None:
+        """`allreduce_hops`, one after the other."""
+        complete(self.allreduce_hops(values))
+
+    def all_to_all(self, outgoing: Sequence[Bytes | None], incoming: Sequence[Bytes | None]) -> None:
+        """`start_all_to_all`, and wait."""
+        self.start_all_to_all(outgoing, incoming).wait()
 
     def gather_to_root(self, message: Bytes | None, incoming: Sequence[Bytes | None]) -> None:
         """Send a message to rank 0, which fills incoming[r] from each rank r. Rank 0 sends nothing; others' `incoming` is not read."""
@@ -232,11 +257,11 @@ class Wire:
 
     def send(self, array: NDArray[Any], to: int) -> None:
         """A C-ordered array to one rank, which meanwhile calls `receive` with one of its size and type. Not collective."""
-        self._wait([self._exchange.Isend(piece, dest=to) for piece in _pieces(_flat(array))])
+        self._wait([self._lanes[0].Isend(piece, dest=to) for piece in _pieces(_flat(array))])
 
     def receive(self, array: NDArray[Any], source: int) -> None:
         """Fill a C-ordered array with what `source` sends. Not collective."""
-        self._wait([self._exchange.Irecv(piece, source=source) for piece in _pieces(_flat(array))])
+        self._wait([self._lanes[0].Irecv(piece, source=source) for piece in _pieces(_flat(array))])
 
     # The feed: rank 0's images to the others
 
@@ -262,7 +287,7 @@ class Wire:
             for peer in range(1, self.size):
                 for array in (images[parts[peer]], labels[parts[peer]]):
                     requests += [self._feed.Isend(piece, dest=peer) for piece in _pieces(_flat(array))]
-                    self.bytes_sent += array.nbytes
+                    self._fed += array.nbytes
             return self._start(images[mine], labels[mine], requests)
         count = mine.stop - mine.start
         images, labels = np.empty((count, *shape), dtype), np.empty(count, np.int32)
@@ -280,7 +305,7 @@ class Wire:
         """Finish what was started and give the communicators back. Nothing may be called afterwards."""
         while self._started:
             self._started[0].wait()
-        for communicator in (self._facts, self._exchange, self._feed):
+        for communicator in (self._facts, *self._lanes, self._feed):
             communicator.Free()
 
     def abort(self, code: int) -> None:
@@ -303,6 +328,38 @@ class Wire:
     def _dawdle(self) -> None:
         if self.delay:
             time.sleep(self._random.uniform(0, self.delay))
+
+
+class Messages:
+    """Requests of one operation of the exchange."""
+
+    def __init__(
+        self, wire: Wire, requests: Sequence[MPI.Request], expected: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        """expected: source and bytes of the messages that the first requests receive."""
+        self._wire, self._requests, self._expected = wire, list(requests), expected
+        self._statuses = [MPI.Status() for _ in self._requests]
+
+    def done(self) -> bool:
+        """Whether all have come. Raises RunError naming the sender if a message of another size came."""
+        try:
+            if not MPI.Request.Testall(self._requests, self._statuses):
+                return False
+        except MPI.Exception as error:
+            raise RunError(f"rank {self._wire.rank}: a message failed: {error}") from error
+        self._check()
+        return True
+
+    def wait(self) -> None:
+        """Return when all have come; sleeps between two looks."""
+        self._statuses = self._wire._wait(self._requests)
+        self._check()
+
+    def _check(self) -> None:
+        for (source, wanted), status in zip(self._expected, self._statuses, strict=False):
+            came = status.Get_count(MPI.BYTE)
+            if came != wanted:
+                raise RunError(f"message from rank {source}: expected {wanted} bytes, got {came}")
 
 
 @dataclass

@@ -66,6 +66,10 @@ class Array:
             raise ValueError(f"{self} cannot be seen as {shape}: too few elements")
         return view
 
+    def on(self, device: Device) -> Array:
+        """The same memory for work on another queue of its device (`Device.beside`), as a view."""
+        return Array(device, self.shape, self.dtype, self._root, self._offset, owner=False)
+
     def write(self, host: NDArray[Any]) -> None:
         """Copy a host array of as many elements (fewer: the first ones) and the same type into it; done when it returns."""
         if host.dtype != self.dtype or host.size > self.size:

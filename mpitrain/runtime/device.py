@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -125,6 +126,7 @@ class Device:
         """Called before a program is compiled, as it is not in the cache."""
         self._programs: dict[tuple[Any, ...], Program] = {}
         self._scopes: list[list[Array]] = []
+        self._beside: Device | None = None
         self.allocated = 0
         """Bytes handed out so far and not known to be released, for messages and the memory plan."""
 
@@ -194,6 +196,36 @@ class Device:
         """What `mpitrain tune` has found out about it."""
         return Memory(self.identity, self.units)
 
+    def mark(self) -> Mark:
+        """What was asked for so far, as something to look at or to wait for."""
+        event = cl.enqueue_marker(self.queue)
+        self.queue.flush()
+        return Mark(event)
+
     def finish(self) -> None:
         """Wait for everything asked for so far."""
         self.queue.finish()
+
+    def beside(self) -> Device:
+        """The same device with a second queue, always the same one, for a thread of its own; `Array.on` gives it this one's arrays."""
+        if self._beside is None:
+            twin = copy.copy(self)
+            twin.queue = cl.CommandQueue(self.context)
+            twin._programs, twin._scopes, twin.allocated = {}, [], 0
+            self._beside = twin
+        return self._beside
+
+
+class Mark:
+    """A point in a device's queue."""
+
+    def __init__(self, event: cl.Event) -> None:
+        self._event = event
+
+    def done(self) -> bool:
+        """Whether everything before it is done."""
+        return bool(self._event.command_execution_status <= cl.command_execution_status.COMPLETE)
+
+    def wait(self) -> None:
+        """Return when everything before it is done."""
+        self._event.wait()

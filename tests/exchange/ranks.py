@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,11 @@ BUCKETS = [
     Bucket(3, 77 * BLOCK, 80 * BLOCK, False),
 ]
 """Last layer first; 37 blocks divide unevenly, and three blocks are fewer than many a number of ranks."""
+MANY = [
+    *(Bucket(number, (70 - 7 * number) * BLOCK, (77 - 7 * number) * BLOCK, True) for number in range(11)),
+    Bucket(11, 77 * BLOCK, 80 * BLOCK, False),
+]
+"""More than are on their way at once."""
 LENGTH = 80 * BLOCK
 IMAGES = 120
 
@@ -50,8 +55,16 @@ IMAGES = 120
 class Model:
     """A vector of weights that an exchange moves by plain gradient descent: w = w - mean."""
 
-    def __init__(self, wire: Wire, kind: str, update: str, device: Device | None = None) -> None:
-        self.wire, self.device = wire, device or open_cpu()
+    def __init__(
+        self,
+        wire: Wire,
+        kind: str,
+        update: str,
+        device: Device | None = None,
+        buckets: Sequence[Bucket] = BUCKETS,
+        streaming: bool = True,
+    ) -> None:
+        self.wire, self.device, self.buckets = wire, device or open_cpu(), buckets
         self.weights = self.device.upload(values(LENGTH, 99))
         self.gradient = self.device.zeros((LENGTH,))
         self.master: Array | None = None
@@ -59,8 +72,8 @@ class Model:
             self.master = self.device.upload(values(LENGTH, 99))
         self.means: NDArray[np.float32] = np.zeros(LENGTH, np.float32)
         self.exchange = Exchange(
-            wire, self.device, self.weights, self.gradient, BUCKETS, kind, update, self._apply, self.master
-        )
+            wire, self.device, self.weights, self.gradient, buckets, kind, update, self._apply, self.master, streaming
+        )  # fmt: skip
 
     def _apply(self, start: int, stop: int, mean: Array) -> None:
         target = self.master or self.weights
@@ -73,7 +86,7 @@ class Model:
         if change:
             change(gradient)
         self.gradient.write(gradient)
-        for bucket in BUCKETS:
+        for bucket in self.buckets:
             self.exchange.send(bucket, IMAGES)
         return self.exchange.finish()
 

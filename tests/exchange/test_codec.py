@@ -249,7 +249,7 @@ def test_an_unknown_codec_is_refused(device: Device) -> None:
 def test_numpy_and_kernel_agree_about_constants() -> None:
     import importlib.resources
 
-    text = importlib.resources.files("mpitrain.kernels").joinpath("codec.cl").read_text()
+    text = importlib.resources.files("mpitrain.kernels").joinpath("codec.h").read_text()
     for name in ("BLOCK", "LEAST", "MOST", "MARKED", "FLOOR"):
         line = next(line for line in text.splitlines() if line.startswith(f"#define {name} "))
         assert int(line.split()[2], 0) == getattr(codec_numpy, name)

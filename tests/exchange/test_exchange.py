@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ranks import BUCKETS, IMAGES, LENGTH, Model, digest, true_mean, values
+from ranks import BUCKETS, IMAGES, LENGTH, MANY, Model, digest, true_mean, values
 
 from mpitrain.exchange.exchange import Exchange
 from mpitrain.exchange.wire import Wire, connect
@@ -144,6 +144,69 @@ def test_owned_ranges_cover_the_coded_part_once(wire: Wire) -> None:
         assert model.exchange.residuals()["owner"].size == sum(b - a for a, b in model.exchange.owned)
     else:
         assert covered == []
+
+
+@pytest.mark.parametrize(("kind", "update"), WAYS)
+def test_streaming_changes_no_byte(wire: Wire, kind: str, update: str) -> None:
+    found = []
+    for streaming in (True, False):
+        wire.delay = 0.002 if streaming else 0.0
+        model = Model(wire, kind, update, buckets=MANY, streaming=streaming)
+        reports = [model.step(t) for t in range(3)]
+        found.append([digest(model.weights.download()), *(report.bytes_sent for report in reports)])
+        residuals = model.exchange.residuals()
+        found[-1] += [digest(array.download()) for array in residuals.values()]
+        if not streaming:
+            assert all(report.hidden == 0 for report in reports)
+        model.exchange.close()
+    wire.delay = 0.0
+    assert found[0] == found[1]
+
+
+def test_a_bucket_waits_for_the_work_that_makes_it(wire: Wire) -> None:
+    """What was queued before `send` is in the mean, although nobody has waited for it."""
+    model = Model(wire, "dynamic8", "replicated")
+    model.gradient.fill(0)
+    for bucket in BUCKETS:
+        model.gradient.part(bucket.start, bucket.stop).fill(float(IMAGES))
+        model.exchange.send(bucket, IMAGES)
+    model.exchange.finish()
+    np.testing.assert_allclose(model.means, wire.size, rtol=0.02)
+
+
+def test_the_wire_loses_nothing_that_rounding_leaves_out(wire: Wire) -> None:
+    """Senders' sums: gradients so far = what was decoded + residual, so means so far and all residuals add up to the true sum."""
+    model = Model(wire, "dynamic8", "replicated", buckets=MANY)
+    total, true = np.zeros(LENGTH), np.zeros(LENGTH)
+    for t in range(5):
+        model.step(t)
+        total += model.means
+        true += true_mean(wire.size, t)
+    if wire.size == 1:
+        return
+    left = np.zeros(LENGTH)
+    sender, owner = (model.exchange.residuals()[name].download() for name in ("sender", "owner"))
+    at = 0
+    for bucket in MANY[:-1]:
+        size = bucket.stop - bucket.start
+        left[bucket.start : bucket.stop] += sender[at : at + size] / IMAGES
+        at += size
+    at = 0
+    for start, stop in model.exchange.owned:
+        left[start:stop] += owner[at : at + stop - start]
+        at += stop - start
+    everyone = wire.sum(left)
+    np.testing.assert_allclose(total + everyone, true, atol=2e-6 * np.abs(true).max())
+
+
+def test_what_fails_in_the_thread_is_raised_by_finish(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    if wire.size == 1:
+        pytest.skip("one rank has no thread")
+    model = Model(wire, "float32", "replicated")
+    monkeypatch.setattr(model.exchange, "_begin", lambda gradient: 1 / 0)
+    model.exchange.send(BUCKETS[0], IMAGES)
+    with pytest.raises(ZeroDivisionError):
+        model.exchange.finish()
 
 
 def test_an_unknown_kind_is_refused(wire: Wire) -> None:

@@ -10,6 +10,7 @@ from ranks import BLOCK, IMAGES, open_cpu, values
 
 from mpitrain.exchange.codec import make_codec
 from mpitrain.exchange.codec_numpy import Plain, PlainDynamic8, blocks
+from mpitrain.exchange.hops import Pending
 from mpitrain.exchange.mean import Mean, Place, own_values, shards
 from mpitrain.exchange.message import HEADER
 from mpitrain.exchange.wire import Wire, connect
@@ -75,12 +76,12 @@ class Damage:
     def __init__(self, wire: Wire, place: int) -> None:
         self.rank, self.size, self._wire, self._place = wire.rank, wire.size, wire, place
 
-    def all_to_all(self, outgoing: list, incoming: list) -> None:
+    def start_all_to_all(self, outgoing: list, incoming: list, lane: int) -> Pending:
         if self.rank == self.size - 1:
             for message in outgoing:
                 if message is not None:
                     message[self._place] ^= 1
-        self._wire.all_to_all(outgoing, incoming)
+        return self._wire.start_all_to_all(outgoing, incoming, lane)
 
 
 @pytest.mark.mpi(min_size=2)

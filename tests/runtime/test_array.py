@@ -150,3 +150,15 @@ def test_nothing_can_be_filled_copied_and_seen(device: Device) -> None:
     with none.host(write=True) as host:
         assert host.shape == (0, 4)
     assert none.part(0, 0).download().shape == (0,)
+
+
+def test_a_second_queue_works_on_the_same_memory(device: Device) -> None:
+    beside = device.beside()
+    assert beside is device.beside()
+    x = device.zeros((1024,))
+    mark = device.mark()
+    mark.wait()
+    assert mark.done()
+    x.on(beside).part(512, 1024).fill(3.0)
+    beside.finish()
+    assert x.download().sum() == 3 * 512

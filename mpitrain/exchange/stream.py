@@ -1,0 +1,124 @@
+"""A thread that brings buckets to new weights while the backward pass goes on: several on their way at once, in one fixed order."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from mpitrain.exchange.hops import Hops, Pending
+
+MOST = 4
+"""Flights on their way at once: parts, means, deltas, and one that begins."""
+NAPS = (1e-4, 1e-3)
+"""Seconds between two looks while the backward pass computes: the first, and the longest. Looking takes time from who computes."""
+HURRY = (1e-5, 1e-4)
+"""The same when nothing is left but to wait for the exchange."""
+
+
+class Stream:
+    """Takes each flight (the hops of one bucket) as far as it can go, in the order in which they were sent.
+
+    A flight never overtakes: it begins its k-th hop after the one before has begun its k-th, or has landed. So all ranks do the same
+    operations in the same order on each communicator, whatever arrives first. What a flight raises, `finish` raises.
+    """
+
+    def __init__(self, landed: Callable[[], None], alive: Callable[[], None]) -> None:
+        """landed: called in the thread when all flights of a step have landed. alive: called at each hop, for a watchdog."""
+        self._landed, self._alive = landed, alive
+        self._orders: queue.SimpleQueue[Hops[None] | None] = queue.SimpleQueue()
+        self._flights: deque[_Flight] = deque()
+        self._hurry = self._closed = False
+        self._idle = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="exchange", daemon=True)
+        self._thread.start()
+
+    def send(self, hops: Hops[None]) -> None:
+        """Start a flight after those that were sent before; returns at once."""
+        self._orders.put(hops)
+
+    def finish(self) -> None:
+        """Return when all flights have landed. Raises what one of them raised; nothing may be sent afterwards."""
+        self._hurry = True
+        self._orders.put(None)
+        self._idle.wait()
+        self._hurry = False
+        if self._error is not None:
+            raise self._error
+        self._idle.clear()
+
+    def close(self) -> None:
+        """End the thread. One that is stuck in a flight is left alone: it ends with the process."""
+        self._closed = True
+        self._orders.put(None)
+        self._thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        while not self._closed:
+            try:
+                self._fly()
+            except BaseException as error:  # the main thread says it, and ends the job
+                self._error = error
+            self._idle.set()
+            if self._error is not None:
+                return
+
+    def _fly(self) -> None:
+        """The flights of one step, until `finish` has been asked for and all have landed."""
+        flights, last, still = self._flights, False, 0
+        while True:
+            while not last and len(flights) < MOST:
+                try:
+                    order = self._orders.get(block=not flights)
+                except queue.Empty:
+                    break
+                last = order is None
+                if order is not None:
+                    flights.append(_Flight(order))
+            if not flights:
+                break
+            still = 0 if self._look() else still + 1
+            if still:
+                first, longest = HURRY if self._hurry else NAPS
+                time.sleep(min(first * still, longest))
+        self._landed()
+
+    def _look(self) -> bool:
+        """Take every flight as far as it can go; whether any moved."""
+        moved, before = False, None
+        for flight in self._flights:
+            while flight.may_go(before):
+                flight.go()
+                self._alive()
+                moved = True
+            before = flight
+        while self._flights and self._flights[0].landed:
+            self._flights.popleft()
+        return moved
+
+
+class _Flight:
+    """One bucket's hops."""
+
+    def __init__(self, hops: Hops[None]) -> None:
+        self._hops = hops
+        self._pending: Pending | None = None
+        self._begun = 0
+        self.landed = False
+
+    def may_go(self, before: _Flight | None) -> bool:
+        """Whether what it waits for is done, and the flight before it is further."""
+        if self.landed or not (before is None or before.landed or before._begun > self._begun):
+            return False
+        return self._pending is None or self._pending.done()
+
+    def go(self) -> None:
+        """Begin the next hop."""
+        try:
+            self._pending = next(self._hops)
+            self._begun += 1
+        except StopIteration:
+            self.landed = True

@@ -1,0 +1,130 @@
+"""Write the messages of a small exchange of three ranks, as docs/wire.md says them: `python tests/exchange/make_vectors.py`.
+
+Knows nothing of the package, and does everything the slow way: the nearest code by looking at all of them. tests/exchange/test_vectors.py
+holds the package to the files.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FOLDER = Path(__file__).parent / "vectors"
+RANKS, VALUES, IMAGES, STEP, BUCKET = 3, 1100, 6, 7, 2
+RATE = np.float32(0.125)
+
+POSITIVE = np.array(
+    [0.0]
+    + [
+        10.0**-e * (0.1 + 0.9 * (k + 0.5) / 2 ** (6 - e))
+        for e in (5, 4, 3, 2, 1, 0)
+        for k in range(2 ** (6 - e))
+    ]
+    + [1.0]
+).astype(np.float32)
+
+
+def coded(v: np.ndarray) -> tuple[bytes, np.ndarray]:
+    """A vector as records, and what they decode to."""
+    records, decoded = b"", []
+    for start in range(0, v.size, 512):
+        block = np.zeros(512, np.float32)
+        block[: v[start : start + 512].size] = v[start : start + 512]
+        exponent = 47
+        while np.abs(block).max() > 2.0 ** (exponent - 127):
+            exponent += 1
+        unit = np.abs(block).astype(np.float64) / 2.0 ** (exponent - 127)
+        index = np.abs(unit[:, None] - POSITIVE.astype(np.float64)).argmin(
+            axis=1
+        )  # the first, so ties go to zero
+        negative = (block < 0) & (index > 0)
+        records += bytes([exponent, *(index + 128 * negative)])
+        decoded.append(
+            np.where(negative, -1, 1) * POSITIVE[index].astype(np.float64) * 2.0 ** (exponent - 127)
+        )
+    return records, np.concatenate([np.zeros(0), *decoded])[: v.size].astype(np.float32)
+
+
+def message(phase: int, count: int, records: bytes, bound: float = 0.0) -> bytes:
+    head = struct.pack("<4sBBHIIQQf", b"mpiT", 1, 1, 512, BUCKET, phase, STEP, count, bound)
+    return head + struct.pack("<I", zlib.crc32(head + records)) + records
+
+
+def bound_of(records: bytes) -> np.ndarray:
+    half_step = float(np.diff(POSITIVE.astype(np.float64)).max() / 2)
+    return np.array([half_step * 2.0 ** (records[at] - 127) for at in range(0, len(records), 513)])
+
+
+def exchange(
+    gradients: list[np.ndarray],
+    residuals: list[np.ndarray],
+    owned: list[np.ndarray],
+    y: np.ndarray,
+    master: np.ndarray,
+) -> dict[str, Any]:
+    """All messages of one bucket, and what each rank holds afterwards."""
+    found: dict[str, Any] = {}
+    cuts = [(0, 512), (512, 1024), (1024, VALUES)]  # three blocks, one a rank
+    parts = []
+    for rank in range(RANKS):
+        v = gradients[rank] + residuals[rank]
+        records, decoded = coded(v)
+        found[f"after/sender-residual-{rank}.f32"] = v - decoded
+        parts.append((records, decoded))
+    mean, bounds = np.zeros(VALUES, np.float32), []
+    for owner, (start, stop) in enumerate(cuts):
+        total, bound = np.zeros(stop - start, np.float32), np.zeros(1)
+        for sender in range(RANKS):
+            records = parts[sender][0][owner * 513 : owner * 513 + 513]
+            if sender != owner:
+                found[f"messages/parts-{sender}-to-{owner}.bin"] = message(0, stop - start, records)
+            total = total + parts[sender][1][start:stop]
+            bound = bound + bound_of(records) / IMAGES
+        v = total * np.float32(1 / IMAGES) + owned[owner]
+        records, decoded = coded(v)
+        found[f"after/owner-residual-{owner}.f32"] = v - decoded
+        bounds.append(float((bound + bound_of(records)).max()))
+        if owner > 0:
+            found[f"messages/means-{owner}-to-0.bin"] = message(1, stop - start, records, bounds[-1])
+        mean[start:stop] = decoded
+    found["after/mean.f32"] = mean
+    w = master - RATE * mean
+    records, decoded = coded(w - y)
+    found["messages/deltas-0-to-all.bin"] = message(2, VALUES, records)
+    found["after/weights.f32"] = y + decoded
+    return found
+
+
+def main() -> None:
+    random = np.random.default_rng(3)
+
+    def draw(size: int, spread: float) -> np.ndarray:
+        return (random.standard_normal(size) * np.exp(random.standard_normal(size)) * spread).astype(
+            np.float32
+        )
+
+    gradients = [draw(VALUES, 1.0) for _ in range(RANKS)]
+    gradients[1][512:1024] = 0  # a block of zeros
+    gradients[2][:4] = [1.0, -1.0, 1e-30, -0.0]
+    residuals = [draw(VALUES, 0.01) for _ in range(RANKS)]
+    owned = [draw(size, 0.001) for size in (512, 512, VALUES - 1024)]
+    y, master = draw(VALUES, 0.1), None
+    master = y + draw(VALUES, 0.0001)
+    files: dict[str, Any] = {"before/weights.f32": y, "before/master.f32": master}
+    for rank in range(RANKS):
+        files[f"before/gradient-{rank}.f32"] = gradients[rank]
+        files[f"before/sender-residual-{rank}.f32"] = residuals[rank]
+        files[f"before/owner-residual-{rank}.f32"] = owned[rank]
+    files |= exchange(gradients, residuals, owned, y, master)
+    for name, content in files.items():
+        path = FOLDER / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.astype("<f4").tobytes())
+
+
+if __name__ == "__main__":
+    main()
