@@ -11,7 +11,7 @@ typedef WIDE ANYWHERE __attribute__((aligned(4)));
 #define STORE(v, p) (*(__global ANYWHERE *)(p) = (v))
 
 /* Before a loop of single values with steps: left alone, Intel's compiler makes gathers and scatters of it, slower on AMD's cores. */
-#define ONE_BY_ONE _Pragma("clang loop vectorize(disable)")
+#define SINGLY _Pragma("clang loop vectorize(disable)")
 
 /* Ask for a line of memory that will be read soon. OpenCL's own prefetch() is a slow loop on Intel's runtime. */
 #if defined(__has_builtin) && __has_builtin(__builtin_prefetch)

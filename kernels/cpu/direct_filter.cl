@@ -75,8 +75,8 @@ __kernel void direct_filter(__global float *dweight, __global const float *dy, _
             for (int o = 0; o < min(TILE_COLUMNS, K - group * TILE_COLUMNS); o++) {  /* dweight in its own order */
                 __global const float *from = sum + (size_t)(group - g0) * (b1 - b0) * taps * tiles * tile_size + o;
                 __global float *to = dweight + (size_t)(group * TILE_COLUMNS + o) * C * R * S;
-                ONE_BY_ONE for (int c = b0 * WIDTH; c < min(b1 * WIDTH, C); c++)
-                    ONE_BY_ONE for (int rs = 0; rs < R * S; rs++) {
+                SINGLY for (int c = b0 * WIDTH; c < min(b1 * WIDTH, C); c++)
+                    SINGLY for (int rs = 0; rs < R * S; rs++) {
 #if COPY == COPY_COMPACT
                         const int at = rs / S * tiles * ROWS + rs % S * C + c;
 #else

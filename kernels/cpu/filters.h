@@ -47,7 +47,7 @@ inline void read_filters(float *rows, __global const float *weight, const int ou
     for (int i = 0; i < inputs; i++)
         for (int o = 0; o < outputs; o++) {
             __global const float *from = weight + (size_t)o * out_step + (size_t)i * in_step + first_r * tap_row + first_s;
-            ONE_BY_ONE for (int tap = 0; tap < TAPS; tap++) ROW(tap, i)[o] = from[tap / S * step_r * tap_row + tap % S * step_s];
+            SINGLY for (int tap = 0; tap < TAPS; tap++) ROW(tap, i)[o] = from[tap / S * step_r * tap_row + tap % S * step_s];
         }
 }
 
@@ -68,7 +68,7 @@ inline void write_filters(__global float *weight, const float *rows, const int o
     }
     for (int o = 0; o < outputs; o++)
         for (int i = 0; i < inputs; i++)
-            ONE_BY_ONE for (int tap = 0; tap < TAPS; tap++) {
+            SINGLY for (int tap = 0; tap < TAPS; tap++) {
                 __global float *to = weight + (size_t)o * out_step + i * TAPS + tap;
                 *to = ROW(tap, i)[o] + (add ? *to : 0.0f);
             }
