@@ -8,6 +8,9 @@
 #include "codec.h"
 
 #define ONE_BY_ONE __attribute__((reqd_work_group_size(1, 1, 1)))
+/* As LOAD and STORE, for values that are no floats or lie in a work-item's own memory. */
+#define TAKE(p) PASTE(vload, WIDTH)(0, (p))
+#define PUT(v, p) PASTE(vstore, WIDTH)((v), 0, (p))
 #define BITS(v) PASTE(as_uint, WIDTH)(v)
 #define FLOATS(v) PASTE(as_float, WIDTH)(v)
 #define USHORTS(v) PASTE(convert_ushort, WIDTH)(v)
@@ -32,12 +35,12 @@ inline uint load_block(uint *v, __global const float *x, __global const float *o
 #define ALL(value)                                            \
     for (int i = 0; i < BLOCK; i += WIDTH) {                  \
         const WIDE_UINT bits = BITS(FLUSH(value));            \
-        STORE(bits, v + i);                                   \
+        PUT(bits, v + i);                                     \
         largest = max(largest, bits & MAGNITUDE);             \
     }
     if (length < BLOCK) {
         for (int i = 0; i < BLOCK; i++) v[i] = i < length ? as_uint(combine(x[i], other[i], mode)) : 0;
-        for (int i = 0; i < BLOCK; i += WIDTH) largest = max(largest, LOAD(v + i) & MAGNITUDE);
+        for (int i = 0; i < BLOCK; i += WIDTH) largest = max(largest, TAKE(v + i) & MAGNITUDE);
     } else if (mode == PLUS) {
         ALL(FLUSH(LOAD(x + i)) + FLUSH(LOAD(other + i)))
     } else if (mode == MINUS) {
@@ -70,11 +73,11 @@ ONE_BY_ONE __kernel void encode8(__global uchar *restrict codes, __global float 
         record[0] = exponent;
         const uint first = FLOOR + ((exponent - 127) << 7);
         for (int i = 0; i < BLOCK; i += WIDTH)
-            STORE(USHORTS(max((LOAD(v + i) & MAGNITUDE) >> 16, first) - first), row + i);
+            PUT(USHORTS(max((TAKE(v + i) & MAGNITUDE) >> 16, first) - first), row + i);
         for (int i = 0; i < BLOCK; i += WIDTH) {
-            const WIDE_UINT bits = LOAD(v + i);
+            const WIDE_UINT bits = TAKE(v + i);
             const WIDE_UINT code = ((WIDE_UINT)(EACH(thresholds, row + i)) + (bits & 0xffffu)) >> 16;
-            STORE(UCHARS(code | (bits >> 31 << 7 & BITS(code != 0u))), record + 1 + i);
+            PUT(UCHARS(code | (bits >> 31 << 7 & BITS(code != 0u))), record + 1 + i);
         }
         if (mode != PLUS) continue;
         const float scale = scale_of(exponent);
@@ -82,7 +85,7 @@ ONE_BY_ONE __kernel void encode8(__global uchar *restrict codes, __global float 
             for (int i = 0; i < length; i++) beside[i] = flush(as_float(v[i]) - levels[record[1 + i]] * scale);
         else
             for (int i = 0; i < BLOCK; i += WIDTH)
-                STORE(FLUSH(FLOATS(LOAD(v + i)) - (WIDE)(EACH(levels, record + 1 + i)) * scale), beside + i);
+                STORE(FLUSH(FLOATS(TAKE(v + i)) - (WIDE)(EACH(levels, record + 1 + i)) * scale), beside + i);
     }
 }
 
