@@ -78,6 +78,14 @@ def test_every_folder_of_the_package_is_in_the_wheel() -> None:
         assert f'    "{package}",\n' in project, package
 
 
+def test_every_kernel_file_is_in_the_wheel() -> None:
+    project = (ROOT / "pyproject.toml").read_text()
+    patterns = re.search(r'"mpitrain.kernels" = \[(.*)\]', project)
+    assert patterns
+    packed = {path for pattern in re.findall(r'"(.+?)"', patterns[1]) for path in KERNELS.glob(pattern)}
+    assert packed == {*KERNELS.rglob("*.cl"), *KERNELS.rglob("*.h")}
+
+
 def test_imports_say_the_whole_name() -> None:
     """The other tests read names; a relative import would pass them by."""
     for name, path in MODULES.items():
