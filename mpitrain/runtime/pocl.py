@@ -16,22 +16,33 @@ import pyopencl as cl
 FIELDS = 128
 """Words of the device record to look through: the field is the 81st in PoCL 3.0, and the record longer than this."""
 
-_names: list[ctypes.Array[ctypes.c_char]] = []
-"""PoCL keeps pointers to these for as long as the process lives."""
+_given: dict[int, ctypes.Array[ctypes.c_char]] = {}
+"""Device record -> the name it was given; PoCL keeps pointers to these for as long as the process lives."""
 
 
-def name_cpu(device: cl.Device) -> bool:
-    """Give a PoCL device whose CPU is "generic" a name that its compiler knows. Returns whether it needed one."""
+NAMES = (
+    ("skylake-avx512", {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
+    ("znver3", {"avx2", "fma"}),
+    ("x86-64-v2", set()),
+)
+"""Names that LLVM 14 knows, and what /proc/cpuinfo must list for a CPU to run what it compiles for them; the best first."""
+
+
+def name_cpu(device: cl.Device) -> str | None:
+    """Give a PoCL device whose CPU is "generic" a name that its compiler knows. Returns it, None where none was needed."""
+    if device.int_ptr in _given:
+        return _given[device.int_ptr].value.decode()
     words = (ctypes.c_uint64 * FIELDS).from_address(device.int_ptr)
     readable = _readable()
     texts = [_text(word, readable) for word in words]
     for at, (before, text) in enumerate(itertools.pairwise(texts)):
         if before.startswith(b"x86_64-") and text == b"generic":
-            avx2 = " avx2 " in Path("/proc/cpuinfo").read_text()
-            _names.append(ctypes.create_string_buffer(b"znver3" if avx2 else b"x86-64-v2"))
-            words[at + 1] = ctypes.addressof(_names[-1])
-            return True
-    return False
+            flags = set(Path("/proc/cpuinfo").read_text().split())
+            name = next(name for name, needed in NAMES if needed <= flags)
+            _given[device.int_ptr] = ctypes.create_string_buffer(name.encode())
+            words[at + 1] = ctypes.addressof(_given[device.int_ptr])
+            return name
+    return None
 
 
 def _readable() -> list[tuple[int, int]]:
