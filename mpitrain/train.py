@@ -19,14 +19,16 @@ from mpitrain.config import Run, interval, known, write_toml
 from mpitrain.data import augment
 from mpitrain.data.source import Dataset
 from mpitrain.evaluate import Scores, score
-from mpitrain.exchange.choice import choose
+from mpitrain.exchange.choice import LOSSY, candidates, choose
 from mpitrain.exchange.exchange import Exchange, needs_master
+from mpitrain.exchange.probe import measure
+from mpitrain.exchange.window import SLOTS
 from mpitrain.exchange.wire import Wire, connect
 from mpitrain.facts import Facts, look
 from mpitrain.feed import Feed, Plan
 from mpitrain.graph import LARGEST_SLOT, Graph, parameters_of
 from mpitrain.inject import Fault
-from mpitrain.layout import Layout
+from mpitrain.layout import BUCKET, Layout
 from mpitrain.models import netfile
 from mpitrain.plan import infer_shapes, make_plan
 from mpitrain.report import DONE, STOPPED, Reporter, RunError, UserError, agreed
@@ -98,12 +100,12 @@ class _Training:
         self.network = models.load(run.network, facts.shape, facts.classes, dropout=not run.no_dropout)
         self.device = self._open_device()
         resumed = wire.from_root(lambda: self._find(known(run.resume))) if run.resume else None
-        self.kind, self.why = choose(run.exchange, wire)
-        own_master = needs_master(wire.rank, wire.size, self.kind, run.update)
-        updates = wire.rank == 0 or run.update == "replicated"
 
         watch.at("compile")
         fault("compile", 0)
+        self.kind, self.why = self._choose(resumed)
+        own_master = needs_master(wire.rank, wire.size, self.kind, run.update)
+        updates = wire.rank == 0 or run.update == "replicated"
         plan = Plan(
             facts.count, facts.shape, facts.dtype, self.batch_size, run.seed, augment.parse(run.augment)
         )
@@ -112,7 +114,7 @@ class _Training:
         self.limit: int = (
             run.sub_batch
             or (resumed and resumed["sub_batch"])
-            or min(wire.gather_facts(self._sub_batch(2 + updates + own_master + (self.kind != "float32"))))
+            or min(wire.gather_facts(self._sub_batch(2 + updates + own_master + (self.kind in LOSSY))))
         )
         capacity = min(self.limit, self.feed.mine.stop - self.feed.mine.start)
         self.graph = graph = wire.together(lambda: Graph(self.device, self.network, capacity))
@@ -173,7 +175,20 @@ class _Training:
                     f"--resume {path}: its run has gone on to {last.name}, which would be lost; "
                     "--resume alone goes on from there, with --out DIR this one begins a run of its own"
                 )
-        return {"path": str(path), "sub_batch": settings.get("sub_batch")}
+        names = ("sub_batch", "exchange", "ranks")
+        return {"path": str(path)} | {name: settings.get(name) for name in names}
+
+    def _choose(self, resumed: dict[str, Any] | None) -> tuple[str, str]:
+        """How gradients travel, and why: as before where a run goes on, for residuals and the order of sums belong to it."""
+        wire, run = self.wire, self.run
+        if resumed and run.exchange == "auto" and resumed["ranks"] == wire.size:
+            before = str(resumed["exchange"])
+            if before != "window" or wire.one_host:
+                return before, "as the checkpoint's run"
+        kinds = candidates(run.exchange, wire)
+        if "window" in kinds and not wire.has_room(SLOTS * BUCKET):
+            kinds = ("float32",)
+        return choose(run.exchange, wire, measure(wire, self.device, kinds, run.update))
 
     # -- the loop ----------------------------------------------------------------------------------------------------------------
 
@@ -298,7 +313,11 @@ class _Training:
             return
         versions = {"mpitrain": __version__, "python": platform.python_version(), "mpi": wire.library}
         versions |= {name: version(name) for name in ("numpy", "pyopencl", "mpi4py")}
-        settings = asdict(run) | {"exchange_chosen": self.kind, "capacity": self.graph.capacity}
+        settings = asdict(run) | {
+            "exchange_chosen": self.kind,
+            "exchange_reason": self.why,
+            "capacity": self.graph.capacity,
+        }
         tables = {"run": settings, "versions": versions, "ranks": {"devices": devices, "hosts": hosts}}
         write_toml(self.folder / "config.toml", tables)
         self.reporter.event(
