@@ -89,6 +89,12 @@ class Run:
     )
     seed: int = _option(0, "For weights, order, augmentation and dropout.", least=0)
     no_dropout: bool = _option(False, "Leave dropout out, for comparisons.")
+    compute_seconds: float | None = _option(
+        None,
+        "Do not compute: sleep so long for each image, while everything travels as it would. Nothing is learnt, nothing saved.",
+        metavar="S",
+        least=0.0,
+    )
     stall_seconds: float = _option(600.0, "End the job when a rank makes no progress for so long.", above=0.0)
     quiet: bool = _option(False, "No progress display.")
     verbose: bool = _option(False, "Tracebacks with errors, and every rank's device.")

@@ -31,6 +31,7 @@ from mpitrain.inject import Fault
 from mpitrain.layout import BUCKET, Layout
 from mpitrain.models import netfile
 from mpitrain.plan import infer_shapes, make_plan
+from mpitrain.pretend import Pretend
 from mpitrain.report import DONE, STOPPED, Reporter, RunError, UserError, agreed
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device, open_device
@@ -117,7 +118,7 @@ class _Training:
             or min(wire.gather_facts(self._sub_batch(2 + updates + own_master + (self.kind in LOSSY))))
         )
         capacity = min(self.limit, self.feed.mine.stop - self.feed.mine.start)
-        self.graph = graph = wire.together(lambda: Graph(self.device, self.network, capacity))
+        self.graph = graph = wire.together(lambda: self._graph(capacity))
         graph.normalise(np.array(facts.mean, np.float32), np.array(facts.std, np.float32))
 
         master = self.device.zeros(graph.weights.shape) if own_master else graph.weights
@@ -161,6 +162,11 @@ class _Training:
         by_memory = int(room / max(1, two.nbytes - one.nbytes))
         by_largest = min(self.device.largest, LARGEST_SLOT) // max(one.slots)
         return max(1, min(by_memory, by_largest))
+
+    def _graph(self, capacity: int) -> Graph:
+        if self.run.compute_seconds is not None:
+            return Pretend(self.device, self.network, capacity, self.run.compute_seconds)
+        return Graph(self.device, self.network, capacity)
 
     def _find(self, what: str) -> dict[str, Any]:
         """On rank 0: the checkpoint to go on from, and how its run divided parts. Raises UserError rather than lose later steps."""
@@ -257,7 +263,7 @@ class _Training:
 
     def _score(self, t: int) -> Scores | None:
         """Score the test images, shared among ranks. Raises RunError on every rank for weights that the last update has spoilt."""
-        if not self.facts.tests:
+        if not self.facts.tests or self.run.compute_seconds is not None:
             return None
         self.watch.at("evaluate", t)
         self.fault("evaluate", t)
@@ -274,6 +280,8 @@ class _Training:
 
     def _save(self, t: int) -> None:
         """Write the checkpoint of a step. Collective. Raises RunError, on every rank, rather than write weights that are not finite."""
+        if self.run.compute_seconds is not None:
+            return  # nothing has been learnt
         begin = time.perf_counter()
         self.watch.at("checkpoint", t)
         self.fault("checkpoint", t)

@@ -14,7 +14,7 @@ MOST = 4
 """Flights on their way at once: parts, means, deltas, and one that begins."""
 NAPS = (1e-4, 1e-3)
 """Seconds between two looks while the backward pass computes: the first, and the longest. Looking takes time from who computes."""
-HURRY = (1e-5, 1e-4)
+HURRY = (1e-5, 5e-4)
 """The same when nothing is left but to wait for the exchange."""
 AT_ONCE = 30
 """Looks without a nap when in a hurry, with the core given to whoever else wants it: a nap takes 0.06 ms at least, a barrier within a host
