@@ -51,8 +51,9 @@ class Run:
     warmup: int = _option(0, "Steps in which the learning rate rises to --lr.", least=0)
     exchange: str = _option(
         "auto",
-        "How gradients travel: coded, as float32 through MPI, or through memory that ranks of one host share.",
-        choices=("auto", "dynamic8", "float16", "float32", "window"),
+        "How gradients travel: coded, as float32 through MPI, or through memory that ranks of one host share; star-: all through rank 0, "
+        "the paper's way, for comparisons.",
+        choices=("auto", "dynamic8", "float16", "float32", "window", "star-float32", "star-dynamic8"),
     )
     update: str = _option(
         "root", "Who applies momentum SGD: rank 0, or every rank.", choices=("root", "replicated")

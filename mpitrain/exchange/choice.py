@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Protocol
 
 KINDS = ("float32", "float16", "dynamic8", "window")
-LOSSY = ("float16", "dynamic8")
+LOSSY = ("float16", "dynamic8", "star-dynamic8")
+STARS = {"star-float32": "float32", "star-dynamic8": "dynamic8"}
+"""The paper's way, for comparisons: everything through rank 0. And the code of each."""
 GAIN = 0.8
 """Share of the fastest exact kind's time that a lossy one must stay under, to be worth its rounding."""
 DOUBT = 2.0

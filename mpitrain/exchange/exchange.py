@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.exchange.bucket import Bucket
-from mpitrain.exchange.choice import KINDS, LOSSY
+from mpitrain.exchange.choice import KINDS, LOSSY, STARS
 from mpitrain.exchange.codec import DeviceCodec, make_codec, make_scale
 from mpitrain.exchange.deltas import Deltas
 from mpitrain.exchange.hops import Hops, Pending, complete
-from mpitrain.exchange.mean import PLAIN, Mean, Place, own_values, plain_hops
+from mpitrain.exchange.mean import PLAIN, Mean, Place, own_values, plain_hops, star_hops
 from mpitrain.exchange.stream import MOST, Stream
 from mpitrain.exchange.window import Window
 from mpitrain.exchange.wire import Wire
@@ -72,11 +72,13 @@ class Exchange:
         float32 weights where `needs_master`, equal to `weights` to begin with; elsewhere None or `weights` itself. begin(gradient) is
         called as each bucket sets out, alive() at each of its hops. Raises UserError for a kind or update that is none.
         """
-        if kind not in KINDS:
+        if kind not in (*KINDS, *STARS):
             raise UserError(f"exchange {kind}: expected {', '.join(KINDS)}")
+        if kind in STARS and update != "root":
+            raise UserError(f"exchange {kind}: rank 0 has the mean alone; expected update root, got {update}")
         if update not in ("root", "replicated"):
             raise UserError(f"update {update}: expected root or replicated")
-        self._wire, self._main = wire, device
+        self._wire, self._main, self._star = wire, device, kind in STARS
         self._device = device = device.beside() if wire.size > 1 else device
         self._weights, self._gradient = weights.on(device), gradient.on(device)
         self._to_all, self._apply = update == "replicated", apply
@@ -98,7 +100,7 @@ class Exchange:
         self.owned: list[tuple[int, int]] = []
         """Ranges of the flat vector that the residual "owner" stands for, in its order."""
         if coded:
-            self._start(device, make_codec(kind, device), coded)
+            self._start(device, make_codec(STARS.get(kind, kind), device), coded)
         device.finish()
         self._stream: Stream | None = None
         if streaming and wire.size > 1 and wire.threads:
@@ -112,12 +114,12 @@ class Exchange:
         wire = self._wire
         longest = max(bucket.stop - bucket.start for bucket in coded)
         for _ in range(min(MOST, len(coded))):
-            deltas = None if self._to_all else Deltas(wire, codec, longest)
-            self._slots.append(_Slot(Mean(wire, codec, self._to_all), deltas))
+            deltas = None if self._to_all else Deltas(wire, codec, longest, self._star)
+            self._slots.append(_Slot(Mean(wire, codec, self._to_all, self._star), deltas))
         sent = owned = 0
         for bucket in coded:
             size = bucket.stop - bucket.start
-            start, stop = own_values(size, wire.rank, wire.size)
+            start, stop = (0, 0) if self._star else own_values(size, wire.rank, wire.size)
             self._places[bucket.number] = (sent, sent + size, owned, owned + stop - start)
             if stop > start:
                 self.owned.append((bucket.start + start, bucket.start + stop))
@@ -176,6 +178,8 @@ class Exchange:
         self._begin(self._gradient)
         if self._window is not None:
             yield from self._window.mean(gradient, images, self._to_all, number)
+        elif slot is None and self._star and self._wire.size > 1:
+            yield from star_hops(self._wire, gradient, self._scale, images)
         elif slot is None:
             yield from plain_hops(self._wire, gradient, self._to_all, self._scale, images)
         else:
@@ -202,7 +206,8 @@ class Exchange:
         if w is not None and self._master is not None:
             y.copy_from(w)
         with y.host(write=not root) as values:
-            yield self._wire.start_broadcast(values, PLAIN + 1)
+            start = self._wire.start_star if self._star else self._wire.start_broadcast
+            yield start(values, PLAIN + 1)
 
     def _set_out(self) -> None:
         if not self._under_way:

@@ -192,6 +192,18 @@ class Wire:
             self, [self._lanes[lane].Ibcast(piece, root=0) for piece in _pieces(_flat(array).view(np.uint8))]
         )
 
+    def start_star(self, array: NDArray[Any], lane: int = 0) -> Messages:
+        """The same as `start_broadcast`, but rank 0 sends to each of the others by itself: all through one link, as in the paper."""
+        self._dawdle()
+        flat = _flat(array).view(np.uint8)
+        if self.rank:
+            return Messages(self, [self._lanes[lane].Irecv(piece, source=0) for piece in _pieces(flat)])
+        peers = range(1, self.size)
+        self._exchanged += array.nbytes * len(peers)
+        return Messages(
+            self, [self._lanes[lane].Isend(piece, dest=peer) for peer in peers for piece in _pieces(flat)]
+        )
+
     def start_reduce(self, values: NDArray[np.float32], lane: int = 0) -> Messages:
         """Add up a vector over ranks; rank 0's becomes the sum, the others' stay as they are."""
         self._dawdle()

@@ -13,10 +13,14 @@ from mpitrain.report import UserError
 
 pytestmark = pytest.mark.mpi
 
+STARS = [("star-float32", "root"), ("star-dynamic8", "root")]
 WAYS = [
-    (kind, update)
-    for kind in ("float32", "float16", "dynamic8", "window")
-    for update in ("root", "replicated")
+    *(
+        (kind, update)
+        for kind in ("float32", "float16", "dynamic8", "window")
+        for update in ("root", "replicated")
+    ),
+    *STARS,
 ]
 
 
@@ -204,6 +208,13 @@ def test_the_wire_loses_nothing_that_rounding_leaves_out(wire: Wire) -> None:
     np.testing.assert_allclose(total + everyone, true, atol=2e-6 * np.abs(true).max())
 
 
+@pytest.mark.parametrize(("kind", "update"), STARS)
+def test_a_star_sends_everything_through_rank_0(wire: Wire, kind: str, update: str) -> None:
+    sent = wire.gather_facts(Model(wire, kind, update, buckets=MANY).step(0).bytes_sent)
+    assert sent[0] == (wire.size - 1) * sum(sent[1:2])
+    assert len(set(sent[1:])) <= 1
+
+
 @pytest.mark.parametrize("update", ["root", "replicated"])
 def test_shared_memory_adds_in_rank_order(wire: Wire, update: str) -> None:
     model = Model(wire, "window", update, buckets=MANY)
@@ -244,7 +255,11 @@ def test_what_fails_in_the_thread_is_raised_by_finish(wire: Wire, monkeypatch: p
 
 def test_an_unknown_kind_is_refused(wire: Wire) -> None:
     model = Model(wire, "float32", "root")
-    for kind, update, words in (("int4", "root", "exchange int4"), ("float32", "star", "update star")):
+    for kind, update, words in (
+        ("int4", "root", "exchange int4"),
+        ("float32", "star", "update star"),
+        ("star-float32", "replicated", "rank 0 has the mean alone"),
+    ):
         with pytest.raises(UserError, match=words):
             Exchange(
                 wire,
