@@ -22,8 +22,8 @@ from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device, open_device
 
-SMALL = 1 << 14
-"""Vectors of fewer values than this (64 KiB) are not coded by "auto": a message's fixed cost is all they pay."""
+SMALL = 1 << 16
+"""Vectors of fewer values than this (256 KiB) are not coded by "auto": fixed costs are most of what they pay (benchmarks/exchange.py)."""
 PIECE = 1 << 21
 """Values that travel together: 8 MiB, as a bucket of a network."""
 
