@@ -192,20 +192,20 @@ inline void put(__global float *C, const WIDE value, const int m, const int v, c
 }
 
 /* Column j of C lies in image j / span: C[m][j] = c[start_c + (j / span) * c_image + m * ldc + j % span].
-   `accumulate`: added to C. bias_by: 0 none, 1 one value a row, 2 one a column. Work-item i takes units i, i + items, ...; a unit is `abreast`
-   panels, at most MOST, and one of `chunks` runs of tiles: a tile of A that is in the first cache serves all panels of its unit, which stay in
+   `accumulate`: added to C. bias_by: 0 none, 1 one value a row, 2 one a column. Work-item i takes units i, i + items, ...; a unit is one of
+   `groups` runs of at most MOST panels, and one of `chunks` runs of tiles: a tile of A that is in the first cache serves all panels of its unit, which stay in
    the second. scratch: MOST * KB * NR floats a work-item. */
 __attribute__((reqd_work_group_size(1, 1, 1)))
 __kernel void gemm(__global float *c, __global const float *packed, __global const float *b, __global const float *bias, __global float *scratch,
                    const int M, const int N, const int K, const int start_c, const int start_b, const int span, const int c_image, const int ldc,
-                   const int accumulate, const int bias_by, const int start_bias, const int chunks, const int abreast, OPERAND_PARAMETERS) {
+                   const int accumulate, const int bias_by, const int start_bias, const int groups, const int chunks, OPERAND_PARAMETERS) {
     const int me = get_global_id(0), items = get_global_size(0);
     __global float *panels = scratch + (size_t)me * MOST * KB * NR;
     __global float *C = c + start_c;
     bias += start_bias;
-    const int count = (N + NR - 1) / NR, units = (count + abreast - 1) / abreast, tiles = (M + MR - 1) / MR;
-    for (int unit = me; unit < units * chunks; unit += items) {
-        const int p0 = unit / chunks * abreast, p1 = min(p0 + abreast, count), chunk = unit % chunks;
+    const int count = (N + NR - 1) / NR, tiles = (M + MR - 1) / MR;
+    for (int unit = me; unit < groups * chunks; unit += items) {
+        const int group = unit / chunks, chunk = unit % chunks, p0 = (long)count * group / groups, p1 = (long)count * (group + 1) / groups;
         const int first = (long)tiles * chunk / chunks, last = (long)tiles * (chunk + 1) / chunks;
         int places[MOST * NR], wholes[MOST * 3];
         for (int j = 0; j < (p1 - p0) * NR; j++) places[j] = (p0 * NR + j) / span * c_image + (p0 * NR + j) % span;
@@ -233,8 +233,12 @@ __kernel void gemm(__global float *c, __global const float *packed, __global con
                     __global const float *a = packed + ((size_t)tile * K + k0) * MR;
                     __global const float *row = panels + (p - p0) * KB * NR;
                     const int m = tile * MR, rows = min(MR, M - m), j0 = p * NR, *place = places + (p - p0) * NR, *whole = wholes + (p - p0) * 3;
+                    __global const float *next = p == p0 ? a + (size_t)K * MR : a;  /* the next tile of A, asked for while this one is multiplied */
+                    for (int r = 0; r < rows; r++)
+                        for (int v = 0; v < 3; v++) PREFETCH(C + place[v * WIDTH] + (size_t)(m + r) * ldc);
                     ROWS(DECLARE)
-                    for (int k = 0; k < depth; k++, a += MR, row += NR) {
+                    for (int k = 0; k < depth; k++, a += MR, row += NR, next += MR) {
+                        PREFETCH(next);
                         const WIDE b0 = LOAD(row), b1 = LOAD(row + WIDTH), b2 = LOAD(row + 2 * WIDTH);
                         ROWS(MULTIPLY)
                     }

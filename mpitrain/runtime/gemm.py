@@ -125,8 +125,9 @@ class Gemm:
         columns = -(-n // self._columns)
         # Few panels: several work-items share one, each packing it again for its own rows of A.
         chunks = min(tiles_a, max(1, 2 * self._device.units // columns)) if self._device.units > 1 else 1
-        abreast = max(1, min(ABREAST, columns * chunks // self._items))
-        items = min(self._items, parts(columns, abreast) * chunks)
+        # As many panels abreast as leave every core its share.
+        groups = min(columns, round_up(parts(columns, ABREAST), self._device.units))
+        items = min(self._items, groups * chunks)
         program.gemm(
             items,
             result.c,
@@ -135,8 +136,8 @@ class Gemm:
             bias_array,
             panels,
             *tail,
+            groups,
             chunks,
-            abreast,
             *right.integers,
             group=1,
         )
