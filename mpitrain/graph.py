@@ -70,7 +70,11 @@ class Graph:
             device.empty((nbytes // kind.itemsize,), kind)
             for nbytes, kind in zip(self.plan.slots, self.plan.kinds, strict=True)
         ]
-        self._storages = [slots[storage.slot] for storage in self.plan.storages]
+        self._storages = []
+        for storage in self.plan.storages:
+            start = storage.offset // storage.dtype.itemsize
+            stop = start + storage.nbytes(capacity) // storage.dtype.itemsize
+            self._storages.append(slots[storage.slot].part(start, stop))
         self._build(training)
         scratch = max(node.layer.workspace(capacity, *self._inputs_of(node)) for node in network.nodes)
         self.scratch = device.empty((max(1, scratch),))

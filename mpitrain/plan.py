@@ -1,7 +1,7 @@
 """Which values of a network may share memory: each lives from the moment it is written to the last time it is read.
 
 Time runs 0 .. L-1 for the forward passes of L nodes and L .. 2L-1 for their backward passes, last node first. Values that never
-live at once share a slot; a layer that works in place gives its output its input's storage where nobody else still needs that.
+live at once share a place in a slot; a layer that works in place gives its output its input's storage where nobody else still needs that.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from mpitrain.layers.blocks import stored, stored_memory
 from mpitrain.layers.layer import Shape, size
 from mpitrain.layers.network import Network, Node
 from mpitrain.report import UserError
+from mpitrain.runtime.array import ALIGNMENT
+from mpitrain.runtime.counting import round_up
 
 INPUT = "input"
 
@@ -31,6 +33,8 @@ class Storage:
     last: int
     per_image: bool = True
     slot: int = -1
+    offset: int = 0
+    """Bytes from the slot's beginning."""
 
     def nbytes(self, capacity: int) -> int:
         return size(self.shape) * self.dtype.itemsize * (capacity if self.per_image else 1)
@@ -188,17 +192,30 @@ def _index(nodes: Sequence[Node], name: str) -> int:
 
 
 def _share(plan: Plan, capacity: int) -> None:
-    """Give every storage a slot: the largest first, each into the first slot where it meets nobody of its time."""
+    """Give every storage a place: the largest first, each into the first gap of a slot where it meets nobody of its time."""
     tenants: list[list[Storage]] = []
     for storage in sorted(plan.storages, key=lambda each: -each.nbytes(capacity)):
         for slot, others in enumerate(tenants):
-            apart = all(storage.last < other.first or other.last < storage.first for other in others)
-            if apart and plan.kinds[slot] == storage.dtype:
+            if plan.kinds[slot] != storage.dtype:
+                continue
+            offset = _gap(storage, others, plan.slots[slot], capacity)
+            if offset is not None:
                 others.append(storage)
-                storage.slot = slot
+                storage.slot, storage.offset = slot, offset
                 break
         else:
             storage.slot = len(tenants)
             tenants.append([storage])
             plan.slots.append(storage.nbytes(capacity))
             plan.kinds.append(storage.dtype)
+
+
+def _gap(storage: Storage, others: Sequence[Storage], room: int, capacity: int) -> int | None:
+    """The first offset in a slot of `room` bytes that is free for as long as a storage lives, if there is one."""
+    of_its_time = [other for other in others if storage.first <= other.last and other.first <= storage.last]
+    offset = 0
+    for other in sorted(of_its_time, key=lambda each: each.offset):
+        if offset + storage.nbytes(capacity) <= other.offset:
+            break
+        offset = max(offset, round_up(other.offset + other.nbytes(capacity), ALIGNMENT))
+    return offset if offset + storage.nbytes(capacity) <= room else None

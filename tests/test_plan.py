@@ -12,6 +12,7 @@ from mpitrain.layers import Relu
 from mpitrain.layers.network import Node
 from mpitrain.plan import Plan, infer_shapes, make_plan
 from mpitrain.report import UserError
+from mpitrain.runtime.array import ALIGNMENT
 
 
 def plan_of(name: str, training: bool = True) -> Plan:
@@ -21,15 +22,16 @@ def plan_of(name: str, training: bool = True) -> Plan:
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", models.NAMES)
-def test_storages_of_one_slot_never_live_at_once(name: str, training: bool) -> None:
+def test_storages_that_live_at_once_have_places_of_their_own(name: str, training: bool) -> None:
     plan = plan_of(name, training)
-    by_slot: dict[int, list[tuple[int, int]]] = {}
     for storage in plan.storages:
-        assert storage.nbytes(2) <= plan.slots[storage.slot] and storage.dtype == plan.kinds[storage.slot]
-        by_slot.setdefault(storage.slot, []).append((storage.first, storage.last))
-    for lives in by_slot.values():
-        for (_, last), (first, _) in itertools.pairwise(sorted(lives)):
-            assert last < first
+        assert storage.offset + storage.nbytes(2) <= plan.slots[storage.slot]
+        assert storage.offset % ALIGNMENT == 0 and storage.dtype == plan.kinds[storage.slot]
+    for one, other in itertools.combinations(plan.storages, 2):
+        at_once = one.first <= other.last and other.first <= one.last
+        if one.slot == other.slot and at_once:
+            first, second = sorted((one, other), key=lambda each: each.offset)
+            assert first.offset + first.nbytes(2) <= second.offset
 
 
 @pytest.mark.parametrize("name", models.NAMES)
