@@ -1,23 +1,28 @@
 /* C = A B (+ C, or + bias) with both operands packed, for CPUs.   A (M, K), B (K, N), C (M, N).
-   A is packed once into tiles of MR rows, [tile][k][MR]. Each work-item then takes panels of NR = 3 * WIDTH columns: it packs a block of
+   A is packed once into tiles of MR rows, [tile][k][MR]. Each work-item then takes panels of NR = 2 * WIDTH columns: it packs a block of
    KB rows of B for them into its own scratch (which stays in the second-level cache) and multiplies it with all tiles of its share of the
-   rows. Registers: MR * 3 accumulators, 3 of B, 1 of A: 28 of 32 with AVX-512, 16 of 16 with AVX2. */
+   rows. Registers: MR * 2 accumulators, 2 of B, 1 of A: 27 of 32 with AVX-512, 15 of 16 with AVX2. (8 rows of 3 vectors are as fast, but
+   48 columns divide fewer widths.) */
 #include "prelude.h"
 #include "operand.h"
 #include "cpu/transpose.h"
 
 #if WIDTH == 16
-#define MR 8
-#define ROWS(F) F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7)
+#define MR 12
+#define ROWS(F) F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8) F(9) F(10) F(11)
 #else
-#define MR 4
-#define ROWS(F) F(0) F(1) F(2) F(3)
+#define MR 6
+#define ROWS(F) F(0) F(1) F(2) F(3) F(4) F(5)
 #endif
-#define NR (3 * WIDTH)
+#define VECTORS 2
+#define NR (VECTORS * WIDTH)
+/* The first MR = 3/4 WIDTH values of a vector. */
 #if WIDTH == 16
 typedef float8 HALF_ANYWHERE __attribute__((aligned(4)));
+typedef float4 QUARTER_ANYWHERE __attribute__((aligned(4)));
 #else
 typedef float4 HALF_ANYWHERE __attribute__((aligned(4)));
+typedef float2 QUARTER_ANYWHERE __attribute__((aligned(4)));
 #endif
 
 /* packed[tile][k][row] = A[m][k] = a[start + (k / span) * block + m * row_stride + (k % span) * column_stride], zero for m >= M.
@@ -34,11 +39,15 @@ __kernel void pack_a(__global float *packed, __global const float *a, const int 
         if (rows == MR && column_stride == 1) {
             int k = 0;
             for (; k + WIDTH <= stop; k += WIDTH) {
-                WIDE square[WIDTH];  /* half of it is enough: WIDTH is 2 * MR */
+                WIDE square[WIDTH];  /* the last quarter is not used */
                 _Pragma("unroll") for (int m = 0; m < WIDTH; m++) square[m] = LOAD(from + (size_t)(m % MR) * row_stride + k);
                 transpose(square);
                 _Pragma("unroll") for (int m = 0; m < WIDTH; m++)
-                    *(__global HALF_ANYWHERE *)(to + (size_t)(k0 + k + m) * MR) = square[m].lo;
+                {
+                    __global float *column = to + (size_t)(k0 + k + m) * MR;
+                    *(__global HALF_ANYWHERE *)column = square[m].lo;
+                    *(__global QUARTER_ANYWHERE *)(column + WIDTH / 2) = square[m].hi.lo;
+                }
             }
             SINGLY for (; k < stop; k++)
                 SINGLY for (int m = 0; m < MR; m++) to[(size_t)(k0 + k) * MR + m] = from[(size_t)m * row_stride + k];
@@ -63,7 +72,6 @@ inline void pack_b(__global float *panel, __global const float *b, const int k0,
             __global const float *row = from + (size_t)k * stride_k;
             STORE(LOAD(row), panel + k * NR);
             STORE(LOAD(row + WIDTH), panel + k * NR + WIDTH);
-            STORE(LOAD(row + 2 * WIDTH), panel + k * NR + 2 * WIDTH);
         }
         return;
     }
@@ -116,7 +124,7 @@ inline void pack_b(__global float *panel, __global const float *b, const int k0,
 #else
     const int out_h = H, out_w = W, in_h = P, in_w = Q, sign = -1, step = U == 1 ? V : 2;
 #endif
-    int at[NR], row[NR], column[NR], straight[3];
+    int at[NR], row[NR], column[NR], straight[VECTORS];
     for (int j = 0; j < NR; j++) {
         const int i = j0 + j, n = i / (out_h * out_w), p = i % (out_h * out_w) / out_w, q = i % out_w;
 #if OPERAND == IMAGES
@@ -130,12 +138,12 @@ inline void pack_b(__global float *panel, __global const float *b, const int k0,
 #endif
         if (i >= N) row[j] = -(1 << 20);  /* outside, whatever r is */
     }
-    for (int v = 0; v < 3; v++)  /* vectors of columns that lie side by side in one row of the input */
+    for (int v = 0; v < VECTORS; v++)  /* vectors of columns that lie side by side in one row of the input */
         straight[v] = step == 1 && row[v * WIDTH] == row[v * WIDTH + WIDTH - 1] && column[v * WIDTH] + WIDTH - 1 == column[v * WIDTH + WIDTH - 1];
     int c = k0 / (R * S), r = k0 % (R * S) / S, s = k0 % S;
     for (int k = 0; k < rows; k++) {
         const int shift = c * in_h * in_w + sign * (r * in_w + s);
-        for (int v = 0; v < 3; v++) {
+        for (int v = 0; v < VECTORS; v++) {
             __global float *to = panel + k * NR + v * WIDTH;
             const int j = v * WIDTH, h = row[j] + sign * r, w = column[j] + sign * s;
             if (straight[v] && (uint)h >= (uint)in_h) {
@@ -166,9 +174,9 @@ inline void pack_b(__global float *panel, __global const float *b, const int k0,
 }
 #endif
 
-#define DECLARE(r) WIDE c##r##0 = 0.0f, c##r##1 = 0.0f, c##r##2 = 0.0f;
-#define MULTIPLY(r) { const WIDE av = (WIDE)(a[r]); c##r##0 = c##r##0 + av * b0; c##r##1 = c##r##1 + av * b1; c##r##2 = c##r##2 + av * b2; }
-#define KEEP(r) if (r < rows) { put(C, c##r##0, m + r, 0, COLUMNS); put(C, c##r##1, m + r, 1, COLUMNS); put(C, c##r##2, m + r, 2, COLUMNS); }
+#define DECLARE(r) WIDE c##r##0 = 0.0f, c##r##1 = 0.0f;
+#define MULTIPLY(r) { const WIDE av = (WIDE)(a[r]); c##r##0 = c##r##0 + av * b0; c##r##1 = c##r##1 + av * b1; }
+#define KEEP(r) if (r < rows) { put(C, c##r##0, m + r, 0, COLUMNS); put(C, c##r##1, m + r, 1, COLUMNS); }
 #define COLUMNS place, whole, ldc, add, bias, bias_by, j0, N
 
 /* Add one vector of a tile to its place in C: to what is there, to the bias, or to nothing. */
@@ -207,9 +215,9 @@ __kernel void gemm(__global float *c, __global const float *packed, __global con
     for (int unit = me; unit < groups * chunks; unit += items) {
         const int group = unit / chunks, chunk = unit % chunks, p0 = (long)count * group / groups, p1 = (long)count * (group + 1) / groups;
         const int first = (long)tiles * chunk / chunks, last = (long)tiles * (chunk + 1) / chunks;
-        int places[MOST * NR], wholes[MOST * 3];
+        int places[MOST * NR], wholes[MOST * VECTORS];
         for (int j = 0; j < (p1 - p0) * NR; j++) places[j] = (p0 * NR + j) / span * c_image + (p0 * NR + j) % span;
-        for (int v = 0; v < (p1 - p0) * 3; v++)
+        for (int v = 0; v < (p1 - p0) * VECTORS; v++)
             wholes[v] = p0 * NR + (v + 1) * WIDTH <= N && places[v * WIDTH + WIDTH - 1] == places[v * WIDTH] + WIDTH - 1;
         for (int k0 = 0; k0 < K; k0 += KB) {
             const int depth = min(KB, K - k0), add = accumulate || k0 > 0;
@@ -219,10 +227,9 @@ __kernel void gemm(__global float *c, __global const float *packed, __global con
                     __global const float *from = b + start_b + (size_t)(k0 + k) * stride_k + p0 * NR;
                     for (int p = 0; p < p1 - p0; p++, from += NR) {
                         __global float *to = panels + ((size_t)p * KB + k) * NR;
-                        const WIDE b0 = LOAD(from), b1 = LOAD(from + WIDTH), b2 = LOAD(from + 2 * WIDTH);
+                        const WIDE b0 = LOAD(from), b1 = LOAD(from + WIDTH);
                         STORE(b0, to);
                         STORE(b1, to + WIDTH);
-                        STORE(b2, to + 2 * WIDTH);
                     }
                 }
             } else
@@ -232,14 +239,14 @@ __kernel void gemm(__global float *c, __global const float *packed, __global con
                 for (int p = p0; p < p1; p++) {
                     __global const float *a = packed + ((size_t)tile * K + k0) * MR;
                     __global const float *row = panels + (p - p0) * KB * NR;
-                    const int m = tile * MR, rows = min(MR, M - m), j0 = p * NR, *place = places + (p - p0) * NR, *whole = wholes + (p - p0) * 3;
+                    const int m = tile * MR, rows = min(MR, M - m), j0 = p * NR, *place = places + (p - p0) * NR, *whole = wholes + (p - p0) * VECTORS;
                     __global const float *next = p == p0 ? a + (size_t)K * MR : a;  /* the next tile of A, asked for while this one is multiplied */
                     for (int r = 0; r < rows; r++)
-                        for (int v = 0; v < 3; v++) PREFETCH(C + place[v * WIDTH] + (size_t)(m + r) * ldc);
+                        for (int v = 0; v < VECTORS; v++) PREFETCH(C + place[v * WIDTH] + (size_t)(m + r) * ldc);
                     ROWS(DECLARE)
                     for (int k = 0; k < depth; k++, a += MR, row += NR, next += MR) {
                         PREFETCH(next);
-                        const WIDE b0 = LOAD(row), b1 = LOAD(row + WIDTH), b2 = LOAD(row + 2 * WIDTH);
+                        const WIDE b0 = LOAD(row), b1 = LOAD(row + WIDTH);
                         ROWS(MULTIPLY)
                     }
                     ROWS(KEEP)

@@ -13,9 +13,9 @@ MATRIX, IMAGES, FILTER, DATA = range(4)
 """Where B's values lie; kernels/operand.h has the formulas."""
 
 DEPTH = 1024
-"""Rows of B that a CPU packs at a time: with 48 columns a panel of 192 KiB."""
+"""Rows of B that a CPU packs at a time: with 32 columns a panel of 128 KiB."""
 
-ABREAST = 3
+ABREAST = 4
 """Panels that a work-item of a CPU has packed at a time, well inside a second-level cache: each tile of A is fetched once for all of them."""
 
 
@@ -66,8 +66,8 @@ class Gemm:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._rows = 8 if device.wide == 16 else 4
-        self._columns = 3 * device.wide
+        self._rows = 12 if device.wide == 16 else 6
+        self._columns = 2 * device.wide
         # A few panels a core in turn, so that cores that are disturbed do not hold up the others.
         self._items = 4 * device.units
 
