@@ -96,6 +96,22 @@ def test_a_requeued_job_goes_on_and_usr1_ends_it_with_a_checkpoint(cluster: Clus
     assert saved["step"] == end["step"]
 
 
+@real
+@pytest.mark.timeout(120)
+def test_a_submitted_training_runs_as_asked(cluster: Cluster, tmp_path: Path) -> None:
+    said = cluster.command(
+        "mpitrain", "submit", "lenet", "--nodes", "2", "--ntasks-per-node", "2", "--time", "5",
+        "--mpi", cluster.environment["SLURM_MPI_TYPE"], "--steps", "30", folder=tmp_path,
+    )  # fmt: skip
+    job = said.split()[1].rstrip(":")
+
+    wait_for(lambda: over(cluster, job), 90, "end of the job", lambda: output(tmp_path, job))
+    (end,) = events(tmp_path, job, "end")
+    assert (end["exit"], end["step"]) == (0, 30)
+    assert len(end["weights_sha256"]) == 4 and len(set(end["weights_sha256"])) == 1
+    assert f"lenet-{job}.out" in said and f"runs/lenet-{job}/log.jsonl" in said
+
+
 @pytest.mark.parametrize("path", sorted(JOBS.glob("*.sbatch")), ids=lambda path: path.name)
 def test_a_job_script_has_resources_and_one_line_to_run(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
