@@ -246,6 +246,7 @@ def _end(error: BaseException | None) -> None:
     _trace(error, expected)
     last_words(f"rank {job.rank} of {job.size}{_phase()}: {words}" if job else f"rank {_rank()}: {words}")
     wire.abort(code)
+    _leave(code)  # MPI_Abort may come back before the launcher's signal arrives
 
 
 def _join() -> ModuleType | None:

@@ -50,7 +50,10 @@ class Run:
     )
     warmup: int = _option(0, "Steps in which the learning rate rises to --lr.", least=0)
     exchange: str = _option(
-        "auto", "How gradients travel.", choices=("auto", "dynamic8", "float16", "float32")
+        "auto",
+        "How gradients travel: coded, as float32 through MPI, or through memory that ranks of one host share; star-: all through rank 0, "
+        "the paper's way, for comparisons.",
+        choices=("auto", "dynamic8", "float16", "float32", "window", "star-float32", "star-dynamic8"),
     )
     update: str = _option(
         "root", "Who applies momentum SGD: rank 0, or every rank.", choices=("root", "replicated")
@@ -87,6 +90,12 @@ class Run:
     )
     seed: int = _option(0, "For weights, order, augmentation and dropout.", least=0)
     no_dropout: bool = _option(False, "Leave dropout out, for comparisons.")
+    compute_seconds: float | None = _option(
+        None,
+        "Do not compute: sleep so long for each image, while everything travels as it would. Nothing is learnt, nothing saved.",
+        metavar="S",
+        least=0.0,
+    )
     stall_seconds: float = _option(600.0, "End the job when a rank makes no progress for so long.", above=0.0)
     quiet: bool = _option(False, "No progress display.")
     verbose: bool = _option(False, "Tracebacks with errors, and every rank's device.")

@@ -19,17 +19,20 @@ from mpitrain.config import Run, interval, known, write_toml
 from mpitrain.data import augment
 from mpitrain.data.source import Dataset
 from mpitrain.evaluate import Scores, score
-from mpitrain.exchange.choice import choose
+from mpitrain.exchange.choice import LOSSY, candidates, choose
 from mpitrain.exchange.exchange import Exchange, needs_master
+from mpitrain.exchange.probe import measure
+from mpitrain.exchange.window import SLOTS
 from mpitrain.exchange.wire import Wire, connect
 from mpitrain.facts import Facts, look
 from mpitrain.feed import Feed, Plan
 from mpitrain.fuse import fuse
 from mpitrain.graph import LARGEST_SLOT, Graph, parameters_of
 from mpitrain.inject import Fault
-from mpitrain.layout import Layout
+from mpitrain.layout import BUCKET, Layout
 from mpitrain.models import netfile
 from mpitrain.plan import infer_shapes, make_plan
+from mpitrain.pretend import Pretend
 from mpitrain.report import DONE, STOPPED, Reporter, RunError, UserError, agreed
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device, open_device
@@ -99,12 +102,12 @@ class _Training:
         self.network = models.load(run.network, facts.shape, facts.classes, dropout=not run.no_dropout)
         self.device = self._open_device()
         resumed = wire.from_root(lambda: self._find(known(run.resume))) if run.resume else None
-        self.kind, self.why = choose(run.exchange, wire)
-        own_master = needs_master(wire.rank, wire.size, self.kind, run.update)
-        updates = wire.rank == 0 or run.update == "replicated"
 
         watch.at("compile")
         fault("compile", 0)
+        self.kind, self.why = self._choose(resumed)
+        own_master = needs_master(wire.rank, wire.size, self.kind, run.update)
+        updates = wire.rank == 0 or run.update == "replicated"
         plan = Plan(
             facts.count, facts.shape, facts.dtype, self.batch_size, run.seed, augment.parse(run.augment)
         )
@@ -113,12 +116,12 @@ class _Training:
         self.limit: int = (
             run.sub_batch
             or (resumed and resumed["sub_batch"])
-            or min(wire.gather_facts(self._sub_batch(2 + updates + own_master + (self.kind != "float32"))))
+            or min(wire.gather_facts(self._sub_batch(2 + updates + own_master + (self.kind in LOSSY))))
         )
         capacity = min(self.limit, self.feed.mine.stop - self.feed.mine.start)
         self.compiles = False
         self.device.on_compile = self._compiling
-        self.graph = graph = wire.leaders_first(lambda: Graph(self.device, self.network, capacity))
+        self.graph = graph = wire.leaders_first(lambda: self._graph(capacity))
         graph.normalise(np.array(facts.mean, np.float32), np.array(facts.std, np.float32))
 
         master = self.device.zeros(graph.weights.shape) if own_master else graph.weights
@@ -174,6 +177,11 @@ class _Training:
         by_largest = min(self.device.largest, LARGEST_SLOT) // max(one.slots)
         return max(1, min(by_memory, by_largest))
 
+    def _graph(self, capacity: int) -> Graph:
+        if self.run.compute_seconds is not None:
+            return Pretend(self.device, self.network, capacity, self.run.compute_seconds)
+        return Graph(self.device, self.network, capacity)
+
     def _find(self, what: str) -> dict[str, Any]:
         """On rank 0: the checkpoint to go on from, and how its run divided parts. Raises UserError rather than lose later steps."""
         path = checkpoint.newest(self.folder) if what == "newest" else Path(what).resolve()
@@ -187,7 +195,20 @@ class _Training:
                     f"--resume {path}: its run has gone on to {last.name}, which would be lost; "
                     "--resume alone goes on from there, with --out DIR this one begins a run of its own"
                 )
-        return {"path": str(path), "sub_batch": settings.get("sub_batch")}
+        names = ("sub_batch", "exchange", "ranks")
+        return {"path": str(path)} | {name: settings.get(name) for name in names}
+
+    def _choose(self, resumed: dict[str, Any] | None) -> tuple[str, str]:
+        """How gradients travel, and why: as before where a run goes on, for residuals and the order of sums belong to it."""
+        wire, run = self.wire, self.run
+        if resumed and run.exchange == "auto" and resumed["ranks"] == wire.size:
+            before = str(resumed["exchange"])
+            if before != "window" or wire.one_host:
+                return before, "as the checkpoint's run"
+        kinds = candidates(run.exchange, wire)
+        if "window" in kinds and not wire.has_room(SLOTS * BUCKET):
+            kinds = ("float32",)
+        return choose(run.exchange, wire, measure(wire, self.device, kinds, run.update))
 
     # -- the loop ----------------------------------------------------------------------------------------------------------------
 
@@ -256,7 +277,7 @@ class _Training:
 
     def _score(self, t: int) -> Scores | None:
         """Score the test images, shared among ranks. Raises RunError on every rank for weights that the last update has spoilt."""
-        if not self.facts.tests:
+        if not self.facts.tests or self.run.compute_seconds is not None:
             return None
         self.watch.at("evaluate", t)
         self.fault("evaluate", t)
@@ -273,6 +294,8 @@ class _Training:
 
     def _save(self, t: int) -> None:
         """Write the checkpoint of a step. Collective. Raises RunError, on every rank, rather than write weights that are not finite."""
+        if self.run.compute_seconds is not None:
+            return  # nothing has been learnt
         begin = time.perf_counter()
         self.watch.at("checkpoint", t)
         self.fault("checkpoint", t)
@@ -312,7 +335,11 @@ class _Training:
             return
         versions = {"mpitrain": __version__, "python": platform.python_version(), "mpi": wire.library}
         versions |= {name: version(name) for name in ("numpy", "pyopencl", "mpi4py")}
-        settings = asdict(run) | {"exchange_chosen": self.kind, "capacity": self.graph.capacity}
+        settings = asdict(run) | {
+            "exchange_chosen": self.kind,
+            "exchange_reason": self.why,
+            "capacity": self.graph.capacity,
+        }
         tables = {"run": settings, "versions": versions, "ranks": {"devices": devices, "hosts": hosts}}
         write_toml(self.folder / "config.toml", tables)
         self.reporter.event(

@@ -36,6 +36,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "batch_size": ([0, -1], [1]),
     "sub_batch": ([0], [1]),
     "epochs": ([-1], [0]),
+    "compute_seconds": ([-0.1], [0.0, 0.37]),
     "steps": ([-1], [0]),
     "lr": ([0.0, -0.1, NAN], [1e-9]),
     "momentum": ([-0.1, 1.0, NAN], [0.0, 0.99]),

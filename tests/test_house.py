@@ -16,9 +16,9 @@ FLOORS = {
     0: ("config", "report", "watchdog"),
     1: ("runtime",),
     2: ("layers", "data", "exchange", "sgd"),
-    3: ("graph", "models", "layout", "plan", "fuse"),
+    3: ("graph", "models", "layout", "plan", "fuse", "pretend"),
     4: ("step", "feed", "facts", "state", "stop", "inject", "evaluate", "predict", "model", "checkpoint"),
-    5: ("train", "summary", "scaling", "submit", "tune", "tune_worker"),
+    5: ("train", "summary", "scaling", "submit", "curve", "tune", "tune_worker"),
     6: ("cli", "__main__", "__init__"),
 }
 """Rooms by floor; a folder is a room, and so is a file beside the folders."""
@@ -76,6 +76,14 @@ def test_every_folder_of_the_package_is_in_the_wheel() -> None:
     for path in PACKAGE.rglob("__init__.py"):
         package = ".".join(("mpitrain", *path.parent.relative_to(PACKAGE).parts))
         assert f'    "{package}",\n' in project, package
+
+
+def test_every_kernel_file_is_in_the_wheel() -> None:
+    project = (ROOT / "pyproject.toml").read_text()
+    patterns = re.search(r'"mpitrain.kernels" = \[(.*)\]', project)
+    assert patterns
+    packed = {path for pattern in re.findall(r'"(.+?)"', patterns[1]) for path in KERNELS.glob(pattern)}
+    assert packed == {*KERNELS.rglob("*.cl"), *KERNELS.rglob("*.h")}
 
 
 def test_imports_say_the_whole_name() -> None:

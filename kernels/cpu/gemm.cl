@@ -4,6 +4,7 @@
    rows. Registers: MR * 3 accumulators, 3 of B, 1 of A: 28 of 32 with AVX-512, 16 of 16 with AVX2. */
 #include "prelude.h"
 #include "operand.h"
+#include "cpu/transpose.h"
 
 #if WIDTH == 16
 #define MR 8
@@ -13,6 +14,11 @@
 #define ROWS(F) F(0) F(1) F(2) F(3)
 #endif
 #define NR (3 * WIDTH)
+#if WIDTH == 16
+typedef float8 HALF_ANYWHERE __attribute__((aligned(4)));
+#else
+typedef float4 HALF_ANYWHERE __attribute__((aligned(4)));
+#endif
 
 /* packed[tile][k][row] = A[m][k] = a[start + (k / span) * block + m * row_stride + (k % span) * column_stride], zero for m >= M.
    One work-item per tile. */
@@ -25,9 +31,20 @@ __kernel void pack_a(__global float *packed, __global const float *a, const int 
     __global const float *from = a + start + (size_t)tile * MR * row_stride;
     for (int k0 = 0; k0 < K; k0 += span, from += block) {
         const int stop = min(span, K - k0);
-        if (rows == MR) {
-            for (int k = 0; k < stop; k++)
-                for (int m = 0; m < MR; m++) to[(size_t)(k0 + k) * MR + m] = from[(size_t)m * row_stride + (size_t)k * column_stride];
+        if (rows == MR && column_stride == 1) {
+            int k = 0;
+            for (; k + WIDTH <= stop; k += WIDTH) {
+                WIDE square[WIDTH];  /* half of it is enough: WIDTH is 2 * MR */
+                _Pragma("unroll") for (int m = 0; m < WIDTH; m++) square[m] = LOAD(from + (size_t)(m % MR) * row_stride + k);
+                transpose(square);
+                _Pragma("unroll") for (int m = 0; m < WIDTH; m++)
+                    *(__global HALF_ANYWHERE *)(to + (size_t)(k0 + k + m) * MR) = square[m].lo;
+            }
+            SINGLY for (; k < stop; k++)
+                SINGLY for (int m = 0; m < MR; m++) to[(size_t)(k0 + k) * MR + m] = from[(size_t)m * row_stride + k];
+        } else if (rows == MR) {
+            SINGLY for (int k = 0; k < stop; k++)
+                SINGLY for (int m = 0; m < MR; m++) to[(size_t)(k0 + k) * MR + m] = from[(size_t)m * row_stride + (size_t)k * column_stride];
         } else {
             for (int k = 0; k < stop; k++)
                 for (int m = 0; m < MR; m++)
@@ -175,37 +192,54 @@ inline void put(__global float *C, const WIDE value, const int m, const int v, c
 }
 
 /* Column j of C lies in image j / span: C[m][j] = c[start_c + (j / span) * c_image + m * ldc + j % span].
-   `accumulate`: added to C. bias_by: 0 none, 1 one value a row, 2 one a column. Work-item i takes units i, i + items, ...; a unit is one
-   panel and one of `chunks` runs of tiles. scratch: KB * NR floats a work-item. */
+   `accumulate`: added to C. bias_by: 0 none, 1 one value a row, 2 one a column. Work-item i takes units i, i + items, ...; a unit is `abreast`
+   panels, at most MOST, and one of `chunks` runs of tiles: a tile of A that is in the first cache serves all panels of its unit, which stay in
+   the second. scratch: MOST * KB * NR floats a work-item. */
 __attribute__((reqd_work_group_size(1, 1, 1)))
 __kernel void gemm(__global float *c, __global const float *packed, __global const float *b, __global const float *bias, __global float *scratch,
                    const int M, const int N, const int K, const int start_c, const int start_b, const int span, const int c_image, const int ldc,
-                   const int accumulate, const int bias_by, const int start_bias, const int chunks, OPERAND_PARAMETERS) {
+                   const int accumulate, const int bias_by, const int start_bias, const int chunks, const int abreast, OPERAND_PARAMETERS) {
     const int me = get_global_id(0), items = get_global_size(0);
-    __global float *panel = scratch + (size_t)me * KB * NR;
+    __global float *panels = scratch + (size_t)me * MOST * KB * NR;
     __global float *C = c + start_c;
     bias += start_bias;
-    const int panels = (N + NR - 1) / NR, tiles = (M + MR - 1) / MR;
-    for (int unit = me; unit < panels * chunks; unit += items) {
-        const int j0 = unit / chunks * NR, chunk = unit % chunks;
+    const int count = (N + NR - 1) / NR, units = (count + abreast - 1) / abreast, tiles = (M + MR - 1) / MR;
+    for (int unit = me; unit < units * chunks; unit += items) {
+        const int p0 = unit / chunks * abreast, p1 = min(p0 + abreast, count), chunk = unit % chunks;
         const int first = (long)tiles * chunk / chunks, last = (long)tiles * (chunk + 1) / chunks;
-        int place[NR], whole[3];
-        for (int j = 0; j < NR; j++) place[j] = (j0 + j) / span * c_image + (j0 + j) % span;
-        for (int v = 0; v < 3; v++) whole[v] = j0 + (v + 1) * WIDTH <= N && place[v * WIDTH + WIDTH - 1] == place[v * WIDTH] + WIDTH - 1;
+        int places[MOST * NR], wholes[MOST * 3];
+        for (int j = 0; j < (p1 - p0) * NR; j++) places[j] = (p0 * NR + j) / span * c_image + (p0 * NR + j) % span;
+        for (int v = 0; v < (p1 - p0) * 3; v++)
+            wholes[v] = p0 * NR + (v + 1) * WIDTH <= N && places[v * WIDTH + WIDTH - 1] == places[v * WIDTH] + WIDTH - 1;
         for (int k0 = 0; k0 < K; k0 += KB) {
             const int depth = min(KB, K - k0), add = accumulate || k0 > 0;
-            pack_b(panel, b + start_b, k0, depth, j0, N, OPERAND_ARGUMENTS);
-            for (int tile = first; tile < last; tile++) {
-                __global const float *a = packed + ((size_t)tile * K + k0) * MR;
-                __global const float *row = panel;
-                const int m = tile * MR, rows = min(MR, M - m);
-                ROWS(DECLARE)
-                for (int k = 0; k < depth; k++, a += MR, row += NR) {
-                    const WIDE b0 = LOAD(row), b1 = LOAD(row + WIDTH), b2 = LOAD(row + 2 * WIDTH);
-                    ROWS(MULTIPLY)
+#if OPERAND == MATRIX
+            if (stride_j == 1 && p1 * NR <= N) {  /* a row of all panels is one run of memory */
+                for (int k = 0; k < depth; k++) {
+                    __global const float *from = b + start_b + (size_t)(k0 + k) * stride_k + p0 * NR;
+                    for (int p = 0; p < p1 - p0; p++, from += NR) {
+                        __global float *to = panels + ((size_t)p * KB + k) * NR;
+                        const WIDE b0 = LOAD(from), b1 = LOAD(from + WIDTH), b2 = LOAD(from + 2 * WIDTH);
+                        STORE(b0, to);
+                        STORE(b1, to + WIDTH);
+                        STORE(b2, to + 2 * WIDTH);
+                    }
                 }
-                ROWS(KEEP)
-            }
+            } else
+#endif
+            for (int p = p0; p < p1; p++) pack_b(panels + (p - p0) * KB * NR, b + start_b, k0, depth, p * NR, N, OPERAND_ARGUMENTS);
+            for (int tile = first; tile < last; tile++)
+                for (int p = p0; p < p1; p++) {
+                    __global const float *a = packed + ((size_t)tile * K + k0) * MR;
+                    __global const float *row = panels + (p - p0) * KB * NR;
+                    const int m = tile * MR, rows = min(MR, M - m), j0 = p * NR, *place = places + (p - p0) * NR, *whole = wholes + (p - p0) * 3;
+                    ROWS(DECLARE)
+                    for (int k = 0; k < depth; k++, a += MR, row += NR) {
+                        const WIDE b0 = LOAD(row), b1 = LOAD(row + WIDTH), b2 = LOAD(row + 2 * WIDTH);
+                        ROWS(MULTIPLY)
+                    }
+                    ROWS(KEEP)
+                }
         }
     }
 }

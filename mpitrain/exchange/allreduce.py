@@ -1,51 +1,129 @@
-"""The mean of a NumPy vector over ranks, by itself: no device, no network, the same bytes on every rank."""
+"""The mean of a NumPy vector over ranks, by itself: no network, the same bytes on every rank."""
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.exchange.choice import KINDS, choose
-from mpitrain.exchange.codec_numpy import Plain, PlainDynamic8, PlainFloat16
+from mpitrain.exchange.choice import KINDS, candidates, choose
+from mpitrain.exchange.codec import make_codec
+from mpitrain.exchange.codec_numpy import Plain
+from mpitrain.exchange.hops import Hops
 from mpitrain.exchange.mean import Mean, Place
+from mpitrain.exchange.probe import measure
+from mpitrain.exchange.stream import MOST, fly
+from mpitrain.exchange.window import SLOTS, Window
 from mpitrain.exchange.wire import Communicator, Wire, over
 from mpitrain.report import UserError
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.device import Device, open_device
 
-SMALL = 1 << 14
-"""Vectors of fewer values than this (64 KiB) are not coded by "auto": a message's fixed cost is all they pay."""
+SMALL = 1 << 16
+"""Vectors of fewer values than this (256 KiB) are not coded by "auto": fixed costs are most of what they pay (benchmarks/exchange.py)."""
 PIECE = 1 << 21
-"""Values coded at a time: 8 MiB, as a bucket of a network."""
+"""Values that travel together: 8 MiB, as a bucket of a network."""
 
 
-def allreduce(vector: NDArray[Any], comm: Communicator, exchange: str = "auto") -> NDArray[np.float32]:
+@dataclass
+class _Tools:
+    """What is made once for a communicator."""
+
+    device: Device | None = None
+    means: dict[str, list[Mean[Array]]] = field(default_factory=dict)
+    window: Window[Plain] | None = None
+    chosen: str = ""
+
+
+_tools: weakref.WeakKeyDictionary[Wire, _Tools] = weakref.WeakKeyDictionary()
+
+
+def allreduce(
+    vector: NDArray[Any],
+    comm: Communicator,
+    exchange: str = "auto",
+    out: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
     """The mean over the communicator of a float32 array of one shape, the same bytes on every rank; collective.
 
-    exchange: "float32", "float16", "dynamic8", or "auto": float32 on one host or for short vectors, else dynamic8. Coded exchanges have
-    no memory: what rounding leaves out is lost, not sent with the next call. Raises UserError on every rank if any rank's vector is not
-    float32, or their sizes or exchanges differ; RunError if a message comes damaged.
+    exchange: "float32", "float16", "dynamic8", "window" (ranks of one host), or "auto": float32 for short vectors, else what was fastest
+    when this communicator was first asked, for which it takes about a second. Coded exchanges have no memory: what rounding leaves out
+    is lost, not sent with the next call. Raises UserError on every rank if any rank's vector is not float32, or their sizes or
+    exchanges differ, or ranks of several hosts are to share memory; RunError if a message comes damaged.
+    out: a C-ordered float32 array of the vector's shape for the mean, which may be the vector; a new one if None.
     """
     wire = over(comm)
     values = np.asarray(vector)
-    _agree(wire, values, exchange)
-    kind = "float32" if exchange == "auto" and values.size < SMALL else choose(exchange, wire)[0]
-    mean = np.array(values, np.float32, order="C")
-    flat = mean.reshape(-1)
-    if wire.size == 1:
-        return mean
-    if kind == "float32":
+    _agree(wire, values, exchange, out)
+    mean = np.empty(values.shape, np.float32) if out is None else out
+    source, flat = np.ascontiguousarray(values).reshape(-1), mean.reshape(-1)
+    tools = _tools.setdefault(wire, _Tools())
+    kind = _kind(wire, tools, exchange, flat.size)
+    cuts = [slice(start, min(start + PIECE, flat.size)) for start in range(0, flat.size, PIECE)]
+    if wire.size == 1 or kind == "float32":
+        np.copyto(flat, source)
         wire.allreduce(flat)
         flat /= np.float32(wire.size)
-        return mean
-    coded = Mean(wire, PlainDynamic8() if kind == "dynamic8" else PlainFloat16(), to_all=True)
-    for number, start in enumerate(range(0, flat.size, PIECE)):
-        coded(Plain(flat[start : start + PIECE]), wire.size, Place(0, number))
+    elif kind == "window":
+        window = tools.window = tools.window or Window(wire, PIECE)
+        fly(
+            window.mean(Plain(source[cut]), wire.size, True, number, Plain(flat[cut]))
+            for number, cut in enumerate(cuts)
+        )
+    elif flat.size:
+        means, x = _coded_means(wire, tools, kind), _device(tools).upload(source)
+        fly(
+            _coded(means[number % MOST], x.part(cut.start, cut.stop), wire.size, number)
+            for number, cut in enumerate(cuts)
+        )
+        with x.host() as coded:
+            np.copyto(flat, coded)
+        x.release()
     return mean
 
 
-def _agree(wire: Wire, values: NDArray[Any], exchange: str) -> None:
+def _coded(mean: Mean[Array], x: Array, images: int, number: int) -> Hops[None]:
+    yield from mean.hops(x, images, Place(0, number))
+
+
+def _kind(wire: Wire, tools: _Tools, exchange: str, size: int) -> str:
+    """What "auto" means for a vector of so many values, on every rank alike."""
+    if exchange != "auto":
+        return exchange
+    if size < SMALL or wire.size == 1:
+        return "float32"
+    if not tools.chosen:
+        kinds = candidates(exchange, wire)
+        if "window" in kinds and not wire.has_room(SLOTS * PIECE):
+            kinds = ("float32",)
+        tools.chosen = choose(exchange, wire, measure(wire, _device(tools), kinds, "replicated"))[0]
+    return tools.chosen
+
+
+def _device(tools: _Tools) -> Device:
+    """Where vectors are coded: a CPU, to which they need not travel."""
+    tools.device = tools.device or open_device("cpu")
+    return tools.device
+
+
+def _coded_means(wire: Wire, tools: _Tools, kind: str) -> list[Mean[Array]]:
+    if kind not in tools.means:
+        codec = make_codec(kind, _device(tools))
+        tools.means[kind] = [Mean(wire, codec, to_all=True) for _ in range(MOST)]
+    return tools.means[kind]
+
+
+def _agree(wire: Wire, values: NDArray[Any], exchange: str, out: NDArray[Any] | None) -> None:
     """Raise the same UserError on every rank unless all have float32 vectors of one size and one exchange."""
+    if out is not None and not (
+        out.dtype == np.float32 and out.shape == values.shape and out.flags.c_contiguous
+    ):
+        raise UserError(
+            f"allreduce: expected C-ordered float32{values.shape} as out, got {out.dtype}{out.shape}"
+        )
     known = ("auto", *KINDS)
     facts = [values.size, values.dtype == np.float32, known.index(exchange) if exchange in known else -1]
     table = wire.table(np.array(facts, np.float64)).astype(np.int64)

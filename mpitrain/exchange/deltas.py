@@ -23,13 +23,16 @@ class Broadcasts(Protocol):
 
     def start_broadcast(self, array: Bytes, lane: int) -> Pending: ...
 
+    def start_star(self, array: Bytes, lane: int) -> Pending: ...
+
 
 class Deltas(Generic[V]):
     """Brings ranges of the master weights w, which only rank 0 has, into the weights y of all ranks."""
 
-    def __init__(self, wire: Broadcasts, codec: Codec[V], longest: int) -> None:
-        """longest: values in the longest range."""
-        self._wire, self._codec = wire, codec
+    def __init__(self, wire: Broadcasts, codec: Codec[V], longest: int, star: bool = False) -> None:
+        """longest: values in the longest range. star: rank 0 sends to each of the others, as in the paper."""
+        self._start = wire.start_star if star else wire.start_broadcast
+        self._codec = codec
         self._codes = codec.bytes(max(1, blocks(longest) * codec.record))
         self._staging = np.empty(HEADER + blocks(longest) * codec.record, np.uint8)
 
@@ -47,7 +50,7 @@ class Deltas(Generic[V]):
             with self._codes.host() as codes:
                 message[HEADER:] = codes[:size]
             seal(message, label)
-        yield self._wire.start_broadcast(message, DELTAS)
+        yield self._start(message, DELTAS)
         if w is None:
             check(message, label, 0)
             with self._codes.part(0, size).host(write=True) as codes:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.exchange.bucket import Bucket
+from mpitrain.exchange.choice import KINDS, LOSSY, STARS
 from mpitrain.exchange.codec import DeviceCodec, make_codec, make_scale
 from mpitrain.exchange.deltas import Deltas
 from mpitrain.exchange.hops import Hops, Pending, complete
-from mpitrain.exchange.mean import PLAIN, Mean, Place, own_values, plain_hops
+from mpitrain.exchange.mean import PLAIN, Mean, Place, own_values, plain_hops, star_hops
 from mpitrain.exchange.stream import MOST, Stream
+from mpitrain.exchange.window import Window
 from mpitrain.exchange.wire import Wire
 from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
-
-Kind = Literal["float32", "float16", "dynamic8"]
 
 
 @dataclass(frozen=True)
@@ -72,29 +72,35 @@ class Exchange:
         float32 weights where `needs_master`, equal to `weights` to begin with; elsewhere None or `weights` itself. begin(gradient) is
         called as each bucket sets out, alive() at each of its hops. Raises UserError for a kind or update that is none.
         """
-        if kind not in ("float32", "float16", "dynamic8"):
-            raise UserError(f"exchange {kind}: expected float32, float16 or dynamic8")
+        if kind not in (*KINDS, *STARS):
+            raise UserError(f"exchange {kind}: expected {', '.join(KINDS)}")
+        if kind in STARS and update != "root":
+            raise UserError(f"exchange {kind}: rank 0 has the mean alone; expected update root, got {update}")
         if update not in ("root", "replicated"):
             raise UserError(f"update {update}: expected root or replicated")
-        self._wire, self._main = wire, device
+        self._wire, self._main, self._star = wire, device, kind in STARS
         self._device = device = device.beside() if wire.size > 1 else device
         self._weights, self._gradient = weights.on(device), gradient.on(device)
         self._to_all, self._apply = update == "replicated", apply
         self._begin = begin or (lambda gradient: None)
         self._scale = make_scale(device)
-        coded = [bucket for bucket in buckets if bucket.coded] if kind != "float32" and wire.size > 1 else []
+        lossy = kind in LOSSY and wire.size > 1
+        coded = [bucket for bucket in buckets if bucket.coded] if lossy else []
         self._coded = {bucket.number for bucket in coded}
         own_master = master is not None and master is not weights
         if needs_master(wire.rank, wire.size, kind, update) and coded and not own_master:
             raise ValueError("rank 0 needs master weights of its own beside the weights that all ranks share")
         self._master = master.on(device) if master is not None and own_master else None
+        self._window: Window[Array] | None = None
+        if kind == "window" and wire.size > 1:
+            self._window = Window(wire, max(bucket.stop - bucket.start for bucket in buckets))
         self._slots: list[_Slot] = []
         self._residuals: dict[str, Array] = {}
         self._places: dict[int, tuple[int, int, int, int]] = {}
         self.owned: list[tuple[int, int]] = []
         """Ranges of the flat vector that the residual "owner" stands for, in its order."""
         if coded:
-            self._start(device, make_codec(kind, device), coded)
+            self._start(device, make_codec(STARS.get(kind, kind), device), coded)
         device.finish()
         self._stream: Stream | None = None
         if streaming and wire.size > 1 and wire.threads:
@@ -108,12 +114,12 @@ class Exchange:
         wire = self._wire
         longest = max(bucket.stop - bucket.start for bucket in coded)
         for _ in range(min(MOST, len(coded))):
-            deltas = None if self._to_all else Deltas(wire, codec, longest)
-            self._slots.append(_Slot(Mean(wire, codec, self._to_all), deltas))
+            deltas = None if self._to_all else Deltas(wire, codec, longest, self._star)
+            self._slots.append(_Slot(Mean(wire, codec, self._to_all, self._star), deltas))
         sent = owned = 0
         for bucket in coded:
             size = bucket.stop - bucket.start
-            start, stop = own_values(size, wire.rank, wire.size)
+            start, stop = (0, 0) if self._star else own_values(size, wire.rank, wire.size)
             self._places[bucket.number] = (sent, sent + size, owned, owned + stop - start)
             if stop > start:
                 self.owned.append((bucket.start + start, bucket.start + stop))
@@ -170,7 +176,11 @@ class Exchange:
         place = Place(self._step, bucket.number)
         slot = self._slots[number % len(self._slots)] if bucket.number in self._coded else None
         self._begin(self._gradient)
-        if slot is None:
+        if self._window is not None:
+            yield from self._window.mean(gradient, images, self._to_all, number)
+        elif slot is None and self._star and self._wire.size > 1:
+            yield from star_hops(self._wire, gradient, self._scale, images)
+        elif slot is None:
             yield from plain_hops(self._wire, gradient, self._to_all, self._scale, images)
         else:
             sent, end, owned, last = self._places[bucket.number]
@@ -179,10 +189,10 @@ class Exchange:
         if self._to_all or self._wire.rank == 0:
             self._apply(bucket.start, bucket.stop, gradient)
         if not self._to_all and self._wire.size > 1:
-            yield from self._spread(bucket, place, slot)
+            yield from self._spread(bucket, place, slot, number)
         self._arrive()
 
-    def _spread(self, bucket: Bucket, place: Place, slot: _Slot | None) -> Hops[None]:
+    def _spread(self, bucket: Bucket, place: Place, slot: _Slot | None, number: int) -> Hops[None]:
         """Rank 0's new weights of a bucket to every rank."""
         y, root = self._weights.part(bucket.start, bucket.stop), self._wire.rank == 0
         w = (self._master or self._weights).part(bucket.start, bucket.stop) if root else None
@@ -190,10 +200,14 @@ class Exchange:
             # The others learn here that a gradient was not finite: their share of the weights is not either.
             self._finite = (yield from slot.deltas.hops(y, w, place)) and self._finite
             return
+        if self._window is not None:
+            yield from self._window.spread(y, w, number)
+            return
         if w is not None and self._master is not None:
             y.copy_from(w)
         with y.host(write=not root) as values:
-            yield self._wire.start_broadcast(values, PLAIN + 1)
+            start = self._wire.start_star if self._star else self._wire.start_broadcast
+            yield start(values, PLAIN + 1)
 
     def _set_out(self) -> None:
         if not self._under_way:
@@ -240,4 +254,4 @@ class _Slot:
 
 def needs_master(rank: int, size: int, kind: str, update: str) -> bool:
     """Whether this rank must keep float32 master weights beside the weights that all ranks share."""
-    return rank == 0 and size > 1 and kind != "float32" and update == "root"
+    return rank == 0 and size > 1 and kind in LOSSY and update == "root"

@@ -62,9 +62,10 @@ def own_values(size_of_vector: int, rank: int, size: int) -> tuple[int, int]:
 class Mean(Generic[V]):
     """Works in place on vectors of up to a bucket's size; keeps the memory for codes between calls."""
 
-    def __init__(self, wire: Ways, codec: Codec[V], to_all: bool) -> None:
-        """to_all: every rank gets the mean; otherwise rank 0 alone."""
+    def __init__(self, wire: Ways, codec: Codec[V], to_all: bool, star: bool = False) -> None:
+        """to_all: every rank gets the mean; otherwise rank 0 alone. star: whole vectors go to rank 0, as in the paper, not shards."""
         self._wire, self._codec, self._to_all = wire, codec, to_all
+        self._whole = star or wire.size == 2
         self._memory: dict[str, V] = {}
         self._staging = np.empty(0, np.uint8)
 
@@ -83,8 +84,8 @@ class Mean(Generic[V]):
         the largest over blocks of the senders' bounds over `images` plus the owner's. Infinity: a block was not finite.
         """
         wire, codec = self._wire, self._codec
-        whole = wire.size == 2
-        cuts = [(0, blocks(x.size))] * 2 if whole else shards(blocks(x.size), wire.size)
+        whole = self._whole
+        cuts = [(0, blocks(x.size))] * wire.size if whole else shards(blocks(x.size), wire.size)
         codes = self._bytes("codes", blocks(x.size) * codec.record)
         codec.encode(codes, x, residual)
 
@@ -217,6 +218,21 @@ def plain_hops(wire: Ways, x: V, to_all: bool, scale: Callable[[V, float], None]
             else:
                 yield wire.start_reduce(values, PLAIN)
     if to_all or wire.rank == 0:
+        scale(x, 1 / images)
+
+
+def star_hops(wire: Ways, x: V, scale: Callable[[V, float], None], images: int) -> Hops[None]:
+    """As the paper's server: rank 0 gets every rank's whole float32 vector; its x becomes the mean, the others' stay."""
+    with x.host(write=True) as values:
+        nothing: list[Bytes | None] = [None] * wire.size
+        if wire.rank:
+            yield wire.start_all_to_all([values.view(np.uint8), *nothing[1:]], nothing, PLAIN)
+        else:
+            parts = [np.empty_like(values) for _ in range(wire.size - 1)]
+            yield wire.start_all_to_all(nothing, [None, *(part.view(np.uint8) for part in parts)], PLAIN)
+            for part in parts:
+                np.add(values, part, out=values)
+    if wire.rank == 0:
         scale(x, 1 / images)
 
 

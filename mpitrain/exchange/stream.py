@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from mpitrain.exchange.hops import Hops, Pending
 
@@ -14,22 +14,73 @@ MOST = 4
 """Flights on their way at once: parts, means, deltas, and one that begins."""
 NAPS = (1e-4, 1e-3)
 """Seconds between two looks while the backward pass computes: the first, and the longest. Looking takes time from who computes."""
-HURRY = (1e-5, 1e-4)
+HURRY = (1e-5, 5e-4)
 """The same when nothing is left but to wait for the exchange."""
+AT_ONCE = 30
+"""Looks without a nap when in a hurry, with the core given to whoever else wants it: a nap takes 0.06 ms at least, a barrier within a host
+0.01."""
+
+
+class Flights:
+    """Takes each flight (the hops of one bucket) as far as it can go, in the order in which they were added.
+
+    A flight never overtakes: it begins its k-th hop after the one before has begun its k-th, or has landed. So all ranks do the same
+    operations in the same order on each communicator, whatever arrives first.
+    """
+
+    def __init__(self) -> None:
+        self._flights: deque[_Flight] = deque()
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def add(self, hops: Hops[None]) -> None:
+        """One more, which may now set out."""
+        self._flights.append(_Flight(hops))
+
+    def look(self, alive: Callable[[], None] | None = None) -> bool:
+        """Take every flight as far as it can go; whether any moved. alive: called at each hop."""
+        moved, before = False, None
+        for flight in self._flights:
+            while flight.may_go(before):
+                flight.go()
+                moved = True
+                if alive is not None:
+                    alive()
+            before = flight
+        while self._flights and self._flights[0].landed:
+            self._flights.popleft()
+        return moved
+
+
+def fly(flights: Iterable[Hops[None]]) -> None:
+    """Take all flights to their end, without a thread."""
+    waiting, under_way, still = iter(flights), Flights(), 0
+    more: Hops[None] | None = next(waiting, None)
+    while more is not None or under_way:
+        while more is not None and len(under_way) < MOST:
+            under_way.add(more)
+            more = next(waiting, None)
+        still = 0 if under_way.look() else still + 1
+        _nap(still, HURRY)
+
+
+def _nap(still: int, naps: tuple[float, float]) -> None:
+    """Sleep the longer the more often nothing has moved."""
+    if still and naps is HURRY:
+        still -= AT_ONCE
+    if still:
+        time.sleep(max(0.0, min(naps[0] * still, naps[1])))
 
 
 class Stream:
-    """Takes each flight (the hops of one bucket) as far as it can go, in the order in which they were sent.
-
-    A flight never overtakes: it begins its k-th hop after the one before has begun its k-th, or has landed. So all ranks do the same
-    operations in the same order on each communicator, whatever arrives first. What a flight raises, `finish` raises.
-    """
+    """A thread for Flights. What a flight raises, `finish` raises."""
 
     def __init__(self, landed: Callable[[], None], alive: Callable[[], None]) -> None:
         """landed: called in the thread when all flights of a step have landed. alive: called at each hop, for a watchdog."""
         self._landed, self._alive = landed, alive
         self._orders: queue.SimpleQueue[Hops[None] | None] = queue.SimpleQueue()
-        self._flights: deque[_Flight] = deque()
+        self._flights = Flights()
         self._hurry = self._closed = False
         self._idle = threading.Event()
         self._error: BaseException | None = None
@@ -77,27 +128,12 @@ class Stream:
                     break
                 last = order is None
                 if order is not None:
-                    flights.append(_Flight(order))
+                    flights.add(order)
             if not flights:
                 break
-            still = 0 if self._look() else still + 1
-            if still:
-                first, longest = HURRY if self._hurry else NAPS
-                time.sleep(min(first * still, longest))
+            still = 0 if flights.look(self._alive) else still + 1
+            _nap(still, HURRY if self._hurry else NAPS)
         self._landed()
-
-    def _look(self) -> bool:
-        """Take every flight as far as it can go; whether any moved."""
-        moved, before = False, None
-        for flight in self._flights:
-            while flight.may_go(before):
-                flight.go()
-                self._alive()
-                moved = True
-            before = flight
-        while self._flights and self._flights[0].landed:
-            self._flights.popleft()
-        return moved
 
 
 class _Flight:

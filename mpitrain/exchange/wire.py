@@ -34,12 +34,18 @@ T = TypeVar("T")
 
 LIMIT = 1 << 28
 """Elements in one MPI call at most: counts are C ints, and some libraries turn them into bytes in an int."""
+AT_ONCE = 30
+"""Looks at a request without a nap between, only giving the core away: a short message is there in less than the shortest nap (0.06 ms)."""
 FIRST_NAP, LONGEST_NAP, PATIENCE = 1e-5, 1e-3, 0.05
 """Seconds between two looks at a request: the first for as long as PATIENCE says, then longer and longer ones. A waiting MPI call spins,
 which takes a core from whoever computes. But Open MPI moves a collective only while somebody looks, a piece a look: with naps of
 0.1 to 1 ms a step of LeNet took ten times as long."""
 
 
+SHARED = Path("/dev/shm")
+"""Where Linux keeps shared memory; containers often have little of it."""
+ROOM = 0.7
+"""Share of what is free there that a window may take."""
 LANES = 5
 """Communicators of the exchange: parts, means and deltas of coded buckets, and two for float32 (also for all else that waits)."""
 
@@ -56,12 +62,14 @@ class Wire:
         self._feed = communicator.Dup()
         self.rank: int = communicator.rank
         self.size: int = communicator.size
-        host = communicator.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
+        host: Any = communicator.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
+        self._host = host
+        self._window: MPI.Win | None = None
+        self._shared = 0
         self.local_rank: int = host.rank
         self.local_size: int = host.size
         first = np.array([self.rank], np.int64)
         host.Bcast(first, root=0)
-        host.Free()
         self.host = f"{os.uname().nodename}/{first[0]}"
         """Name of the shared memory this rank sees: several virtual hosts may share a node name."""
         self.one_host = self.sum(np.array([self.local_size == self.size], np.float64))[0] == self.size
@@ -73,7 +81,8 @@ class Wire:
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes this rank has handed to MPI for gradients, weights and images; for MPI's collectives the least they could be."""
+        """Bytes this rank has handed to MPI, or laid into shared memory, for gradients, weights and images; for MPI's collectives the
+        least they could be."""
         return self._exchanged + self._fed
 
     @property
@@ -190,6 +199,18 @@ class Wire:
             self, [self._lanes[lane].Ibcast(piece, root=0) for piece in _pieces(_flat(array).view(np.uint8))]
         )
 
+    def start_star(self, array: NDArray[Any], lane: int = 0) -> Messages:
+        """The same as `start_broadcast`, but rank 0 sends to each of the others by itself: all through one link, as in the paper."""
+        self._dawdle()
+        flat = _flat(array).view(np.uint8)
+        if self.rank:
+            return Messages(self, [self._lanes[lane].Irecv(piece, source=0) for piece in _pieces(flat)])
+        peers = range(1, self.size)
+        self._exchanged += array.nbytes * len(peers)
+        return Messages(
+            self, [self._lanes[lane].Isend(piece, dest=peer) for peer in peers for piece in _pieces(flat)]
+        )
+
     def start_reduce(self, values: NDArray[np.float32], lane: int = 0) -> Messages:
         """Add up a vector over ranks; rank 0's becomes the sum, the others' stay as they are."""
         self._dawdle()
@@ -234,6 +255,55 @@ class Wire:
                 self._exchanged += message.nbytes
         expected = [(peer, message.nbytes) for peer in sources if (message := incoming[peer]) is not None]
         return Messages(self, requests, expected)
+
+    def start_barrier(self, lane: int, laid: int = 0) -> Messages:
+        """Done when every rank has started it; what a rank wrote to shared memory before, all then see. laid: bytes of it, to count."""
+        self._dawdle()
+        self._exchanged += laid
+        if self._window is not None:
+            self._window.Sync()
+        return Messages(self, [self._lanes[lane].Ibarrier()])
+
+    def share(self, count: int) -> list[NDArray[np.float32]]:
+        """Memory that all ranks of a host see: a vector of so many floats of each rank, in rank order.
+
+        It is always the same memory, until more is asked for: vectors from before must not be touched then. Raises UserError on every
+        rank if they are on several hosts, or the host has too little shared memory.
+        """
+        if self._window is None or count > self._shared:
+            self.together(lambda: self._check_room(4 * count))
+            self._unshare()
+            self._window, self._shared = MPI.Win.Allocate_shared(4 * count, 4, comm=self._host), count
+            self._window.Lock_all(MPI.MODE_NOCHECK)
+        self.barrier()  # nobody reads what was there before
+        memories: list[Any] = [self._window.Shared_query(rank)[0] for rank in range(self.size)]
+        return [np.frombuffer(memory, np.float32, count) for memory in memories]
+
+    def has_room(self, count: int) -> bool:
+        """Whether every rank's host has the shared memory that `share` would take. Collective."""
+        try:
+            self.together(lambda: self._check_room(4 * count))
+        except UserError:
+            return False
+        return True
+
+    def _check_room(self, nbytes: int) -> None:
+        """Shared memory that is promised and not there ends a process without a word, when it is first written to."""
+        if not self.one_host:
+            raise UserError(f"--exchange window: the {self.size} ranks are on several hosts")
+        if SHARED.exists():
+            facts = os.statvfs(SHARED)
+            room, wanted = facts.f_bavail * facts.f_frsize, nbytes * self.size
+            if wanted > ROOM * room:
+                raise UserError(
+                    f"--exchange window: {wanted >> 20} MiB of shared memory wanted, {SHARED} has {room >> 20} MiB"
+                )
+
+    def _unshare(self) -> None:
+        if self._window is not None:
+            self._window.Unlock_all()
+            self._window.Free()
+            self._window = None
 
     def reduce_to_root(self, values: NDArray[np.float32]) -> None:
         """`start_reduce`, and wait."""
@@ -305,7 +375,8 @@ class Wire:
         """Finish what was started and give the communicators back. Nothing may be called afterwards."""
         while self._started:
             self._started[0].wait()
-        for communicator in (self._facts, *self._lanes, self._feed):
+        self._unshare()
+        for communicator in (self._facts, *self._lanes, self._feed, self._host):
             communicator.Free()
 
     def abort(self, code: int) -> None:
@@ -315,10 +386,11 @@ class Wire:
     def _wait(self, requests: list[MPI.Request]) -> list[MPI.Status]:
         """Look, sleep, look again, until all requests are done."""
         statuses = [MPI.Status() for _ in requests]
-        nap, patient = FIRST_NAP, time.monotonic() + PATIENCE
+        looks, nap, patient = 0, FIRST_NAP, time.monotonic() + PATIENCE
         try:
             while not MPI.Request.Testall(requests, statuses):
-                time.sleep(nap)
+                looks += 1
+                time.sleep(nap if looks > AT_ONCE else 0)
                 if time.monotonic() > patient:
                     nap = min(2 * nap, LONGEST_NAP)
         except MPI.Exception as error:

@@ -113,12 +113,12 @@ class Device:
         self.context = cl.Context([entry.cl])
         self.queue = cl.CommandQueue(self.context)
         is_pocl = "Portable" in self.platform
-        if is_pocl:
-            pocl.name_cpu(entry.cl)
-        # PoCL 3.0 spills or aborts on float16, so it gets AVX2's width whatever the CPU (docs/decisions.md).
-        self.wide = (
-            4 if self.kind == "gpu" else 8 if is_pocl else min(16, max(8, entry.cl.native_vector_width_float))
-        )
+        if self.kind == "gpu":
+            self.wide = 4
+        elif is_pocl:
+            self.wide = 16 if pocl.name_cpu(entry.cl) == "skylake-avx512" else 8  # docs/decisions.md
+        else:
+            self.wide = min(16, max(8, entry.cl.native_vector_width_float))
         self.group = 1 if self.kind == "cpu" else 256
         self.identity = "|".join([self.platform, entry.platform.version, self.name, entry.cl.driver_version])
         self.caches_programs = self.kind == "cpu" and not is_pocl

@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mpitrain.runtime.array import Array
+from mpitrain.runtime.counting import parts, round_up
 from mpitrain.runtime.device import Device
 
 MATRIX, IMAGES, FILTER, DATA = range(4)
 """Where B's values lie; kernels/operand.h has the formulas."""
 
-DEPTH = 512
-"""Rows of B that a CPU packs at a time: with 48 columns 96 KiB, well inside a second-level cache."""
+DEPTH = 1024
+"""Rows of B that a CPU packs at a time: with 48 columns a panel of 192 KiB."""
+
+ABREAST = 3
+"""Panels that a work-item of a CPU has packed at a time, well inside a second-level cache: each tile of A is fetched once for all of them."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,10 @@ class Gemm:
         """Float32 values that a product with M = m and K = k needs in `scratch`."""
         if self._device.kind == "gpu":
             return 0
-        return _round_up(-(-m // self._rows) * self._rows * k, 128) + self._items * DEPTH * self._columns
+        return (
+            round_up(-(-m // self._rows) * self._rows * k, 128)
+            + self._items * ABREAST * DEPTH * self._columns
+        )
 
     def __call__(
         self,
@@ -101,7 +108,7 @@ class Gemm:
             by,
             bias.start if bias else 0,
         )
-        program = self._device.program("gemm", OPERAND=right.operand, KB=DEPTH)
+        program = self._device.program("gemm", OPERAND=right.operand, KB=DEPTH, MOST=ABREAST)
         if self._device.kind == "gpu":
             shape = (left.start, left.span, left.block, left.row, left.column)
             tiles = (-(-n // 64) * 16, -(-m // 64) * 16)
@@ -110,24 +117,31 @@ class Gemm:
             )
             return
         tiles_a = -(-m // self._rows)
-        split = _round_up(tiles_a * self._rows * k, 128)
-        packed, panels = scratch, scratch.part(split, split + self._items * DEPTH * self._columns)
+        split = round_up(tiles_a * self._rows * k, 128)
+        packed, panels = scratch, scratch.part(split, split + self._items * ABREAST * DEPTH * self._columns)
         program.pack_a(
             tiles_a, packed, left.a, left.start, m, k, left.span, left.block, left.row, left.column, group=1
         )
         columns = -(-n // self._columns)
         # Few panels: several work-items share one, each packing it again for its own rows of A.
         chunks = min(tiles_a, max(1, 2 * self._device.units // columns)) if self._device.units > 1 else 1
-        items = min(self._items, columns * chunks)
+        abreast = max(1, min(ABREAST, columns * chunks // self._items))
+        items = min(self._items, parts(columns, abreast) * chunks)
         program.gemm(
-            items, result.c, packed, right.b, bias_array, panels, *tail, chunks, *right.integers, group=1
+            items,
+            result.c,
+            packed,
+            right.b,
+            bias_array,
+            panels,
+            *tail,
+            chunks,
+            abreast,
+            *right.integers,
+            group=1,
         )
 
 
 def matrix(b: Array, stride_k: int, stride_j: int) -> Right:
     """An ordinary matrix as B: B[k][j] = b[k * stride_k + j * stride_j]."""
     return Right(b, MATRIX, (stride_k, stride_j))
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple

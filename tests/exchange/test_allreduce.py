@@ -13,7 +13,7 @@ from mpitrain.exchange.wire import over
 from mpitrain.report import UserError
 
 pytestmark = pytest.mark.mpi
-KINDS = ["auto", "float32", "float16", "dynamic8"]
+KINDS = ["auto", "float32", "float16", "dynamic8", "window"]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mpitrain.exchange.choice import choose
+from mpitrain.exchange.choice import candidates, choose
 
 
 @dataclass
@@ -33,3 +33,31 @@ def test_it_depends_on_where_the_ranks_are(kind: str, ranks: Ranks, expected: st
     assert found == expected
     assert reason in why
     assert "\n" not in why
+
+
+ONE, SEVERAL = Ranks(4, 4), Ranks(4, 2)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "seconds", "expected"),
+    [
+        (ONE, {"float32": 0.010, "window": 0.002}, "window"),
+        (ONE, {"float32": 0.010, "window": 0.015}, "window"),  # a busy host, not slow memory
+        (ONE, {"float32": 0.010, "window": 0.030}, "float32"),
+        (ONE, {"float32": 0.010}, "float32"),
+        (SEVERAL, {"float32": 0.400, "dynamic8": 0.110}, "dynamic8"),
+        (SEVERAL, {"float32": 0.010, "dynamic8": 0.009}, "float32"),  # exact, and as fast
+        (SEVERAL, {"float32": 0.010, "dynamic8": 0.050}, "float32"),
+    ],
+)
+def test_what_was_measured_decides(ranks: Ranks, seconds: dict[str, float], expected: str) -> None:
+    found, why = choose("auto", ranks, seconds)
+    assert found == expected
+    assert all(name in why for name in seconds)
+    assert "\n" not in why
+
+
+def test_only_what_may_be_chosen_is_measured() -> None:
+    assert candidates("auto", Ranks(1, 1)) == candidates("dynamic8", SEVERAL) == ()
+    assert candidates("auto", ONE) == ("float32", "window")
+    assert candidates("auto", SEVERAL) == ("float32", "dynamic8")

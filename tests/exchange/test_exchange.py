@@ -6,13 +6,22 @@ import numpy as np
 import pytest
 from ranks import BUCKETS, IMAGES, LENGTH, MANY, Model, digest, true_mean, values
 
+from mpitrain.exchange.choice import LOSSY
 from mpitrain.exchange.exchange import Exchange
 from mpitrain.exchange.wire import Wire, connect
 from mpitrain.report import UserError
 
 pytestmark = pytest.mark.mpi
 
-WAYS = [(kind, update) for kind in ("float32", "float16", "dynamic8") for update in ("root", "replicated")]
+STARS = [("star-float32", "root"), ("star-dynamic8", "root")]
+WAYS = [
+    *(
+        (kind, update)
+        for kind in ("float32", "float16", "dynamic8", "window")
+        for update in ("root", "replicated")
+    ),
+    *STARS,
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +61,12 @@ def test_the_error_of_the_mean_stays_within_its_bound(wire: Wire, kind: str, upd
     rounding = 1e-6 * np.abs(model.means).max()
     assert error <= report.error_bound + rounding
     assert report.finite
-    assert (report.error_bound > 0) == (has_mean and kind != "float32" and wire.size > 1)
+    assert (report.error_bound > 0) == (has_mean and kind in LOSSY and wire.size > 1)
 
 
-@pytest.mark.parametrize("update", ["root", "replicated"])
-def test_one_rank_and_float32_make_the_plain_mean(wire: Wire, update: str) -> None:
-    model = Model(wire, "float32", update)
+@pytest.mark.parametrize(("kind", "update"), [way for way in WAYS if way[0] not in LOSSY])
+def test_exact_kinds_make_the_plain_mean(wire: Wire, kind: str, update: str) -> None:
+    model = Model(wire, kind, update)
     report = model.step(0)
     if update == "replicated" or wire.rank == 0:
         np.testing.assert_allclose(model.means, true_mean(wire.size, 0), rtol=1e-4, atol=1e-7)
@@ -199,6 +208,41 @@ def test_the_wire_loses_nothing_that_rounding_leaves_out(wire: Wire) -> None:
     np.testing.assert_allclose(total + everyone, true, atol=2e-6 * np.abs(true).max())
 
 
+@pytest.mark.parametrize(("kind", "update"), STARS)
+def test_a_star_sends_everything_through_rank_0(wire: Wire, kind: str, update: str) -> None:
+    sent = wire.gather_facts(Model(wire, kind, update, buckets=MANY).step(0).bytes_sent)
+    assert sent[0] == (wire.size - 1) * sum(sent[1:2])
+    assert len(set(sent[1:])) <= 1
+
+
+@pytest.mark.parametrize("update", ["root", "replicated"])
+def test_shared_memory_adds_in_rank_order(wire: Wire, update: str) -> None:
+    model = Model(wire, "window", update, buckets=MANY)
+    wire.delay = 0.002
+    for t in range(2):
+        model.step(t)
+        total = values(LENGTH, 0, t)
+        for rank in range(1, wire.size):
+            total = total + values(LENGTH, rank, t)
+        if update == "replicated" or wire.rank == 0:
+            np.testing.assert_array_equal(model.means, total * np.float32(1 / IMAGES))
+    wire.delay = 0.0
+
+
+def test_shared_memory_that_is_not_there_is_refused_on_all_ranks(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if wire.size == 1:
+        pytest.skip("one rank shares nothing")
+    assert wire.has_room(1 << 10)
+    assert not wire.has_room(1 << 50)
+    with pytest.raises(UserError, match="MiB of shared memory wanted, "):
+        wire.share(1 << 50)
+    monkeypatch.setattr(wire, "one_host", False)
+    with pytest.raises(UserError, match="on several hosts"):
+        wire.share(1 << 50)
+
+
 def test_what_fails_in_the_thread_is_raised_by_finish(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     if wire.size == 1:
         pytest.skip("one rank has no thread")
@@ -211,7 +255,11 @@ def test_what_fails_in_the_thread_is_raised_by_finish(wire: Wire, monkeypatch: p
 
 def test_an_unknown_kind_is_refused(wire: Wire) -> None:
     model = Model(wire, "float32", "root")
-    for kind, update, words in (("int4", "root", "exchange int4"), ("float32", "star", "update star")):
+    for kind, update, words in (
+        ("int4", "root", "exchange int4"),
+        ("float32", "star", "update star"),
+        ("star-float32", "replicated", "rank 0 has the mean alone"),
+    ):
         with pytest.raises(UserError, match=words):
             Exchange(
                 wire,

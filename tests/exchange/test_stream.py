@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from mpitrain.exchange.hops import Hops, complete
-from mpitrain.exchange.stream import MOST, Stream
+from mpitrain.exchange.stream import MOST, Stream, fly
 
 
 class Later:
@@ -152,3 +152,15 @@ def test_hops_may_be_taken_one_after_the_other() -> None:
 
     assert complete(flight()) == 7
     assert seen == [0, 1, 2]
+
+
+def test_flights_land_without_a_thread_too() -> None:
+    sky = Sky()
+    early = [(number, hop) for hop in range(3) for number in range(MOST)]
+    late = [(number, hop) for number in (MOST, MOST + 1) for hop in range(3)]
+    for gates in (early, late):
+        threading.Thread(target=lambda gates=gates: [sky.open(*gate) for gate in gates]).start()
+    fly(sky.flight(number) for number in range(MOST + 2))
+    for hop in range(4):
+        assert [number for number, begun in sky.said if begun == hop] == list(range(MOST + 2))
+    fly([])

@@ -52,6 +52,8 @@ class Post:
             self._boxes[0, peer].put(array.copy())
         return Delivery([])
 
+    start_star = start_broadcast
+
 
 class Delivery:
     """What is to come out of which boxes."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -147,3 +149,30 @@ def test_parts_of_batches_arrive_ahead_of_their_use(wire: Wire, dtype: type) -> 
 def test_the_library_has_a_name_and_a_path(wire: Wire) -> None:
     assert "/" in wire.library
     assert "\n" not in wire.library
+
+
+@mpi
+def test_one_rank_of_each_host_goes_first(wire: Wire) -> None:
+    """What leaders have finished before the others begin is seen by all, and everyone gets a thing of its own."""
+    begun: list[float] = []
+
+    def make() -> tuple[int, float]:
+        begun.append(time.monotonic())
+        time.sleep(0.05)
+        return wire.rank, time.monotonic()
+
+    rank, ended = wire.leaders_first(make)
+    assert rank == wire.rank and len(begun) == 1
+    seen = wire.gather_facts([wire.host, wire.local_rank, begun[0], ended])
+    for host, local_rank, begin, _ in seen:
+        leader_end = next(end for other, local, _, end in seen if (other, local) == (host, 0))
+        assert local_rank == 0 or begin >= leader_end
+
+
+@mpi
+def test_a_leader_that_fails_stops_everyone(wire: Wire) -> None:
+    def fail() -> None:
+        raise RunError("does not compile")
+
+    with pytest.raises(RunError, match="does not compile"):
+        wire.leaders_first(fail)

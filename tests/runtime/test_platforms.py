@@ -64,7 +64,9 @@ def test_an_index_that_is_none_is_said() -> None:
 
 def test_pocls_device_is_named_once() -> None:
     device = open_device("pocl")
-    assert pocl.name_cpu(device.cl) is False  # opening it has seen to it
+    names = len(pocl._names)
+    pocl.name_cpu(device.cl)
+    assert len(pocl._names) == names  # opening it has seen to it
 
 
 def test_a_generic_cpu_gets_a_name_that_the_compiler_knows_once() -> None:
@@ -75,10 +77,22 @@ def test_a_generic_cpu_gets_a_name_that_the_compiler_knows_once() -> None:
     record = (ctypes.c_uint64 * pocl.FIELDS)(3, *(ctypes.addressof(text) for text in texts))
     before = list(record)
     device: Any = SimpleNamespace(int_ptr=ctypes.addressof(record))
-    assert pocl.name_cpu(device) is True
-    assert ctypes.string_at(record[3]) in (b"znver3", b"x86-64-v2")
+    name = pocl.name_cpu(device)
+    assert name in ("skylake-avx512", "znver3", "x86-64-v2")
+    assert ctypes.string_at(record[3]) == name.encode()
     assert [*record[:3], *record[4:]] == [*before[:3], *before[4:]]
-    assert pocl.name_cpu(device) is False
+    after = list(record)
+    assert pocl.name_cpu(device) == name
+    assert list(record) == after
+
+
+def test_a_cpu_is_compiled_for_with_instructions_that_it_has() -> None:
+    avx2 = {"sse4_2", "avx2", "fma"}
+    for name in ("generic", "znver3"):  # Zen 5, and Zen 4 which LLVM 14 takes for a Zen 3
+        assert pocl.suitable_name(name, avx2 | pocl.AVX512) == "skylake-avx512"
+        assert pocl.suitable_name(name, avx2 | {"avx512f"}) == "znver3"  # what a Knights Landing has
+    assert pocl.suitable_name("generic", {"sse4_2"}) == "x86-64-v2"
+    assert pocl.suitable_name("icelake-server", avx2 | pocl.AVX512) == "icelake-server"
 
 
 def entries(*names: str) -> list[Entry]:

@@ -1,0 +1,190 @@
+"""The allreduce against MPI's own, in turn in one run, on one host and across shaped links.
+
+    python benchmarks/exchange.py --ranks 2                                      ranks of this host
+    python benchmarks/exchange.py --ranks 4 --links 1gbit,300mbit --lab FOLDER   lab hosts, as root; FOLDER has netlab.sh, nsrun, nsrsh
+
+Every method gives every rank the mean (or MPI's sum) of one float32 vector. Writes a table, benchmarks/results/exchange-NAME.json and .png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+METHODS = ("MPI float32", "float32", "float16", "dynamic8", "window", "auto")
+SIZES = tuple(1 << power for power in range(10, 27, 2))
+"""Bytes of float32: 1 KiB to 64 MiB."""
+SECONDS = 3.0
+"""About so long each method takes at each size, between two and --most turns."""
+
+
+# -- under mpirun ----------------------------------------------------------------------------------------------------------------
+
+
+def work(methods: list[str], sizes: list[int], most: int, out: Path) -> None:
+    """What every rank does; rank 0 writes a row for each size and method."""
+    from mpi4py import MPI
+
+    import mpitrain
+    from mpitrain.exchange.wire import library, over
+
+    comm = MPI.COMM_WORLD
+    wire, rows = over(comm), []
+    for size in sizes:
+        vector = np.random.default_rng(comm.rank).standard_normal(size // 4).astype(np.float32)
+        result = np.empty_like(vector)
+
+        def run(method: str, vector: Any = vector, result: Any = result) -> None:
+            if method == "MPI float32":
+                comm.Allreduce(vector, result)
+            else:
+                mpitrain.allreduce(vector, comm, method, result)
+
+        times: dict[str, list[tuple[float, float, int]]] = {method: [] for method in methods}
+        for method in methods:  # compiles, chooses, and touches all memory
+            run(method)
+        turns = most
+        while len(times[methods[0]]) < turns:
+            for method in methods:
+                times[method].append(_timed(comm, wire, lambda method=method: run(method)))  # type: ignore[misc]
+            slowest = max(found[-1][0] for found in times.values())
+            turns = int(comm.bcast(min(most, max(3, SECONDS / slowest)), root=0))
+        for method, found in times.items():
+            walls = [wall for wall, _, _ in found]
+            rows.append(
+                {
+                    "bytes": size,
+                    "method": method,
+                    "n": len(found),
+                    "seconds": [min(walls), statistics.median(walls), max(walls)],
+                    "ratio": statistics.median(
+                        mpi / wall for (mpi, _, _), wall in zip(times[methods[0]], walls, strict=True)
+                    ),
+                    "cpu_seconds_all_ranks": statistics.median(cpu for _, cpu, _ in found),
+                    "bytes_sent_by_a_rank": found[0][2],
+                }
+            )
+    if comm.rank == 0:
+        out.write_text(json.dumps({"mpi": library().partition(" (")[0], "rows": rows}))
+
+
+def _timed(comm: Any, wire: Any, run: Callable[[], None]) -> tuple[float, float, int]:
+    """Seconds of the slowest rank, processor seconds of all ranks, and the most bytes that a rank sent (0: not known)."""
+    wire.barrier()
+    sent, cpu, begin = wire.bytes_sent, time.process_time(), time.perf_counter()
+    run()
+    wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
+    table = wire.table(np.array([wall, cpu, wire.bytes_sent - sent], np.float64))
+    return float(table[:, 0].max()), float(table[:, 1].sum()), int(table[:, 2].max())
+
+
+# -- who starts them -------------------------------------------------------------------------------------------------------------
+
+
+def launch(link: str, ranks: int, lab: Path | None, methods: list[str], options: Any) -> dict[str, Any]:
+    """The rows of one link (`host`: none) and number of ranks."""
+    mpirun = [str(Path(sys.executable).parent / "mpirun")]
+    if link != "host":
+        assert lab is not None
+        subprocess.run([lab / "netlab.sh", "rate", link], check=True)
+        prefix = os.environ.get("NETLAB_PREFIX", "mt")
+        hosts = ",".join(f"{prefix}{number}" for number in range(ranks))
+        mpirun = [str(lab / "nsrun"), f"{prefix}0", *mpirun, "-launcher", "ssh"]
+        mpirun += ["-launcher-exec", str(lab / "nsrsh"), "-hosts", hosts, "-iface", "eth0"]
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "rows.json"
+        words = [*mpirun, "-n", str(ranks), sys.executable, __file__, "--work", str(out)]
+        words += ["--methods", ",".join(methods), "--sizes", options.sizes, "-n", str(options.n)]
+        subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
+        return {"link": link, "ranks": ranks, **json.loads(out.read_text())}
+
+
+def table(found: dict[str, Any]) -> str:
+    """Median milliseconds a size and method, the ratio to MPI's, and where the 8-bit one begins to win."""
+    methods = list(dict.fromkeys(row["method"] for row in found["rows"]))
+    lines = [f"{found['link']}, {found['ranks']} ranks, {found['mpi']}: median ms (times as fast as MPI)"]
+    lines.append(f"{'KiB':>8}" + "".join(f"{method:>20}" for method in methods))
+    sizes = sorted({row["bytes"] for row in found["rows"]})
+    for size in sizes:
+        rows = [row for row in found["rows"] if row["bytes"] == size]
+        cells = (f"{1e3 * row['seconds'][1]:.3f} ({row['ratio']:.2f})" for row in rows)
+        lines.append(f"{size / 1024:8g}" + "".join(f"{cell:>20}" for cell in cells))
+    return "\n".join(lines)
+
+
+def draw(runs: list[dict[str, Any]], path: Path) -> None:
+    """Speed against MPI's over size, a panel a run; where the 8-bit code begins to win is marked."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6 * len(runs), 4), layout="constrained")
+    for axes, found in zip(np.atleast_1d(figure.subplots(1, len(runs), sharey=True)), runs, strict=True):
+        for method in dict.fromkeys(row["method"] for row in found["rows"]):
+            rows = [row for row in found["rows"] if row["method"] == method]
+            sizes, ratios = [row["bytes"] for row in rows], [row["ratio"] for row in rows]
+            axes.plot(sizes, ratios, "o-", markersize=3, label=method)
+            won = [size for size, ratio in zip(sizes, ratios, strict=True) if ratio > 1]
+            if method == "dynamic8" and won:
+                axes.axvline(min(won), color="0.7", linestyle=":")
+        axes.set_xscale("log", base=2)
+        axes.set(xlabel="bytes of float32", title=f"{found['link']}, {found['ranks']} ranks")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("times as fast as MPI_Allreduce")
+    figure.axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--ranks", default="2")
+    parser.add_argument("--links", default="host")
+    parser.add_argument("--lab", type=Path)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
+    parser.add_argument("-n", type=int, default=21, help="most counted turns of each")
+    parser.add_argument("--name", help="of the files of results")
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    methods, sizes = options.methods.split(","), [int(size) for size in options.sizes.split(",")]
+    if options.work:
+        work(methods, sizes, options.n, options.work)
+        return
+    runs = []
+    for link in options.links.split(","):
+        fit = [each for each in methods if link == "host" or each != "window"]
+        for ranks in map(int, options.ranks.split(",")):
+            runs.append(launch(link, ranks, options.lab, fit, options))
+            print(table(runs[-1]) + "\n", flush=True)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
+    # Where the lab lies is nobody else's concern.
+    typed = [options.lab.name if options.lab and word == str(options.lab) else word for word in sys.argv]
+    facts = {
+        "command": "python " + shlex.join(typed),
+        "commit": commit.strip(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {len(os.sched_getaffinity(0))} allowed",
+        "runs": runs,
+    }
+    path = (
+        Path(__file__).parent / "results" / f"exchange-{options.name or options.links.replace(',', '-')}.json"
+    )
+    path.write_text(json.dumps(facts, indent=1) + "\n")
+    draw(runs, path.with_suffix(".png"))
+    print(f"written: {path.name}, {path.with_suffix('.png').name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""The exchange of ranks that share a host: sums in rank order in memory that all of them see, exact and without messages.
+
+Each rank adds up one shard: it copies the others' shards of its vector into its own slice of the shared memory, adds up its own shard of
+all vectors, and puts the mean into the gap in its slice. Whoever needs the mean copies it out. Two slots take turns, so that one bucket is copied while another is added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpitrain.exchange.codec_numpy import V
+from mpitrain.exchange.hops import Hops, Pending
+from mpitrain.exchange.mean import shards
+
+SLOTS = 2
+NEAR = 1 << 15
+"""Values added up at a time: 128 KiB, which stay in a core's cache from one pass to the next."""
+COPIED, ADDED, WRITTEN, LEFT = 0, 1, 2, 3
+"""Lanes of the wire: each kind of barrier has one, on which all ranks come in one order."""
+
+Floats = NDArray[np.float32]
+
+
+class Host(Protocol):
+    """What this module needs of the ranks; Wire has it."""
+
+    rank: int
+    size: int
+
+    def share(self, count: int) -> Sequence[Floats]: ...
+
+    def start_barrier(self, lane: int, laid: int = 0) -> Pending: ...
+
+
+class Window(Generic[V]):
+    """Shared memory for vectors of up to `longest` values. The n-th vector uses slot n of SLOTS, in turn, when that is free."""
+
+    def __init__(self, host: Host, longest: int) -> None:
+        """Collective. Raises UserError on every rank where the ranks cannot share so much memory."""
+        self._host, self._longest = host, longest
+        self._slices = host.share(SLOTS * longest)
+        self._turns = [_Turn() for _ in range(SLOTS)]
+
+    def mean(self, x: V, images: int, to_all: bool, number: int, into: V | None = None) -> Hops[None]:
+        """x (or `into`, if given) becomes the sum over ranks divided by `images`, on every rank or on rank 0 alone; elsewhere it stays."""
+        host, slices, turn = self._host, self._slot(number, x.size), self._turns[number % SLOTS]
+        yield turn
+        turn.taken = True
+        cuts = shards(x.size, host.size)
+        start, stop = cuts[host.rank]
+        with x.host() as mine:
+            slices[host.rank][:start], slices[host.rank][stop:] = mine[:start], mine[stop:]
+            yield host.start_barrier(COPIED, slices[0].nbytes)
+            parts = [mine if rank == host.rank else each for rank, each in enumerate(slices)]
+            _add(slices[host.rank], parts, start, stop, np.float32(1 / images))
+        yield host.start_barrier(ADDED)
+        if to_all or host.rank == 0:
+            with (x if into is None else into).host(write=True) as mine:
+                for rank, (start, stop) in enumerate(cuts):
+                    mine[start:stop] = slices[rank][start:stop]
+        if to_all:
+            turn.leave(host.start_barrier(LEFT))
+
+    def spread(self, y: V, w: V | None, number: int) -> Hops[None]:
+        """Rank 0's w becomes everyone's y; the others give None. Follows `mean` of the same number, which was not to all."""
+        host, slices = self._host, self._slot(number, y.size)
+        if w is not None:
+            with w.host() as mine:
+                slices[0][:] = mine
+        yield host.start_barrier(WRITTEN, slices[0].nbytes if w is not None else 0)
+        if w is None:
+            with y.host(write=True) as mine:
+                mine[:] = slices[0]
+        self._turns[number % SLOTS].leave(host.start_barrier(LEFT))
+
+    def _slot(self, number: int, size: int) -> list[Floats]:
+        start = number % SLOTS * self._longest
+        return [each[start : start + size] for each in self._slices]
+
+
+def _add(total: Floats, parts: Sequence[Floats], start: int, stop: int, factor: np.float32) -> None:
+    """total = factor (the parts' sum, in their order), from start to stop."""
+    for at in range(start, stop, NEAR):
+        here = slice(at, min(at + NEAR, stop))
+        np.add(parts[0][here], parts[1][here], out=total[here])
+        for part in parts[2:]:
+            np.add(total[here], part[here], out=total[here])
+        np.multiply(total[here], factor, out=total[here])
+
+
+class _Turn:
+    """Whose turn a slot is: done when the vector before has landed here, and been left by all ranks."""
+
+    def __init__(self) -> None:
+        self.taken = False
+        self._left: Pending | None = None
+
+    def leave(self, left: Pending) -> None:
+        """This rank needs the slot no more; `left` is done when nobody does."""
+        self.taken, self._left = False, left
+
+    def done(self) -> bool:
+        return not self.taken and (self._left is None or self._left.done())
+
+    def wait(self) -> None:
+        if self._left is not None:
+            self._left.wait()

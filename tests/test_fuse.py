@@ -1,0 +1,72 @@
+"""ReLUs go into the layers before them where nobody else reads those, and nothing else changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mpitrain import models
+from mpitrain.fuse import fuse
+from mpitrain.graph import Graph
+from mpitrain.layers import Add, BatchNorm, Convolution, Dense, Flatten, Relu, SoftmaxCrossEntropy
+from mpitrain.layers.layer import Pass
+from mpitrain.layers.network import Network, Node
+from mpitrain.runtime.device import Device
+
+
+def branches() -> Network:
+    nodes = (
+        ("conv", Convolution(20, 3, padding=1), ("input",)),
+        ("relu1", Relu(), ("conv",)),
+        ("left", Convolution(20, 1, bias=False), ("relu1",)),
+        ("norm", BatchNorm(), ("left",)),
+        ("relu2", Relu(), ("norm",)),
+        ("right", Convolution(20, 3, padding=1), ("relu2",)),
+        ("sum", Add(), ("right", "relu1")),
+        ("relu3", Relu(), ("sum",)),
+        ("read twice", Convolution(4, 1), ("relu3",)),
+        ("relu4", Relu(), ("read twice",)),
+        ("last sum", Add(), ("relu4", "read twice")),
+        ("flat", Flatten(), ("last sum",)),
+        ("scores", Dense(3), ("flat",)),
+        ("loss", SoftmaxCrossEntropy(), ("scores",)),
+    )
+    return Network("test", (3, 6, 5), 3, tuple(Node(*node) for node in nodes))
+
+
+def test_only_a_layers_sole_reader_goes_into_it() -> None:
+    fused = fuse(branches(), 16)
+    assert [node.name for node in fused.nodes if node.layer.rectify] == ["conv", "norm", "sum"]
+    assert [node.name for node in fused.nodes if isinstance(node.layer, Relu)] == ["relu4"]
+    inputs = {node.name: node.inputs for node in fused.nodes}
+    assert inputs["left"] == ("conv",) and inputs["sum"] == ("right", "conv")
+    assert inputs["read twice"] == ("sum",)
+    assert not any(node.layer.rectify for node in branches().nodes), "the network itself is not changed"
+
+
+def test_layers_without_blocks_keep_their_relus_but_for_sums() -> None:
+    assert [node.name for node in fuse(branches(), 1).nodes if node.layer.rectify] == ["sum"]
+
+
+@pytest.mark.parametrize(("name", "left"), [("vgg16", 2), ("resnet152", 0), ("lenet", 1)])
+def test_networks_keep_only_the_relus_of_dense_layers(name: str, left: int) -> None:
+    assert sum(isinstance(node.layer, Relu) for node in fuse(models.load(name), 16).nodes) == left
+
+
+def test_a_fused_network_computes_the_same(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    images = random.standard_normal((4, 3, 6, 5), np.float32)
+    labels = np.array([0, 1, 2, 0])
+    found = []
+    for way in (fuse, lambda network, block: network):
+        monkeypatch.setattr("mpitrain.graph.fuse", way)
+        graph = Graph(device, branches(), 4)
+        weights = np.random.default_rng(1).normal(scale=0.3, size=graph.layout.length)
+        graph.weights.write(weights.astype(np.float32))
+        graph.load(images, labels)
+        graph.forward(Pass(4))
+        for _ in graph.backward(Pass(4)):
+            pass
+        found.append((graph.losses(4), graph.gradient.download(), graph.statistics.download()))
+    for fused, plain in zip(*found, strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=2e-5, atol=2e-5 * np.abs(plain).max())
