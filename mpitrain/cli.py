@@ -189,6 +189,15 @@ def scaling(network: str, ranks: str, launcher: str, out: Path | None, options: 
     measure(network, ranks, launcher, out, options)
 
 
+@commands.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def curve(folder: Path) -> None:
+    """Draw the curve of the runs in FOLDER/ranks-1, ranks-2, ..., which jobs/scaling.sbatch leaves behind."""
+    from mpitrain.redraw import redraw
+
+    redraw(folder)
+
+
 @commands.command(context_settings={"ignore_unknown_options": True})
 @click.argument("network")
 @_options_of(Job)
