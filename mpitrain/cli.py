@@ -22,6 +22,7 @@ from mpitrain import __version__
 from mpitrain.config import Run, option
 from mpitrain.exchange.launch import launched_ranks
 from mpitrain.report import DONE, FAILED, LINGER, WRONG_USE, MpitrainError, last_words
+from mpitrain.submit import Job
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120}
 
@@ -43,8 +44,8 @@ def commands() -> None:
     """Train convolutional networks with MPI on whatever OpenCL devices the job has."""
 
 
-def _options_of(settings: type[Run]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """One click option a field of config.py, so that each is declared once."""
+def _options_of(settings: type[Run] | type[Job]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """One click option a field of a dataclass, so that each is declared once."""
     hints = typing.get_type_hints(settings)
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -186,6 +187,29 @@ def scaling(network: str, ranks: str, launcher: str, out: Path | None, options: 
     from mpitrain.scaling import measure
 
     measure(network, ranks, launcher, out, options)
+
+
+@commands.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def curve(folder: Path) -> None:
+    """Draw the curve of the runs in FOLDER/ranks-1, ranks-2, ..., which jobs/scaling.sbatch leaves behind."""
+    from mpitrain.redraw import redraw
+
+    redraw(folder)
+
+
+@commands.command(context_settings={"ignore_unknown_options": True})
+@click.argument("network")
+@_options_of(Job)
+@click.option("--dry-run", is_flag=True, help="Print the job script instead of submitting it.")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def submit(network: str, dry_run: bool, options: Sequence[str], **asked: Any) -> None:
+    """Train NETWORK as a job of SLURM. Further OPTIONS go to the training, and are checked before the job waits in the queue."""
+    from mpitrain.submit import submit as hand_in
+
+    settings = train.make_context("mpitrain train", [network, *options]).params
+    Run(**settings)
+    hand_in(network, options, Job(**asked), dry_run)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,7 +18,7 @@ FLOORS = {
     2: ("layers", "data", "exchange", "sgd"),
     3: ("graph", "models", "layout", "plan", "fuse", "pretend"),
     4: ("step", "feed", "facts", "state", "stop", "inject", "evaluate", "predict", "model", "checkpoint"),
-    5: ("train", "summary", "scaling", "curve", "tune", "tune_worker"),
+    5: ("train", "summary", "scaling", "submit", "curve", "redraw", "tune", "tune_worker"),
     6: ("cli", "__main__", "__init__"),
 }
 """Rooms by floor; a folder is a room, and so is a file beside the folders."""

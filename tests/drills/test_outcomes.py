@@ -163,7 +163,18 @@ def test_a_network_printed_as_a_file_is_that_network(launch: Launch, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("train",), ("evaluate",), ("predict",), ("summary",), ("devices",), ("scaling",)]
+    "command",
+    [
+        (),
+        ("train",),
+        ("evaluate",),
+        ("predict",),
+        ("summary",),
+        ("devices",),
+        ("scaling",),
+        ("submit",),
+        ("curve",),
+    ],
 )
 def test_help_tells_what_a_command_does(launch: Launch, command: tuple[str, ...]) -> None:
     ended = launch(*command, "--help")

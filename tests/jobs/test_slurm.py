@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,9 @@ from typing import Any
 
 import pytest
 from slurm_cluster import Cluster, missing, wait_for
+
+from mpitrain import cli
+from mpitrain.submit import Job, script
 
 JOBS = Path(__file__).parents[2] / "jobs"
 REASON = missing() or (
@@ -96,8 +101,68 @@ def test_a_requeued_job_goes_on_and_usr1_ends_it_with_a_checkpoint(cluster: Clus
     assert saved["step"] == end["step"]
 
 
+@real
+@pytest.mark.timeout(120)
+def test_a_submitted_training_runs_as_asked(cluster: Cluster, tmp_path: Path) -> None:
+    said = cluster.command(
+        "mpitrain", "submit", "lenet", "--nodes", "2", "--ntasks-per-node", "2", "--time", "5",
+        "--mpi", cluster.environment["SLURM_MPI_TYPE"], "--steps", "30", folder=tmp_path,
+    )  # fmt: skip
+    job = said.split()[1].rstrip(":")
+
+    wait_for(lambda: over(cluster, job), 90, "end of the job", lambda: output(tmp_path, job))
+    (end,) = events(tmp_path, job, "end")
+    assert (end["exit"], end["step"]) == (0, 30)
+    assert len(end["weights_sha256"]) == 4 and len(set(end["weights_sha256"])) == 1
+    assert f"lenet-{job}.out" in said and f"runs/lenet-{job}/log.jsonl" in said
+
+
+@real
+@pytest.mark.timeout(120)
+def test_an_array_measures_the_points_and_a_last_job_draws_them(cluster: Cluster, tmp_path: Path) -> None:
+    array = cluster.command(
+        "sbatch", "--parsable", "--array=1,2%1", "--nodes=2", str(JOBS / "scaling.sbatch"), "--steps", "4",
+        folder=tmp_path,
+    )  # fmt: skip
+    folder = f"runs/scaling-{array}"
+    last = cluster.command(
+        "sbatch", "--parsable", f"--dependency=afterany:{array}", str(JOBS / "curve.sbatch"), folder, folder=tmp_path
+    )  # fmt: skip
+
+    def said() -> str:
+        return "".join(file.read_text() for file in tmp_path.glob("*.out"))
+
+    wait_for(lambda: over(cluster, last), 90, "end of the last job", said)
+    header, *rows = (tmp_path / folder / "curve.csv").read_text().splitlines()
+    assert header.startswith("ranks,")
+    assert [row.split(",")[0] for row in rows] == ["1", "2"], said()
+    assert (tmp_path / folder / "curve.png").stat().st_size > 1000
+
+
+SAME = ("--signal=", "--requeue", "--open-mode=", "--output=")
+
+
 @pytest.mark.parametrize("path", sorted(JOBS.glob("*.sbatch")), ids=lambda path: path.name)
 def test_a_job_script_has_resources_and_one_line_to_run(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
     assert all(line.startswith("export ") for line in lines[:-1])
-    assert lines[-1].startswith("srun --kill-on-bad-exit=1 mpitrain ")
+    assert re.match(r'(srun --kill-on-bad-exit=1 (--ntasks=\S+ )?)?mpitrain \w+ .*"\$@"$', lines[-1])
+    assert not re.search(r"/home|/work|/root|/scratch", path.read_text())
+
+
+@pytest.mark.parametrize("network", ["lenet", "vgg16", "resnet152"])
+def test_the_scripts_say_what_submit_writes(network: str) -> None:
+    """One form for both: what is asked of SLURM beside resources, and the line to run."""
+    theirs = (JOBS / f"{network}.sbatch").read_text().splitlines()
+    ours = script(network, [], Job(mpi="pmi2")).splitlines()
+    kept = [
+        [line for line in text if line.startswith(tuple(f"#SBATCH {each}" for each in SAME))]
+        for text in (theirs, ours)
+    ]
+    assert kept[0] == kept[1]
+    options = shlex.split(theirs[-1].partition("--out")[0])[4:]
+    cli.Run(**cli.train.make_context("train", [network, *options]).params)
+    start, end = (
+        part.strip() for part in (ours[-1][: ours[-1].index("--out")], ours[-1][ours[-1].index("--out") :])
+    )
+    assert theirs[-1] == f'{start} {shlex.join(options)} {end} "$@"'
