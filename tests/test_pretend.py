@@ -24,7 +24,7 @@ def test_it_sleeps_as_long_as_was_asked(cpu: Device) -> None:
     run = Pass(20, True, False, seed=0, first=0)
     begin = time.perf_counter()
     graph.forward(run)
-    assert 0.06 < time.perf_counter() - begin < 0.15
+    assert time.perf_counter() - begin > 0.06  # however busy the machine, it does not sleep less
     assert len(list(graph.backward(run))) == len(graph.buckets)
     assert 0.2 <= time.perf_counter() - begin < 0.4
     assert graph.losses(20).sum() == 0
