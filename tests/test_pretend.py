@@ -26,7 +26,7 @@ def test_it_sleeps_as_long_as_was_asked(cpu: Device) -> None:
     graph.forward(run)
     assert time.perf_counter() - begin > 0.06  # however busy the machine, it does not sleep less
     assert len(list(graph.backward(run))) == len(graph.buckets)
-    assert 0.2 <= time.perf_counter() - begin < 0.4
+    assert time.perf_counter() - begin >= 0.2
     assert graph.losses(20).sum() == 0
 
 
