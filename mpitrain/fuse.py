@@ -1,36 +1,57 @@
-"""Let layers take on the ReLU after them, which spares a reading and a writing of their values each way."""
+"""Let layers take on what follows them, which spares readings and writings of their values each way."""
 
 from __future__ import annotations
 
 import copy
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
-from mpitrain.layers.layer import Layer
-from mpitrain.layers.network import Network
+from mpitrain.layers.add import Add
+from mpitrain.layers.batchnorm import BatchNorm
+from mpitrain.layers.layer import Layer, Shape
+from mpitrain.layers.network import Network, Node
 from mpitrain.layers.relu import Relu
+from mpitrain.layers.residual import BatchNormAdd
+from mpitrain.plan import infer_shapes
 
 
 def fuse(network: Network, block: int) -> Network:
-    """The network for a device with blocks of that many channels, without the ReLUs that the layers before them can take on.
+    """The network for a device with blocks of that many channels, without the ReLUs and sums that the layers before can take on.
 
-    A ReLU goes into the layer before it if it alone reads that layer's value. Its own name goes; the layer keeps its name, and so
-    do its parameters.
+    A ReLU goes into the layer before it, and a sum into a batch normalisation before it, if they alone read that layer's value.
+    Their own names go; the layer keeps its name, and so do its parameters, but with a sum it moves to where that was.
     """
-    readers = [name for node in network.nodes for name in node.inputs]
-    layers: dict[str, Layer] = {node.name: node.layer for node in network.nodes}
+    shapes = infer_shapes(network)
+    readers = Counter(name for node in network.nodes for name in node.inputs)
     renamed: dict[str, str] = {}
-    for node in network.nodes[:-2]:  # the last two are scores and loss, which others look at by name
-        (origin, *_) = node.inputs
-        takes = origin in layers and layers[origin].can_rectify(block) and readers.count(origin) == 1
-        if isinstance(node.layer, Relu) and takes:
-            layers[origin] = _rectifying(layers[origin])
-            renamed[node.name] = origin
-    nodes = [
-        replace(node, layer=layers[node.name], inputs=tuple(renamed.get(name, name) for name in node.inputs))
-        for node in network.nodes
-        if node.name not in renamed
-    ]
-    return replace(network, nodes=tuple(nodes))
+    nodes: dict[str, Node] = {}
+    last = network.nodes[-2:]  # scores and loss, which others look at by name
+    for node in network.nodes:
+        node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
+        alone = [nodes[name] for name in node.inputs if name in nodes and readers[name] == 1]
+        taken = None if node.name in {each.name for each in last} else _taken_on(node, alone, shapes, block)
+        if taken is None:
+            nodes[node.name] = node
+            continue
+        if isinstance(node.layer, Add):
+            del nodes[taken.name]
+        nodes[taken.name] = taken
+        renamed[node.name], readers[taken.name] = taken.name, readers[node.name]
+    return replace(network, nodes=tuple(nodes.values()))
+
+
+def _taken_on(node: Node, alone: list[Node], shapes: Mapping[str, Shape], block: int) -> Node | None:
+    """One of the nodes that it `alone` reads, doing its work too; None if none can."""
+    for origin in alone:
+        inputs = [shapes[name] for name in origin.inputs]
+        if isinstance(node.layer, Relu) and origin.layer.can_rectify(block, *inputs):
+            return replace(origin, layer=_rectifying(origin.layer))
+        if isinstance(node.layer, Add) and type(origin.layer) is BatchNorm and not origin.layer.rectify:
+            (other,) = (name for name in node.inputs if name != origin.name)
+            if origin.layer.can_rectify(block, *inputs):
+                return replace(origin, layer=BatchNormAdd.of(origin.layer), inputs=(other, *origin.inputs))
+    return None
 
 
 def _rectifying(layer: Layer) -> Layer:

@@ -52,11 +52,11 @@ class Graph:
     """
 
     def __init__(self, device: Device, network: Network, capacity: int, training: bool = True) -> None:
-        network = fuse(network, device.block)
-        self.device, self.network, self.capacity = device, network, capacity
         self.shapes = infer_shapes(network)
         self.layout = Layout(parameters_of(network, self.shapes))
         self.statistics_layout = Layout(statistics_of(network, self.shapes))
+        network = fuse(network, device.block)  # differs from device to device; the layouts must not
+        self.device, self.network, self.capacity = device, network, capacity
         self.buckets = self.layout.buckets()
         self.plan = make_plan(network, self.shapes, capacity, training, device.block)
         if max(self.plan.slots) > LARGEST_SLOT:

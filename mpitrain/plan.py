@@ -111,7 +111,7 @@ def make_plan(
         """The last time at which a value is read."""
         times = [produced, *consumers[name]]
         if training:
-            times += [back(time) for time in consumers[name] if "x" in nodes[time].layer.keeps]
+            times += [back(time) for time in consumers[name] if _reads_back(nodes[time], name)]
             if produced >= 0 and "y" in nodes[produced].layer.keeps:
                 times.append(back(produced))
         return max(times)
@@ -185,6 +185,11 @@ def _plan_gradients(
                 plan.gradients[name] = target
             else:
                 plan.terms[node.name, number] = target
+
+
+def _reads_back(node: Node, name: str) -> bool:
+    """Whether a node's backward reads that value among its inputs."""
+    return any(each == name and node.layer.keeps_input(number) for number, each in enumerate(node.inputs))
 
 
 def _index(nodes: Sequence[Node], name: str) -> int:

@@ -11,6 +11,7 @@ from mpitrain.graph import Graph
 from mpitrain.layers import Add, BatchNorm, Convolution, Dense, Flatten, Relu, SoftmaxCrossEntropy
 from mpitrain.layers.layer import Pass
 from mpitrain.layers.network import Network, Node
+from mpitrain.layers.residual import BatchNormAdd
 from mpitrain.runtime.device import Device
 
 
@@ -24,11 +25,22 @@ def branches() -> Network:
         ("right", Convolution(20, 3, padding=1), ("relu2",)),
         ("sum", Add(), ("right", "relu1")),
         ("relu3", Relu(), ("sum",)),
-        ("read twice", Convolution(4, 1), ("relu3",)),
-        ("relu4", Relu(), ("read twice",)),
-        ("last sum", Add(), ("relu4", "read twice")),
+        ("inner", Convolution(20, 1), ("relu3",)),
+        ("norm2", BatchNorm(), ("inner",)),
+        ("shortcut", Convolution(20, 1), ("relu3",)),
+        ("norm3", BatchNorm(), ("shortcut",)),
+        ("sum2", Add(), ("norm2", "norm3")),
+        ("relu4", Relu(), ("sum2",)),
+        ("norm4", BatchNorm(), ("relu4",)),
+        ("sum3", Add(), ("relu4", "norm4")),
+        ("read twice", Convolution(4, 1), ("sum3",)),
+        ("relu5", Relu(), ("read twice",)),
+        ("last sum", Add(), ("relu5", "read twice")),
         ("flat", Flatten(), ("last sum",)),
-        ("scores", Dense(3), ("flat",)),
+        ("features", Dense(5), ("flat",)),
+        ("norm of features", BatchNorm(), ("features",)),
+        ("relu of features", Relu(), ("norm of features",)),
+        ("scores", Dense(3), ("relu of features",)),
         ("loss", SoftmaxCrossEntropy(), ("scores",)),
     )
     return Network("test", (3, 6, 5), 3, tuple(Node(*node) for node in nodes))
@@ -36,16 +48,36 @@ def branches() -> Network:
 
 def test_only_a_layers_sole_reader_goes_into_it() -> None:
     fused = fuse(branches(), 16)
-    assert [node.name for node in fused.nodes if node.layer.rectify] == ["conv", "norm", "sum"]
-    assert [node.name for node in fused.nodes if isinstance(node.layer, Relu)] == ["relu4"]
+    rectifying = [node.name for node in fused.nodes if node.layer.rectify]
+    assert rectifying == ["conv", "norm", "sum", "norm2"]
+    assert [node.name for node in fused.nodes if isinstance(node.layer, Relu)] == [
+        "relu5",
+        "relu of features",
+    ]
     inputs = {node.name: node.inputs for node in fused.nodes}
     assert inputs["left"] == ("conv",) and inputs["sum"] == ("right", "conv")
-    assert inputs["read twice"] == ("sum",)
+    assert inputs["read twice"] == ("norm4",)
     assert not any(node.layer.rectify for node in branches().nodes), "the network itself is not changed"
 
 
+def test_a_sum_goes_into_the_batch_normalisation_before_it() -> None:
+    fused = fuse(branches(), 16)
+    inputs = {node.name: node.inputs for node in fused.nodes if isinstance(node.layer, BatchNormAdd)}
+    assert inputs == {"norm2": ("norm3", "inner"), "norm4": ("norm2", "norm2")}
+    order = [node.name for node in fused.nodes]
+    assert order.index("norm2") == order.index("norm3") + 1, "its other input is there before it"
+
+
 def test_layers_without_blocks_keep_their_relus_but_for_sums() -> None:
-    assert [node.name for node in fuse(branches(), 1).nodes if node.layer.rectify] == ["sum"]
+    fused = fuse(branches(), 1)
+    assert [node.name for node in fused.nodes if node.layer.rectify] == ["sum", "sum2"]
+    assert not any(isinstance(node.layer, BatchNormAdd) for node in fused.nodes)
+
+
+def test_a_resnets_blocks_end_in_one_layer() -> None:
+    fused = fuse(models.load("resnet50"), 16)
+    assert sum(isinstance(node.layer, BatchNormAdd) for node in fused.nodes) == 16
+    assert not any(isinstance(node.layer, Add) for node in fused.nodes)
 
 
 @pytest.mark.parametrize(("name", "left"), [("vgg16", 2), ("resnet152", 0), ("lenet", 1)])

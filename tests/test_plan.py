@@ -41,7 +41,7 @@ def test_what_backward_reads_lives_until_then(name: str) -> None:
     end = 2 * len(network.nodes) - 1
     for time, node in enumerate(network.nodes):
         kept = [
-            *(node.inputs if "x" in node.layer.keeps else ()),
+            *(name for number, name in enumerate(node.inputs) if node.layer.keeps_input(number)),
             *((node.name,) if "y" in node.layer.keeps else ()),
         ]
         for value in kept:

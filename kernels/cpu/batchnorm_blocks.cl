@@ -3,6 +3,7 @@
      dbias = sum of dy,   dweight = sum of dy * (x - mean) * inverse,
      dx = weight * inverse * (dy - dbias / m - (x - mean) * inverse * dweight / m)
    With `rectify`, y = max(that, 0) and dy counts where that was above 0, which x tells as well as y: y need not be kept.
+   With RESIDUAL, a shortcut is added before the ReLU, and y is what tells.
    Each way is one reading for the sums (a work-item per block and share of the images), a small kernel that adds up the shares in
    order, and one reading that writes the result (a work-item per plane). */
 #include "prelude.h"
@@ -54,29 +55,31 @@ __kernel void forward_finish(__global float *mean, __global float *inverse, __gl
     store_some(old_var + momentum * (squares / max(m - 1.0f, 1.0f) - old_var), running_var + at, count);
 }
 
-/* `running`: mean and inverse are the running mean and variance. */
+/* `running`: mean and inverse are the running mean and variance. y may be the shortcut's memory. */
 __attribute__((reqd_work_group_size(1, 1, 1)))
-__kernel void apply(__global float *y, __global const float *x, __global const float *mean, __global const float *inverse,
-                    __global const float *weight, __global const float *bias, const int C, const int I, const int rectify, const int running,
+__kernel void apply(__global float *y, __global const float *x, __global const float *shortcut, __global const float *mean,
+                    __global const float *inverse, __global const float *weight, __global const float *bias, const int C, const int I, const int rectify, const int running,
                     const float epsilon) {
     const int block = get_global_id(0), n = get_global_id(1), blocks = get_global_size(0), at = block * WIDTH, count = C - at;
     const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count), spread = load_some(inverse + at, count);
     const WIDE scale = load_some(weight + at, count) * (running ? 1.0f / sqrt(spread + epsilon) : spread), shift = load_some(bias + at, count);
     __global const float *from = x + PLANE(n);
+    __global const float *added = shortcut + PLANE(n);
     __global float *to = y + PLANE(n);
     for (int i = 0; i < I * WIDTH; i += WIDTH) {
-        const WIDE value = (LOAD(from + i) - centre) * scale + shift;
+        WIDE value = (LOAD(from + i) - centre) * scale + shift;
+        if (RESIDUAL) value += LOAD(added + i);
         STORE(select(value, floor, value < floor), to + i);
     }
 }
 
 #define GATED(x, dy) select((dy), (WIDE)(0.0f), ((x) - centre) * scale + shift <= floor)
 
-/* partial[share][0] = sum of dy, [1] = sum of dy * (x - mean), dy being what passes the ReLU. */
+/* partial[share][0] = sum of dy, [1] = sum of dy * (x - mean), dy being what passes the ReLU; with a shortcut, that is kept in `passed`. */
 __attribute__((reqd_work_group_size(1, 1, 1)))
-__kernel void backward_sums(__global float *partial, __global const float *dy, __global const float *x, __global const float *mean,
-                            __global const float *inverse, __global const float *weight, __global const float *bias, const int N, const int C,
-                            const int I, const int rectify) {
+__kernel void backward_sums(__global float *partial, __global float *passed, __global const float *dy, __global const float *x,
+                            __global const float *y, __global const float *mean, __global const float *inverse, __global const float *weight,
+                            __global const float *bias, const int N, const int C, const int I, const int rectify) {
     const int block = get_global_id(0), share = get_global_id(1), blocks = get_global_size(0), shares = get_global_size(1);
     const int at = block * WIDTH, count = C - at;
     const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count), shift = load_some(bias + at, count);
@@ -86,7 +89,13 @@ __kernel void backward_sums(__global float *partial, __global const float *dy, _
         const size_t start = PLANE(n);
         WIDE sum = (WIDE)(0.0f), product = (WIDE)(0.0f);
         for (int i = 0; i < I * WIDTH; i += WIDTH) {
-            const WIDE value = LOAD(x + start + i), gradient = GATED(value, LOAD(dy + start + i));
+            const WIDE value = LOAD(x + start + i);
+#if RESIDUAL
+            const WIDE gradient = select(LOAD(dy + start + i), (WIDE)(0.0f), LOAD(y + start + i) <= floor);
+            STORE(gradient, passed + start + i);
+#else
+            const WIDE gradient = GATED(value, LOAD(dy + start + i));
+#endif
             sum += gradient;
             product += gradient * (value - centre);
         }

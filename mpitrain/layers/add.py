@@ -25,7 +25,7 @@ class Add(Layer):
             raise UserError(f"adds two values of one shape, got {first} and {second}")
         return first
 
-    def can_rectify(self, block: int) -> bool:
+    def can_rectify(self, block: int, *shapes: Shape) -> bool:
         return True
 
     def build(self, device: Device, *shapes: Shape) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -22,7 +23,9 @@ class BatchNorm(Layer):
     that of training. Source: Ioffe and Szegedy, 2015.
     """
 
-    keeps = ("x",)
+    keeps: tuple[str, ...] = ("x",)
+    residual: ClassVar[int] = 0
+    """Whether a shortcut is added to the result; layers/residual.py."""
     weight: Array
     bias: Array
     dweight: Array
@@ -59,8 +62,8 @@ class BatchNorm(Layer):
         channels = shapes[0][:1]
         return {"mean": (channels, np.float32), "inverse": (channels, np.float32)}
 
-    def can_rectify(self, block: int) -> bool:
-        return block > 1
+    def can_rectify(self, block: int, *shapes: Shape) -> bool:
+        return len(shapes[0]) == 3 and block > 1
 
     def workspace(self, images: int, *shapes: Shape) -> int:
         return (2 * self.shares + 2) * self.blocks * self.device.block + 128 if self.blocked else 0
@@ -69,14 +72,18 @@ class BatchNorm(Layer):
         self.device = device
         self.channels = shapes[0][0]
         self.plane = size(shapes[0][1:])
-        self.blocked = len(shapes[0]) == 3 and device.block > 1
+        self.blocked = self.can_rectify(device.block, *shapes)
         self.blocks = -(-self.channels // device.block)
         self.shares = shares(device, self.blocks)
-        self.kernels = device.program("batchnorm_blocks") if self.blocked else device.program("batchnorm")
+        self.kernels = (
+            device.program("batchnorm_blocks", RESIDUAL=self.residual)
+            if self.blocked
+            else device.program("batchnorm")
+        )
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         if self.blocked:
-            self._forward_blocks(run, y, x[0])
+            self._forward_blocks(run, y, x[0], x[0])
             return
         group = self.device.group
         items = self.channels * group
@@ -92,7 +99,7 @@ class BatchNorm(Layer):
                 *shape, float(self.epsilon), group=group,
             )  # fmt: skip
 
-    def _forward_blocks(self, run: Pass, y: Array, x: Array) -> None:
+    def _forward_blocks(self, run: Pass, y: Array, x: Array, shortcut: Array) -> None:
         mean, spread = self.running_mean, self.running_var
         if run.training:
             mean, spread = self.mean, self.inverse
@@ -105,7 +112,7 @@ class BatchNorm(Layer):
                 run.images, self.channels, self.plane, float(self.momentum), float(self.epsilon), group=1,
             )  # fmt: skip
         self.kernels.apply(
-            (self.blocks, run.images), y, x, mean, spread, self.weight, self.bias, self.channels, self.plane,
+            (self.blocks, run.images), y, x, shortcut, mean, spread, self.weight, self.bias, self.channels, self.plane,
             int(self.rectify), int(not run.training), float(self.epsilon), group=(1, 1),
         )  # fmt: skip
 
@@ -113,7 +120,9 @@ class BatchNorm(Layer):
         self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
     ) -> None:
         if self.blocked:
-            self._backward_blocks(run, dx[0], dy, x[0])
+            self._backward_sums(run, dy, x[0], x[0], self.scratch)
+            if dx[0] is not None:
+                self._backward_apply(run, dx[0], dy, x[0], self.rectify)
             return
         group = self.device.group
         wants_dx = dx[0] is not None
@@ -122,19 +131,23 @@ class BatchNorm(Layer):
             run.images, self.channels, self.plane, int(run.accumulate), int(wants_dx), group=group,
         )  # fmt: skip
 
-    def _backward_blocks(self, run: Pass, dx: Array | None, dy: Array, x: Array) -> None:
+    def _backward_sums(self, run: Pass, dy: Array, x: Array, y: Array, passed: Array) -> None:
+        """dweight and dbias. With a shortcut, `passed` is filled with what of dy passes the ReLU, as y tells."""
         parts = min(self.shares, run.images)
         totals = 2 * self.blocks * self.device.block
         start = -(-totals // 128) * 128
         partial = self.scratch.part(start, start + parts * totals)
-        seen = (dy, x, self.mean, self.inverse, self.weight, self.bias)
-        sizes = (run.images, self.channels, self.plane, int(self.rectify))
-        self.kernels.backward_sums((self.blocks, parts), partial, *seen, *sizes, group=(1, 1))
+        self.kernels.backward_sums(
+            (self.blocks, parts), partial, passed, dy, x, y, self.mean, self.inverse, self.weight, self.bias,
+            run.images, self.channels, self.plane, int(self.rectify), group=(1, 1),
+        )  # fmt: skip
         self.kernels.backward_finish(
             self.blocks, self.dweight, self.dbias, self.scratch, partial, self.inverse, parts, self.channels,
             int(run.accumulate), group=1,
         )  # fmt: skip
-        if dx is not None:
-            self.kernels.backward_apply(
-                (self.blocks, run.images), dx, *seen, self.scratch, *sizes, group=(1, 1)
-            )
+
+    def _backward_apply(self, run: Pass, dx: Array, dy: Array, x: Array, rectify: bool) -> None:
+        self.kernels.backward_apply(
+            (self.blocks, run.images), dx, dy, x, self.mean, self.inverse, self.weight, self.bias, self.scratch,
+            run.images, self.channels, self.plane, int(rectify), group=(1, 1),
+        )  # fmt: skip

@@ -54,7 +54,7 @@ class Layer:
     inputs: ClassVar[int] = 1
     """How many values it takes."""
     keeps: tuple[str, ...] = ()
-    """Which of "x" and "y" its backward reads; the graph frees or reuses the others."""
+    """Which of "x", "y" and (the second input alone) "x1" its backward reads; the graph frees or reuses the others."""
     in_place: ClassVar[bool] = False
     """y may share x's memory, and dx dy's (the first x and dx when there are several)."""
     keeps_rectified: ClassVar[tuple[str, ...]] = ()
@@ -92,9 +92,13 @@ class Layer:
         """Whether `in_place` holds for inputs of these shapes in blocks of that many channels."""
         return self.in_place
 
-    def can_rectify(self, block: int) -> bool:
-        """Whether it can take on a ReLU, on a device with such blocks."""
+    def can_rectify(self, block: int, *shapes: Shape) -> bool:
+        """Whether it can take on a ReLU for inputs of these shapes, on a device with such blocks."""
         return False
+
+    def keeps_input(self, number: int) -> bool:
+        """Whether its backward reads that x."""
+        return "x" in self.keeps or f"x{number}" in self.keeps
 
     def flops(self, *shapes: Shape) -> int:
         """Multiplications and additions of one image's forward pass; backward takes twice that for layers with weights."""

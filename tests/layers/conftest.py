@@ -87,10 +87,12 @@ class Bench:
         self, dy: Values, in_place: bool = False, wanted: Sequence[bool] = (), **run: Any
     ) -> list[Values]:
         """Every dx; x and y are lost before it where the layer says that it does not keep them."""
-        for name, arrays in (("x", self.x), ("y", [self.y])):
-            if name not in self.layer.keeps and not (in_place and self.layer.keeps):
-                for each in arrays:
-                    each.fill(np.nan)
+        keeps = [self.layer.keeps_input(number) for number in range(len(self.x))]
+        arrays = [*zip(self.x, keeps, strict=True), (self.y, "y" in self.layer.keeps)]
+        kept = [each.buffer for each, keeps in arrays if keeps]
+        for each, _ in arrays:
+            if each.buffer not in kept:  # in place, one buffer is x and y
+                each.fill(np.nan)
         dy_array = self.batch(dy.astype(np.float32))
         laid = [(self.capacity, *stored(shape, self.device.block)) for shape in self.shapes]
         dx: list[Array | None] = [self.guarded(shape) for shape in laid]

@@ -95,7 +95,7 @@ class Convolution(Layer):
     def flops(self, *shapes: Shape) -> int:
         return self.geometry(shapes[0]).flops
 
-    def can_rectify(self, block: int) -> bool:
+    def can_rectify(self, block: int, *shapes: Shape) -> bool:
         return block > 1
 
     def workspace(self, images: int, *shapes: Shape) -> int:
@@ -129,4 +129,8 @@ class Convolution(Layer):
             )  # fmt: skip
         self._passes["backward filter"].run(self.dweight, dy, x[0], run.accumulate, run.images, self.scratch)
         if dx[0] is not None:
-            self._passes["backward data"].run(dx[0], dy, self.weight, run.images, self.scratch)
+            self.backward_data(run, dx[0], dy)
+
+    def backward_data(self, run: Pass, dx: Array, dy: Array) -> None:
+        """Fill dx alone, from a dy that has passed the ReLU if there is one."""
+        self._passes["backward data"].run(dx, dy, self.weight, run.images, self.scratch)

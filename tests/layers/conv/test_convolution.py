@@ -157,7 +157,7 @@ def test_an_algorithm_that_cannot_is_not_forced(device: Device) -> None:
 def test_a_relu_taken_on_changes_forward_and_backward(device: Device) -> None:
     """The same as a ReLU of its own, for every algorithm; values are whole, so equality is bit for bit."""
     if device.block == 1:
-        assert not Convolution(4, 3).can_rectify(device.block)
+        assert not Convolution(4, 3).can_rectify(device.block, (4, 8, 8))
         return
     random, shape, images = np.random.default_rng(0), (5, 7, 6), 2
     x, dy = (random.integers(-3, 4, (images, c, 7, 6)).astype(np.float32) for c in (5, 20))
