@@ -33,22 +33,26 @@ class SideError(Exception):
     """A side cannot do what it was asked; says why in a sentence."""
 
 
-def seconds_of(work: Callable[[], Any]) -> float:
+def seconds_of(work: Callable[[], Any], wait: Callable[[], Any] = lambda: None) -> float:
     """Seconds of a run, by the clock, the first one uncounted: it wakes the side up and brings its data back into the caches.
+
+    Short runs are repeated. Where `work` only queues, `wait` ends them all: kernels follow each other in training, too, and nobody
+    waits between them.
 
     Long runs too: between turns a virtual machine may give free pages back to its host, and who allocates in every run (PyTorch's
     steps of VGG16: 3 GB of page faults) pays for them once more. Seen: 1.2 s of system time a step in a row, 3 to 4 s after a pause
     of 10 s. Training is steps in a row.
     """
     time.sleep(PAUSE)
-    once = _seconds(work, 1)
-    return _seconds(work, max(1, round(LEAST / once)))
+    once = _seconds(work, wait, 1)
+    return _seconds(work, wait, max(1, round(LEAST / once)))
 
 
-def _seconds(work: Callable[[], Any], times: int) -> float:
+def _seconds(work: Callable[[], Any], wait: Callable[[], Any], times: int) -> float:
     begin = time.perf_counter()
     for _ in range(times):
         work()
+    wait()
     return (time.perf_counter() - begin) / times
 
 
