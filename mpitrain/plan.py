@@ -46,6 +46,8 @@ class Plan:
 
     storages: list[Storage] = field(default_factory=list)
     values: dict[str, int] = field(default_factory=dict)
+    repeated: dict[str, int] = field(default_factory=dict)
+    """Where a value is computed once more for the way back, which it was not kept for."""
     gradients: dict[str, int] = field(default_factory=dict)
     memories: dict[tuple[str, str], int] = field(default_factory=dict)
     terms: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -94,9 +96,17 @@ def infer_shapes(network: Network) -> dict[str, Shape]:
 
 
 def make_plan(
-    network: Network, shapes: Mapping[str, Shape], capacity: int, training: bool, block: int = 1
+    network: Network,
+    shapes: Mapping[str, Shape],
+    capacity: int,
+    training: bool,
+    block: int = 1,
+    repeat: bool = False,
 ) -> Plan:
-    """The plan for runs of at most `capacity` images, with or without a way back, on a device with blocks of `block` channels."""
+    """The plan for runs of at most `capacity` images, with or without a way back, on a device with blocks of `block` channels.
+
+    With `repeat`, values that are cheap to compute once more are not kept for the way back: less memory, a little more work.
+    """
     plan = Plan()
     nodes, length = network.nodes, len(network.nodes)
     consumers: dict[str, list[int]] = {INPUT: [], **{node.name: [] for node in nodes}}
@@ -128,6 +138,19 @@ def make_plan(
         last = (
             length * 2 if time >= length - 2 else needed_until(node.name, time)
         )  # scores and losses are read afterwards
+        readers = [each for each in consumers[node.name] if _reads_back(nodes[each], node.name)]
+        kept = not any(name in plan.repeated for name in node.inputs)
+        if (
+            repeat
+            and training
+            and readers
+            and kept
+            and node.layer.can_repeat(block, *(shapes[name] for name in node.inputs))
+        ):
+            last = max(consumers[node.name])
+            plan.repeated[node.name] = add(
+                stored(shapes[node.name], block), back(max(readers)), back(min(readers))
+            )
         origin, inputs = node.inputs[0], [shapes[name] for name in node.inputs]
         in_place = node.layer.shares_memory(block, *inputs)
         if in_place and origin != INPUT and needed_until(origin, _index(nodes, origin)) == time:

@@ -112,13 +112,16 @@ class _Training:
             facts.count, facts.shape, facts.dtype, self.batch_size, run.seed, augment.parse(run.augment)
         )
         self.feed = Feed(wire, plan, self.dataset.train if self.dataset else None)
+        part = self.feed.mine.stop - self.feed.mine.start
+        fit, fit_repeating = self._fit(2 + updates + own_master + (self.kind in LOSSY))
         # One limit for all ranks, kept with the checkpoint: how a part is divided decides in which order its gradients are added.
         self.limit: int = (
             run.sub_batch
             or (resumed and resumed["sub_batch"])
-            or min(wire.gather_facts(self._sub_batch(2 + updates + own_master + (self.kind in LOSSY))))
+            or min(wire.gather_facts(fit if fit >= part else fit_repeating))
         )
-        capacity = min(self.limit, self.feed.mine.stop - self.feed.mine.start)
+        capacity = min(self.limit, part)
+        self.repeat = capacity > fit
         self.compiles = False
         self.device.on_compile = self._compiling
         self.graph = graph = wire.leaders_first(lambda: self._graph(capacity))
@@ -164,23 +167,30 @@ class _Training:
             )
         self.compiles = True
 
-    def _sub_batch(self, vectors: int) -> int:
-        """How many images fit into this rank's share of memory, beside so many flat vectors of the network's length."""
+    def _fit(self, vectors: int) -> tuple[int, int]:
+        """Images that fit into this rank's share of memory, beside so many flat vectors of the network's length.
+
+        The second number: if values that are cheap to compute are not kept for the way back.
+        """
         shapes = infer_shapes(self.network)
         network = fuse(self.network, self.device.block)
-        one, two = (make_plan(network, shapes, n, training=True, block=self.device.block) for n in (1, 2))
         memory = available_memory() if self.device.kind == "cpu" else self.device.memory
         places = self.wire.gather_facts([self.wire.host, self.device.kind, self.device.number])
         sharing = places.count(places[self.wire.rank])
         room = ROOM * memory / sharing - vectors * 4 * Layout(parameters_of(self.network, shapes)).length
-        by_memory = int(room / max(1, two.nbytes - one.nbytes))
-        by_largest = min(self.device.largest, LARGEST_SLOT) // max(one.slots)
-        return max(1, min(by_memory, by_largest))
+
+        def images(repeat: bool) -> int:
+            one, two = (make_plan(network, shapes, n, True, self.device.block, repeat) for n in (1, 2))
+            by_memory = int(room / max(1, two.nbytes - one.nbytes))
+            by_largest = min(self.device.largest, LARGEST_SLOT) // max(one.slots)
+            return max(1, min(by_memory, by_largest))
+
+        return images(False), images(True)
 
     def _graph(self, capacity: int) -> Graph:
         if self.run.compute_seconds is not None:
             return Pretend(self.device, self.network, capacity, self.run.compute_seconds)
-        return Graph(self.device, self.network, capacity)
+        return Graph(self.device, self.network, capacity, repeat=self.repeat)
 
     def _find(self, what: str) -> dict[str, Any]:
         """On rank 0: the checkpoint to go on from, and how its run divided parts. Raises UserError rather than lose later steps."""

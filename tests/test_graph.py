@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from mpitrain import models
+from mpitrain.fuse import fuse
 from mpitrain.graph import Graph
 from mpitrain.layers import Add, BatchNorm, Convolution, Dense, Flatten, MaxPool, Relu, SoftmaxCrossEntropy
 from mpitrain.layers.layer import Layer, Pass
 from mpitrain.layers.network import Network, Node
+from mpitrain.plan import infer_shapes, make_plan
 from mpitrain.report import UserError
 from mpitrain.runtime.device import Device
 
@@ -256,3 +258,42 @@ def test_scores_must_be_as_many_as_the_classes(device: Device) -> None:
     )
     with pytest.raises(UserError, match=r"loss: expected 3 scores, one a class, got \(4,\)"):
         Graph(device, wrong, capacity=1)
+
+
+def test_values_computed_twice_give_the_same_bits_in_less_memory(device: Device) -> None:
+    """Batch normalisations behind each other, one read twice, one by a layer that works in place: only where blocks are."""
+    nodes = network(
+        ("first", Convolution(20, 3, padding=1), ("input",)),
+        ("norm1", BatchNorm(), ("first",)),
+        ("relu1", Relu(), ("norm1",)),
+        ("second", Convolution(20, 3, padding=1), ("relu1",)),
+        ("norm2", BatchNorm(), ("second",)),
+        ("norm3", BatchNorm(), ("norm2",)),
+        ("third", Convolution(20, 1), ("norm3",)),
+        ("fourth", Convolution(20, 3, padding=1), ("norm3",)),
+        ("sum", Add(), ("third", "fourth")),
+        ("norm4", BatchNorm(), ("sum",)),
+        ("pool", MaxPool(2), ("norm4",)),
+        ("flat", Flatten(), ("pool",)),
+        ("scores", Dense(3), ("flat",)),
+        ("loss", SoftmaxCrossEntropy(), ("scores",)),
+        shape=(2, 16, 16),
+    )
+    random = np.random.default_rng(0)
+    images, labels = random.normal(size=(6, 2, 16, 16)).astype(np.float32), random.integers(0, 3, 6)
+    found = []
+    for repeat in (False, True):
+        graph = Graph(device, nodes, capacity=6, repeat=repeat)
+        filled(graph)
+        loss = run(graph, images, labels)
+        found.append((loss, graph.gradient.download().tobytes(), graph.statistics.download().tobytes()))
+    assert found[0] == found[1]
+    assert set(graph.plan.repeated) == (set() if device.block == 1 else {"norm1", "norm2"})
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_computing_twice_saves(name: str) -> None:
+    net = models.load(name)
+    shapes, fused = infer_shapes(net), fuse(net, 16)
+    kept, repeated = (make_plan(fused, shapes, 4, True, 16, repeat).nbytes for repeat in (False, True))
+    assert repeated < 0.9 * kept

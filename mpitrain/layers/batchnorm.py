@@ -65,6 +65,12 @@ class BatchNorm(Layer):
     def can_rectify(self, block: int, *shapes: Shape) -> bool:
         return len(shapes[0]) == 3 and block > 1
 
+    def can_repeat(self, block: int, *shapes: Shape) -> bool:
+        return self.can_rectify(block, *shapes) and not self.residual
+
+    def repeat(self, run: Pass, y: Array, *x: Array) -> None:
+        self._apply(run, y, x[0], x[0])
+
     def workspace(self, images: int, *shapes: Shape) -> int:
         return (2 * self.shares + 2) * self.blocks * self.device.block + 128 if self.blocked else 0
 
@@ -100,17 +106,19 @@ class BatchNorm(Layer):
             )  # fmt: skip
 
     def _forward_blocks(self, run: Pass, y: Array, x: Array, shortcut: Array) -> None:
-        mean, spread = self.running_mean, self.running_var
         if run.training:
-            mean, spread = self.mean, self.inverse
             parts = min(self.shares, run.images)
             self.kernels.forward_sums(
                 (self.blocks, parts), self.scratch, x, run.images, self.plane, group=(1, 1)
             )
             self.kernels.forward_finish(
-                self.blocks, mean, spread, self.running_mean, self.running_var, self.scratch, x, parts,
+                self.blocks, self.mean, self.inverse, self.running_mean, self.running_var, self.scratch, x, parts,
                 run.images, self.channels, self.plane, float(self.momentum), float(self.epsilon), group=1,
             )  # fmt: skip
+        self._apply(run, y, x, shortcut)
+
+    def _apply(self, run: Pass, y: Array, x: Array, shortcut: Array) -> None:
+        mean, spread = (self.mean, self.inverse) if run.training else (self.running_mean, self.running_var)
         self.kernels.apply(
             (self.blocks, run.images), y, x, shortcut, mean, spread, self.weight, self.bias, self.channels, self.plane,
             int(self.rectify), int(not run.training), float(self.epsilon), group=(1, 1),

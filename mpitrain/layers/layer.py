@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
 from numpy.typing import DTypeLike
 
 from mpitrain.report import UserError
@@ -100,6 +100,14 @@ class Layer:
         """Whether its backward reads that x."""
         return "x" in self.keeps or f"x{number}" in self.keeps
 
+    def can_repeat(self, block: int, *shapes: Shape) -> bool:
+        """Whether `repeat` is there and cheap: its value need not be kept for the way back."""
+        return False
+
+    def repeat(self, run: Pass, y: Array, *x: Array) -> None:
+        """Fill y as the last forward did, bit for bit, without measuring anything anew."""
+        raise NotImplementedError
+
     def flops(self, *shapes: Shape) -> int:
         """Multiplications and additions of one image's forward pass; backward takes twice that for layers with weights."""
         return 0
@@ -131,4 +139,4 @@ def pair(value: int | Sequence[int], what: str) -> tuple[int, int]:
 
 def size(shape: Shape) -> int:
     """Values in a tensor of this shape."""
-    return int(np.prod(shape, dtype=np.int64))
+    return math.prod(shape)
