@@ -107,6 +107,8 @@ def test_a_checkpoint_is_a_safetensors_file_of_named_tensors(digits_run: Ended) 
     assert settings["step"] == digits_run.end["step"]
 
 
-def test_where_memory_is_short_values_are_computed_twice_to_the_same_bits(launch: Launch, tmp_path: Path) -> None:
+def test_where_memory_is_short_values_are_computed_twice_to_the_same_bits(
+    launch: Launch, tmp_path: Path
+) -> None:
     ended = launch(program=[sys.executable, "-c", LITTLE_MEMORY, str(tmp_path)])
     assert ended.code == 0, ended.err
