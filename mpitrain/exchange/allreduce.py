@@ -34,6 +34,7 @@ class _Tools:
 
     device: Device | None = None
     means: dict[str, list[Mean[Array]]] = field(default_factory=dict)
+    pieces: list[Array] = field(default_factory=list)
     window: Window[Plain] | None = None
     chosen: str = ""
 
@@ -74,19 +75,28 @@ def allreduce(
             for number, cut in enumerate(cuts)
         )
     elif flat.size:
-        means, x = _coded_means(wire, tools, kind), _device(tools).upload(source)
+        means, pieces = _coded_means(wire, tools, kind), _pieces(tools)
         fly(
-            _coded(means[number % MOST], x.part(cut.start, cut.stop), wire.size, number)
+            _coded(means[number % MOST], pieces[number % MOST], source[cut], flat[cut], wire.size, number)
             for number, cut in enumerate(cuts)
         )
-        with x.host() as coded:
-            np.copyto(flat, coded)
-        x.release()
     return mean
 
 
-def _coded(mean: Mean[Array], x: Array, images: int, number: int) -> Hops[None]:
-    yield from mean.hops(x, images, Place(0, number))
+def _coded(
+    mean: Mean[Array],
+    piece: Array,
+    source: NDArray[np.float32],
+    to: NDArray[np.float32],
+    ranks: int,
+    number: int,
+) -> Hops[None]:
+    """The mean of `source` over ranks into `to`, by way of the device's `piece`."""
+    x = piece.part(0, source.size)
+    x.write(source)
+    yield from mean.hops(x, ranks, Place(0, number))
+    with x.host() as coded:
+        np.copyto(to, coded)
 
 
 def _kind(wire: Wire, tools: _Tools, exchange: str, size: int) -> str:
@@ -107,6 +117,13 @@ def _device(tools: _Tools) -> Device:
     """Where vectors are coded: a CPU, to which they need not travel."""
     tools.device = tools.device or open_device("cpu")
     return tools.device
+
+
+def _pieces(tools: _Tools) -> list[Array]:
+    """Device memory for the pieces on their way."""
+    if not tools.pieces:
+        tools.pieces = [_device(tools).empty((PIECE,)) for _ in range(MOST)]
+    return tools.pieces
 
 
 def _coded_means(wire: Wire, tools: _Tools, kind: str) -> list[Mean[Array]]:
