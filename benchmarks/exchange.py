@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lab
 import numpy as np
 
 METHODS = ("MPI float32", "float32", "float16", "dynamic8", "window", "auto")
@@ -94,18 +95,15 @@ def _timed(comm: Any, wire: Any, run: Callable[[], None]) -> tuple[float, float,
 # -- who starts them -------------------------------------------------------------------------------------------------------------
 
 
-def launch(link: str, ranks: int, lab: Path | None, methods: list[str], options: Any) -> dict[str, Any]:
+def launch(link: str, ranks: int, folder: Path | None, methods: list[str], options: Any) -> dict[str, Any]:
     """The rows of one link (`host`: none) and number of ranks."""
     mpirun = [str(Path(sys.executable).parent / "mpirun")]
     if link != "host":
-        assert lab is not None
-        subprocess.run([lab / "netlab.sh", "rate", link], check=True)
-        prefix = os.environ.get("NETLAB_PREFIX", "mt")
-        hosts = ",".join(f"{prefix}{number}" for number in range(ranks))
-        mpirun = [str(lab / "nsrun"), f"{prefix}0", *mpirun, "-launcher", "ssh"]
-        mpirun += ["-launcher-exec", str(lab / "nsrsh"), "-hosts", hosts, "-iface", "eth0"]
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "rows.json"
+        assert folder is not None
+        lab.shape(folder, link, ranks)
+        mpirun = lab.mpirun(folder, ranks)
+    with tempfile.TemporaryDirectory() as results:
+        out = Path(results) / "rows.json"
         words = [*mpirun, "-n", str(ranks), sys.executable, __file__, "--work", str(out)]
         words += ["--methods", ",".join(methods), "--sizes", options.sizes, "-n", str(options.n)]
         subprocess.run(words, check=True, stdin=subprocess.DEVNULL)

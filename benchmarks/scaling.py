@@ -20,19 +20,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import lab
+
 from mpitrain.curve import COMPUTE, PAPER, Point, star_seconds
 from mpitrain.scaling import measure, read_point
 
 EXCHANGES = ("dynamic8", "star-dynamic8", "star-float32")
 BATCH = 256
 PROJECTED = (16, 32, 64)
-
-
-def launcher(lab: Path, most: int) -> str:
-    prefix = os.environ.get("NETLAB_PREFIX", "mt")
-    hosts = ",".join(f"{prefix}{number}" for number in range(most))
-    mpirun = Path(sys.executable).parent / "mpirun"
-    return f"{lab}/nsrun {prefix}0 {mpirun} -launcher ssh -launcher-exec {lab}/nsrsh -hosts {hosts} -iface eth0 -n {{ranks}}"
 
 
 def points(network: str, ranks: Sequence[int], exchange: str, options: Any) -> list[Point]:
@@ -52,7 +47,13 @@ def points(network: str, ranks: Sequence[int], exchange: str, options: Any) -> l
             more += ["--compute-seconds", str(options.seconds / BATCH), "--exchange", exchange]
             if exchange.startswith("star"):
                 more.append("--no-streaming")  # the paper's clients send when they have computed
-            measure(network, str(count), launcher(options.lab, max(ranks)), folder, more)
+            measure(
+                network,
+                str(count),
+                " ".join([*lab.mpirun(options.lab, max(ranks)), "-n", "{ranks}"]),
+                folder,
+                more,
+            )
         found.append(read_point(folder / f"ranks-{count}"))
     return found
 
@@ -138,7 +139,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/scaling-benchmark"))
     options = parser.parse_args()
     ranks = [int(count) for count in options.ranks.split(",")]
-    subprocess.run([options.lab / "netlab.sh", "rate", "1gbit"], check=True)
+    lab.shape(options.lab, "1gbit", max(ranks))
     # One rank sends nothing and sleeps for as long as it was told: nothing to measure.
     curves = {name: points(options.network, ranks, name, options) for name in options.exchanges.split(",")}
     text = table(curves, options.seconds)
