@@ -1,6 +1,6 @@
 """Write checkpoints without end and be killed: `python checkpoint_writer.py FOLDER`, with seconds to live on stdin, a life a line.
 
-A life is a fork, so that Python starts once. Prints the last step that it had begun and the last that was done.
+A life is a fork, so that Python starts once. A life goes on from the newest whole checkpoint; prints the last step that it had begun and the last that was done.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpitrain.checkpoint import NEEDED, Entry, path_of, prune, write
+from mpitrain.checkpoint import NEEDED, Entry, newest, path_of, prune, write
 
 RUN = Path(sys.argv[1])
 VALUES = np.arange(1 << 16, dtype=np.float32)
@@ -27,15 +27,16 @@ def save(step: int) -> None:
     prune(RUN / "checkpoints")
 
 
-step = 1
-save(step)
+save(1)
 for line in sys.stdin:
+    found = newest(RUN)
+    step = int(found.path.stem.removeprefix("step-")) if found else 0  # as a run that goes on
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         while True:
             step += 1
-            os.write(writer, f"{step} ".encode())
+            os.write(writer, b"begun ")
             save(step)
             os.write(writer, b"done ")
     os.close(writer)
@@ -44,7 +45,4 @@ for line in sys.stdin:
     os.waitpid(child, 0)
     with os.fdopen(reader) as pipe:
         words = pipe.read().split()
-    begun = max([step, *(int(word) for word in words if word.isdigit())])
-    done = begun - (words[-1:] != ["done"]) if words else step
-    step = begun
-    print(begun, done, flush=True)
+    print(step + words.count("begun"), step + words.count("done"), flush=True)
