@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,14 @@ from mpitrain.report import RunError, UserError
 
 KEPT = 3
 """Newest checkpoints that stay."""
-KINDS = {"float32": "F32", "int64": "I64"}
+KINDS = {"float32": "F32", "int64": "I64", "uint8": "U8"}
+SHA256 = "state/sha256"
+"""The last tensor of a checkpoint: the SHA-256 of every byte of the file before it."""
+NEEDED = ("network", "name", "step", "run", "mean", "std", "classes", "ranks", "exchange", "images")
+"""Settings without which a run cannot go on."""
+MIB = 1 << 20
+LOOK = 1 << 24
+"""Bytes that are read at once to verify a file."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +46,17 @@ class Entry:
 
 
 def write(path: Path, entries: Sequence[Entry], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file under a temporary name, flush it to the disk, and rename it.
+    """Write a safetensors file under a temporary name, its checksum last, flush it to the disk, and rename it.
 
     Raises RunError if the disk refuses; what was there under `path` is then untouched.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     at = 0
+    digest = hashlib.sha256()
+    checksum = Entry(
+        SHA256, (digest.digest_size,), lambda: [np.frombuffer(digest.digest(), np.uint8)], "uint8"
+    )
+    entries = [*entries, checksum]
     for entry in entries:
         header[entry.name] = {
             "dtype": KINDS[entry.dtype],
@@ -56,22 +70,36 @@ def write(path: Path, entries: Sequence[Entry], metadata: Mapping[str, str]) -> 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
+
+            def put(some: bytes) -> int:
+                file.write(some)
+                digest.update(some)
+                return len(some)
+
+            put(struct.pack("<Q", len(text)) + text)
             for entry in entries:
-                written = 0
-                for piece in entry.pieces():
-                    file.write(np.ascontiguousarray(piece).tobytes())
-                    written += piece.nbytes
+                written = sum(put(np.ascontiguousarray(piece).tobytes()) for piece in entry.pieces())
                 if written != entry.nbytes:
                     raise RunError(f"{path}: {entry.name} has {written} bytes, its shape says {entry.nbytes}")
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _flush_folder(path.parent)
     except OSError as error:
         raise RunError(f"checkpoint {path} cannot be written: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(OSError):  # what cannot be removed was never there
             temporary.unlink()
+
+
+def _flush_folder(folder: Path) -> None:
+    """A new name is on the disk only when its folder is, where the file system can say so."""
+    with contextlib.suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -80,36 +108,98 @@ def path_of(folder: Path, step: int) -> Path:
 
 
 def prune(folder: Path) -> None:
-    """Remove all but the newest checkpoints."""
-    for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
+    """Remove all but the newest checkpoints, and what a killed process has left half-written."""
+    for old in (*_checkpoints(folder)[KEPT:], *folder.glob(".step-*.safetensors.*")):
         old.unlink(missing_ok=True)
 
 
-def newest(folder: Path) -> Path:
-    """The newest whole checkpoint of a run directory. Raises UserError if there is none."""
-    for path in sorted((folder / "checkpoints").glob("step-*.safetensors"), reverse=True):
+def check_space(folder: Path, nbytes: int, count: int) -> None:
+    """Raise UserError unless the disk of a run directory holds so many further checkpoints, as many as are kept at most, and one more
+    that is being written."""
+    folder = folder / "checkpoints"
+    there = [path.stat().st_size for path in _checkpoints(folder)]
+    wanted = max(nbytes, nbytes * min(count, KEPT + 1) - sum(there)) if count else 0
+    home = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    free = shutil.disk_usage(home).free
+    if wanted > free:
+        raise UserError(
+            f"{folder}: {wanted / MIB:.1f} MiB are needed for checkpoints of {nbytes / MIB:.1f} MiB each, the disk has {free / MIB:.1f} MiB"
+        )
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Newest first."""
+    return sorted(folder.glob("step-*.safetensors"), reverse=True)
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The newest whole checkpoint, and why newer ones were passed over, a sentence each."""
+
+    path: Path
+    refused: Sequence[str]
+
+
+def newest(folder: Path, beyond: str = "", alive: Callable[[], None] = lambda: None) -> Newest | None:
+    """The newest whole checkpoint of a run directory, among those whose names come after `beyond`; None if none was ever saved.
+
+    Reads every byte of it, and calls alive() meanwhile. Raises UserError if there are some and none is whole, or if the log tells of
+    one and it is gone: to begin anew would lose a run.
+    """
+    place = folder / "checkpoints"
+    refused: list[str] = []
+    for path in _checkpoints(place):
+        if path.name <= beyond:
+            return None
         try:
-            with Reader(path):
-                return path
-        except UserError:
-            continue
-    raise UserError(f"--resume: no checkpoint in {folder / 'checkpoints'}")
+            with Reader(path, alive) as reader:
+                reader.settings()
+            return Newest(path, refused)
+        except UserError as error:
+            refused.append(str(error))
+    if beyond:
+        return None
+    if refused:
+        raise UserError(f"--resume: no checkpoint in {place} is whole: {'; '.join(refused)}")
+    log = folder / "log.jsonl"
+    if log.exists() and '{"event": "checkpoint"' in log.read_text(errors="replace"):
+        raise UserError(
+            f"--resume: {log} tells of checkpoints, and there is no checkpoint in {place}; another --out starts anew"
+        )
+    return None
 
 
 class Reader:
-    """An open checkpoint (or any safetensors file): tensors by name, settings, and names. Raises UserError if it is not one."""
+    """An open checkpoint (or any safetensors file): tensors by name, settings, and names. Raises UserError if it is not whole."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, alive: Callable[[], None] = lambda: None, verified: bool = False) -> None:
+        """verified: its checksum has just been compared, so that not every rank has to read all of it."""
         self.path = path
         try:
             opened: Any = safe_open(path, framework="numpy")
             self._file = opened
             self.names = set(self._file.keys())
+            self.metadata: dict[str, str] = dict(self._file.metadata() or {})
+            if SHA256 in self.names and not verified:
+                self._verify(alive)
         except FileNotFoundError:
             raise UserError(f"{path}: there is no such file") from None
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, ValueError) as error:
             raise UserError(f"{path} is not a whole safetensors file: {error}") from None
-        self.metadata: dict[str, str] = dict(self._file.metadata() or {})
+        self._sealed = SHA256 in self.names
+        self.names.discard(SHA256)
+
+    def _verify(self, alive: Callable[[], None]) -> None:
+        """Compare the file's last bytes with the hash of all before them."""
+        digest = hashlib.sha256()
+        with self.path.open("rb") as file:
+            left = os.fstat(file.fileno()).st_size - digest.digest_size
+            while left > 0 and (some := file.read(min(LOOK, left))):
+                digest.update(some)
+                left -= len(some)
+                alive()
+            if file.read() != digest.digest():
+                raise UserError(f"{self.path} is damaged: its content is not that of its checksum")
 
     def __enter__(self) -> Reader:
         return self
@@ -120,19 +210,32 @@ class Reader:
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._file.get_slice(name).get_shape())
 
-    def read(self, name: str) -> NDArray[Any]:
-        """One tensor; safetensors maps the file, so only its own bytes are read."""
-        array: NDArray[Any] = self._file.get_tensor(name)
+    def read(self, name: str, start: int | None = None, stop: int | None = None) -> NDArray[Any]:
+        """One tensor, or its first axis from start to stop; safetensors maps the file, so only its own bytes are read."""
+        array: NDArray[Any] = (
+            self._file.get_slice(name)[start:stop] if start is not None else self._file.get_tensor(name)
+        )
         return array
 
     def settings(self) -> dict[str, Any]:
-        """What mpitrain wrote about the run: network, step and the rest. Raises UserError for a file of others."""
+        """What mpitrain wrote about the run: network, step and the rest. Raises UserError for a file of others, or without its checksum."""
         if "mpitrain" not in self.metadata:
             raise UserError(
                 f"{self.path} holds weights but no settings of mpitrain; --init takes weights alone"
             )
-        found: dict[str, Any] = json.loads(self.metadata["mpitrain"])
-        return found
+        if not self._sealed:
+            raise UserError(
+                f"{self.path} has no checksum: it is damaged, or older than checksums are; --init takes weights alone"
+            )
+        try:
+            found: Any = json.loads(self.metadata["mpitrain"])
+        except ValueError:
+            found = {}
+        missing = [name for name in NEEDED if not isinstance(found, dict) or name not in found]
+        if missing:
+            raise UserError(f"{self.path}: its settings lack {', '.join(missing)}; it is of another mpitrain")
+        settings: dict[str, Any] = found
+        return settings
 
 
 def pieces_of(vector: NDArray[Any]) -> Callable[[], Iterator[NDArray[Any]]]:

@@ -81,7 +81,7 @@ class Run:
     evaluate_every: str = _option("1ep", "Steps or epochs between evaluations on the test images.")
     resume: str | None = _option(
         None,
-        "Go on from the newest whole checkpoint of --out, or from PATH.",
+        "Go on from the newest whole checkpoint of --out (from the beginning if it has none yet), or from PATH.",
         metavar="[PATH]",
         optional_value="newest",
     )

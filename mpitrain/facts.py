@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ from mpitrain.data.order import steps_per_epoch
 from mpitrain.data.source import Dataset, open_source
 from mpitrain.plan import infer_shapes
 from mpitrain.report import UserError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 ENDLESS = 1 << 62
 
@@ -101,7 +107,9 @@ def _folder(run: Run) -> Path:
         return home
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = Path(run.out) if run.out else Path("runs") / f"{Path(run.network).stem}-{stamp}"
-    goes_on = run.resume == "newest" or (home is not None and home == folder.resolve())
+    goes_on = (
+        run.resume == "newest" or (home is not None and home == folder.resolve()) or _branched(folder, run)
+    )
     if (folder / "log.jsonl").exists() and not goes_on:
         raise UserError(
             f"--out {folder}: there is a run in it already; --resume goes on with it, another --out starts anew"
@@ -111,3 +119,12 @@ def _folder(run: Run) -> Path:
     except OSError as error:
         raise UserError(f"--out {folder} cannot be made: {error.strerror}") from None
     return folder
+
+
+def _branched(folder: Path, run: Run) -> bool:
+    """Whether the run in `folder` began from the checkpoint that this one is told to resume: a job that is started again with the same words."""
+    try:
+        began = tomllib.loads((folder / "config.toml").read_text())["run"]["resume"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return bool(began == run.resume)

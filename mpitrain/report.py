@@ -64,7 +64,7 @@ class Reporter:
         self._shown = 0.0
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            self._log = (folder / "log.jsonl").open("a")
+            self._log = _append(folder / "log.jsonl")
             self._board = _tensorboard(folder)
         self._progress: Any = None
         self._task: Any = None
@@ -129,6 +129,14 @@ class Reporter:
         if self._board is not None:
             self._board.close()
             self._board = None
+
+
+def _append(path: Path) -> IO[str]:
+    """A log opened to go on with; half a line, which a killed run may leave at its end, is cut off."""
+    if path.exists():
+        with path.open("rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+    return path.open("a")
 
 
 def _tensorboard(folder: Path) -> Any:

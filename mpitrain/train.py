@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 import resource
 import time
@@ -140,9 +141,18 @@ class _Training:
         self.done, self.said = 0, ""
         if resumed:
             path = Path(resumed["path"])
-            self.done = wire.together(lambda: self.state.resume(path, run, facts.count, self.kind))
+            self.done = wire.together(lambda: self.state.resume(path, run, facts.count))
+            said = [*resumed["refused"], f"passed over for {path.name}"] if resumed["refused"] else []
+            if resumed["exchange"] in LOSSY and resumed["ranks"] > 1 and not self.exchange.residuals():
+                said.append(
+                    f"what {resumed['exchange']} had left out of {path.name} stays out: nothing is coded here"
+                )
+            self.said = "; ".join(said)
         else:
             self.said = self.state.begin(run.seed, run.init)
+            if run.resume:
+                self.said = f"--resume: no checkpoint in {self.folder}/checkpoints yet, so it starts from the beginning. {self.said}".rstrip()
+        self._check_space()
 
     def _look(self, run: Run) -> dict[str, Any]:
         facts, self.dataset = look(run, self.wire.size)
@@ -166,6 +176,14 @@ class _Training:
                 flush=True,
             )
         self.compiles = True
+
+    def _check_space(self) -> None:
+        """Raise UserError, on every rank, if the disk has no room for the checkpoints that this run will keep."""
+        steps = self.facts.steps - self.done
+        every = interval(self.run.checkpoint_every, self.facts.per_epoch, "--checkpoint-every")
+        nbytes, count = self.state.size_of_checkpoint(), max(1, -(-steps // every))
+        if self.run.compute_seconds is None:
+            self.wire.from_root(lambda: checkpoint.check_space(self.folder, nbytes, count))
 
     def _fit(self, vectors: int) -> tuple[int, int]:
         """Images that fit into this rank's share of memory, beside so many flat vectors of the network's length.
@@ -192,26 +210,37 @@ class _Training:
             return Pretend(self.device, self.network, capacity, self.run.compute_seconds)
         return Graph(self.device, self.network, capacity, repeat=self.repeat)
 
-    def _find(self, what: str) -> dict[str, Any]:
-        """On rank 0: the checkpoint to go on from, and how its run divided parts. Raises UserError rather than lose later steps."""
-        path = checkpoint.newest(self.folder) if what == "newest" else Path(what).resolve()
-        with checkpoint.Reader(path) as reader:
+    def _find(self, what: str) -> dict[str, Any] | None:
+        """On rank 0: the checkpoint to go on from, and how its run divided parts; None if the run is yet to save its first one.
+
+        Raises UserError rather than lose later steps, or believe a file that is not as it was written.
+        """
+        alive, folder, refused = lambda: self.watch.at("setup"), self.folder.resolve(), []
+        path = None if what == "newest" else Path(what).resolve()
+        at_home = path is not None and path.parent == folder / "checkpoints"
+        last = checkpoint.newest(folder, path.name if path and at_home else "", alive)
+        if path and last and at_home:
+            raise UserError(
+                f"--resume {path}: its run has gone on to {last.path.name}, which would be lost; "
+                "--resume alone goes on from there, with --out DIR this one begins a run of its own"
+            )
+        if last:  # also of a run that began from PATH, and is started again
+            path, refused = last.path, list(last.refused)
+        if path is None:
+            return None
+        with checkpoint.Reader(path, alive, verified=last is not None) as reader:
             settings = reader.settings()
-        folder = self.folder.resolve()
-        if path.resolve().parent == folder / "checkpoints":
-            last = checkpoint.newest(folder)
-            if last.name > path.name:
-                raise UserError(
-                    f"--resume {path}: its run has gone on to {last.name}, which would be lost; "
-                    "--resume alone goes on from there, with --out DIR this one begins a run of its own"
-                )
         names = ("sub_batch", "exchange", "ranks")
-        return {"path": str(path)} | {name: settings.get(name) for name in names}
+        return {"path": str(path), "refused": refused} | {name: settings.get(name) for name in names}
 
     def _choose(self, resumed: dict[str, Any] | None) -> tuple[str, str]:
         """How gradients travel, and why: as before where a run goes on, for residuals and the order of sums belong to it."""
         wire, run = self.wire, self.run
-        if resumed and run.exchange == "auto" and resumed["ranks"] == wire.size:
+        if (
+            resumed
+            and run.exchange == "auto"
+            and (resumed["ranks"] == wire.size or resumed["exchange"] in LOSSY)
+        ):
             before = str(resumed["exchange"])
             if before != "window" or wire.one_host:
                 return before, "as the checkpoint's run"
@@ -343,6 +372,7 @@ class _Training:
         hosts = wire.gather_facts(wire.host)
         if wire.rank:
             return
+        restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         versions = {"mpitrain": __version__, "python": platform.python_version(), "mpi": wire.library}
         versions |= {name: version(name) for name in ("numpy", "pyopencl", "mpi4py")}
         settings = asdict(run) | {
@@ -354,7 +384,7 @@ class _Training:
         write_toml(self.folder / "config.toml", tables)
         self.reporter.event(
             "start", network=self.network.name, parameters=self.graph.layout.count, ranks=count, devices=devices,
-            batch_size=self.batch_size, exchange=self.kind, update=run.update, versions=versions, step=self.done,
+            batch_size=self.batch_size, exchange=self.kind, update=run.update, versions=versions, step=self.done, restarts=restarts,
         )  # fmt: skip
         test = f", {self.facts.tests:,} test" if self.facts.tests else ""
         divided = self.graph.capacity < self.feed.mine.stop - self.feed.mine.start
@@ -377,6 +407,8 @@ class _Training:
             say(f"  {self.said}")
         if self.done:
             say(f"  goes on after step {self.done} of {self.facts.steps}")
+        if restarts:
+            say(f"  SLURM has started this job again, for the {_nth(restarts)} time")
 
     def _log_step(self, outcome: Outcome, t: int, loss: float, bound: float, lr: float, sent: int) -> None:
         per_epoch, total = self.facts.per_epoch, outcome.seconds["total"]
@@ -421,6 +453,11 @@ class _Training:
             f"(sha256 {hashes[0][:12]}), peak memory of all ranks {memory / 2**30:.2f} GiB, run in {self.folder}"
         )
         return Result(code, t, loss, scores.top1 if scores else None, hashes, self.folder)
+
+
+def _nth(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, ..., 11th."""
+    return f"{number}{'th' if number % 100 in (11, 12, 13) else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 
 
 def _nothing(start: int, stop: int, mean: Array) -> None:

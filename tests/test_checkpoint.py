@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pickle
+import random
+import shutil
 import struct
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +20,21 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from mpitrain.checkpoint import KEPT, Entry, Reader, newest, path_of, pieces_of, prune, write
+from mpitrain.checkpoint import (
+    KEPT,
+    NEEDED,
+    Entry,
+    Reader,
+    check_space,
+    newest,
+    path_of,
+    pieces_of,
+    prune,
+    write,
+)
 from mpitrain.report import RunError, UserError
 
+SETTINGS = {"mpitrain": json.dumps(dict.fromkeys(NEEDED, 3))}
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
@@ -25,12 +44,12 @@ def entry(values: NDArray[Any], name: str = "weight") -> Entry:
 
 def test_what_is_written_is_read_back_by_the_library_and_by_us(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "one.safetensors"
-    write(path, [entry(VALUES), entry(VALUES * 2, "momentum/weight")], {"mpitrain": '{"step": 3}'})
+    write(path, [entry(VALUES), entry(VALUES * 2, "momentum/weight")], SETTINGS)
     found = load_file(path)
     np.testing.assert_array_equal(found["weight"], VALUES)
     with Reader(path) as reader:
         assert reader.names == {"weight", "momentum/weight"} and reader.shape("weight") == (2, 3)
-        assert reader.settings() == {"step": 3}
+        assert reader.settings() == dict.fromkeys(NEEDED, 3)
         np.testing.assert_array_equal(reader.read("momentum/weight"), VALUES * 2)
 
 
@@ -75,13 +94,25 @@ def test_weights_of_others_have_no_settings(tmp_path: Path) -> None:
 def test_the_newest_whole_one_is_found_and_three_are_kept(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     for step in (2, 10, 30, 400):
-        write(path_of(folder, step), [entry(VALUES)], {})
+        write(path_of(folder, step), [entry(VALUES)], SETTINGS)
     path_of(folder, 400).write_bytes(b"half")
-    assert newest(tmp_path) == path_of(folder, 30)
+    found = newest(tmp_path)
+    assert found and found.path == path_of(folder, 30)
+    assert [sentence.partition(" is not")[0] for sentence in found.refused] == [str(path_of(folder, 400))]
+    assert newest(tmp_path, path_of(folder, 30).name) is None
+    (folder / f".{path_of(folder, 500).name}.123").write_text("a killed process's")
     prune(folder)
     assert sorted(folder.iterdir()) == [path_of(folder, step) for step in (10, 30, 400)] and KEPT == 3
-    with pytest.raises(UserError, match="--resume: no checkpoint in"):
-        newest(tmp_path / "elsewhere")
+    assert newest(tmp_path / "elsewhere") is None
+    for path in folder.iterdir():
+        path.write_bytes(b"half")
+    with pytest.raises(UserError, match=r"no checkpoint in .* is whole"):
+        newest(tmp_path)
+    for path in folder.iterdir():
+        path.unlink()
+    (tmp_path / "log.jsonl").write_text('{"event": "checkpoint", "step": 400}\n')
+    with pytest.raises(UserError, match="tells of checkpoints, and there is no checkpoint in"):
+        newest(tmp_path)
 
 
 def test_whole_numbers_and_empty_tensors_are_kept_and_values_start_aligned(tmp_path: Path) -> None:
@@ -123,3 +154,66 @@ def test_pieces_are_taken_one_at_a_time(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.safetensors: there is no such file"):
         Reader(tmp_path / "none.safetensors")
+
+
+def test_every_flipped_bit_and_every_cut_is_refused_by_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "one.safetensors"
+    write(path, [entry(VALUES)], SETTINGS)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for harmed in (
+            whole[:place],
+            whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :],
+        ):
+            path.write_bytes(harmed)
+            with pytest.raises(UserError) as said, Reader(path) as reader:
+                reader.settings()
+            assert str(path) in str(said.value) and "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", pickle.dumps({"weight": VALUES}), b"PK\3\4" + bytes(1000), b"\xff" * 100, b"{}" * 8, bytes(8), struct.pack("<Q", 2) + b"[]"]
+)  # fmt: skip
+def test_files_of_other_kinds_are_refused_and_never_unpickled(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "one.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"one\.safetensors is not a whole safetensors file"):
+        Reader(path)
+
+
+def test_settings_that_say_too_little_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "one.safetensors"
+    for text in ("no JSON", "[1]", '{"step": 3}'):
+        write(path, [entry(VALUES)], {"mpitrain": text})
+        with Reader(path) as reader, pytest.raises(UserError, match="its settings lack network, name"):
+            reader.settings()
+
+
+def test_a_disk_without_room_is_said_before_the_run(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    check_space(tmp_path / "run", 1 << 20, 100)
+    with pytest.raises(UserError, match="MiB each, the disk has"):
+        check_space(tmp_path / "run", free // 3, 1 << 62)
+    check_space(tmp_path / "run", free // 3, 1)
+
+
+KILLS = int(os.environ.get("MPITRAIN_KILLS", "25"))
+WRITER = Path(__file__).with_name("checkpoint_writer.py")
+
+
+@pytest.mark.timeout(30 + KILLS)
+def test_a_kill_at_any_moment_leaves_the_newest_or_the_one_before_it(tmp_path: Path) -> None:
+    """kill -9 of a process that does nothing but write checkpoints. MPITRAIN_KILLS=200 says how often."""
+    with subprocess.Popen([sys.executable, WRITER, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # fmt: skip
+        assert process.stdin and process.stdout
+        draw, within = random.Random(0), 0
+        for _ in range(KILLS):
+            print(draw.uniform(0.002, 0.06), file=process.stdin, flush=True)
+            begun, done = map(int, process.stdout.readline().split())  # by a writer that is dead
+            found = newest(tmp_path)
+            steps = sorted(int(path.stem[5:]) for path in (tmp_path / "checkpoints").glob("step-*"))
+            assert steps[-1] in (done, begun) and begun - done <= 1
+            assert found and found.path.name == f"step-{steps[-1]:08d}.safetensors" and not found.refused
+            within += begun > done
+        process.stdin.close()
+    assert within > KILLS / 4, "the kills came between checkpoints"

@@ -59,8 +59,12 @@ def test_a_script_is_what_was_asked_for_and_one_line_to_run() -> None:
     text = script("vgg16", ["--epochs", "3"], job)
     assert text.startswith(SCRIPT)
     (line,) = text.removeprefix(SCRIPT).splitlines()[:1]
-    assert line.startswith('srun --kill-on-bad-exit=1 mpitrain vgg16 --out "runs/vgg16-$SLURM_JOB_ID"')
-    assert line.endswith("--epochs 3")
+    start, _, end = line.partition(" || ")
+    assert (
+        start
+        == 'srun --kill-on-bad-exit=1 mpitrain vgg16 --resume --out "runs/vgg16-$SLURM_JOB_ID" --epochs 3'
+    )
+    assert end == '{ code=$?; [ $code -eq 75 ] && scontrol requeue "$SLURM_JOB_ID"; exit $code; }'
 
 
 def test_words_reach_the_training_as_they_were_typed() -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.choice import KINDS, LOSSY, STARS
@@ -16,12 +14,16 @@ from mpitrain.exchange.codec import DeviceCodec, make_codec, make_scale
 from mpitrain.exchange.deltas import Deltas
 from mpitrain.exchange.hops import Hops, Pending, complete
 from mpitrain.exchange.mean import PLAIN, Mean, Place, own_values, plain_hops, star_hops
+from mpitrain.exchange.residuals import Residuals
 from mpitrain.exchange.stream import MOST, Stream
 from mpitrain.exchange.window import Window
 from mpitrain.exchange.wire import Wire
 from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
+
+PIECE = 1 << 22
+"""Values of a residual that are brought to the device at once (16 MiB)."""
 
 
 @dataclass(frozen=True)
@@ -224,16 +226,16 @@ class Exchange:
         (the shards that this rank owns, `owned`); empty when nothing is coded. The sender's are sums, the owner's means."""
         return dict(self._residuals)
 
-    def restore(self, residuals: Mapping[str, NDArray[Any]], step: int) -> None:
-        """Go on with a checkpoint's residuals, and with the step that comes next. Raises UserError if they are of another shape."""
+    def restore(self, old: Residuals, step: int) -> None:
+        """Go on with residuals that ranks have left, as many as now or not, and with the step that comes next."""
+        rank, size, owners = self._wire.rank, self._wire.size, self._wire.size > 2 and not self._star
         for name, array in self._residuals.items():
-            found = residuals.get(name)
-            if found is None or found.size != array.size:
-                came = "none" if found is None else f"{found.size} values"
-                raise UserError(
-                    f"residual {name!r} of the checkpoint: expected {array.size} values for {self._wire}, got {came}"
-                )
-            array.write(found.astype(np.float32, copy=False))
+            if name == "owner" and array.size:
+                array.write(old.owner(rank, size))
+            elif array.size:
+                for start in range(0, array.size, PIECE):
+                    stop = min(start + PIECE, array.size)
+                    array.part(start, stop).write(old.sender(rank, size, start, stop, owners))
         self._step = step
 
     def _owner(self, start: int, stop: int) -> Array | None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from launcher import Job, Launch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
 
 STOPPED = 75
 LENET = ("lenet", "--steps", 12, "--schedule", "cosine", "--exchange", "dynamic8")
@@ -71,14 +75,57 @@ def test_dropout_batch_norm_and_augmentation_go_on_in_the_middle_of_an_epoch(
     assert abs(before["loss"] - after["loss"]) < 1e-5
 
 
-def test_a_newest_checkpoint_that_is_cut_is_passed_over(launch: Launch, tmp_path: Path) -> None:
+def test_a_run_that_never_saved_goes_on_from_its_beginning(launch: Launch, tmp_path: Path) -> None:
+    """A job that SLURM starts again before its first checkpoint, whose last line of the log may be cut."""
+    out, arguments = tmp_path / "run", ("lenet", "--steps", 4)
+    straight = launch.trains(*arguments, "--resume", ranks=2, out=tmp_path / "straight")
+    assert (
+        f"no checkpoint in {tmp_path / 'straight'}/checkpoints yet, so it starts from the beginning"
+        in straight.out
+    )
+    launch(*arguments, "--inject", "kind=kill,rank=1,step=3,phase=scatter", ranks=2, out=out)
+    with (out / "log.jsonl").open("a") as log:
+        log.write('{"event": "st')
+    again = launch.trains(*arguments, "--resume", ranks=2, out=out, env={"SLURM_RESTART_COUNT": "2"})
+    assert again.weights == straight.weights
+    assert [(start["step"], start["restarts"]) for start in again.events("start")] == [(0, 0), (0, 2)]
+    steps = [event["step"] for event in again.events("step")]
+    assert steps[:2] == [1, 2] and steps[-4:] == [1, 2, 3, 4]
+    assert "for the 2nd time" in again.out
+
+
+def cut(whole: bytes) -> bytes:
+    return whole[: len(whole) // 2]
+
+
+def flip(whole: bytes) -> bytes:
+    """One bit of a weight."""
+    place = len(whole) // 2
+    return whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :]
+
+
+def foreign(whole: bytes) -> bytes:
+    return save({"fc.weight": np.ones((2, 3), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("harm", "why"),
+    [(cut, "is not a whole safetensors file"), (flip, "is damaged"), (foreign, "no settings of mpitrain")],
+)
+def test_a_newest_checkpoint_that_is_not_whole_is_passed_over_and_said(
+    launch: Launch, tmp_path: Path, harm: Callable[[bytes], bytes], why: str
+) -> None:
     """As after a power failure on a disk that lied about its flush."""
     out = tmp_path / "run"
     arguments = ("lenet", "--steps", 6, "--checkpoint-every", 2)
     straight = launch.trains(*arguments, out=out)
     newest = out / "checkpoints" / "step-00000006.safetensors"
-    newest.write_bytes(newest.read_bytes()[:100000])
+    newest.write_bytes(harm(newest.read_bytes()))
+    named = launch(*arguments, "--resume", newest, out=out)
+    launch.ends_with(named, 2)
+    assert why in named.sentence() and newest.name in named.sentence()
     again = launch.trains(*arguments, "--resume", out=out)
+    assert why in again.out and "passed over for step-00000004.safetensors" in again.out
     assert again.events("start")[-1]["step"] == 4
     assert again.weights == straight.weights
 
@@ -92,17 +139,65 @@ def test_a_plain_run_goes_on_with_another_number_of_ranks(launch: Launch, tmp_pa
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
-def test_a_coded_run_goes_on_with_the_same_ranks_alone(launch: Launch, tmp_path: Path) -> None:
-    arguments = ("lenet", "--exchange", "dynamic8", "--resume")
-    launch.trains(*arguments[:-1], "--steps", 2, ranks=3, out=tmp_path / "run")
-    ended = launch(*arguments, "--steps", 4, ranks=2, out=tmp_path / "run")
-    launch.ends_with(ended, 2)
-    assert "saved by 3 ranks" in ended.sentence()
-    assert "this job has 2" in ended.sentence()
-    moved = launch.trains(*arguments, "--steps", 4, "--update", "replicated", ranks=3, out=tmp_path / "run")
-    back = launch.trains(*arguments, "--steps", 6, "--update", "root", ranks=3, out=tmp_path / "run")
-    assert moved.end["step"] == back.end["step"] == 6
-    assert back.weights
+def left_out(path: Path) -> NDArray[np.float64]:
+    """What coding has left out of the sum over a batch of 64, in all: the senders' residuals, and 64 of the owners'."""
+    tensors = {
+        name: values.astype(np.float64) for name, values in load_file(path).items() if "/residual/" in name
+    }
+    senders = [values for name, values in tensors.items() if "/sender/" in name]
+    owners = [tensors[name] for name in sorted(tensors) if "/owner/" in name]
+    assert senders
+    return np.array([sum(senders).sum(), sum(values.sum() for values in owners) * 64 if owners else 0.0])
+
+
+@pytest.mark.parametrize("ranks", [2, 8])
+def test_a_coded_run_goes_on_with_another_number_of_ranks(launch: Launch, tmp_path: Path, ranks: int) -> None:
+    """All that the old ranks have left out is still there, spread over the new ones, before a step is done."""
+    arguments = ("lenet", "--exchange", "dynamic8", "--no-dropout", "--steps")
+    saved = launch.trains(*arguments, 4, ranks=4, out=tmp_path / "four")
+    path = tmp_path / "four" / "checkpoints" / "step-00000004.safetensors"
+    moved = launch.trains(*arguments, 4, "--resume", path, ranks=ranks, out=tmp_path / "moved")
+    assert moved.weights == saved.weights
+    was, now = left_out(path), left_out(tmp_path / "moved" / "checkpoints" / path.name)
+    assert np.abs(was).min() > 0
+    assert now.sum() == pytest.approx(was.sum(), rel=1e-4)
+    assert (now[1] == 0) == (ranks == 2)  # two ranks swap whole vectors: there are no owners
+
+    straight = launch.trains(*arguments, 16, "--resume", path, ranks=4, out=tmp_path / "straight")
+    other = launch.trains(*arguments, 16, "--resume", ranks=ranks, out=tmp_path / "moved")
+    losses = [[event["loss"] for event in run.events("step")] for run in (straight, other)]
+    assert losses[0] == pytest.approx(losses[1], abs=0.05)
+    assert len(set(other.end["weights_sha256"])) == 1 and len(other.end["weights_sha256"]) == ranks
+
+
+def test_a_coded_run_moves_to_another_update_and_to_an_exact_exchange(launch: Launch, tmp_path: Path) -> None:
+    arguments = ("lenet", "--resume", "--steps")
+    launch.trains(*arguments, 2, "--exchange", "dynamic8", ranks=3, out=tmp_path / "run")
+    moved = launch.trains(*arguments, 4, "--update", "replicated", ranks=3, out=tmp_path / "run")
+    assert moved.events("start")[-1]["exchange"] == "dynamic8"
+    assert moved.end["step"] == 4
+    launch.trains(*arguments, 6, "--update", "root", ranks=3, out=tmp_path / "run")
+    exact = launch.trains(*arguments, 8, "--exchange", "float32", ranks=3, out=tmp_path / "run")
+    assert "what dynamic8 had left out of step-00000006.safetensors stays out" in exact.out
+    again = launch.trains(*arguments, 10, "--exchange", "dynamic8", ranks=3, out=tmp_path / "run")
+    assert again.weights and again.end["step"] == 10
+
+
+def test_a_job_that_began_from_a_checkpoint_elsewhere_goes_on_with_the_same_words(
+    launch: Launch, tmp_path: Path
+) -> None:
+    """As SLURM starts it again: before its first own checkpoint from there once more, then from its own."""
+    straight = launch.trains("lenet", "--steps", 6, out=tmp_path / "straight")
+    launch.trains("lenet", "--steps", 2, out=tmp_path / "first")
+    path = tmp_path / "first" / "checkpoints" / "step-00000002.safetensors"
+    words = ("lenet", "--steps", 6, "--resume", path)
+    killed = launch(*words, "--inject", "kind=kill,step=3,phase=forward", out=tmp_path / "run")
+    assert killed.code
+    stopped = launch(*words, "--inject", "kind=term,step=3,phase=forward", out=tmp_path / "run")
+    launch.ends_with(stopped, STOPPED)
+    ended = launch.trains(*words, out=tmp_path / "run")
+    assert [start["step"] for start in ended.events("start")] == [2, 2, 4]
+    assert ended.weights == straight.weights
 
 
 def test_going_back_within_a_run_would_lose_its_later_steps(launch: Launch, tmp_path: Path) -> None:

@@ -125,10 +125,14 @@ def test_a_run_directory_with_a_run_in_it_stays_as_it_is(launch: Launch, short_r
     assert contents(short_run.folder) == before
 
 
-def test_resume_where_nothing_was_saved(launch: Launch, tmp_path: Path) -> None:
-    said = refused(launch, "lenet", "--resume", out=tmp_path / "run", ranks=2)
-    assert "no checkpoint in" in said
-    assert str(tmp_path / "run") in said
+def test_resume_where_a_checkpoint_is_gone(launch: Launch, tmp_path: Path) -> None:
+    """To begin anew would hide that a run is lost."""
+    launch.trains("lenet", "--steps", 1, out=tmp_path / "run")
+    for path in checkpoints(tmp_path / "run"):
+        path.unlink()
+    said = refused(launch, "lenet", "--steps", 2, "--resume", out=tmp_path / "run", ranks=2)
+    assert "tells of checkpoints" in said
+    assert f"no checkpoint in {tmp_path / 'run'}" in said
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from ranks import BUCKETS, IMAGES, LENGTH, MANY, Model, digest, true_mean, value
 
 from mpitrain.exchange.choice import LOSSY
 from mpitrain.exchange.exchange import Exchange
+from mpitrain.exchange.residuals import Residuals
 from mpitrain.exchange.wire import Wire, connect
 from mpitrain.report import UserError
 
@@ -134,11 +135,16 @@ def test_restored_residuals_go_on_as_if_nothing_had_happened(wire: Wire, update:
     one = Model(wire, "dynamic8", update)
     one.step(0)
     saved = {name: array.download() for name, array in one.exchange.residuals().items()}
+
+    def read(name: str, rank: int, start: int, stop: int) -> np.ndarray:
+        assert rank == wire.rank, "as many ranks as before keep their own"
+        return saved[name][start:stop]
+
     two = Model(wire, "dynamic8", update)
     two.weights.write(one.weights.download())
     if one.master is not None and two.master is not None:
         two.master.write(one.master.download())
-    two.exchange.restore(saved, 1)
+    two.exchange.restore(Residuals(read, BUCKETS, wire.size, wire.size > 2, 60), 1)
     one.step(1)
     two.step(1)
     assert digest(one.weights.download()) == digest(two.weights.download())
