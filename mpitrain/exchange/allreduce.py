@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.exchange.choice import KINDS, candidates, choose
+from mpitrain.exchange.choice import KINDS, candidates, quickest
 from mpitrain.exchange.codec import make_codec
 from mpitrain.exchange.codec_numpy import Plain
 from mpitrain.exchange.hops import Hops
 from mpitrain.exchange.mean import Mean, Place
-from mpitrain.exchange.probe import measure
+from mpitrain.exchange.probe import in_turn
 from mpitrain.exchange.stream import MOST, fly
 from mpitrain.exchange.window import SLOTS, Window
 from mpitrain.exchange.wire import Communicator, Wire, over
@@ -22,8 +23,9 @@ from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device, open_device
 
-SMALL = 1 << 16
-"""Vectors of fewer values than this (256 KiB) are not coded by "auto": fixed costs are most of what they pay (benchmarks/exchange.py)."""
+SMALL = 1 << 14
+"""Vectors of fewer values than this (64 KiB) go as float32 without a measurement: fixed costs are most of what they pay."""
+KNOWN = ("auto", *KINDS)
 PIECE = 1 << 21
 """Values that travel together: 8 MiB, as a bucket of a network."""
 
@@ -36,7 +38,8 @@ class _Tools:
     means: dict[str, list[Mean[Array]]] = field(default_factory=dict)
     pieces: list[Array] = field(default_factory=list)
     window: Window[Plain] | None = None
-    chosen: str = ""
+    chosen: dict[int, str] = field(default_factory=dict)
+    """What is quickest for vectors of up to 4^n values."""
 
 
 _tools: weakref.WeakKeyDictionary[Wire, _Tools] = weakref.WeakKeyDictionary()
@@ -47,27 +50,39 @@ def allreduce(
     comm: Communicator,
     exchange: str = "auto",
     out: NDArray[np.float32] | None = None,
+    check: bool = True,
 ) -> NDArray[np.float32]:
     """The mean over the communicator of a float32 array of one shape, the same bytes on every rank; collective.
 
-    exchange: "float32", "float16", "dynamic8", "window" (ranks of one host), or "auto": float32 for short vectors, else what was fastest
-    when this communicator was first asked, for which it takes about a second. Coded exchanges have no memory: what rounding leaves out
-    is lost, not sent with the next call. Raises UserError on every rank if any rank's vector is not float32, or their sizes or
-    exchanges differ, or ranks of several hosts are to share memory; RunError if a message comes damaged.
+    exchange: "float32", "float16", "dynamic8", "window" (ranks of one host), or "auto": float32 for short vectors, else what was quickest
+    when a vector of about this length first came, for which it takes up to a second. Coded exchanges have no memory: what rounding
+    leaves out is lost, not sent with the next call. Raises UserError on every rank if any rank's vector is not float32, or their sizes
+    or exchanges differ, or ranks of several hosts are to share memory; RunError if a message comes damaged.
     out: a C-ordered float32 array of the vector's shape for the mean, which may be the vector; a new one if None.
+    check: whether ranks first tell each other what they have, which costs a short message; without it vectors that differ in size end as
+    they do with MPI: badly.
     """
     wire = over(comm)
     values = np.asarray(vector)
-    _agree(wire, values, exchange, out)
+    if check:
+        _agree(wire, values, exchange, out)
+    else:
+        _fits(values, exchange, out)
     mean = np.empty(values.shape, np.float32) if out is None else out
+    if wire.size == 1 or exchange == "float32" or (exchange == "auto" and values.size < SMALL):
+        wire.mean(np.asarray(values, order="C"), mean)
+        return mean
     source, flat = np.ascontiguousarray(values).reshape(-1), mean.reshape(-1)
     tools = _tools.setdefault(wire, _Tools())
-    kind = _kind(wire, tools, exchange, flat.size)
+    _by(_quickest(wire, tools, flat.size) if exchange == "auto" else exchange, wire, tools, source, flat)
+    return mean
+
+
+def _by(kind: str, wire: Wire, tools: _Tools, source: NDArray[np.float32], flat: NDArray[np.float32]) -> None:
+    """flat becomes the mean of the ranks' sources, by one kind of exchange."""
     cuts = [slice(start, min(start + PIECE, flat.size)) for start in range(0, flat.size, PIECE)]
-    if wire.size == 1 or kind == "float32":
-        np.copyto(flat, source)
-        wire.allreduce(flat)
-        flat /= np.float32(wire.size)
+    if kind == "float32":
+        wire.mean(source, flat)
     elif kind == "window":
         window = tools.window = tools.window or Window(wire, PIECE)
         fly(
@@ -80,7 +95,6 @@ def allreduce(
             _coded(means[number % MOST], pieces[number % MOST], source[cut], flat[cut], wire.size, number)
             for number, cut in enumerate(cuts)
         )
-    return mean
 
 
 def _coded(
@@ -99,18 +113,18 @@ def _coded(
         np.copyto(to, coded)
 
 
-def _kind(wire: Wire, tools: _Tools, exchange: str, size: int) -> str:
-    """What "auto" means for a vector of so many values, on every rank alike."""
-    if exchange != "auto":
-        return exchange
-    if size < SMALL or wire.size == 1:
-        return "float32"
-    if not tools.chosen:
-        kinds = candidates(exchange, wire)
+def _quickest(wire: Wire, tools: _Tools, size: int) -> str:
+    """What "auto" means for a vector of so many values, on every rank alike: measured once for each fourfold of length."""
+    length = min(1 << 2 * -(-(size - 1).bit_length() // 2), PIECE)
+    if length not in tools.chosen:
+        kinds = candidates("auto", wire)
         if "window" in kinds and not wire.has_room(SLOTS * PIECE):
             kinds = ("float32",)
-        tools.chosen = choose(exchange, wire, measure(wire, _device(tools), kinds, "replicated"))[0]
-    return tools.chosen
+        source = np.random.default_rng(wire.rank).standard_normal(length, np.float32)
+        flat = np.empty_like(source)
+        ways = {kind: partial(_by, kind, wire, tools, source, flat) for kind in kinds}
+        tools.chosen[length] = quickest(in_turn(wire, ways))
+    return tools.chosen[length]
 
 
 def _device(tools: _Tools) -> Device:
@@ -133,15 +147,28 @@ def _coded_means(wire: Wire, tools: _Tools, kind: str) -> list[Mean[Array]]:
     return tools.means[kind]
 
 
-def _agree(wire: Wire, values: NDArray[Any], exchange: str, out: NDArray[Any] | None) -> None:
-    """Raise the same UserError on every rank unless all have float32 vectors of one size and one exchange."""
+def _fits(values: NDArray[Any], exchange: str, out: NDArray[Any] | None) -> None:
+    """Raise UserError for what this rank sees by itself."""
+    if values.dtype != np.float32:
+        raise UserError(f"allreduce: expected a float32 vector, got {values.dtype}")
+    if exchange not in KNOWN:
+        raise UserError(f"allreduce: expected an exchange of {', '.join(KNOWN)}, got {exchange!r}")
+    _takes(values, out)
+
+
+def _takes(values: NDArray[Any], out: NDArray[Any] | None) -> None:
     if out is not None and not (
         out.dtype == np.float32 and out.shape == values.shape and out.flags.c_contiguous
     ):
         raise UserError(
             f"allreduce: expected C-ordered float32{values.shape} as out, got {out.dtype}{out.shape}"
         )
-    known = ("auto", *KINDS)
+
+
+def _agree(wire: Wire, values: NDArray[Any], exchange: str, out: NDArray[Any] | None) -> None:
+    """Raise the same UserError on every rank unless all have float32 vectors of one size and one exchange."""
+    _takes(values, out)
+    known = KNOWN
     facts = [values.size, values.dtype == np.float32, known.index(exchange) if exchange in known else -1]
     table = wire.table(np.array(facts, np.float64)).astype(np.int64)
     for rank, (_, right_type, code) in enumerate(table.tolist()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +18,8 @@ FEW, MANY = 1 << 16, 1 << 21
 BUDGET = 0.6
 """Seconds for the second, longer round of all kinds together."""
 TURNS = 3
+LEAST_TURNS, MOST_TURNS = 3, 15
+"""Of `in_turn`, within the budget."""
 
 
 def measure(wire: Wire, device: Device, kinds: Sequence[str], update: str) -> dict[str, float]:
@@ -45,6 +47,26 @@ def _round(
                 best[kind] = min(best[kind], probe.turn())
     slowest = wire.table(np.array(list(best.values()))).max(axis=0)
     return dict(zip(kinds, slowest.tolist(), strict=True))
+
+
+def in_turn(wire: Wire, ways: Mapping[str, Callable[[], None]]) -> dict[str, float]:
+    """Seconds of each of some collective calls, taken in turn: the median, the slowest rank's, the same on every rank. Collective."""
+    if len(ways) < 2:
+        return dict.fromkeys(ways, 0.0)
+    for way in ways.values():  # compiles, and touches all memory
+        way()
+    found: list[list[float]] = []
+    spent = 0.0
+    while len(found) < LEAST_TURNS or (spent < BUDGET and len(found) < MOST_TURNS):
+        row = []
+        for way in ways.values():
+            wire.barrier()
+            begin = time.perf_counter()
+            way()
+            row.append(time.perf_counter() - begin)
+        found.append(wire.table(np.array(row)).max(axis=0).tolist())
+        spent += sum(found[-1])
+    return dict(zip(ways, np.median(found, axis=0).tolist(), strict=True))
 
 
 class _Probe:

@@ -49,6 +49,9 @@ ROOM = 0.7
 LANES = 5
 """Communicators of the exchange: parts, means and deltas of coded buckets, and two for float32 (also for all else that waits)."""
 
+TOLD = 1 << 12
+"""Bytes of a vector that ranks tell each other whole, to add them up each for itself."""
+
 _connected: Wire | None = None
 
 
@@ -312,6 +315,41 @@ class Wire:
     def allreduce(self, values: NDArray[np.float32]) -> None:
         """`allreduce_hops`, one after the other."""
         complete(self.allreduce_hops(values))
+
+    def mean(self, source: NDArray[np.float32], mean: NDArray[np.float32]) -> None:
+        """The float32 mean over ranks of C-ordered arrays of one shape, the same bytes on every rank, by MPI's own blocking calls.
+
+        For the main thread, with nothing to overlap with: it spins while it waits, as these calls do. Two ranks' sums are the same in
+        either order; more ranks add up short vectors each for itself, in rank order, and longer ones in shards.
+        """
+        self._dawdle()
+        comm, size = self._facts, self.size
+        if source is not mean and np.may_share_memory(source, mean):
+            source = source.copy()
+        try:
+            if size == 1:
+                np.copyto(mean, source)
+                return
+            if size == 2:
+                for piece, total in zip(_pieces(_flat(source)), _pieces(_flat(mean)), strict=True):
+                    comm.Allreduce(MPI.IN_PLACE if source is mean else piece, total)
+            elif source.nbytes <= TOLD:
+                parts = np.empty((size, *source.shape), np.float32)
+                comm.Allgather(source, parts)
+                np.add(parts[0], parts[1], out=mean)
+                for part in parts[2:]:
+                    np.add(mean, part, out=mean)
+            else:
+                for piece, total in zip(_pieces(_flat(source)), _pieces(_flat(mean)), strict=True):
+                    ends = [rank * piece.size // size for rank in range(size + 1)]
+                    counts = [stop - start for start, stop in itertools.pairwise(ends)]
+                    mine = np.empty(counts[self.rank], np.float32)
+                    comm.Reduce_scatter(piece, mine, counts)
+                    comm.Allgatherv(mine, [total, counts])
+        except MPI.Exception as error:
+            raise RunError(f"rank {self.rank}: a message failed: {error}") from error
+        np.multiply(mean, np.float32(1 / size), out=mean)
+        self._exchanged += 2 * source.nbytes * (size - 1) // size
 
     def all_to_all(self, outgoing: Sequence[Bytes | None], incoming: Sequence[Bytes | None]) -> None:
         """`start_all_to_all`, and wait."""

@@ -54,3 +54,25 @@ def test_ranks_that_disagree_are_all_told(comm: MPI.Intracomm) -> None:
             allreduce(np.zeros(10 + (comm.rank == last), np.float32), comm)
         with pytest.raises(UserError, match=f"rank 0 asks for float32, rank {last} for float16"):
             allreduce(np.zeros(4, np.float32), comm, "float16" if comm.rank == last else "float32")
+
+
+@pytest.mark.parametrize("size", [1, 1000, 5000, 40_000])
+def test_the_mean_may_take_the_place_of_the_vector(comm: MPI.Intracomm, size: int) -> None:
+    vector = values(size, comm.rank)
+    expected = allreduce(vector, comm, "float32")
+    assert allreduce(vector, comm, "float32", out=vector, check=False) is vector
+    np.testing.assert_array_equal(vector, expected)
+    view = vector[:]
+    expected = allreduce(vector, comm, "float32")
+    np.testing.assert_array_equal(allreduce(vector, comm, "float32", out=view), expected)
+
+
+def test_a_rank_sees_by_itself_what_it_cannot_send(comm: MPI.Intracomm) -> None:
+    for vector, kind, words in (
+        (np.zeros(4), "auto", "float32 vector, got float64"),
+        (np.zeros(4, np.float32), "int4", "an exchange of auto"),
+    ):
+        with pytest.raises(UserError, match=words):
+            allreduce(vector, comm, kind, check=False)
+    with pytest.raises(UserError, match="as out"):
+        allreduce(np.zeros(4, np.float32), comm, out=np.zeros(5, np.float32), check=False)

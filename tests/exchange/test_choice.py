@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mpitrain.exchange.choice import candidates, choose
+from mpitrain.exchange.choice import candidates, choose, quickest
 
 
 @dataclass
@@ -61,3 +61,18 @@ def test_only_what_may_be_chosen_is_measured() -> None:
     assert candidates("auto", Ranks(1, 1)) == candidates("dynamic8", SEVERAL) == ()
     assert candidates("auto", ONE) == ("float32", "window")
     assert candidates("auto", SEVERAL) == ("float32", "dynamic8")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({"float32": 0.0}, "float32"),
+        ({"float32": 1.0, "window": 0.95}, "float32"),  # may be noise
+        ({"float32": 1.0, "window": 0.5}, "window"),
+        ({"float32": 1.0, "dynamic8": 0.85}, "float32"),  # not worth its rounding
+        ({"float32": 1.0, "dynamic8": 0.3}, "dynamic8"),
+        ({"float32": 1.0, "window": 2.0, "dynamic8": 1.5}, "float32"),
+    ],
+)
+def test_a_length_takes_what_is_clearly_quicker_than_plain(seconds: dict[str, float], expected: str) -> None:
+    assert quickest(seconds) == expected
