@@ -88,9 +88,8 @@ def _stand_by(rank: int, launcher: int, line: mmap.mmap, ears: int) -> None:
     os.setsid()  # launchers signal whole groups
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    low, high = sorted(
-        (2, ears)
-    )  # a launcher sees that its rank is dead when what it has opened is closed, here too
+    # A launcher sees that its rank is dead when all that the rank had open is closed, here too.
+    low, high = sorted((2, ears))
     for start, stop in ((0, low), (low + 1, high), (high + 1, MOST)):
         os.closerange(start, stop)
     held: socket.socket | None = None
@@ -102,9 +101,8 @@ def _stand_by(rank: int, launcher: int, line: mmap.mmap, ears: int) -> None:
             held = held or _first(launcher)
         elif heard == b"":
             break
-        elif _is_stopped(rank) and _is_taken(
-            launcher
-        ):  # others have waited for this rank as long as they may
+        elif _is_stopped(rank) and _is_taken(launcher):
+            # The others have waited for this rank as long as they may.
             _say(line, "stopped (SIGSTOP), the others waited for it")
             return
     if held is None and (held := _first(launcher)):
