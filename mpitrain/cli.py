@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import click
 
-from mpitrain import __version__
+from mpitrain import __version__, witness
 from mpitrain.config import Run, option
 from mpitrain.exchange.launch import launched_ranks
 from mpitrain.report import DONE, FAILED, LINGER, WRONG_USE, MpitrainError, last_words
@@ -82,6 +82,7 @@ def _options_of(settings: type[Run] | type[Job]) -> Callable[[Callable[..., Any]
 @_options_of(Run)
 def train(**options: Any) -> int:
     """Train NETWORK: lenet, vgg11 to vgg19, resnet18 to resnet152, or a network file (.toml)."""
+    witness.call()
     from mpitrain.train import train as run
 
     for number in (
@@ -253,7 +254,7 @@ def _end(error: BaseException | None) -> None:
             print(f"mpitrain: {words}", file=sys.stderr, flush=True)
         _leave(code)
     _trace(error, expected)
-    last_words(f"rank {job.rank} of {job.size}{_phase()}: {words}" if job else f"rank {_rank()}: {words}")
+    last_words(f"{job.name}{_phase()}: {words}" if job else f"rank {_rank()}: {words}")
     wire.abort(code)
     _leave(code)  # MPI_Abort may come back before the launcher's signal arrives
 
@@ -282,6 +283,7 @@ def _phase() -> str:
 
 def _leave(code: int) -> NoReturn:
     """Exit like all other ranks. Launchers kill the rest when one exits with an error, so what rank 0 has said arrives first."""
+    witness.done()
     sys.stdout.flush()
     if code != DONE and _launched():
         time.sleep(LINGER)

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 
-KINDS: dict[str, Callable[[], None]] = {
+KINDS: dict[str, Callable[[], object]] = {
     "raise": lambda: _fail(),
     "exit": lambda: sys.exit(3),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "term": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "segv": lambda: ctypes.string_at(0),
+    "memory": lambda: _use_up(),
     "nan": lambda: None,
 }
 
 
 def _fail() -> None:
     raise ValueError("injected fault")
+
+
+def _use_up() -> None:
+    """All memory that the system grants, of which there is no more than now and a little: what asks next gets none either."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * os.sysconf("SC_PAGE_SIZE") + (8 << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    taken = []
+    while True:
+        taken.append(bytearray(1 << 20))
 
 
 class Fault:
@@ -49,4 +65,5 @@ class Fault:
         self._armed = False
         if self._is_nan and gradient is not None:
             gradient.part(0, 1).fill(float("nan"))
+        print(f"fault at {time.time():.3f}", file=sys.stderr, flush=True)
         self._strike()

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from mpitrain import witness
+
 DONE = 0
 FAILED = 1
 WRONG_USE = 2
@@ -49,7 +51,11 @@ def agreed(error: E) -> E:
 
 def last_words(line: str) -> None:
     """Say on stderr why this rank is about to abort the job, and return when the launcher has had time to hand it on."""
-    print(f"mpitrain: {line}", file=sys.stderr, flush=True)
+    witness.spoken()
+    sys.stderr.write(
+        f"mpitrain: {line}\n"
+    )  # print() would write the line's end by itself, behind other ranks' lines
+    sys.stderr.flush()
     time.sleep(LINGER)
 
 

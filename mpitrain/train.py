@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mpitrain import __version__, checkpoint, models
+from mpitrain import __version__, checkpoint, models, witness
 from mpitrain.config import Run, interval, known, write_toml
 from mpitrain.data import augment
 from mpitrain.data.source import Dataset
@@ -74,6 +74,7 @@ def train(run: Run) -> Result:
     """Train a network on all ranks of this job. Raises UserError, on every rank alike, for a run that cannot be."""
     global _watch
     wire = connect()
+    witness.who(wire.name)
     fault = wire.together(lambda: Fault(run.inject, wire.rank))
     wire.delay = fault.delay
     _watch = Watchdog(wire.rank, run.stall_seconds, wire.abort)
@@ -134,7 +135,7 @@ class _Training:
         self.sgd = MomentumSgd(aside, master, run.momentum, known(run.weight_decay)) if updates else None
         self.exchange = Exchange(
             wire, self.device, graph.weights, graph.gradient, graph.buckets, self.kind, run.update,
-            self.sgd.update if self.sgd else _nothing, master if own_master else None, streaming=not run.no_streaming,
+            self._update, master if own_master else None, streaming=not run.no_streaming,
             begin=lambda gradient: fault("exchange", watch.step, gradient), alive=lambda: watch.at(watch.phase),
         )  # fmt: skip
         self.state = State(wire, graph, self.sgd, self.exchange, lambda: watch.at(watch.phase))
@@ -184,6 +185,11 @@ class _Training:
         nbytes, count = self.state.size_of_checkpoint(), max(1, -(-steps // every))
         if self.run.compute_seconds is None:
             self.wire.from_root(lambda: checkpoint.check_space(self.folder, nbytes, count))
+
+    def _update(self, start: int, stop: int, mean: Array) -> None:
+        self.fault("update", self.watch.step)
+        if self.sgd:
+            self.sgd.update(start, stop, mean)
 
     def _fit(self, vectors: int) -> tuple[int, int]:
         """Images that fit into this rank's share of memory, beside so many flat vectors of the network's length.
@@ -458,7 +464,3 @@ class _Training:
 def _nth(number: int) -> str:
     """1st, 2nd, 3rd, 4th, ..., 11th."""
     return f"{number}{'th' if number % 100 in (11, 12, 13) else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
-
-
-def _nothing(start: int, stop: int, mean: Array) -> None:
-    """What ranks that do not update do with a mean."""

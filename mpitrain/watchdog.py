@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from mpitrain import witness
 from mpitrain.report import STALLED, last_words
 
 GRACE = 3.0
@@ -29,6 +30,7 @@ class Watchdog:
         if step is not None:
             self.step = step
         self._since = time.monotonic()
+        witness.note(f"{self.phase} at step {self.step}")
 
     def stop(self) -> None:
         """The work is done: watch no longer."""

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE, KERNELS = ROOT / "mpitrain", ROOT / "kernels"
 FLOORS = {
-    0: ("config", "report", "watchdog"),
+    0: ("config", "report", "watchdog", "witness"),
     1: ("runtime",),
     2: ("layers", "data", "exchange", "sgd"),
     3: ("graph", "models", "layout", "plan", "fuse", "pretend"),

@@ -93,6 +93,12 @@ class Wire:
         """Whether MPI lets several threads in at once, as most do."""
         return bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)
 
+    @property
+    def name(self) -> str:
+        """Which rank this is, in words, with its host where there are several."""
+        where = "" if self.one_host else f" on {self.host.rpartition('/')[0]}"
+        return f"rank {self.rank} of {self.size}{where}"
+
     def __repr__(self) -> str:
         return f"Wire(rank {self.rank} of {self.size})"
 

@@ -44,6 +44,8 @@ class Ended:
     out: str
     err: str
     seconds: float
+    finished: float
+    """When the launcher had ended, as time.time() tells."""
     folder: Path | None
     """The run directory, where the drill named one."""
 
@@ -171,10 +173,10 @@ class Launch:
             if meanwhile is not None:
                 meanwhile(job)
             code = process.wait(LIMIT)
-            seconds = time.monotonic() - begin
+            seconds, finished = time.monotonic() - begin, time.time()
             left = self._left(job)
         except subprocess.TimeoutExpired:
-            seconds, left = LIMIT, {}
+            seconds, finished, left = LIMIT, time.time(), {}
         finally:
             for each_process in job.processes():
                 os.kill(each_process, signal.SIGKILL)
@@ -182,7 +184,7 @@ class Launch:
         said = f"{' '.join(map(str, command))}\n{(place / 'out').read_text()}\n{(place / 'err').read_text()}"
         assert code is not None, f"still running after {LIMIT:g} s: {said}"
         assert not left, f"processes (and ranks) left behind: {left}: {said}"
-        return Ended(code, (place / "out").read_text(), (place / "err").read_text(), seconds, out)
+        return Ended(code, (place / "out").read_text(), (place / "err").read_text(), seconds, finished, out)
 
     @staticmethod
     def _left(job: Job) -> dict[int, int | None]:

@@ -62,14 +62,26 @@ def test_a_rank_that_cannot_even_start_is_named(launch: Launch, tmp_path: Path) 
     assert ended.sentences[0].startswith("mpitrain: rank 1: ImportError: libOpenCL.so.1: cannot open")
 
 
+def test_a_rank_without_memory_says_so(launch: Launch, tmp_path: Path) -> None:
+    ended = strike(launch, tmp_path / "run", "kind=memory,phase=exchange,step=2")
+    launch.ends_with(ended, FAILED)
+    (said,) = ended.sentences
+    assert said.startswith("mpitrain: rank 1 of 3, ") and said.endswith(" at step 2: MemoryError")
+
+
 def test_an_exit_on_one_rank_ends_all(launch: Launch, tmp_path: Path) -> None:
     ended = strike(launch, tmp_path / "run", "kind=exit,phase=exchange,step=1")
     launch.ends_with(ended, FAILED)
     assert ended.sentences == ["mpitrain: rank 1 of 3, exchange at step 1: SystemExit: 3"]
 
 
-def test_a_killed_rank_ends_all_and_the_last_checkpoint_is_whole(launch: Launch, tmp_path: Path) -> None:
-    ended = strike(launch, tmp_path / "run", "kind=kill,phase=exchange,step=3")
+@pytest.mark.parametrize("kind", ["kill", "segv"])
+def test_a_rank_that_dies_without_a_word_is_named_and_the_last_checkpoint_is_whole(
+    launch: Launch, tmp_path: Path, kind: str
+) -> None:
+    ended = strike(launch, tmp_path / "run", f"kind={kind},phase=forward,step=3")
+    (said,) = ended.sentences
+    assert said.startswith("mpitrain: rank 1 of 3, forward at step 3: died without a word")
     assert [event["step"] for event in ended.events("checkpoint")] == [2]
     assert_whole(tmp_path / "run" / "checkpoints" / "step-00000002.safetensors")
 
@@ -80,7 +92,11 @@ def test_a_stopped_rank_is_noticed(launch: Launch, tmp_path: Path, phase: str) -
     ended = strike(launch, tmp_path / "run", fault, "--stall-seconds", 4, "--exchange", "dynamic8")
     launch.ends_with(ended, STALLED)
     assert "Traceback" not in ended.err
-    assert all("no progress for 4 s in " in said for said in ended.sentences)
+    stopped = [said for said in ended.sentences if said.startswith("mpitrain: rank 1 ")]
+    assert [said.partition(", ")[2].partition(", ")[0] for said in stopped] == [
+        f"{phase} at step {0 if phase == 'setup' else 2}: stopped (SIGSTOP)"
+    ]
+    assert all("no progress for 4 s in " in said for said in ended.sentences if said not in stopped)
     assert any(f"rank {rank}: " in said for said in ended.sentences for rank in (0, 2)), ended.err
 
 
