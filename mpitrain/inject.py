@@ -17,6 +17,7 @@ KINDS: dict[str, Callable[[], None]] = {
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "term": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "nan": lambda: None,
+    "flip": lambda: None,
 }
 
 
@@ -40,13 +41,17 @@ class Fault:
             raise UserError(
                 f"--inject {text}: expected kind={'|'.join(KINDS)}, rank=, step=, phase=, or delay="
             ) from None
-        self._is_nan = facts.get("kind") == "nan"
+        self._is_nan, self._flips = facts.get("kind") == "nan", facts.get("kind") == "flip"
 
     def __call__(self, phase: str, step: int, gradient: Array | None = None) -> None:
-        """Called as a phase begins. kind=nan writes one into the gradient instead of ending anything."""
+        """Called as a phase begins. kind=nan writes one into the gradient instead of ending anything, kind=flip flips the lowest bit of
+        the value in the middle of what is there: the gradient in phase exchange, the weights in phase compare."""
         if not self._armed or (phase, step) != self._place:
             return
         self._armed = False
         if self._is_nan and gradient is not None:
             gradient.part(0, 1).fill(float("nan"))
+        if self._flips and gradient is not None:
+            with gradient.host(write=True) as values:
+                values[values.size // 2 :][:1].view("uint32")[:] ^= 1
         self._strike()

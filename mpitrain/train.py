@@ -28,6 +28,7 @@ from mpitrain.facts import Facts, look
 from mpitrain.feed import Feed, Plan
 from mpitrain.fuse import fuse
 from mpitrain.graph import LARGEST_SLOT, Graph, parameters_of
+from mpitrain.health import Health
 from mpitrain.inject import Fault
 from mpitrain.layout import BUCKET, Layout
 from mpitrain.models import netfile
@@ -134,6 +135,7 @@ class _Training:
             begin=lambda gradient: fault("exchange", watch.step, gradient), alive=lambda: watch.at(watch.phase),
         )  # fmt: skip
         self.state = State(wire, graph, self.sgd, self.exchange, lambda: watch.at(watch.phase))
+        self.health = Health(wire, graph, self.exchange, self.batch_size)
         self.done, self.said = 0, ""
         if resumed:
             path = Path(resumed["path"])
@@ -240,10 +242,13 @@ class _Training:
             if self.sgd:
                 self.sgd.rate = rate
             sent = wire.bytes_sent
+            if self.health.due(t + 1):
+                self.health.sample(t + 1)
             outcome = step(work, t, more=t + 1 < facts.steps)
             t += 1
             loss, bound, stop = self._agree(outcome, t)
-            self._log_step(outcome, t, loss, bound, rate, wire.bytes_sent - sent)
+            sent = wire.bytes_sent - sent
+            self._log_step(outcome, t, loss, bound, rate, sent, self._look_after(t))
             # A signal gives little time: the checkpoint comes before anything else.
             if not stop and (t % score_every == 0 or (t == facts.steps and not made_up)):
                 scores = self._score(t)
@@ -269,6 +274,15 @@ class _Training:
         if table[:, 3].any():
             raise self._diverged(t, "the gradient is not finite (NaN or infinite)")
         return loss, float(table[:, 1].max()), bool(table[:, 2].any())
+
+    def _look_after(self, t: int) -> dict[str, float]:
+        """Every so many steps: measures for the log. Raises RunError on every rank if the ranks' weights differ."""
+        if not self.health.due(t):
+            return {}
+        self.watch.at("compare", t)
+        self.fault("compare", t, self.graph.weights)
+        self.health.compare(t)
+        return self.health.measures()
 
     def _diverged(self, t: int, what: str) -> RunError:
         return agreed(
@@ -368,7 +382,16 @@ class _Training:
         if self.done:
             say(f"  goes on after step {self.done} of {self.facts.steps}")
 
-    def _log_step(self, outcome: Outcome, t: int, loss: float, bound: float, lr: float, sent: int) -> None:
+    def _log_step(
+        self,
+        outcome: Outcome,
+        t: int,
+        loss: float,
+        bound: float,
+        lr: float,
+        sent: int,
+        health: dict[str, float],
+    ) -> None:
         per_epoch, total = self.facts.per_epoch, outcome.seconds["total"]
         epoch, place = divmod(t - 1, per_epoch)
         rate = self.batch_size / total
@@ -378,7 +401,7 @@ class _Training:
         )
         self.reporter.event(
             "step", step=t, epoch=epoch, loss=loss, lr=lr, images=self.batch_size, images_per_second=round(rate, 1),
-            seconds={name: round(value, 6) for name, value in outcome.seconds.items()}, bytes_sent=sent, **facts,
+            seconds={name: round(value, 6) for name, value in outcome.seconds.items()}, bytes_sent=sent, **facts, **health,
         )  # fmt: skip
 
         def line() -> str:

@@ -17,7 +17,19 @@ FLOORS = {
     1: ("runtime",),
     2: ("layers", "data", "exchange", "sgd"),
     3: ("graph", "models", "layout", "plan", "fuse", "pretend"),
-    4: ("step", "feed", "facts", "state", "stop", "inject", "evaluate", "predict", "model", "checkpoint"),
+    4: (
+        "step",
+        "feed",
+        "facts",
+        "state",
+        "stop",
+        "inject",
+        "health",
+        "evaluate",
+        "predict",
+        "model",
+        "checkpoint",
+    ),
     5: ("train", "summary", "scaling", "submit", "curve", "redraw", "tune", "tune_worker"),
     6: ("cli", "__main__", "__init__"),
 }
@@ -170,6 +182,7 @@ def test_every_file_opens_with_its_purpose() -> None:
 SKIPS = {
     "test_house.py": "this one",
     "data/test_idx.py": "root may read every file, so none is unreadable",
+    "exchange/test_health.py": "one rank sends nothing, and has nobody to differ from",
     "exchange/test_exchange.py": "one rank sends nothing, and float32 codes nothing",
     "drills/launcher.py": "/proc is Linux's; that mpirun is there is tested below",
     "drills/test_outcomes.py": "PoCL's wheel is for x86 alone; tests/runtime/test_platforms.py fails where it is missing",
