@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 
 from mpitrain.report import UserError
@@ -26,22 +27,29 @@ def _fail() -> None:
 
 
 class Fault:
-    """Strikes this rank once, in one phase of one step, if the text says so. `delay=S` in it slows messages instead (see Wire)."""
+    """Strikes this rank once, in one phase of one step, if the text says so. `delay=S` in it slows messages instead (see Wire),
+    `slow=S` the rank's computing."""
 
     def __init__(self, text: str, rank: int) -> None:
         facts = dict(pair.partition("=")[::2] for pair in text.split(",") if pair)
         try:
-            if set(facts) - {"kind", "rank", "step", "phase", "delay"}:
+            if set(facts) - {"kind", "rank", "step", "phase", "delay", "slow"}:
                 raise ValueError
             self._strike = KINDS[facts.get("kind", "nan")]
             self.delay = float(facts.get("delay", 0))
+            self._slow = float(facts.get("slow", 0)) if int(facts.get("rank", 0)) == rank else 0.0
             self._armed = "kind" in facts and int(facts.get("rank", 0)) == rank
             self._place = facts.get("phase", "forward"), int(facts.get("step", 0))
         except (KeyError, ValueError):
             raise UserError(
-                f"--inject {text}: expected kind={'|'.join(KINDS)}, rank=, step=, phase=, or delay="
+                f"--inject {text}: expected kind={'|'.join(KINDS)}, rank=, step=, phase=, delay= or slow="
             ) from None
         self._is_nan, self._flips = facts.get("kind") == "nan", facts.get("kind") == "flip"
+
+    def drag(self, images: int) -> None:
+        """Where the text has `slow=S`, this rank takes S seconds longer for each image."""
+        if self._slow:
+            time.sleep(self._slow * images)
 
     def __call__(self, phase: str, step: int, gradient: Array | None = None) -> None:
         """Called as a phase begins. kind=nan writes one into the gradient instead of ending anything, kind=flip flips the lowest bit of

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mpitrain import __version__, checkpoint, models
+from mpitrain.balance import Balance
 from mpitrain.config import Run, interval, known, write_toml
 from mpitrain.data import augment
 from mpitrain.data.source import Dataset
@@ -119,7 +120,14 @@ class _Training:
             or (resumed and resumed["sub_batch"])
             or min(wire.gather_facts(self._sub_batch(2 + updates + own_master + (self.kind in LOSSY))))
         )
-        capacity = min(self.limit, self.feed.mine.stop - self.feed.mine.start)
+        # With --balance speed a part may grow; one of more than twice the equal size is computed in sub-batches.
+        self.by_speed = run.balance == "speed"
+        equal = self.feed.mine.stop - self.feed.mine.start
+        capacity = min(self.limit, equal * (2 if self.by_speed else 1))
+        known_speeds = resumed["speeds"] if resumed and resumed["ranks"] == wire.size else None
+        self.balance, self.named = Balance(known_speeds if self.by_speed else None), -1
+        if self.balance.speeds:
+            self.feed.divide(self.balance.speeds)
         self.compiles = False
         self.device.on_compile = self._compiling
         self.graph = graph = wire.leaders_first(lambda: self._graph(capacity))
@@ -197,7 +205,7 @@ class _Training:
                     f"--resume {path}: its run has gone on to {last.name}, which would be lost; "
                     "--resume alone goes on from there, with --out DIR this one begins a run of its own"
                 )
-        names = ("sub_batch", "exchange", "ranks")
+        names = ("sub_batch", "exchange", "ranks", "speeds")
         return {"path": str(path)} | {name: settings.get(name) for name in names}
 
     def _choose(self, resumed: dict[str, Any] | None) -> tuple[str, str]:
@@ -267,13 +275,43 @@ class _Training:
         self.watch.at("agree", t)
         found = outcome.exchange
         mine = [outcome.loss, found.error_bound, float(self.stop.asked), float(not found.finite)]
+        mine.append(outcome.seconds["compute"])
         table = self.wire.table(np.array(mine))
         loss = float(table[:, 0].sum()) / self.batch_size
         if not math.isfinite(loss):
             raise self._diverged(t, f"the loss is {loss}")
         if table[:, 3].any():
             raise self._diverged(t, "the gradient is not finite (NaN or infinite)")
+        self._balance(table[:, 4].tolist(), t)
         return loss, float(table[:, 1].max()), bool(table[:, 2].any())
+
+    def _balance(self, seconds: list[float], t: int) -> None:
+        """Now and then: name a rank that the others wait for, and with --balance speed divide batches anew."""
+        images = [part.stop - part.start for part in self.feed.now]
+        found = self.balance.note(images, seconds) if self.wire.size > 1 else None
+        if found is None:
+            return
+        if self.by_speed:
+            self.feed.divide(found.speeds)
+        parts = [part.stop - part.start for part in self.feed.parts]
+        if found.straggler is not None and found.straggler != self.named:
+            self.named = found.straggler
+            hint = (
+                f"it gets {parts[self.named]} images of {self.batch_size}"
+                if self.by_speed
+                else "--balance speed gives it fewer images"
+            )
+            self.reporter.say(f"step {t}: rank {self.named} makes steps {found.cost:.0%} longer; {hint}")
+        if self.by_speed or found.straggler is not None:
+            speeds = [round(speed, 2) for speed in found.speeds]
+            self.reporter.event(
+                "balance",
+                step=t,
+                parts=parts,
+                speeds=speeds,
+                straggler=found.straggler,
+                cost=round(found.cost, 3),
+            )
 
     def _look_after(self, t: int) -> dict[str, float]:
         """Every so many steps: measures for the log. Raises RunError on every rank if the ranks' weights differ."""
@@ -330,6 +368,7 @@ class _Training:
             "exchange": self.kind,
             "images": self.facts.count,
             "sub_batch": self.limit,
+            "speeds": self.balance.speeds if self.by_speed else None,
         }
         self.state.save(path, settings)
         self.reporter.event(

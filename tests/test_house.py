@@ -25,6 +25,7 @@ FLOORS = {
         "stop",
         "inject",
         "health",
+        "balance",
         "evaluate",
         "predict",
         "model",

@@ -185,7 +185,8 @@ class Facts16:
         return np.where(largest >= 0x7C00, np.inf, magnitude * 2.0**-11 + 2.0**-25)
 
     def zeros(self, records: Bytes) -> NDArray[np.bool_]:
-        return np.equal(records.view("<u2") & 0x7FFF, 0)
+        zeros: NDArray[np.bool_] = (records.view("<u2") & 0x7FFF) == 0
+        return zeros
 
 
 class PlainDynamic8(_Host, Facts8):
