@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +36,19 @@ class Feed:
     def __init__(self, wire: Wire, plan: Plan, split: Split | None) -> None:
         self._wire, self._plan, self._split = wire, plan, split
         self.parts = parts(plan.batch_size, wire.size)
-        self.mine = self.parts[wire.rank]
-        self._waiting: dict[int, Part] = {}
+        """How the batches that start from now on are divided."""
+        self.now = self.parts
+        """How the batch that `part` gave out last is divided."""
+        self._waiting: dict[int, tuple[list[slice], Part]] = {}
+
+    @property
+    def mine(self) -> slice:
+        """This rank's part of the batch that `part` gave out last."""
+        return self.now[self._wire.rank]
+
+    def divide(self, speeds: Sequence[float]) -> None:
+        """Divide batches in proportion to the ranks' speeds, all but those that are on their way. All ranks call it at the same step."""
+        self.parts = parts(self._plan.batch_size, self._wire.size, speeds)
 
     def start(self, step: int) -> None:
         """Set a step's batch on its way; `part` of that step then waits for what is missing of it."""
@@ -44,15 +56,15 @@ class Feed:
         if self._split is not None:
             images, wide = self._split.read(order.batch(step, plan.count, plan.batch_size, plan.seed))
             labels = wide.astype(np.int32)
-        self._waiting[step] = self._wire.scatter_parts(
-            images, labels, self.parts, plan.shape, np.dtype(plan.dtype)
-        )
+        part = self._wire.scatter_parts(images, labels, self.parts, plan.shape, np.dtype(plan.dtype))
+        self._waiting[step] = self.parts, part
 
     def part(self, step: int, more: bool) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """Images and labels of this rank's part. `more`: the next step's batch starts on its way now."""
         if step not in self._waiting:
             self.start(step)
-        images, labels = self._waiting.pop(step).wait()
+        self.now, part = self._waiting.pop(step)
+        images, labels = part.wait()
         if more:
             self.start(step + 1)
         if self._plan.ways:

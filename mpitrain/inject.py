@@ -23,6 +23,7 @@ KINDS: dict[str, Callable[[], object]] = {
     "segv": lambda: ctypes.string_at(0),
     "memory": lambda: _use_up(),
     "nan": lambda: None,
+    "flip": lambda: None,
 }
 
 
@@ -41,29 +42,40 @@ def _use_up() -> None:
 
 
 class Fault:
-    """Strikes this rank once, in one phase of one step, if the text says so. `delay=S` in it slows messages instead (see Wire)."""
+    """Strikes this rank once, in one phase of one step, if the text says so. `delay=S` in it slows messages instead (see Wire),
+    `slow=S` the rank's computing."""
 
     def __init__(self, text: str, rank: int) -> None:
         facts = dict(pair.partition("=")[::2] for pair in text.split(",") if pair)
         try:
-            if set(facts) - {"kind", "rank", "step", "phase", "delay"}:
+            if set(facts) - {"kind", "rank", "step", "phase", "delay", "slow"}:
                 raise ValueError
             self._strike = KINDS[facts.get("kind", "nan")]
             self.delay = float(facts.get("delay", 0))
+            self._slow = float(facts.get("slow", 0)) if int(facts.get("rank", 0)) == rank else 0.0
             self._armed = "kind" in facts and int(facts.get("rank", 0)) == rank
             self._place = facts.get("phase", "forward"), int(facts.get("step", 0))
         except (KeyError, ValueError):
             raise UserError(
-                f"--inject {text}: expected kind={'|'.join(KINDS)}, rank=, step=, phase=, or delay="
+                f"--inject {text}: expected kind={'|'.join(KINDS)}, rank=, step=, phase=, delay= or slow="
             ) from None
-        self._is_nan = facts.get("kind") == "nan"
+        self._is_nan, self._flips = facts.get("kind") == "nan", facts.get("kind") == "flip"
+
+    def drag(self, images: int) -> None:
+        """Where the text has `slow=S`, this rank takes S seconds longer for each image."""
+        if self._slow:
+            time.sleep(self._slow * images)
 
     def __call__(self, phase: str, step: int, gradient: Array | None = None) -> None:
-        """Called as a phase begins. kind=nan writes one into the gradient instead of ending anything."""
+        """Called as a phase begins. kind=nan writes one into the gradient instead of ending anything, kind=flip flips the lowest bit of
+        the value in the middle of what is there: the gradient in phase exchange, the weights in phase compare."""
         if not self._armed or (phase, step) != self._place:
             return
         self._armed = False
         if self._is_nan and gradient is not None:
             gradient.part(0, 1).fill(float("nan"))
         print(f"fault at {time.time():.3f}", file=sys.stderr, flush=True)
+        if self._flips and gradient is not None:
+            with gradient.host(write=True) as values:
+                values[values.size // 2 :][:1].view("uint32")[:] ^= 1
         self._strike()

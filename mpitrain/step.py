@@ -55,6 +55,7 @@ def step(work: Work, t: int, more: bool) -> Outcome:
         work.fault("forward", t)
         work.graph.load(images[part], labels[part])
         work.graph.forward(run)
+        work.fault.drag(run.images)
         work.watch.at("backward", t)
         for bucket in work.graph.backward(run, last):  # last layer first
             work.exchange.send(bucket, work.batch_size)  # codes, wire, mean, update, deltas: meanwhile

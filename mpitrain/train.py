@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mpitrain import __version__, checkpoint, models, witness
+from mpitrain.balance import Balance
 from mpitrain.config import Run, interval, known, write_toml
 from mpitrain.data import augment
 from mpitrain.data.source import Dataset
@@ -29,6 +30,7 @@ from mpitrain.facts import Facts, look
 from mpitrain.feed import Feed, Plan
 from mpitrain.fuse import fuse
 from mpitrain.graph import LARGEST_SLOT, Graph, parameters_of
+from mpitrain.health import Health
 from mpitrain.inject import Fault
 from mpitrain.layout import BUCKET, Layout
 from mpitrain.models import netfile
@@ -114,7 +116,9 @@ class _Training:
             facts.count, facts.shape, facts.dtype, self.batch_size, run.seed, augment.parse(run.augment)
         )
         self.feed = Feed(wire, plan, self.dataset.train if self.dataset else None)
-        part = self.feed.mine.stop - self.feed.mine.start
+        # With --balance speed a part may grow; one of more than twice the equal size is computed in sub-batches.
+        self.by_speed = run.balance == "speed"
+        part = (self.feed.mine.stop - self.feed.mine.start) * (2 if self.by_speed else 1)
         fit, fit_repeating = self._fit(2 + updates + own_master + (self.kind in LOSSY))
         # One limit for all ranks, kept with the checkpoint: how a part is divided decides in which order its gradients are added.
         self.limit: int = (
@@ -124,6 +128,10 @@ class _Training:
         )
         capacity = min(self.limit, part)
         self.repeat = capacity > fit
+        known_speeds = resumed["speeds"] if resumed and resumed["ranks"] == wire.size else None
+        self.balance, self.named = Balance(known_speeds if self.by_speed else None), -1
+        if self.balance.speeds:
+            self.feed.divide(self.balance.speeds)
         self.compiles = False
         self.device.on_compile = self._compiling
         self.graph = graph = wire.leaders_first(lambda: self._graph(capacity))
@@ -139,6 +147,7 @@ class _Training:
             begin=lambda gradient: fault("exchange", watch.step, gradient), alive=lambda: watch.at(watch.phase),
         )  # fmt: skip
         self.state = State(wire, graph, self.sgd, self.exchange, lambda: watch.at(watch.phase))
+        self.health = Health(wire, graph, self.exchange, self.batch_size)
         self.done, self.said = 0, ""
         if resumed:
             path = Path(resumed["path"])
@@ -236,7 +245,7 @@ class _Training:
             return None
         with checkpoint.Reader(path, alive, verified=last is not None) as reader:
             settings = reader.settings()
-        names = ("sub_batch", "exchange", "ranks")
+        names = ("sub_batch", "exchange", "ranks", "speeds")
         return {"path": str(path), "refused": refused} | {name: settings.get(name) for name in names}
 
     def _choose(self, resumed: dict[str, Any] | None) -> tuple[str, str]:
@@ -285,10 +294,13 @@ class _Training:
             if self.sgd:
                 self.sgd.rate = rate
             sent = wire.bytes_sent
+            if self.health.due(t + 1):
+                self.health.sample(t + 1)
             outcome = step(work, t, more=t + 1 < facts.steps)
             t += 1
             loss, bound, stop = self._agree(outcome, t)
-            self._log_step(outcome, t, loss, bound, rate, wire.bytes_sent - sent)
+            sent = wire.bytes_sent - sent
+            self._log_step(outcome, t, loss, bound, rate, sent, self._look_after(t))
             # A signal gives little time: the checkpoint comes before anything else.
             if not stop and (t % score_every == 0 or (t == facts.steps and not made_up)):
                 scores = self._score(t)
@@ -307,13 +319,52 @@ class _Training:
         self.watch.at("agree", t)
         found = outcome.exchange
         mine = [outcome.loss, found.error_bound, float(self.stop.asked), float(not found.finite)]
+        mine.append(outcome.seconds["compute"])
         table = self.wire.table(np.array(mine))
         loss = float(table[:, 0].sum()) / self.batch_size
         if not math.isfinite(loss):
             raise self._diverged(t, f"the loss is {loss}")
         if table[:, 3].any():
             raise self._diverged(t, "the gradient is not finite (NaN or infinite)")
+        self._balance(table[:, 4].tolist(), t)
         return loss, float(table[:, 1].max()), bool(table[:, 2].any())
+
+    def _balance(self, seconds: list[float], t: int) -> None:
+        """Now and then: name a rank that the others wait for, and with --balance speed divide batches anew."""
+        images = [part.stop - part.start for part in self.feed.now]
+        found = self.balance.note(images, seconds) if self.wire.size > 1 else None
+        if found is None:
+            return
+        if self.by_speed:
+            self.feed.divide(found.speeds)
+        parts = [part.stop - part.start for part in self.feed.parts]
+        if found.straggler is not None and found.straggler != self.named:
+            self.named = found.straggler
+            hint = (
+                f"it gets {parts[self.named]} images of {self.batch_size}"
+                if self.by_speed
+                else "--balance speed gives it fewer images"
+            )
+            self.reporter.say(f"step {t}: rank {self.named} makes steps {found.cost:.0%} longer; {hint}")
+        if self.by_speed or found.straggler is not None:
+            speeds = [round(speed, 2) for speed in found.speeds]
+            self.reporter.event(
+                "balance",
+                step=t,
+                parts=parts,
+                speeds=speeds,
+                straggler=found.straggler,
+                cost=round(found.cost, 3),
+            )
+
+    def _look_after(self, t: int) -> dict[str, float]:
+        """Every so many steps: measures for the log. Raises RunError on every rank if the ranks' weights differ."""
+        if not self.health.due(t):
+            return {}
+        self.watch.at("compare", t)
+        self.fault("compare", t, self.graph.weights)
+        self.health.compare(t)
+        return self.health.measures()
 
     def _diverged(self, t: int, what: str) -> RunError:
         return agreed(
@@ -361,6 +412,7 @@ class _Training:
             "exchange": self.kind,
             "images": self.facts.count,
             "sub_batch": self.limit,
+            "speeds": self.balance.speeds if self.by_speed else None,
         }
         self.state.save(path, settings)
         self.reporter.event(
@@ -416,7 +468,16 @@ class _Training:
         if restarts:
             say(f"  SLURM has started this job again, for the {_nth(restarts)} time")
 
-    def _log_step(self, outcome: Outcome, t: int, loss: float, bound: float, lr: float, sent: int) -> None:
+    def _log_step(
+        self,
+        outcome: Outcome,
+        t: int,
+        loss: float,
+        bound: float,
+        lr: float,
+        sent: int,
+        health: dict[str, float],
+    ) -> None:
         per_epoch, total = self.facts.per_epoch, outcome.seconds["total"]
         epoch, place = divmod(t - 1, per_epoch)
         rate = self.batch_size / total
@@ -426,7 +487,7 @@ class _Training:
         )
         self.reporter.event(
             "step", step=t, epoch=epoch, loss=loss, lr=lr, images=self.batch_size, images_per_second=round(rate, 1),
-            seconds={name: round(value, 6) for name, value in outcome.seconds.items()}, bytes_sent=sent, **facts,
+            seconds={name: round(value, 6) for name, value in outcome.seconds.items()}, bytes_sent=sent, **facts, **health,
         )  # fmt: skip
 
         def line() -> str:

@@ -134,6 +134,9 @@ class Codec(Protocol[V]):
     def bounds(self, records: Bytes) -> NDArray[np.float64]:
         """For each block of records in host memory the largest rounding error it may have; infinity for one that is not finite."""
 
+    def zeros(self, records: Bytes) -> NDArray[np.bool_]:
+        """For each value of records in host memory, filled up to whole blocks, whether its code is that of zero."""
+
 
 def blocks(size: int) -> int:
     """Blocks in a vector of so many values; the last one may be short."""
@@ -165,6 +168,9 @@ class Facts8:
         exponents = records[:: self.record].astype(np.int32)
         return np.where(exponents == MARKED, np.inf, HALF_STEP * np.ldexp(1.0, exponents - 127))
 
+    def zeros(self, records: Bytes) -> NDArray[np.bool_]:
+        return np.equal(records.reshape(-1, self.record)[:, 1:].reshape(-1), 0)
+
 
 class Facts16:
     """float16's name and sizes, and what can be read from its bytes on the host."""
@@ -177,6 +183,10 @@ class Facts16:
         largest = (records.view("<u2") & 0x7FFF).reshape(-1, BLOCK).max(axis=1).astype(np.uint16)
         magnitude = largest.view(np.float16).astype(np.float64)
         return np.where(largest >= 0x7C00, np.inf, magnitude * 2.0**-11 + 2.0**-25)
+
+    def zeros(self, records: Bytes) -> NDArray[np.bool_]:
+        zeros: NDArray[np.bool_] = (records.view("<u2") & 0x7FFF) == 0
+        return zeros
 
 
 class PlainDynamic8(_Host, Facts8):

@@ -42,6 +42,20 @@ class ExchangeReport:
     """Of these, behind the backward pass."""
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """What coding left out of one bucket in the last step, as this rank has it."""
+
+    bucket: int
+    sender: Array
+    owner: Array | None
+    """Of the shard of the mean that this rank owns, None where it owns none."""
+    start: int
+    """Where in the bucket that shard starts."""
+    flushed: int
+    """Values of this rank that were coded as zero and are not."""
+
+
 class Exchange:
     """`send` each bucket of the gradient as soon as it is complete; new weights follow, at the latest when `finish` returns.
 
@@ -108,6 +122,10 @@ class Exchange:
         if streaming and wire.size > 1 and wire.threads:
             self._stream = Stream(device.finish, alive or (lambda: None))
         self._step = self._begun = self._under_way = 0
+        self._sample: int | None = None
+        self._flushed = 0
+        self.shares_owned = wire.size > 2 and not self._star
+        """Whether each rank owns a part of each coded bucket (else nobody owns any)."""
         self._since = 0.0
         self._clear()
 
@@ -131,6 +149,22 @@ class Exchange:
     def _clear(self) -> None:
         self._bound, self._finite, self._seconds = 0.0, True, 0.0
         self._sent = self._wire.bytes_sent
+
+    def sample(self, number: int) -> None:
+        """Count in the next step what coding flushes to zero in one bucket: the number-th of those that are coded, round and round."""
+        coded = sorted(self._coded)
+        self._sample = coded[number % len(coded)] if coded else None
+
+    def sampled(self) -> Sampled | None:
+        """What was left out of the bucket that `sample` chose, after `finish`; None where nothing is coded."""
+        if self._sample is None:
+            return None
+        number, self._sample = self._sample, None
+        sent, end, owned, last = self._places[number]
+        size = end - sent
+        start = 0 if self._star else own_values(size, self._wire.rank, self._wire.size)[0]
+        sender = self._residuals["sender"].part(sent, end)
+        return Sampled(number, sender, self._owner(owned, last), start, self._flushed)
 
     def send(self, bucket: Bucket, images: int) -> None:
         """Start a bucket, which is complete when the work queued on the device so far is done. images: of all ranks in this step."""
@@ -187,7 +221,10 @@ class Exchange:
         else:
             sent, end, owned, last = self._places[bucket.number]
             residual, owner = self._residuals["sender"].part(sent, end), self._owner(owned, last)
+            slot.mean.watched = bucket.number == self._sample
             self._note((yield from slot.mean.hops(gradient, images, place, residual, owner)))
+            if slot.mean.watched:
+                self._flushed = slot.mean.flushed
         if self._to_all or self._wire.rank == 0:
             self._apply(bucket.start, bucket.stop, gradient)
         if not self._to_all and self._wire.size > 1:

@@ -68,6 +68,9 @@ class Mean(Generic[V]):
         self._whole = star or wire.size == 2
         self._memory: dict[str, V] = {}
         self._staging = np.empty(0, np.uint8)
+        self.watched = False
+        """Whether to count values that are coded as zero and are not."""
+        self.flushed = 0
 
     def __call__(
         self, x: V, images: int, place: Place, residual: V | None = None, owned: V | None = None
@@ -101,6 +104,10 @@ class Mean(Generic[V]):
         with ExitStack() as stack:
             mine = stack.enter_context(codes.host())
             theirs = stack.enter_context(incoming.host(write=True))
+            if self.watched and residual is not None:
+                with residual.host() as left_out:
+                    nothing = codec.zeros(mine[: blocks(x.size) * codec.record])[: x.size]
+                    self.flushed = int(np.count_nonzero(left_out[nothing]))
             outgoing = self._parts(mine, x.size, cuts, receivers, place)
             into = _split(theirs, sizes)
             into[wire.rank] = None

@@ -153,3 +153,19 @@ def test_a_disk_that_takes_no_more(launch: Launch, tmp_path: Path) -> None:
         "step-00000004.safetensors",
     }
     assert_whole(folder / "step-00000002.safetensors")
+
+
+@pytest.mark.parametrize("exchange", ["float32", "dynamic8"])
+def test_a_bit_that_flips_in_one_ranks_weights_ends_the_run_with_the_tensors_name(
+    launch: Launch, tmp_path: Path, exchange: str
+) -> None:
+    """In LeNet the value in the middle is one of fc1's."""
+    fault = "kind=flip,rank=1,phase=compare,step=50"
+    ended = launch(
+        "lenet", "--steps", 60, "--exchange", exchange, "--inject", fault, ranks=3, out=tmp_path / "run"
+    )
+    launch.ends_with(ended, FAILED)
+    assert (
+        ended.sentence() == "mpitrain: step 50: weights differ between rank 0 and rank 1, first in fc1.weight"
+    )
+    assert not ended.events("end")

@@ -1,0 +1,81 @@
+"""Whether a run is sound: all ranks hold the same weights, and what coding leaves out stays small."""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import numpy as np
+
+from mpitrain.exchange.exchange import Exchange
+from mpitrain.exchange.wire import Wire
+from mpitrain.graph import Graph
+from mpitrain.report import RunError, agreed
+
+EVERY = 50
+"""Steps between two looks. A look reads all weights once, on each rank."""
+
+
+class Health:
+    """Looks at the weights and residuals of all ranks, between steps."""
+
+    def __init__(self, wire: Wire, graph: Graph, exchange: Exchange, batch_size: int) -> None:
+        self._wire, self._graph, self._exchange, self._images = wire, graph, exchange, batch_size
+
+    def due(self, step: int) -> bool:
+        """Whether the step of this number, counted from 1, ends with a look."""
+        return self._wire.size > 1 and step % EVERY == 0
+
+    def sample(self, step: int) -> None:
+        """Before a step that is due: choose the bucket to look at."""
+        self._exchange.sample(step // EVERY)
+
+    def compare(self, step: int) -> None:
+        """Raise RunError on every rank, naming the first tensor that differs, unless all hold the same weights. Collective."""
+        names = list(self._graph.layout.slots)
+        with self._graph.weights.host() as weights:
+            slots = self._graph.layout.slots.values()
+            sums = [zlib.crc32(weights[slot.start : slot.stop].data) for slot in slots]
+        table = self._wire.table(np.array(sums, np.float64))  # which hold 32 bits exactly
+        differs = (table != table[0]).any(axis=0)
+        if differs.any():
+            first = int(np.argmax(differs))
+            ranks = [str(rank) for rank in range(self._wire.size) if table[rank, first] != table[0, first]]
+            who = f"rank{'s' * (len(ranks) > 1)} {', '.join(ranks)}"
+            raise agreed(
+                RunError(f"step {step}: weights differ between rank 0 and {who}, first in {names[first]}")
+            )
+
+    def measures(self) -> dict[str, float]:
+        """For the log: what coding did in the step that ended. Collective; nothing where nothing is coded.
+
+        sampled_bucket, its number; measured_error, the largest error that coding made in a value of its mean; flushed, the share of its
+        values, of all ranks, that were coded as zero and are not; residual_norm, of what all ranks have not sent yet, all buckets, over
+        the images of a batch.
+        """
+        exchange, wire = self._exchange, self._wire
+        found = exchange.sampled()
+        if found is None:
+            return {}
+        # A sender's residual is its coding error, and so is the owner's: together they are the error of the mean.
+        with found.sender.host() as residual:
+            error = residual.copy()
+        size = error.size
+        wire.allreduce(error)
+        error /= np.float32(self._images)
+        if found.owner is not None:
+            start = found.start
+            with found.owner.host() as residual:
+                error = error[start : start + residual.size] + residual
+        elif exchange.shares_owned:
+            error = error[:0]  # others own this bucket
+        squares = 0.0
+        with exchange.residuals()["sender"].host() as residual:
+            squares = float(np.dot(residual, residual))
+        table = wire.table(np.array([np.abs(error).max(initial=0.0), found.flushed, squares]))
+        return {
+            "sampled_bucket": found.bucket,
+            "measured_error": float(table[:, 0].max()),
+            "flushed": float(table[:, 1].sum()) / (size * wire.size),
+            "residual_norm": math.sqrt(table[:, 2].sum()) / self._images,
+        }
