@@ -75,7 +75,7 @@ def test_lenet_trains_over_two_nodes_and_reads_digits(cluster: Cluster, tmp_path
     assert events(tmp_path, job, "evaluate")[-1]["top1"] >= 0.98
 
 
-STEPS = 320
+STEPS = 300
 WORK = ("--steps", str(STEPS), "--epochs", "999", "--evaluate-every", "999ep", "--checkpoint-every", "999ep", "--exchange", "float32", "--sub-batch", "32")  # fmt: skip
 
 
