@@ -65,7 +65,11 @@ class Run:
         "auto", "auto, cpu, gpu, or part of a platform's name, with an index: pocl, nvidia:1."
     )
     precision: str = _option("float32", "Arithmetic of the products.", choices=("float32", "tf32", "bf16"))
-    balance: str = _option("equal", "How a batch is divided.", choices=("equal", "speed"))
+    balance: str = _option(
+        "equal",
+        "How a batch is divided: alike, or in proportion to each rank's measured speed.",
+        choices=("equal", "speed"),
+    )
     augment: str = _option("", "Change training images a little: crop, flip or crop,flip.", metavar="WAYS")
     mean: str = _option(
         "", "Per-channel means of pixels in [0, 1], instead of the training set's: 0.5 or 0.5,0.5,0.4."
