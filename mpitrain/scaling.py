@@ -156,14 +156,13 @@ def _run(words: Sequence[str], folder: Path, ranks: int, steps: int | None) -> N
     """Run one training to its end, showing how far it is. Raises RunError with its last words if it does not end well."""
     errors = folder.parent / f"{folder.name}.stderr"
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the ranks, too
-    with errors.open("wb") as stderr:
+    with errors.open("wb") as stderr, _display(ranks, steps) as show:
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
         try:
-            with _display(ranks, steps) as show:
-                log = folder / "log.jsonl"
-                while process.poll() is None:
-                    time.sleep(0.2)
-                    show(log)
+            log = folder / "log.jsonl"
+            while process.poll() is None:
+                time.sleep(0.2)
+                show(log)
         finally:
             _end(process)
             signal.signal(signal.SIGTERM, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,9 @@ THREADS = 4
 # ImageNet's usual values (torchvision), for folders of colour images; their average for grey ones.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+MOST_PIXELS = 1 << 26
+"""Of an image, after the JPEG decoder's own scaling: a file of a few KiB may promise gigabytes. 8,192 x 8,192, some 600 MiB while it is scaled."""
 
 
 def found(path: Path) -> bool:
@@ -108,9 +112,13 @@ def decode(file: Path, shape: Shape) -> NDArray[np.uint8]:
             image.draft(
                 mode, (max(height, width),) * 2
             )  # JPEG at a half, a quarter, ..: several times faster
+            if math.prod(image.size) > MOST_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS}")
             upright = ImageOps.exif_transpose(image).convert(mode)
             fitted = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
             pixels = np.asarray(fitted, np.uint8).reshape(height, width, channels)
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
         raise UserError(f"{file}: cannot be decoded; expected an image ({error})") from error
     chw: NDArray[np.uint8] = pixels.transpose(2, 0, 1)

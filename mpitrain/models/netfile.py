@@ -85,8 +85,10 @@ def read(
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{path}: expected a network file in UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the network file: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise UserError(
+            f"{path}: cannot read the network file: {getattr(error, 'strerror', error)}"
+        ) from None
     return decode(text, str(path), input_shape, classes, dropout=dropout)
 
 
@@ -104,7 +106,10 @@ def decode(
     """
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # the reader's own, numbers of thousands of digits, brackets as deep
         raise UserError(f"{file}: not TOML: {error}") from None
     _check(table, HEADER, OPTIONS, file)
     if not NAME.fullmatch(table["name"]):
