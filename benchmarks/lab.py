@@ -10,7 +10,7 @@ from pathlib import Path
 PREFIX = os.environ.get("NETLAB_PREFIX", "mt")
 LARGEST = 1 << 15
 """Bytes of a packet that a lab host hands to its interface. The shaper (tbf with a burst of 64 KiB) would cut longer ones into frames of
-1,500 bytes, all by the machine's own cores, which is a network card's work elsewhere: four hosts on two cores then moved 37 MB/s each over
+1,500 bytes, all by the machine's own cores, which is a network card's work elsewhere: four hosts on two cores then moved 38 MB/s each over
 links of 125."""
 
 
