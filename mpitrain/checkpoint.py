@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,10 +134,11 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Newest:
-    """The newest whole checkpoint, and why newer ones were passed over, a sentence each."""
+    """A whole checkpoint, its settings, and why newer ones were passed over, a sentence each."""
 
     path: Path
-    refused: Sequence[str]
+    settings: Mapping[str, Any]
+    refused: Sequence[str] = ()
 
 
 def newest(folder: Path, beyond: str = "", alive: Callable[[], None] = lambda: None) -> Newest | None:
@@ -153,8 +154,7 @@ def newest(folder: Path, beyond: str = "", alive: Callable[[], None] = lambda: N
             return None
         try:
             with Reader(path, alive) as reader:
-                reader.settings()
-            return Newest(path, refused)
+                return Newest(path, reader.settings(), refused)
         except UserError as error:
             refused.append(str(error))
     if beyond:
@@ -238,6 +238,21 @@ class Reader:
         return settings
 
 
-def pieces_of(vector: NDArray[Any]) -> Callable[[], Iterator[NDArray[Any]]]:
-    """An array as one piece, for entries whose values are at hand."""
-    return lambda: iter([vector])
+def to_resume(folder: Path, what: str, alive: Callable[[], None]) -> Newest | None:
+    """The checkpoint with which a run in `folder` goes on: its "newest", or the path `what`; None if it is yet to save its first one.
+
+    Raises UserError rather than lose later steps, or believe a file that is not as it was written.
+    """
+    folder = folder.resolve()
+    path = None if what == "newest" else Path(what).resolve()
+    at_home = path is not None and path.parent == folder / "checkpoints"
+    last = newest(folder, path.name if path and at_home else "", alive)
+    if path and last and at_home:
+        raise UserError(
+            f"--resume {path}: its run has gone on to {last.path.name}, which would be lost; "
+            "--resume alone goes on from there, with --out DIR this one begins a run of its own"
+        )
+    if last or path is None:  # also of a run that began from PATH, and is started again
+        return last
+    with Reader(path, alive) as reader:
+        return Newest(path, reader.settings())

@@ -26,11 +26,11 @@ def fuse(network: Network, block: int) -> Network:
     readers = Counter(name for node in network.nodes for name in node.inputs)
     renamed: dict[str, str] = {}
     nodes: dict[str, Node] = {}
-    last = network.nodes[-2:]  # scores and loss, which others look at by name
+    last = {node.name for node in network.nodes[-2:]}  # scores and loss, which others look at by name
     for node in network.nodes:
         node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
         alone = [nodes[name] for name in node.inputs if name in nodes and readers[name] == 1]
-        taken = None if node.name in {each.name for each in last} else _taken_on(node, alone, shapes, block)
+        taken = None if node.name in last else _taken_on(node, alone, shapes, block)
         if taken is None:
             nodes[node.name] = node
             continue

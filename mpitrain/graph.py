@@ -49,19 +49,16 @@ class Graph:
 
     `weights` and `gradient` are flat float32 vectors laid out by `layout`; gradients are sums over images. `statistics` is the
     flat vector of running means and variances. Without `training` there is no gradient and memory only for the way forward.
-    With `repeat` it computes some values twice rather than keep them: the same bits in less memory and a little more time.
     """
 
-    def __init__(
-        self, device: Device, network: Network, capacity: int, training: bool = True, repeat: bool = False
-    ) -> None:
+    def __init__(self, device: Device, network: Network, capacity: int, training: bool = True) -> None:
         self.shapes = infer_shapes(network)
         self.layout = Layout(parameters_of(network, self.shapes))
         self.statistics_layout = Layout(statistics_of(network, self.shapes))
         network = fuse(network, device.block)  # differs from device to device; the layouts must not
         self.device, self.network, self.capacity = device, network, capacity
         self.buckets = self.layout.buckets()
-        self.plan = make_plan(network, self.shapes, capacity, training, device.block, repeat)
+        self.plan = make_plan(network, self.shapes, capacity, training, device.block)
         if max(self.plan.slots) > LARGEST_SLOT:
             raise UserError(
                 f"--sub-batch {capacity}: {network.name} has values too large for it; take a smaller one"

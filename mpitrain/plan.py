@@ -96,16 +96,11 @@ def infer_shapes(network: Network) -> dict[str, Shape]:
 
 
 def make_plan(
-    network: Network,
-    shapes: Mapping[str, Shape],
-    capacity: int,
-    training: bool,
-    block: int = 1,
-    repeat: bool = False,
+    network: Network, shapes: Mapping[str, Shape], capacity: int, training: bool, block: int = 1
 ) -> Plan:
     """The plan for runs of at most `capacity` images, with or without a way back, on a device with blocks of `block` channels.
 
-    With `repeat`, values that are cheap to compute once more are not kept for the way back: less memory, a little more work.
+    Values that are cheap to compute once more are not kept for the way back.
     """
     plan = Plan()
     nodes, length = network.nodes, len(network.nodes)
@@ -141,8 +136,7 @@ def make_plan(
         readers = [each for each in consumers[node.name] if _reads_back(nodes[each], node.name)]
         kept = not any(name in plan.repeated for name in node.inputs)
         if (
-            repeat
-            and training
+            training
             and readers
             and kept
             and node.layer.can_repeat(block, *(shapes[name] for name in node.inputs))
@@ -221,29 +215,34 @@ def _index(nodes: Sequence[Node], name: str) -> int:
 
 def _share(plan: Plan, capacity: int) -> None:
     """Give every storage a place: the largest first, each into the first gap of a slot where it meets nobody of its time."""
-    tenants: list[list[Storage]] = []
-    for storage in sorted(plan.storages, key=lambda each: -each.nbytes(capacity)):
+    tenants: list[list[tuple[Storage, int]]] = []
+    sizes = [(storage, storage.nbytes(capacity)) for storage in plan.storages]
+    for storage, nbytes in sorted(sizes, key=lambda each: -each[1]):
         for slot, others in enumerate(tenants):
             if plan.kinds[slot] != storage.dtype:
                 continue
-            offset = _gap(storage, others, plan.slots[slot], capacity)
+            offset = _gap(storage, nbytes, others, plan.slots[slot])
             if offset is not None:
-                others.append(storage)
+                others.append((storage, nbytes))
                 storage.slot, storage.offset = slot, offset
                 break
         else:
             storage.slot = len(tenants)
-            tenants.append([storage])
-            plan.slots.append(storage.nbytes(capacity))
+            tenants.append([(storage, nbytes)])
+            plan.slots.append(nbytes)
             plan.kinds.append(storage.dtype)
 
 
-def _gap(storage: Storage, others: Sequence[Storage], room: int, capacity: int) -> int | None:
-    """The first offset in a slot of `room` bytes that is free for as long as a storage lives, if there is one."""
-    of_its_time = [other for other in others if storage.first <= other.last and other.first <= storage.last]
+def _gap(storage: Storage, nbytes: int, others: Sequence[tuple[Storage, int]], room: int) -> int | None:
+    """The first offset in a slot of `room` bytes where `nbytes` are free for as long as a storage lives, if there is one."""
+    taken = sorted(
+        (other.offset, bytes_taken)
+        for other, bytes_taken in others
+        if storage.first <= other.last and other.first <= storage.last
+    )
     offset = 0
-    for other in sorted(of_its_time, key=lambda each: each.offset):
-        if offset + storage.nbytes(capacity) <= other.offset:
+    for start, bytes_taken in taken:
+        if offset + nbytes <= start:
             break
-        offset = max(offset, round_up(other.offset + other.nbytes(capacity), ALIGNMENT))
-    return offset if offset + storage.nbytes(capacity) <= room else None
+        offset = max(offset, round_up(start + bytes_taken, ALIGNMENT))
+    return offset if offset + nbytes <= room else None

@@ -28,15 +28,14 @@ from mpitrain.exchange.window import SLOTS
 from mpitrain.exchange.wire import Wire, connect
 from mpitrain.facts import Facts, look
 from mpitrain.feed import Feed, Plan
-from mpitrain.fuse import fuse
-from mpitrain.graph import LARGEST_SLOT, Graph, parameters_of
+from mpitrain.fit import images_that_fit
+from mpitrain.graph import Graph
 from mpitrain.health import Health
 from mpitrain.inject import Fault
-from mpitrain.layout import BUCKET, Layout
+from mpitrain.layout import BUCKET
 from mpitrain.models import netfile
-from mpitrain.plan import infer_shapes, make_plan
 from mpitrain.pretend import Pretend
-from mpitrain.report import DONE, STOPPED, Reporter, RunError, UserError, agreed
+from mpitrain.report import DONE, STOPPED, Reporter, RunError, agreed
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device, open_device
 from mpitrain.runtime.platforms import available_memory, own_cores, share_of_cores
@@ -105,7 +104,7 @@ class _Training:
         self.folder = Path(facts.folder)
         self.network = models.load(run.network, facts.shape, facts.classes, dropout=not run.no_dropout)
         self.device = self._open_device()
-        resumed = wire.from_root(lambda: self._find(known(run.resume))) if run.resume else None
+        resumed = wire.from_root(self._to_resume) if run.resume else None
 
         watch.at("compile")
         fault("compile", 0)
@@ -119,15 +118,14 @@ class _Training:
         # With --balance speed a part may grow; one of more than twice the equal size is computed in sub-batches.
         self.by_speed = run.balance == "speed"
         part = (self.feed.mine.stop - self.feed.mine.start) * (2 if self.by_speed else 1)
-        fit, fit_repeating = self._fit(2 + updates + own_master + (self.kind in LOSSY))
+        vectors = 2 + updates + own_master + (self.kind in LOSSY)
         # One limit for all ranks, kept with the checkpoint: how a part is divided decides in which order its gradients are added.
         self.limit: int = (
             run.sub_batch
             or (resumed and resumed["sub_batch"])
-            or min(wire.gather_facts(fit if fit >= part else fit_repeating))
+            or min(wire.gather_facts(images_that_fit(self.network, self.device, self._room(), vectors)))
         )
         capacity = min(self.limit, part)
-        self.repeat = capacity > fit
         known_speeds = resumed["speeds"] if resumed and resumed["ranks"] == wire.size else None
         self.balance, self.named = Balance(known_speeds if self.by_speed else None), -1
         if self.balance.speeds:
@@ -168,6 +166,16 @@ class _Training:
         facts, self.dataset = look(run, self.wire.size)
         return facts.as_json()
 
+    def _to_resume(self) -> dict[str, Any] | None:
+        """What all ranks must know of the checkpoint to go on from; None if the run is yet to save its first one."""
+        found = checkpoint.to_resume(self.folder, known(self.run.resume), lambda: self.watch.at("setup"))
+        if found is None:
+            return None
+        names = ("sub_batch", "exchange", "ranks", "speeds")
+        return {"path": str(found.path), "refused": found.refused} | {
+            name: found.settings.get(name) for name in names
+        }
+
     def _open_device(self) -> Device:
         wire = self.wire
         everyone = wire.gather_facts([wire.host, own_cores()])
@@ -200,53 +208,16 @@ class _Training:
         if self.sgd:
             self.sgd.update(start, stop, mean)
 
-    def _fit(self, vectors: int) -> tuple[int, int]:
-        """Images that fit into this rank's share of memory, beside so many flat vectors of the network's length.
-
-        The second number: if values that are cheap to compute are not kept for the way back.
-        """
-        shapes = infer_shapes(self.network)
-        network = fuse(self.network, self.device.block)
+    def _room(self) -> float:
+        """Bytes of memory that this rank may take. Collective."""
         memory = available_memory() if self.device.kind == "cpu" else self.device.memory
         places = self.wire.gather_facts([self.wire.host, self.device.kind, self.device.number])
-        sharing = places.count(places[self.wire.rank])
-        room = ROOM * memory / sharing - vectors * 4 * Layout(parameters_of(self.network, shapes)).length
-
-        def images(repeat: bool) -> int:
-            one, two = (make_plan(network, shapes, n, True, self.device.block, repeat) for n in (1, 2))
-            by_memory = int(room / max(1, two.nbytes - one.nbytes))
-            by_largest = min(self.device.largest, LARGEST_SLOT) // max(one.slots)
-            return max(1, min(by_memory, by_largest))
-
-        return images(False), images(True)
+        return ROOM * memory / places.count(places[self.wire.rank])
 
     def _graph(self, capacity: int) -> Graph:
         if self.run.compute_seconds is not None:
             return Pretend(self.device, self.network, capacity, self.run.compute_seconds)
-        return Graph(self.device, self.network, capacity, repeat=self.repeat)
-
-    def _find(self, what: str) -> dict[str, Any] | None:
-        """On rank 0: the checkpoint to go on from, and how its run divided parts; None if the run is yet to save its first one.
-
-        Raises UserError rather than lose later steps, or believe a file that is not as it was written.
-        """
-        alive, folder, refused = lambda: self.watch.at("setup"), self.folder.resolve(), []
-        path = None if what == "newest" else Path(what).resolve()
-        at_home = path is not None and path.parent == folder / "checkpoints"
-        last = checkpoint.newest(folder, path.name if path and at_home else "", alive)
-        if path and last and at_home:
-            raise UserError(
-                f"--resume {path}: its run has gone on to {last.path.name}, which would be lost; "
-                "--resume alone goes on from there, with --out DIR this one begins a run of its own"
-            )
-        if last:  # also of a run that began from PATH, and is started again
-            path, refused = last.path, list(last.refused)
-        if path is None:
-            return None
-        with checkpoint.Reader(path, alive, verified=last is not None) as reader:
-            settings = reader.settings()
-        names = ("sub_batch", "exchange", "ranks", "speeds")
-        return {"path": str(path), "refused": refused} | {name: settings.get(name) for name in names}
+        return Graph(self.device, self.network, capacity)
 
     def _choose(self, resumed: dict[str, Any] | None) -> tuple[str, str]:
         """How gradients travel, and why: as before where a run goes on, for residuals and the order of sums belong to it."""
@@ -466,7 +437,7 @@ class _Training:
         if self.done:
             say(f"  goes on after step {self.done} of {self.facts.steps}")
         if restarts:
-            say(f"  SLURM has started this job again, for the {_nth(restarts)} time")
+            say(f"  SLURM has started this job again: restart {restarts}")
 
     def _log_step(
         self,
@@ -520,8 +491,3 @@ class _Training:
             f"(sha256 {hashes[0][:12]}), peak memory of all ranks {memory / 2**30:.2f} GiB, run in {self.folder}"
         )
         return Result(code, t, loss, scores.top1 if scores else None, hashes, self.folder)
-
-
-def _nth(number: int) -> str:
-    """1st, 2nd, 3rd, 4th, ..., 11th."""
-    return f"{number}{'th' if number % 100 in (11, 12, 13) else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"

@@ -91,6 +91,7 @@ def message(chance: random.Random, folder: Path) -> None:
     good = _message()
     came = spoil(good, chance)[: len(good)].ljust(len(good), b"\0")
     check(np.frombuffer(came, np.uint8).copy(), LABEL, 1)
+    assert came == good, "damage went unnoticed"
 
 
 @cache
@@ -105,12 +106,13 @@ def _checkpoint() -> bytes:
 
 
 def saved(chance: random.Random, folder: Path) -> None:
-    path = folder / "spoilt.safetensors"
-    path.write_bytes(spoil(_checkpoint(), chance))
+    path, came = folder / "spoilt.safetensors", spoil(_checkpoint(), chance)
+    path.write_bytes(came)
     with Reader(path) as reader:
         reader.settings()
         for name in sorted(reader.names):
             reader.read(name)
+    assert came == _checkpoint(), "damage went unnoticed"
 
 
 def read_all(path: Path) -> None:

@@ -16,7 +16,7 @@ FLOORS = {
     0: ("config", "report", "watchdog", "witness"),
     1: ("runtime",),
     2: ("layers", "data", "exchange", "sgd"),
-    3: ("graph", "models", "layout", "plan", "fuse", "pretend"),
+    3: ("graph", "models", "layout", "plan", "fuse", "fit", "pretend"),
     4: (
         "step",
         "feed",

@@ -168,8 +168,7 @@ def _takes(values: NDArray[Any], out: NDArray[Any] | None) -> None:
 def _agree(wire: Wire, values: NDArray[Any], exchange: str, out: NDArray[Any] | None) -> None:
     """Raise the same UserError on every rank unless all have float32 vectors of one size and one exchange."""
     _takes(values, out)
-    known = KNOWN
-    facts = [values.size, values.dtype == np.float32, known.index(exchange) if exchange in known else -1]
+    facts = [values.size, values.dtype == np.float32, KNOWN.index(exchange) if exchange in KNOWN else -1]
     table = wire.table(np.array(facts, np.float64)).astype(np.int64)
     for rank, (_, right_type, code) in enumerate(table.tolist()):
         if not right_type:
@@ -177,10 +176,10 @@ def _agree(wire: Wire, values: NDArray[Any], exchange: str, out: NDArray[Any] | 
             raise UserError(f"allreduce: expected a float32 vector on rank {rank}{came}")
         if code < 0:
             came = f", got {exchange!r}" if rank == wire.rank else ""
-            raise UserError(f"allreduce: expected an exchange of {', '.join(known)} on rank {rank}{came}")
+            raise UserError(f"allreduce: expected an exchange of {', '.join(KNOWN)} on rank {rank}{came}")
         if code != table[0, 2]:
             raise UserError(
-                f"allreduce: rank 0 asks for {known[table[0, 2]]}, rank {rank} for {known[code]}; expected one exchange"
+                f"allreduce: rank 0 asks for {KNOWN[table[0, 2]]}, rank {rank} for {KNOWN[code]}; expected one exchange"
             )
     sizes = table[:, 0].tolist()
     if len(set(sizes)) > 1:

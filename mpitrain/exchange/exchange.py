@@ -139,7 +139,7 @@ class Exchange:
         sent = owned = 0
         for bucket in coded:
             size = bucket.stop - bucket.start
-            start, stop = (0, 0) if self._star else own_values(size, wire.rank, wire.size)
+            start, stop = self._own(size)
             self._places[bucket.number] = (sent, sent + size, owned, owned + stop - start)
             if stop > start:
                 self.owned.append((bucket.start + start, bucket.start + stop))
@@ -161,10 +161,8 @@ class Exchange:
             return None
         number, self._sample = self._sample, None
         sent, end, owned, last = self._places[number]
-        size = end - sent
-        start = 0 if self._star else own_values(size, self._wire.rank, self._wire.size)[0]
         sender = self._residuals["sender"].part(sent, end)
-        return Sampled(number, sender, self._owner(owned, last), start, self._flushed)
+        return Sampled(number, sender, self._owner(owned, last), self._own(end - sent)[0], self._flushed)
 
     def send(self, bucket: Bucket, images: int) -> None:
         """Start a bucket, which is complete when the work queued on the device so far is done. images: of all ranks in this step."""
@@ -265,7 +263,7 @@ class Exchange:
 
     def restore(self, old: Residuals, step: int) -> None:
         """Go on with residuals that ranks have left, as many as now or not, and with the step that comes next."""
-        rank, size, owners = self._wire.rank, self._wire.size, self._wire.size > 2 and not self._star
+        rank, size, owners = self._wire.rank, self._wire.size, self.shares_owned
         for name, array in self._residuals.items():
             if name == "owner" and array.size:
                 array.write(old.owner(rank, size))
@@ -274,6 +272,10 @@ class Exchange:
                     stop = min(start + PIECE, array.size)
                     array.part(start, stop).write(old.sender(rank, size, start, stop, owners))
         self._step = step
+
+    def _own(self, size: int) -> tuple[int, int]:
+        """The range of a coded bucket of that size whose mean this rank makes."""
+        return (0, 0) if self._star else own_values(size, self._wire.rank, self._wire.size)
 
     def _owner(self, start: int, stop: int) -> Array | None:
         return self._residuals["owner"].part(start, stop) if stop > start else None

@@ -53,26 +53,6 @@ else:
 print(json.dumps(found[0].tolist()))
 """
 
-LITTLE_MEMORY = """
-import importlib, sys
-import mpitrain
-train = importlib.import_module("mpitrain.train")
-
-repeated, graph = [], train.Graph
-def spy(*given, **named):
-    made = graph(*given, **named)
-    repeated.append(len(made.plan.repeated))
-    return made
-train.Graph = spy
-hashes = []
-for memory in (1 << 50, 1):
-    train.available_memory = lambda: memory
-    run = mpitrain.Run("resnet18", steps=2, batch_size=8, sub_batch=8, out=f"{sys.argv[1]}/{memory}", quiet=True)
-    hashes.append(train.train(run).weights_sha256)
-assert repeated[0] == 0 and repeated[-1] > 0, repeated
-assert hashes[0] == hashes[1], hashes
-"""
-
 
 def test_the_import_starts_neither_mpi_nor_opencl(launch: Launch) -> None:
     ended = launch(program=[sys.executable, "-W", "error", "-c", IMPORT])
@@ -105,10 +85,3 @@ def test_a_checkpoint_is_a_safetensors_file_of_named_tensors(digits_run: Ended) 
     assert {f"momentum/{name}" for name in weights} <= names
     assert settings["run"]["network"] == "lenet"
     assert settings["step"] == digits_run.end["step"]
-
-
-def test_where_memory_is_short_values_are_computed_twice_to_the_same_bits(
-    launch: Launch, tmp_path: Path
-) -> None:
-    ended = launch(program=[sys.executable, "-c", LITTLE_MEMORY, str(tmp_path)])
-    assert ended.code == 0, ended.err
