@@ -91,7 +91,7 @@ def test_a_run_that_never_saved_goes_on_from_its_beginning(launch: Launch, tmp_p
     assert [(start["step"], start["restarts"]) for start in again.events("start")] == [(0, 0), (0, 2)]
     steps = [event["step"] for event in again.events("step")]
     assert steps[:2] == [1, 2] and steps[-4:] == [1, 2, 3, 4]
-    assert "for the 2nd time" in again.out
+    assert "SLURM has started this job again: restart 2" in again.out
 
 
 def cut(whole: bytes) -> bytes:
