@@ -4,7 +4,8 @@
     python benchmarks/exchange.py --ranks 4 --links 1gbit,300mbit --lab FOLDER   lab hosts, as root; FOLDER has netlab.sh, nsrun, nsrsh
 
 Every method gives every rank the mean of one float32 vector: MPI's own, MPI_Allreduce and a multiplication. Like MPI's call ours are made
-without telling each other sizes first, but for "auto, checked". Writes a table, benchmarks/results/exchange-NAME.json and .png.
+without telling each other sizes first, but for "auto, checked". The methods take turns in random order. Writes a table, with how fast
+"auto" is beside the best of the plain ways, benchmarks/results/exchange-NAME.json and .png.
 """
 
 from __future__ import annotations
@@ -20,15 +21,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lab
 import numpy as np
 
+PLAIN = ("MPI float32", "dynamic8", "window")
+"""What "auto" should never be slower than."""
 METHODS = ("MPI float32", "float32", "float16", "dynamic8", "window", "auto", "auto, checked")
 SIZES = tuple(1 << power for power in range(10, 27, 2))
 """Bytes of float32: 1 KiB to 64 MiB."""
+ROW = 20e-3
+"""Seconds that calls in a row take, timed together: a link that has rested takes its first bytes faster than it goes on."""
 SECONDS = 3.0
 """About so long each method takes at each size, between two and --most turns."""
 
@@ -60,11 +66,14 @@ def work(methods: list[str], sizes: list[int], most: int, out: Path) -> None:
         times: dict[str, list[tuple[float, float, int]]] = {method: [] for method in methods}
         for method in methods:  # compiles, chooses, and touches all memory
             run(method)
-        turns = most
+        once = {method: _timed(comm, wire, partial(run, method), 1)[0] for method in methods}
+        rows_of = {method: max(1, min(32, int(ROW / seconds))) for method, seconds in once.items()}
+        turns, order = most, np.random.default_rng(size)  # the same on every rank
         while len(times[methods[0]]) < turns:
-            for method in methods:
-                times[method].append(_timed(comm, wire, lambda method=method: run(method)))  # type: ignore[misc]
-            slowest = max(found[-1][0] for found in times.values())
+            for number in order.permutation(len(methods)):
+                method = methods[number]
+                times[method].append(_timed(comm, wire, partial(run, method), rows_of[method]))
+            slowest = max(found[-1][0] * rows_of[method] for method, found in times.items())
             turns = int(comm.bcast(min(most, max(3, SECONDS / slowest)), root=0))
         for method, found in times.items():
             walls = [wall for wall, _, _ in found]
@@ -85,13 +94,15 @@ def work(methods: list[str], sizes: list[int], most: int, out: Path) -> None:
         out.write_text(json.dumps({"mpi": library().partition(" (")[0], "rows": rows}))
 
 
-def _timed(comm: Any, wire: Any, run: Callable[[], None]) -> tuple[float, float, int]:
-    """Seconds of the slowest rank, processor seconds of all ranks, and the most bytes that a rank sent (0: not known)."""
-    wire.barrier()
+def _timed(comm: Any, wire: Any, run: Callable[[], None], times: int) -> tuple[float, float, int]:
+    """Of one call, of so many in a row: seconds of the slowest rank, processor seconds of all ranks, the most bytes that a rank sent
+    (0: not known)."""
+    comm.Barrier()
     sent, cpu, begin = wire.bytes_sent, time.process_time(), time.perf_counter()
-    run()
+    for _ in range(times):
+        run()
     wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
-    table = wire.table(np.array([wall, cpu, wire.bytes_sent - sent], np.float64))
+    table = wire.table(np.array([wall, cpu, wire.bytes_sent - sent], np.float64)) / times
     return float(table[:, 0].max()), float(table[:, 1].sum()), int(table[:, 2].max())
 
 
@@ -117,12 +128,15 @@ def table(found: dict[str, Any]) -> str:
     """Median milliseconds a size and method, the ratio to MPI's, and where the 8-bit one begins to win."""
     methods = list(dict.fromkeys(row["method"] for row in found["rows"]))
     lines = [f"{found['link']}, {found['ranks']} ranks, {found['mpi']}: median ms (times as fast as MPI)"]
-    lines.append(f"{'KiB':>8}" + "".join(f"{method:>20}" for method in methods))
+    lines.append(f"{'KiB':>8}" + "".join(f"{method:>20}" for method in methods) + f"{'auto/best':>12}")
     sizes = sorted({row["bytes"] for row in found["rows"]})
     for size in sizes:
         rows = [row for row in found["rows"] if row["bytes"] == size]
         cells = (f"{1e3 * row['seconds'][1]:.3f} ({row['ratio']:.2f})" for row in rows)
-        lines.append(f"{size / 1024:8g}" + "".join(f"{cell:>20}" for cell in cells))
+        medians = {row["method"]: row["seconds"][1] for row in rows}
+        best = min(medians[method] for method in PLAIN if method in medians)
+        beside = f"{best / medians['auto']:.2f}" if "auto" in medians else ""
+        lines.append(f"{size / 1024:8g}" + "".join(f"{cell:>20}" for cell in cells) + f"{beside:>12}")
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+import zlib
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.exchange.blocking import Floats, Way, by_doubling, by_library, by_shards
 from mpitrain.exchange.choice import KINDS, candidates, quickest
 from mpitrain.exchange.codec import make_codec
 from mpitrain.exchange.codec_numpy import Plain
@@ -24,8 +26,10 @@ from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device, open_device
 
 SMALL = 1 << 14
-"""Vectors of fewer values than this (64 KiB) go as float32 without a measurement: fixed costs are most of what they pay."""
+"""Values (64 KiB) up to which few messages may be quickest, and from which codes or shared memory may be."""
 KNOWN = ("auto", *KINDS)
+BLOCKING: dict[str, Way] = {"library": by_library, "doubling": by_doubling, "shards": by_shards}
+"""Ways of float32 among which "auto" chooses, beside the other kinds."""
 PIECE = 1 << 21
 """Values that travel together: 8 MiB, as a bucket of a network."""
 
@@ -38,8 +42,10 @@ class _Tools:
     means: dict[str, list[Mean[Array]]] = field(default_factory=dict)
     pieces: list[Array] = field(default_factory=list)
     window: Window[Plain] | None = None
+    seconds: dict[int, dict[str, float]] = field(default_factory=dict)
+    """Of each way, for vectors of 2^n values."""
     chosen: dict[int, str] = field(default_factory=dict)
-    """What is quickest for vectors of up to 4^n values."""
+    """The way for each number of values that has come so far."""
 
 
 _tools: weakref.WeakKeyDictionary[Wire, _Tools] = weakref.WeakKeyDictionary()
@@ -49,13 +55,13 @@ def allreduce(
     vector: NDArray[Any],
     comm: Communicator,
     exchange: str = "auto",
-    out: NDArray[np.float32] | None = None,
+    out: Floats | None = None,
     check: bool = True,
-) -> NDArray[np.float32]:
+) -> Floats:
     """The mean over the communicator of a float32 array of one shape, the same bytes on every rank; collective.
 
-    exchange: "float32", "float16", "dynamic8", "window" (ranks of one host), or "auto": float32 for short vectors, else what was quickest
-    when a vector of about this length first came, for which it takes up to a second. Coded exchanges have no memory: what rounding
+    exchange: "float32", "float16", "dynamic8", "window" (ranks of one host), or "auto": what is quickest, which is measured when a vector
+    of about this length first comes, and takes up to a second then. Coded exchanges have no memory: what rounding
     leaves out is lost, not sent with the next call. Raises UserError on every rank if any rank's vector is not float32, or their sizes
     or exchanges differ, or ranks of several hosts are to share memory; RunError if a message comes damaged.
     out: a C-ordered float32 array of the vector's shape for the mean, which may be the vector; a new one if None.
@@ -69,21 +75,26 @@ def allreduce(
     else:
         _fits(values, exchange, out)
     mean = np.empty(values.shape, np.float32) if out is None else out
-    if wire.size == 1 or exchange == "float32" or (exchange == "auto" and values.size < SMALL):
-        wire.mean(np.asarray(values, order="C"), mean)
+    source = np.asarray(values, order="C")
+    if wire.size == 1 or exchange == "float32":
+        wire.mean(source, mean)
         return mean
-    source, flat = np.ascontiguousarray(values).reshape(-1), mean.reshape(-1)
-    tools = _tools.setdefault(wire, _Tools())
-    _by(_quickest(wire, tools, flat.size) if exchange == "auto" else exchange, wire, tools, source, flat)
+    tools = _tools.get(wire) or _tools.setdefault(wire, _Tools())
+    kind = (
+        exchange if exchange != "auto" else tools.chosen.get(source.size) or _choose(wire, tools, source.size)
+    )
+    _by(kind, wire, tools, source, mean)
     return mean
 
 
-def _by(kind: str, wire: Wire, tools: _Tools, source: NDArray[np.float32], flat: NDArray[np.float32]) -> None:
-    """flat becomes the mean of the ranks' sources, by one kind of exchange."""
+def _by(kind: str, wire: Wire, tools: _Tools, source: Floats, mean: Floats) -> None:
+    """mean becomes the mean of the ranks' sources, by one kind of exchange or way of float32."""
+    if kind in BLOCKING:
+        wire.mean(source, mean, BLOCKING[kind])
+        return
+    source, flat = source.reshape(-1), mean.reshape(-1)
     cuts = [slice(start, min(start + PIECE, flat.size)) for start in range(0, flat.size, PIECE)]
-    if kind == "float32":
-        wire.mean(source, flat)
-    elif kind == "window":
+    if kind == "window":
         window = tools.window = tools.window or Window(wire, PIECE)
         fly(
             window.mean(Plain(source[cut]), wire.size, True, number, Plain(flat[cut]))
@@ -100,8 +111,8 @@ def _by(kind: str, wire: Wire, tools: _Tools, source: NDArray[np.float32], flat:
 def _coded(
     mean: Mean[Array],
     piece: Array,
-    source: NDArray[np.float32],
-    to: NDArray[np.float32],
+    source: Floats,
+    to: Floats,
     ranks: int,
     number: int,
 ) -> Hops[None]:
@@ -113,18 +124,49 @@ def _coded(
         np.copyto(to, coded)
 
 
-def _quickest(wire: Wire, tools: _Tools, size: int) -> str:
-    """What "auto" means for a vector of so many values, on every rank alike: measured once for each fourfold of length."""
-    length = min(1 << 2 * -(-(size - 1).bit_length() // 2), PIECE)
-    if length not in tools.chosen:
-        kinds = candidates("auto", wire)
-        if "window" in kinds and not wire.has_room(SLOTS * PIECE):
-            kinds = ("float32",)
-        source = np.random.default_rng(wire.rank).standard_normal(length, np.float32)
-        flat = np.empty_like(source)
-        ways = {kind: partial(_by, kind, wire, tools, source, flat) for kind in kinds}
-        tools.chosen[length] = quickest(in_turn(wire, ways))
-    return tools.chosen[length]
+def _choose(wire: Wire, tools: _Tools, size: int) -> str:
+    """What "auto" means for vectors of so many values, on every rank alike."""
+    length = min(1 << (size - 1).bit_length() if size else 1, PIECE)
+    seconds = tools.seconds.get(length)
+    if seconds is None:
+        source = _noise(wire, length)
+        mean = np.empty_like(source)
+        ways = {kind: partial(_by, kind, wire, tools, source, mean) for kind in _ways(wire, length)}
+        seconds = tools.seconds[length] = in_turn(wire, ways)
+    chosen = quickest(seconds)
+    if chosen == "library" and not _alike(wire, size):
+        chosen = quickest({kind: time for kind, time in seconds.items() if kind != "library"})
+    tools.chosen[size] = chosen
+    return chosen
+
+
+def _ways(wire: Wire, length: int) -> list[str]:
+    """What may be quickest for vectors of so many values."""
+    ways = [] if length > SMALL else ["doubling"]
+    ways += ["library"] if wire.size == 2 else ["library", "shards"]
+    if length >= SMALL:
+        for kind in candidates("auto", wire):
+            if kind != "float32" and (kind != "window" or wire.has_room(SLOTS * PIECE)):
+                ways.append(kind)
+    return ways
+
+
+def _alike(wire: Wire, size: int) -> bool:
+    """Whether MPI's own sum of vectors of so many values has the same bytes on every rank, as seen with noise.
+
+    Which ranks' values are added first follows from their number and the ranks'. Longer vectors than were measured are not trusted.
+    """
+    if wire.size == 2:
+        return True
+    if size > PIECE:
+        return False
+    mean = np.empty(size, np.float32)
+    wire.mean(_noise(wire, size), mean, by_library)
+    return bool(np.ptp(wire.table(np.array([zlib.crc32(mean.tobytes())], np.float64))) == 0)
+
+
+def _noise(wire: Wire, size: int) -> Floats:
+    return np.random.default_rng(wire.rank).standard_normal(size, np.float32)
 
 
 def _device(tools: _Tools) -> Device:

@@ -11,8 +11,8 @@ STARS = {"star-float32": "float32", "star-dynamic8": "dynamic8"}
 """The paper's way, for comparisons: everything through rank 0. And the code of each."""
 GAIN = 0.8
 """Share of the fastest exact kind's time that a lossy one must stay under, to be worth its rounding."""
-MARGIN = 0.9
-"""Share of plain float32's time that another kind must stay under where each length is measured by itself: less may be noise."""
+WORTH = 0.985
+"""Share of a simpler way's time that another must stay under where a caller wants one vector's mean as quickly as may be."""
 DOUBT = 2.0
 """How much slower than MPI's messages shared memory must seem before it is not taken: times on a busy host differ from run to run, and
 the choice should not, for the two add in different orders."""
@@ -56,14 +56,10 @@ def choose(kind: str, ranks: Ranks, seconds: Mapping[str, float] | None = None) 
 
 
 def quickest(seconds: Mapping[str, float]) -> str:
-    """The kind for vectors of the length that was measured: float32 unless another is quicker by a margin, the larger one if lossy."""
-    shares = {
-        name: time / (seconds["float32"] * (GAIN if name in LOSSY else MARGIN))
-        for name, time in seconds.items()
-        if name != "float32"
-    }
-    best = min(shares, key=lambda name: shares[name], default="float32")
-    return best if shares and shares[best] < 1 else "float32"
+    """Of what was measured for vectors of one length, what takes the least time; MPI's own ("library") unless it is beaten by a little,
+    and a lossy kind by a little more."""
+    handicap = {"library": 1.0} | dict.fromkeys(LOSSY, 1 / WORTH**2)
+    return min(seconds, key=lambda name: seconds[name] * handicap.get(name, 1 / WORTH))
 
 
 def _milliseconds(seconds: float) -> str:

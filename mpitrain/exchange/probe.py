@@ -18,8 +18,10 @@ FEW, MANY = 1 << 16, 1 << 21
 BUDGET = 0.6
 """Seconds for the second, longer round of all kinds together."""
 TURNS = 3
-LEAST_TURNS, MOST_TURNS = 3, 15
+LEAST_TURNS, MOST_TURNS = 5, 25
 """Of `in_turn`, within the budget."""
+ROW, MOST_IN_A_ROW = 3e-3, 32
+"""Seconds that calls in a row should take, and how many there are at most."""
 
 
 def measure(wire: Wire, device: Device, kinds: Sequence[str], update: str) -> dict[str, float]:
@@ -45,28 +47,48 @@ def _round(
             for kind, probe in probes.items():
                 wire.barrier()
                 best[kind] = min(best[kind], probe.turn())
-    slowest = wire.table(np.array(list(best.values()))).max(axis=0)
-    return dict(zip(kinds, slowest.tolist(), strict=True))
+    return _slowest(wire, kinds, list(best.values()))
 
 
 def in_turn(wire: Wire, ways: Mapping[str, Callable[[], None]]) -> dict[str, float]:
-    """Seconds of each of some collective calls, taken in turn: the median, the slowest rank's, the same on every rank. Collective."""
-    if len(ways) < 2:
-        return dict.fromkeys(ways, 0.0)
+    """Seconds of each of some collective calls, in turns of random order: the median, the slowest rank's, the same on every rank.
+
+    Short ones are called several times in a row, as links that have rested are quicker than they stay. Collective.
+    """
+    names = list(ways)
+    if len(names) < 2:
+        return dict.fromkeys(names, 0.0)
     for way in ways.values():  # compiles, and touches all memory
         way()
+    once = _slowest(wire, names, [_seconds(wire, way, 1) for way in ways.values()])
+    rows = {name: max(1, min(MOST_IN_A_ROW, int(ROW / once[name]))) for name in names}
+    order = np.random.default_rng(0)  # the same on every rank
     found: list[list[float]] = []
     spent = 0.0
     while len(found) < LEAST_TURNS or (spent < BUDGET and len(found) < MOST_TURNS):
-        row = []
-        for way in ways.values():
-            wire.barrier()
-            begin = time.perf_counter()
-            way()
-            row.append(time.perf_counter() - begin)
-        found.append(wire.table(np.array(row)).max(axis=0).tolist())
-        spent += sum(found[-1])
-    return dict(zip(ways, np.median(found, axis=0).tolist(), strict=True))
+        turn = [0.0] * len(names)
+        for number in order.permutation(len(names)).tolist():
+            name = names[number]
+            turn[number] = _seconds(wire, ways[name], rows[name])
+        slowest = _slowest(wire, names, turn)
+        found.append(list(slowest.values()))
+        spent += sum(slowest[name] * rows[name] for name in names)
+    return dict(zip(names, np.median(found, axis=0).tolist(), strict=True))
+
+
+def _seconds(wire: Wire, way: Callable[[], None], times: int) -> float:
+    """Of one call, of so many in a row."""
+    wire.line_up()
+    begin = time.perf_counter()
+    for _ in range(times):
+        way()
+    return (time.perf_counter() - begin) / times
+
+
+def _slowest(wire: Wire, names: Sequence[str], seconds: Sequence[float]) -> dict[str, float]:
+    """The slowest rank's seconds of each name."""
+    table = wire.table(np.array(seconds)).max(axis=0)
+    return dict(zip(names, table.tolist(), strict=True))
 
 
 class _Probe:

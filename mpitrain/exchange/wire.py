@@ -22,6 +22,7 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from mpitrain.exchange.blocking import Floats, Way, by_doubling, by_library, by_shards, ends
 from mpitrain.exchange.hops import Hops, complete
 from mpitrain.exchange.launch import check_launch
 from mpitrain.report import MpitrainError, RunError, UserError, agreed
@@ -49,8 +50,8 @@ ROOM = 0.7
 LANES = 5
 """Communicators of the exchange: parts, means and deltas of coded buckets, and two for float32 (also for all else that waits)."""
 
-TOLD = 1 << 12
-"""Bytes of a vector that ranks tell each other whole, to add them up each for itself."""
+SHORT = 1 << 12
+"""Bytes of a vector whose mean is rather made in few messages than in short ones."""
 
 _connected: Wire | None = None
 
@@ -188,6 +189,10 @@ class Wire:
         """Return when every rank has come here. Sleeps while it waits."""
         self._wait([self._facts.Ibarrier()])
 
+    def line_up(self) -> None:
+        """`barrier`, without sleep: all go on at about one moment, as what is to be timed needs it."""
+        self._facts.Barrier()
+
     def _broadcast_bytes(self, content: bytes) -> bytes:
         self._dawdle()
         size = np.array([len(content)], np.int64)
@@ -239,8 +244,7 @@ class Wire:
         """
         for piece in _pieces(_flat(values)):
             self._dawdle()
-            ends = [rank * piece.size // self.size for rank in range(self.size + 1)]
-            counts = [stop - start for start, stop in itertools.pairwise(ends)]
+            counts = [stop - start for start, stop in itertools.pairwise(ends(piece.size, self.size))]
             mine = np.empty(counts[self.rank], np.float32)
             yield Messages(self, [self._lanes[lane].Ireduce_scatter(piece, mine, counts, op=MPI.SUM)])
             yield Messages(self, [self._lanes[lane + 1].Iallgatherv(mine, [piece, counts])])
@@ -323,42 +327,32 @@ class Wire:
         """`allreduce_hops`, one after the other."""
         complete(self.allreduce_hops(values))
 
-    def mean(self, source: NDArray[np.float32], mean: NDArray[np.float32]) -> None:
-        """The float32 mean over ranks of C-ordered arrays of one shape, the same bytes on every rank, by MPI's own blocking calls.
+    def mean(self, source: Floats, mean: Floats, way: Way | None = None) -> None:
+        """The float32 mean over ranks of C-ordered arrays of one shape, which may be one array, by MPI's blocking calls.
 
-        For the main thread, with nothing to overlap with: it spins while it waits, as these calls do. Two ranks' sums are the same in
-        either order; more ranks add up short vectors each for itself, in rank order, and longer ones in shards.
+        For the main thread, with nothing to overlap with. way: one of `blocking`; without it one that gives all ranks the same bytes.
         """
         self._dawdle()
-        comm, size = self._facts, self.size
+        size = self.size
+        if size == 1:
+            np.copyto(mean, source)
+            return
         owners = source.base is None and mean.base is None  # of their memory, so two arrays cannot share any
         if source is not mean and not owners and np.may_share_memory(source, mean):
             source = source.copy()
+        if source.ndim != 1:
+            alike, mean = source is mean, mean.reshape(-1)
+            source = mean if alike else source.reshape(-1)
+        if way is None:
+            way = by_doubling if source.nbytes <= SHORT else by_library if size == 2 else by_shards
         try:
-            if size == 1:
-                np.copyto(mean, source)
-                return
-            if size == 2 and source.size <= LIMIT:
-                comm.Allreduce(MPI.IN_PLACE if source is mean else source, mean)
-            elif size == 2:
-                for piece, total in zip(_pieces(_flat(source)), _pieces(_flat(mean)), strict=True):
-                    comm.Allreduce(MPI.IN_PLACE if source is mean else piece, total)
-            elif source.nbytes <= TOLD:
-                parts = np.empty((size, *source.shape), np.float32)
-                comm.Allgather(source, parts)
-                np.add(parts[0], parts[1], out=mean)
-                for part in parts[2:]:
-                    np.add(mean, part, out=mean)
+            if source.size <= LIMIT:
+                way(self._facts, source, mean, self._share_of_one)
             else:
-                for piece, total in zip(_pieces(_flat(source)), _pieces(_flat(mean)), strict=True):
-                    ends = [rank * piece.size // size for rank in range(size + 1)]
-                    counts = [stop - start for start, stop in itertools.pairwise(ends)]
-                    mine = np.empty(counts[self.rank], np.float32)
-                    comm.Reduce_scatter(piece, mine, counts)
-                    comm.Allgatherv(mine, [total, counts])
+                for piece, part in zip(_pieces(source), _pieces(mean), strict=True):
+                    way(self._facts, part if source is mean else piece, part, self._share_of_one)
         except MPI.Exception as error:
             raise RunError(f"rank {self.rank}: a message failed: {error}") from error
-        np.multiply(mean, self._share_of_one, out=mean)
         self._exchanged += 2 * source.nbytes * (size - 1) // size
 
     def all_to_all(self, outgoing: Sequence[Bytes | None], incoming: Sequence[Bytes | None]) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from mpi4py import MPI
 from ranks import digest, values
 
+from mpitrain.exchange import allreduce as module
+from mpitrain.exchange import blocking
 from mpitrain.exchange.allreduce import allreduce
 from mpitrain.exchange.codec_numpy import HALF_STEP
 from mpitrain.exchange.wire import over
@@ -76,3 +80,21 @@ def test_a_rank_sees_by_itself_what_it_cannot_send(comm: MPI.Intracomm) -> None:
             allreduce(vector, comm, kind, check=False)
     with pytest.raises(UserError, match="as out"):
         allreduce(np.zeros(4, np.float32), comm, out=np.zeros(5, np.float32), check=False)
+
+
+def test_a_sum_that_differs_between_ranks_is_not_taken(
+    comm: MPI.Intracomm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An MPI whose ranks add in different orders, and is quickest."""
+
+    def unlike(calls: Any, source: Any, mean: Any, share: np.float32) -> None:
+        blocking.by_library(calls, source, mean, share)
+        mean += np.float32(1e-3 * calls.rank)
+
+    own = comm.Dup()
+    monkeypatch.setitem(module.BLOCKING, "library", unlike)
+    monkeypatch.setattr(module, "by_library", unlike)
+    monkeypatch.setattr(module, "quickest", lambda seconds: "library" if "library" in seconds else "shards")
+    mean = allreduce(values(3000, comm.rank), own)
+    same = len(set(over(own).gather_facts(digest(mean)))) == 1
+    assert same is (comm.size != 2)  # of two ranks no order of adding differs, and nobody looks
