@@ -100,6 +100,11 @@ class Run:
         metavar="S",
         least=0.0,
     )
+    on_failure: str = _option(
+        "stop",
+        "When a rank dies: stop, or continue with the others (Open MPI 5 under mpirun --with-ft ulfm; copies the weights every step).",
+        choices=("stop", "continue"),
+    )
     stall_seconds: float = _option(600.0, "End the job when a rank makes no progress for so long.", above=0.0)
     quiet: bool = _option(False, "No progress display.")
     verbose: bool = _option(False, "Tracebacks with errors, and every rank's device.")

@@ -40,7 +40,7 @@ class State:
     def begin(self, seed: int, init: str | None) -> str:
         """Draw the weights on rank 0, or take them from a safetensors file, and give them to all. Returns what to say about the file."""
         said: str = self._wire.from_root(lambda: self._draw(seed, init))
-        self.spread()
+        self.spread(self._graph.weights, self._graph.statistics)
         return said
 
     def _draw(self, seed: int, init: str | None) -> str:
@@ -69,9 +69,9 @@ class State:
             )
         return f"--init {path}: {taken} tensors taken; drawn anew: {', '.join(missing) or 'none'}"
 
-    def spread(self) -> None:
-        """Rank 0's weights and statistics to every rank, bit for bit."""
-        for vector in (self._graph.weights, self._graph.statistics):
+    def spread(self, *vectors: Array) -> None:
+        """Rank 0's vectors to every rank, bit for bit; master weights of other ranks follow their weights."""
+        for vector in vectors:
             if vector.size:
                 with vector.host(write=self._wire.rank > 0) as host:
                     self._wire.broadcast(host)
@@ -81,9 +81,9 @@ class State:
     def average_statistics(self) -> None:
         """Running means and variances, which every rank measured on its own images, become their average on all ranks."""
         if self._graph.statistics.size and self._wire.size > 1:
-            with self._graph.statistics.host(write=True) as host:
-                self._wire.allreduce(host)
-                host /= np.float32(self._wire.size)
+            mean = self._graph.statistics.download()
+            self._wire.allreduce(mean)  # whole, or not at all where a rank dies meanwhile
+            self._graph.statistics.write(mean / np.float32(self._wire.size))
 
     def sha256(self) -> str:
         """Of this rank's parameters as little-endian float32 in network order."""

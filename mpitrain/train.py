@@ -8,6 +8,7 @@ import platform
 import resource
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,15 +18,16 @@ import numpy as np
 
 from mpitrain import __version__, checkpoint, models, witness
 from mpitrain.balance import Balance
-from mpitrain.config import Run, interval, known, write_toml
+from mpitrain.config import Run, interval, is_made_up, known, write_toml
 from mpitrain.data import augment
+from mpitrain.data.share import parts
 from mpitrain.data.source import Dataset
 from mpitrain.evaluate import Scores, score
 from mpitrain.exchange.choice import LOSSY, candidates, choose
 from mpitrain.exchange.exchange import Exchange, needs_master
 from mpitrain.exchange.probe import measure
 from mpitrain.exchange.window import SLOTS
-from mpitrain.exchange.wire import Wire, connect
+from mpitrain.exchange.wire import Lost, Wire, connect
 from mpitrain.facts import Facts, look
 from mpitrain.feed import Feed, Plan
 from mpitrain.fit import images_that_fit
@@ -35,7 +37,7 @@ from mpitrain.inject import Fault
 from mpitrain.layout import BUCKET
 from mpitrain.models import netfile
 from mpitrain.pretend import Pretend
-from mpitrain.report import DONE, STOPPED, Reporter, RunError, agreed
+from mpitrain.report import DONE, STOPPED, Reporter, RunError, UserError, agreed
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device, open_device
 from mpitrain.runtime.platforms import available_memory, own_cores, share_of_cores
@@ -43,6 +45,7 @@ from mpitrain.sgd import MomentumSgd, learning_rate
 from mpitrain.state import State
 from mpitrain.step import Outcome, Work, step
 from mpitrain.stop import Stop
+from mpitrain.undo import Undo
 from mpitrain.watchdog import Watchdog
 
 ROOM = 0.75
@@ -89,6 +92,27 @@ def train(run: Run) -> Result:
     return result
 
 
+@dataclass
+class _Now:
+    """How far the loop is."""
+
+    step: int
+    """Steps that all ranks have done."""
+    loss: float = math.nan
+    stop: bool = False
+    """Whether a signal has asked for the end."""
+    settled: bool = True
+    """Whether what comes after the step is done, too."""
+    saved: int = -1
+    scored: int = -1
+    scores: Scores | None = None
+
+    @classmethod
+    def of_json(cls, facts: dict[str, Any]) -> _Now:
+        scores = facts.pop("scores")
+        return cls(**facts, scores=Scores(**scores) if scores else None)
+
+
 class _Training:
     """The parts of a run, made in the order in which they are needed."""
 
@@ -97,6 +121,18 @@ class _Training:
         stop.listen()
         watch.at("setup")
         fault("setup", 0)
+        self.ranks = list(range(wire.size))
+        """The numbers that those which are left had when the job began."""
+        self.undo: Undo | None = None
+        self.held: tuple[Mapping[str, Array], int, int] | None = None
+        """State to go on from with fewer ranks, and this rank's number and those of all when it was made; while they meet anew."""
+        if run.on_failure == "continue" and wire.size > 1 and not wire.outlives_ranks:
+            raise agreed(
+                UserError(
+                    "--on-failure continue: expected Open MPI 5 under mpirun --with-ft ulfm, "
+                    f"got {wire.library}, which ends the job when a rank dies"
+                )
+            )
         self.dataset: Dataset | None = None
         self.facts = facts = Facts.of_json(wire.from_root(lambda: self._look(run)))
         self.run = run = facts.complete(run)
@@ -109,43 +145,26 @@ class _Training:
         watch.at("compile")
         fault("compile", 0)
         self.kind, self.why = self._choose(resumed)
-        own_master = needs_master(wire.rank, wire.size, self.kind, run.update)
-        updates = wire.rank == 0 or run.update == "replicated"
-        plan = Plan(
-            facts.count, facts.shape, facts.dtype, self.batch_size, run.seed, augment.parse(run.augment)
-        )
-        self.feed = Feed(wire, plan, self.dataset.train if self.dataset else None)
         # With --balance speed a part may grow; one of more than twice the equal size is computed in sub-batches.
         self.by_speed = run.balance == "speed"
-        part = (self.feed.mine.stop - self.feed.mine.start) * (2 if self.by_speed else 1)
-        vectors = 2 + updates + own_master + (self.kind in LOSSY)
+        part = parts(self.batch_size, wire.size)[wire.rank]
+        room = (part.stop - part.start) * (2 if self.by_speed else 1)
+        own_master = needs_master(wire.rank, wire.size, self.kind, run.update)
+        vectors = 2 + self._updates + own_master + (self.kind in LOSSY)
         # One limit for all ranks, kept with the checkpoint: how a part is divided decides in which order its gradients are added.
         self.limit: int = (
             run.sub_batch
             or (resumed and resumed["sub_batch"])
             or min(wire.gather_facts(images_that_fit(self.network, self.device, self._room(), vectors)))
         )
-        capacity = min(self.limit, part)
-        known_speeds = resumed["speeds"] if resumed and resumed["ranks"] == wire.size else None
-        self.balance, self.named = Balance(known_speeds if self.by_speed else None), -1
-        if self.balance.speeds:
-            self.feed.divide(self.balance.speeds)
+        capacity = min(self.limit, room)
         self.compiles = False
         self.device.on_compile = self._compiling
         self.graph = graph = wire.leaders_first(lambda: self._graph(capacity))
         graph.normalise(np.array(facts.mean, np.float32), np.array(facts.std, np.float32))
 
-        master = self.device.zeros(graph.weights.shape) if own_master else graph.weights
-        # Updates are part of the exchange, which goes on beside the backward pass.
-        aside = self.device.beside() if wire.size > 1 else self.device
-        self.sgd = MomentumSgd(aside, master, run.momentum, known(run.weight_decay)) if updates else None
-        self.exchange = Exchange(
-            wire, self.device, graph.weights, graph.gradient, graph.buckets, self.kind, run.update,
-            self._update, master if own_master else None, streaming=not run.no_streaming,
-            begin=lambda gradient: fault("exchange", watch.step, gradient), alive=lambda: watch.at(watch.phase),
-        )  # fmt: skip
-        self.state = State(wire, graph, self.sgd, self.exchange, lambda: watch.at(watch.phase))
-        self.health = Health(wire, graph, self.exchange, self.batch_size)
+        known_speeds = resumed["speeds"] if resumed and resumed["ranks"] == wire.size else None
+        self._join(known_speeds if self.by_speed else None)
         self.done, self.said = 0, ""
         if resumed:
             path = Path(resumed["path"])
@@ -161,6 +180,39 @@ class _Training:
             if run.resume:
                 self.said = f"--resume: no checkpoint in {self.folder}/checkpoints yet, so it starts from the beginning. {self.said}".rstrip()
         self._check_space()
+
+    @property
+    def _updates(self) -> bool:
+        """Whether this rank applies the mean gradient."""
+        return self.wire.rank == 0 or self.run.update == "replicated"
+
+    def _join(self, speeds: list[float] | None = None) -> None:
+        """Make the parts that know of the other ranks."""
+        wire, run, graph, facts, watch = self.wire, self.run, self.graph, self.facts, self.watch
+        ways = augment.parse(run.augment)
+        plan = Plan(facts.count, facts.shape, facts.dtype, self.batch_size, run.seed, ways)
+        self.feed = Feed(wire, plan, self.dataset.train if self.dataset else None)
+        self.balance, self.named = Balance(speeds), -1
+        if speeds:
+            self.feed.divide(speeds)
+        own_master = needs_master(wire.rank, wire.size, self.kind, run.update)
+        master = self.device.zeros(graph.weights.shape) if own_master else graph.weights
+        # Updates are part of the exchange, which goes on beside the backward pass.
+        aside = self.device.beside() if wire.size > 1 else self.device
+        self.sgd = (
+            MomentumSgd(aside, master, run.momentum, known(run.weight_decay)) if self._updates else None
+        )
+        self.exchange = Exchange(
+            wire, self.device, graph.weights, graph.gradient, graph.buckets, self.kind, run.update,
+            self._update, master if own_master else None, streaming=not run.no_streaming,
+            begin=lambda gradient: self.fault("exchange", watch.step, gradient), alive=lambda: watch.at(watch.phase),
+        )  # fmt: skip
+        self.state = State(wire, graph, self.sgd, self.exchange, lambda: watch.at(watch.phase))
+        self.health = Health(wire, graph, self.exchange, self.batch_size)
+        self.work = Work(self.feed, graph, self.exchange, watch, self.fault, self.batch_size, run.seed)
+        self.undo = None
+        if run.on_failure == "continue" and wire.size > 1:
+            self.undo = Undo(graph, self.sgd if wire.rank == 0 else None, self.exchange)
 
     def _look(self, run: Run) -> dict[str, Any]:
         facts, self.dataset = look(run, self.wire.size)
@@ -247,40 +299,105 @@ class _Training:
             self.exchange.close()
 
     def _go(self) -> Result:
-        run, facts, wire = self.run, self.facts, self.wire
         self._header()
-        save_every = interval(run.checkpoint_every, facts.per_epoch, "--checkpoint-every")
-        score_every = interval(run.evaluate_every, facts.per_epoch, "--evaluate-every")
-        made_up = str(run.data).startswith(
-            "synthetic"
-        )  # its score says nothing, and may take longer than the run
-        work = Work(self.feed, self.graph, self.exchange, self.watch, self.fault, self.batch_size, run.seed)
-        begin, t, saved = time.perf_counter(), self.done, -1
-        loss, scores, stop = math.nan, None, False
+        begin, self.now = time.perf_counter(), _Now(self.done)
         self.recent: deque[float] = deque(maxlen=100)
-        self.reporter.begin(t, facts.steps)
-        while t < facts.steps and not stop:
-            self.stop.listen()
-            rate = learning_rate(t, facts.steps, run.lr, run.schedule, run.warmup)
-            if self.sgd:
-                self.sgd.rate = rate
-            sent = wire.bytes_sent
-            if self.health.due(t + 1):
-                self.health.sample(t + 1)
-            outcome = step(work, t, more=t + 1 < facts.steps)
-            t += 1
-            loss, bound, stop = self._agree(outcome, t)
-            sent = wire.bytes_sent - sent
-            self._log_step(outcome, t, loss, bound, rate, sent, self._look_after(t))
-            # A signal gives little time: the checkpoint comes before anything else.
-            if not stop and (t % score_every == 0 or (t == facts.steps and not made_up)):
-                scores = self._score(t)
-            if t % save_every == 0:
-                self._save(t)
-                saved = t
-        if saved != t:
+        self.reporter.begin(self.done, self.facts.steps)
+        dead: Lost | None = None
+        while True:
+            try:
+                if dead is not None:
+                    self._go_on_without_the_dead(dead)
+                dead = None
+                self._go_on()
+                return self._end(self.now, time.perf_counter() - begin)
+            except Lost as error:
+                if self.undo is None:
+                    raise
+                dead = error
+
+    def _go_on(self) -> None:
+        """The steps that are left, and what comes after each."""
+        now = self.now
+        while not now.settled or (now.step < self.facts.steps and not now.stop):
+            if now.settled:
+                self._step()
+            self._settle()
+        if now.saved != now.step:
+            self._save(now.step)
+            now.saved = now.step
+
+    def _step(self) -> None:
+        """One step, until all ranks have agreed that it is done."""
+        run, now, t = self.run, self.now, self.now.step
+        self.stop.listen()
+        rate = learning_rate(t, self.facts.steps, run.lr, run.schedule, run.warmup)
+        if self.sgd:
+            self.sgd.rate = rate
+        if self.undo:
+            self.undo.begin(t)
+        sent = self.wire.bytes_sent
+        if self.health.due(t + 1):
+            self.health.sample(t + 1)
+        outcome = step(self.work, t, more=t + 1 < self.facts.steps)
+        now.loss, bound, now.stop = self._agree(outcome, t + 1)
+        now.step, now.settled = t + 1, False
+        if self.undo:
+            self.undo.end()
+        sent = self.wire.bytes_sent - sent
+        self._log_step(outcome, now.step, now.loss, bound, rate, sent, self._look_after(now.step))
+
+    def _settle(self) -> None:
+        """What is due after a step: a score, a checkpoint."""
+        run, now, per_epoch, t = self.run, self.now, self.facts.per_epoch, self.now.step
+        last = t == self.facts.steps and not is_made_up(str(run.data))  # whose score says nothing
+        # A signal gives little time: the checkpoint comes before anything else.
+        due = t % interval(run.evaluate_every, per_epoch, "--evaluate-every") == 0 or last
+        if due and not now.stop and now.scored != t:
+            now.scores, now.scored = self._score(t), t
+        if t % interval(run.checkpoint_every, per_epoch, "--checkpoint-every") == 0:
             self._save(t)
-        return self._end(t, loss, scores, time.perf_counter() - begin)
+            now.saved = t
+        now.settled = True
+
+    def _go_on_without_the_dead(self, error: Lost) -> None:
+        """Shrink to the ranks that are alive, and take up what was going on where rank 0 has it.
+
+        Raises RunError if rank 0 is dead, and `error` itself if nobody is.
+        """
+        assert self.undo is not None
+        undo, now, rank, size = self.undo, self.now, self.wire.rank, self.wire.size
+        self.watch.at("shrink", now.step)
+        self.wire.give_up()
+        self.exchange.close()
+        self.device.finish()
+        self.device.beside().finish()
+        self.wire = wire = self.wire.among_the_living()
+        witness.who(wire.name)
+        ranks = wire.gather_facts(wire.first_rank)
+        if ranks[0] != 0:
+            raise RunError(
+                "rank 0 is dead, which holds weights and data; --resume goes on from its checkpoint"
+            )
+        lost, self.ranks = sorted(set(self.ranks) - set(ranks)), ranks
+        if not lost:
+            raise error
+        self.now = now = _Now.of_json(wire.from_root(lambda: asdict(now)))
+        # One more may die meanwhile: what this rank had before the first death is what counts.
+        self.held = held, rank, size = self.held or (undo.held(now.step), rank, size)
+        self._join()
+        first = self.sgd if wire.rank == 0 else None
+        undo.restore(held, first)
+        self.device.finish()
+        velocity = [self.sgd.velocity] if self.sgd and self.run.update == "replicated" else []
+        self.state.spread(self.graph.weights, *velocity)
+        undo.hand_on(held, self.exchange, rank, size, self.batch_size, now.step)
+        self.held = None
+        self.reporter.event("lost", step=now.step, ranks=lost, left=wire.size)
+        self.reporter.say(
+            f"step {now.step}: rank{'s' * (len(lost) > 1)} {', '.join(map(str, lost))} of {size} lost; "
+            f"{wire.size} go{'es' * (wire.size == 1)} on from here, on the same batches (--on-failure continue)"
+        )
 
     def _agree(self, outcome: Outcome, t: int) -> tuple[float, float, bool]:
         """Tell each other how the step went: the batch's mean loss, the error bound, whether a signal asks for the end.
@@ -470,8 +587,9 @@ class _Training:
         whole = place + 1 == per_epoch or t == self.facts.steps
         self.reporter.step(t, f"epoch {epoch}  loss {loss:.3f}  {rate:.0f} img/s", line, whole)
 
-    def _end(self, t: int, loss: float, scores: Scores | None, seconds: float) -> Result:
+    def _end(self, now: _Now, seconds: float) -> Result:
         """Compare all ranks' weights, and close the log. Raises RunError on every rank if they differ."""
+        t = now.step
         self.watch.at("end", t)
         code = DONE if t >= self.facts.steps else STOPPED
         hashes = tuple(self.wire.gather_facts(self.state.sha256()))
@@ -490,4 +608,4 @@ class _Training:
             f"{'done:' if code == DONE else 'stopped by a signal at'} step {t}, {seconds:.1f} s, all ranks hold the same weights "
             f"(sha256 {hashes[0][:12]}), peak memory of all ranks {memory / 2**30:.2f} GiB, run in {self.folder}"
         )
-        return Result(code, t, loss, scores.top1 if scores else None, hashes, self.folder)
+        return Result(code, t, now.loss, now.scores.top1 if now.scores else None, hashes, self.folder)

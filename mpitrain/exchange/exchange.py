@@ -95,6 +95,7 @@ class Exchange:
         if update not in ("root", "replicated"):
             raise UserError(f"update {update}: expected root or replicated")
         self._wire, self._main, self._star = wire, device, kind in STARS
+        self.ranks = wire.size
         self._device = device = device.beside() if wire.size > 1 else device
         self._weights, self._gradient = weights.on(device), gradient.on(device)
         self._to_all, self._apply = update == "replicated", apply

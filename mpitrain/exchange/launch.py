@@ -39,3 +39,8 @@ def launched_ranks(environment: Mapping[str, str]) -> tuple[str, int] | None:
             if environment.get(variable, "").isdigit():
                 return variable, int(environment[variable])
     return None
+
+
+def outlives_ranks(environment: Mapping[str, str]) -> bool:
+    """Whether this is a job of Open MPI's that goes on when a rank dies: `mpirun --with-ft ulfm` tells its ranks so."""
+    return environment.get("OMPI_MCA_mpi_ft_enable", "") in ("1", "true")

@@ -58,6 +58,19 @@ class Residuals:
         return found
 
 
+def as_sender(
+    sender: Vector, owner: Vector, lengths: Sequence[int], rank: int, size: int, images: int
+) -> Vector:
+    """Both residuals of a rank of `size` as one that it can send from, where others will own values than before. lengths: of the coded
+    buckets; images: in a batch."""
+    whole: Vector = sender.copy()
+    at = 0
+    for start, stop in places(lengths, rank, size) if owner.size else []:
+        whole[start:stop] += owner[at : at + stop - start] * np.float32(images)
+        at += stop - start
+    return whole
+
+
 def places(lengths: Sequence[int], rank: int, size: int) -> list[tuple[int, int]]:
     """Ranges that a rank of so many owns in the vector of all coded buckets, which have these lengths."""
     found, at = [], 0

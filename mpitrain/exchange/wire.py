@@ -7,6 +7,7 @@ exchange does may be called from a thread of its own, while the main thread call
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from mpitrain.exchange.blocking import Floats, Way, by_doubling, by_library, by_shards, ends
 from mpitrain.exchange.hops import Hops, complete
-from mpitrain.exchange.launch import check_launch
+from mpitrain.exchange.launch import check_launch, outlives_ranks
 from mpitrain.report import MpitrainError, RunError, UserError, agreed
 
 Json: TypeAlias = Any
@@ -56,6 +57,16 @@ SHORT = 1 << 12
 _connected: Wire | None = None
 
 
+class Lost(RunError):
+    """A message failed where MPI tells the others of a rank's death: `Wire.among_the_living` may go on without it."""
+
+
+def _failed(rank: int, error: MPI.Exception) -> RunError:
+    """What to raise for an error of MPI's. One that outlives ranks gives all sorts of errors then, also numbers that are none."""
+    kind = Lost if outlives_ranks(os.environ) else RunError
+    return kind(f"rank {rank}: a message failed: {error}")
+
+
 class Wire:
     """One rank's end of an MPI job. Every method is called by all ranks in the same order, unless it says otherwise."""
 
@@ -83,6 +94,9 @@ class Wire:
         self._random = random.Random(self.rank)
         self._share_of_one = np.float32(1 / self.size)
         self._started: list[Part] = []
+        self.first_rank = self.rank
+        """This rank's number when the job began; `among_the_living` numbers ranks anew."""
+        self._before: Wire | None = None
 
     @property
     def bytes_sent(self) -> int:
@@ -94,6 +108,11 @@ class Wire:
     def threads(self) -> bool:
         """Whether MPI lets several threads in at once, as most do."""
         return bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)
+
+    @property
+    def outlives_ranks(self) -> bool:
+        """Whether the MPI goes on when a rank dies, and tells the others."""
+        return outlives_ranks(os.environ)
 
     @property
     def name(self) -> str:
@@ -352,7 +371,7 @@ class Wire:
                 for piece, part in zip(_pieces(source), _pieces(mean), strict=True):
                     way(self._facts, part if source is mean else piece, part, self._share_of_one)
         except MPI.Exception as error:
-            raise RunError(f"rank {self.rank}: a message failed: {error}") from error
+            raise _failed(self.rank, error) from error
         self._exchanged += 2 * source.nbytes * (size - 1) // size
 
     def all_to_all(self, outgoing: Sequence[Bytes | None], incoming: Sequence[Bytes | None]) -> None:
@@ -418,8 +437,39 @@ class Wire:
         while self._started:
             self._started[0].wait()
         self._unshare()
-        for communicator in (self._facts, *self._lanes, self._feed, self._host):
+        for communicator in self._communicators:
             communicator.Free()
+
+    @property
+    def _communicators(self) -> tuple[Communicator, ...]:
+        return (self._facts, *self._lanes, self._feed, self._host)
+
+    def give_up(self) -> None:
+        """End all that is under way, on every rank that is alive: what waits for messages raises Lost. Any one rank may call it."""
+        for communicator in self._communicators:
+            communicator.Revoke()
+
+    def among_the_living(self) -> Wire:
+        """A wire over those ranks of this one that are alive, in their old order, after `give_up`; for MPIs that outlive ranks."""
+        global _connected
+        while True:
+            living: Any = self._facts.Shrink()
+            made: Wire | None = None
+            try:
+                made = Wire(living, self.delay)
+                well = living.Agree(1)
+            except (MPI.Exception, RunError):  # one more has died
+                living.Revoke()
+                with contextlib.suppress(MPI.Exception):
+                    living.Agree(0)
+                well = 0
+            if made is not None and well:
+                break
+        made.first_rank, made._exchanged, made._fed = self.first_rank, self._exchanged, self._fed
+        made._before = self  # whose buffers MPI may still write to
+        if _connected is self:
+            _connected = made
+        return made
 
     def abort(self, code: int) -> None:
         """End every rank of the job at once with an exit code. Any one rank may call it; it does not return."""
@@ -436,7 +486,7 @@ class Wire:
                 if time.monotonic() > patient:
                     nap = min(2 * nap, LONGEST_NAP)
         except MPI.Exception as error:
-            raise RunError(f"rank {self.rank}: a message failed: {error}") from error
+            raise _failed(self.rank, error) from error
         return statuses
 
     def _dawdle(self) -> None:
@@ -460,7 +510,7 @@ class Messages:
             if not MPI.Request.Testall(self._requests, self._statuses):
                 return False
         except MPI.Exception as error:
-            raise RunError(f"rank {self._wire.rank}: a message failed: {error}") from error
+            raise _failed(self._wire.rank, error) from error
         self._check()
         return True
 

@@ -148,8 +148,10 @@ class Launch:
         each: Sequence[Sequence[object]] = (),
         env: Mapping[str, str] | None = None,
         meanwhile: Callable[[Job], None] | None = None,
+        flags: Sequence[object] = (),
     ) -> Ended:
-        """out: the run directory, given as --out. program: instead of mpitrain. each: further arguments of each rank.
+        """out: the run directory, given as --out. program: instead of mpitrain. each: further arguments of each rank. flags: the
+        launcher's.
 
         Fails the test if the job does not end in time, or leaves a process behind.
         """
@@ -159,7 +161,7 @@ class Launch:
             parts = [["-n", 1, *command, *its] for its in each]
             command = [self.mpirun, *parts[0], *(word for part in parts[1:] for word in (":", *part))]
         elif ranks:
-            command = [self.mpirun, "-n", ranks, *command]
+            command = [self.mpirun, *flags, "-n", ranks, *command]
         mark, place = uuid.uuid4().hex, self._scratch("launch")
         environment = {**os.environ, **OPEN_MPI, **(env or {}), MARK: mark}
         begin = time.monotonic()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpitrain.exchange.bucket import Bucket
-from mpitrain.exchange.residuals import Residuals, places
+from mpitrain.exchange.residuals import Residuals, as_sender, places
 
 BUCKETS = [Bucket(0, 512, 2560, True), Bucket(1, 0, 512, False), Bucket(2, 2560, 3072, True), Bucket(3, 3072, 9728, True)]  # fmt: skip
 LENGTHS = [bucket.stop - bucket.start for bucket in BUCKETS if bucket.coded]
@@ -55,3 +55,18 @@ def test_what_was_left_out_stays_what_it_was_value_by_value(before: int, now: in
 def test_where_nothing_was_coded_nothing_was_left_out() -> None:
     old = Residuals(lambda *_: pytest.fail("read"), BUCKETS, 0, False, IMAGES)
     assert not old.sender(0, 4, 0, 1000, True).any() and not old.owner(1, 4).any()
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_one_rank_can_send_all_that_it_has_left_out(size: int) -> None:
+    random, total = np.random.default_rng(size), sum(LENGTHS)
+    owned = random.integers(-9, 9, total).astype(np.float32) * owners(size)
+    found = np.zeros(total, np.float32)
+    for rank in range(size):
+        sent = random.integers(-9, 9, total).astype(np.float32)
+        mine = [owned[first:last] for first, last in places(LENGTHS, rank, size) if owners(size)]
+        owner = np.concatenate([np.zeros(0, np.float32), *mine])
+        before = sent.copy()
+        found += as_sender(sent, owner, LENGTHS, rank, size, IMAGES) - sent
+        np.testing.assert_array_equal(sent, before)
+    np.testing.assert_array_equal(found, IMAGES * owned)
