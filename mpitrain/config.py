@@ -78,6 +78,12 @@ class Run:
     classes: int | None = _option(
         None, "Classes of the last layer. [default: the labels' maximum + 1]", least=1
     )
+    skip_bad: int = _option(
+        0,
+        "Leave out up to so many images that cannot be read, or have a label that is no class; the next one ends the run.",
+        metavar="N",
+        least=0,
+    )
     out: str | None = _option(None, "Run directory. [default: runs/<network>-<time>]", metavar="DIR")
     checkpoint_every: str = _option(
         "1ep", "Steps (100) or epochs (2ep) between checkpoints; one is always written at the end."

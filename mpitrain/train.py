@@ -163,7 +163,7 @@ class _Training:
         self._check_space()
 
     def _look(self, run: Run) -> dict[str, Any]:
-        facts, self.dataset = look(run, self.wire.size)
+        facts, self.dataset = look(run, self.wire.size, lambda: self.watch.at("setup"))
         return facts.as_json()
 
     def _to_resume(self) -> dict[str, Any] | None:
@@ -432,6 +432,8 @@ class _Training:
                 "  PoCL computes, since Intel's runtime is not here; `pip install mpitrain[runtimes]` brings the faster one"
             )
         say(f"  {wire.library}; exchange {self.kind} ({self.why}), update {run.update}")
+        if self.dataset:
+            self.dataset.bad.tell(self.reporter)
         if self.said:
             say(f"  {self.said}")
         if self.done:

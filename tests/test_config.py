@@ -49,6 +49,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "balance": (["fast"], ["equal", "speed"]),
     "classes": ([0], [1]),
     "seed": ([-1], [0]),
+    "skip_bad": ([-1], [0, 3]),
     "stall_seconds": ([0.0, -1.0, NAN], [0.1]),
     "checkpoint_every": (["", "0", "0ep", "-1", "1.5", "ep", "2 ep"], ["1", "3ep"]),
     "evaluate_every": (["", "0", "0ep", "soon"], ["1", "3ep"]),
