@@ -91,7 +91,7 @@ def look(run: Run, ranks: int, alive: Callable[[], None]) -> tuple[Facts, Datase
         count=len(data.train),
         tests=len(data.test) if data.test else 0,
         mean=numbers(run.mean, data.shape[0], "--mean") if run.mean else data.mean.tolist(),
-        std=numbers(run.std, data.shape[0], "--std") if run.std else data.std.tolist(),
+        std=numbers(run.std, data.shape[0], "--std", above=0.0) if run.std else data.std.tolist(),
         per_epoch=per_epoch,
         steps=min(by_steps, by_epochs),
         folder=str(_folder(run)),
