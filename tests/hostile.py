@@ -1,6 +1,6 @@
 """Everything that reads bytes of others, each as one function of bytes: it takes them, or says in a sentence (MpitrainError) what is wrong.
 
-`test_hostile.py` gives them what hypothesis makes of good bytes.
+`test_hostile.py` gives them what hypothesis makes of good bytes, `fuzz.py` what a fuzzer makes that sees which lines they reach.
 Some begin with a byte that chooses which file of several the rest is.
 """
 

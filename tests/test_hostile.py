@@ -1,4 +1,4 @@
-"""Spoilt bytes and words are refused in a sentence, or taken, with a right result."""
+"""Spoilt bytes and words are refused in a sentence, or taken, with a right result; tests/fuzz.py tries as many as one has time for."""
 
 from __future__ import annotations
 

@@ -117,27 +117,29 @@ class FolderSplit:
         """Raises RunError naming the file that is missing or no image: the run found it on its way."""
         images = np.empty((len(numbers), *self.shape), np.uint8)
 
-        def fill(place: int) -> UserError | None:
+        def fill(place: int) -> str | None:
             number = int(numbers[place])
             try:
                 images[place] = self._decode(self.instead.get(number, number))
             except UserError as error:
-                return error
+                return str(
+                    error
+                )  # words: an error would keep this split and its threads until a collection of garbage
             return None
 
-        for place, error in enumerate(list(self.pool.map(fill, range(len(numbers))))):
-            if error:
-                images[place] = self._another(int(numbers[place]), error)
+        for place, words in enumerate(list(self.pool.map(fill, range(len(numbers))))):
+            if words:
+                images[place] = self._another(int(numbers[place]), words)
         return images, self.labels[numbers]
 
     def _decode(self, number: int) -> NDArray[np.uint8]:
         return decode(self.root / self.files[number], self.shape)
 
-    def _another(self, number: int, error: UserError) -> NDArray[np.uint8]:
+    def _another(self, number: int, words: str) -> NDArray[np.uint8]:
         """The image that stands for one that cannot be read: a function of the files alone, so that a resumed run finds the same."""
         label = self.labels[number]
         start, stop = np.searchsorted(self.labels, [label, label + 1]).tolist()
-        self._leave_out(number, RunError(str(error)))
+        self._leave_out(number, RunError(words))
         for other in (*range(number + 1, stop), *range(start, number)):
             try:
                 image = self._decode(other)
@@ -146,7 +148,7 @@ class FolderSplit:
             else:
                 self.instead[number] = other
                 return image
-        raise RunError(f"{(self.root / self.files[number]).parent}: no image in it can be read") from error
+        raise RunError(f"{(self.root / self.files[number]).parent}: no image in it can be read")
 
     def _leave_out(self, number: int, error: MpitrainError) -> None:
         if number not in self.unreadable:
@@ -173,11 +175,11 @@ class FolderSplit:
             self.bad.alive()
             numbers = range(first, min(first + CHUNK, len(self)))
             files = [self.root / self.files[number] for number in numbers]
-            for number, error in zip(
+            for number, words in zip(
                 numbers, self.pool.map(lambda file: trouble(file, self.shape), files), strict=True
             ):
-                if error:
-                    self._leave_out(number, error)
+                if words:
+                    self._leave_out(number, UserError(words))
                     wrong.append(number)
         return wrong
 
@@ -191,7 +193,7 @@ class FolderSplit:
         return FolderSplit(self.root, files, np.delete(self.labels, numbers), self.shape, self.bad)
 
 
-def trouble(file: Path, shape: Shape) -> UserError | None:
+def trouble(file: Path, shape: Shape) -> str | None:
     """What is wrong with a file: it is decoded unless it begins and ends as a JPEG or a PNG does."""
     try:
         with file.open("rb") as opened:
@@ -204,7 +206,7 @@ def trouble(file: Path, shape: Shape) -> UserError | None:
     try:
         decode(file, shape)
     except UserError as error:
-        return error
+        return str(error)
     return None
 
 

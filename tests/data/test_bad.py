@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import io
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +170,20 @@ def test_cifar_records_with_a_wrong_label_and_half_a_record_at_the_end(tmp_path:
     (tmp_path / "data_batch_3.bin").write_bytes(bytes(100))
     with pytest.raises(UserError, match=r"data_batch_3\.bin: 100 bytes"):
         open_it(tmp_path, 9)
+
+
+def test_a_split_that_nobody_needs_any_more_leaves_no_threads(tmp_path: Path) -> None:
+    """Found by tests/fuzz.py: an error of a damaged image kept its split until the next collection of garbage."""
+    root = folders(tmp_path / "data")
+    (root / "1" / "0.png").write_bytes(encoded(10)[:100])
+    gc.disable()
+    try:
+        for most in (0, 1):
+            data = open_it(root, most)
+            split = weakref.ref(data.train)
+            with contextlib.suppress(RunError):
+                data.train.read(np.arange(8))
+            del data
+            assert split() is None
+    finally:
+        gc.enable()
