@@ -24,7 +24,18 @@ KEPT = 3
 KINDS = {"float32": "F32", "int64": "I64", "uint8": "U8"}
 SHA256 = "state/sha256"
 """The last tensor of a checkpoint: the SHA-256 of every byte of the file before it."""
-NEEDED = ("network", "name", "step", "run", "mean", "std", "classes", "ranks", "exchange", "images")
+NEEDED: dict[str, type] = {
+    "network": str,
+    "name": str,
+    "step": int,
+    "run": dict,
+    "mean": list,
+    "std": list,
+    "classes": list,
+    "ranks": int,
+    "exchange": str,
+    "images": int,
+}
 """Settings without which a run cannot go on."""
 MIB = 1 << 20
 LOOK = 1 << 24
@@ -231,7 +242,11 @@ class Reader:
             found: Any = json.loads(self.metadata["mpitrain"])
         except ValueError:
             found = {}
-        missing = [name for name in NEEDED if not isinstance(found, dict) or name not in found]
+        missing = [
+            name
+            for name, kind in NEEDED.items()
+            if not isinstance(found, dict) or type(found.get(name)) is not kind
+        ]
         if missing:
             raise UserError(f"{self.path}: its settings lack {', '.join(missing)}; it is of another mpitrain")
         settings: dict[str, Any] = found

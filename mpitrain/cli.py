@@ -100,12 +100,15 @@ def train(**options: Any) -> int:
     "--batch-size", default=256, type=click.IntRange(1), help="Images at a time, all ranks together."
 )
 @click.option("--device", default="auto", help="As in training.")
+@click.option("--skip-bad", default=0, metavar="N", type=click.IntRange(0), help="As in training.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def evaluate(checkpoint: Path, data: str | None, batch_size: int, device: str, as_json: bool) -> None:
+def evaluate(
+    checkpoint: Path, data: str | None, batch_size: int, device: str, skip_bad: int, as_json: bool
+) -> None:
     """Loss, top-1 and top-5 of CHECKPOINT on the test images of --data."""
     from mpitrain.evaluate import evaluate_checkpoint
 
-    evaluate_checkpoint(checkpoint, data, batch_size, device, as_json)
+    evaluate_checkpoint(checkpoint, data, batch_size, device, as_json, skip_bad)
 
 
 @commands.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,12 @@ class Run:
     classes: int | None = _option(
         None, "Classes of the last layer. [default: the labels' maximum + 1]", least=1
     )
+    skip_bad: int = _option(
+        0,
+        "Leave out up to so many images that cannot be read, or have a label that is no class; the next one ends the run.",
+        metavar="N",
+        least=0,
+    )
     out: str | None = _option(None, "Run directory. [default: runs/<network>-<time>]", metavar="DIR")
     checkpoint_every: str = _option(
         "1ep", "Steps (100) or epochs (2ep) between checkpoints; one is always written at the end."
@@ -99,6 +106,7 @@ class Run:
         "Do not compute: sleep so long for each image, while everything travels as it would. Nothing is learnt, nothing saved.",
         metavar="S",
         least=0.0,
+        below=math.inf,
     )
     on_failure: str = _option(
         "stop",
@@ -144,18 +152,28 @@ def option(name: str) -> str:
 
 def interval(text: str, steps_per_epoch: int, name: str) -> int:
     """Steps in "100" or "2ep". Raises UserError for anything else."""
-    number = text.removesuffix("ep")
-    if not number.isdigit() or int(number) == 0:
+    number = whole(text.removesuffix("ep"))
+    if not number:
         raise UserError(f"{name} {text}: expected steps (100) or epochs (2ep)")
-    return int(number) * (steps_per_epoch if text.endswith("ep") else 1)
+    return number * (steps_per_epoch if text.endswith("ep") else 1)
 
 
-def numbers(text: str, count: int, name: str) -> list[float]:
-    """One number for all channels or one for each. Raises UserError for anything else."""
+def whole(text: str) -> int | None:
+    """A number of up to 18 digits, those of ASCII; None for anything else. (int() takes "1_0" and no more than 4,300; isdigit() takes "²".)"""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def numbers(text: str, count: int, name: str, above: float = -math.inf) -> list[float]:
+    """One number for all channels or one for each, finite and larger than `above`. Raises UserError for anything else."""
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError:
         raise UserError(f"{name} {text}: expected numbers with commas between") from None
+    for value in found:
+        if not above < value < math.inf:
+            raise UserError(
+                f"{name} {text}: {value:g} is not {f'above {above:g}' if value <= above else 'finite'}"
+            )
     if len(found) not in (1, count):
         raise UserError(f"{name} {text}: {len(found)} numbers for {count} channels")
     return found * count if len(found) == 1 else found

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mpitrain.config import is_made_up
+from mpitrain.data.bad import Bad
 from mpitrain.data.source import Split, open_source
 from mpitrain.exchange.wire import Wire, connect
 from mpitrain.graph import Graph
@@ -63,8 +64,11 @@ def score(
     return Scores(float(loss), float(top1), float(top5), count)
 
 
-def evaluate_checkpoint(path: Path, data: str | None, batch_size: int, device: str, as_json: bool) -> Scores:
+def evaluate_checkpoint(
+    path: Path, data: str | None, batch_size: int, device: str, as_json: bool, skip_bad: int = 0
+) -> Scores:
     """Score a checkpoint on the test images of a source (the training images where it has no test split), and print it."""
+    bad = Bad(skip_bad, lambda: watch.at("evaluate"))
     wire = connect()
     model = wire.together(
         lambda: load(path, device, capacity=-(-batch_size // wire.size), local_rank=wire.local_rank)
@@ -77,7 +81,11 @@ def evaluate_checkpoint(path: Path, data: str | None, batch_size: int, device: s
         classes = model.network.classes
         c, h, w = model.network.input_shape
         source = open_source(
-            spec, shape_hint=(c, h, w), classes=classes if is_made_up(spec) else None, seed=model.seed
+            spec,
+            shape_hint=(c, h, w),
+            classes=classes if is_made_up(spec) else None,
+            seed=model.seed,
+            bad=bad,
         )
         if source.shape != model.network.input_shape:
             raise UserError(
@@ -101,6 +109,8 @@ def evaluate_checkpoint(path: Path, data: str | None, batch_size: int, device: s
         if as_json:
             print(json.dumps(asdict(found)))
         else:
+            if bad.names:
+                print(f"--skip-bad {bad.most}: {bad}")
             print(
                 f"loss {found.loss:.4f}  top-1 {found.top1:.4f}  top-5 {found.top5:.4f}  ({found.images} images)"
             )

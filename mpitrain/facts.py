@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from mpitrain import models
 from mpitrain.config import Run, known, numbers
 from mpitrain.data import augment
+from mpitrain.data.bad import Bad
 from mpitrain.data.order import steps_per_epoch
 from mpitrain.data.source import Dataset, open_source
 from mpitrain.plan import infer_shapes
@@ -59,15 +61,19 @@ class Facts:
         return replace(run, **self.settings)
 
 
-def look(run: Run, ranks: int) -> tuple[Facts, Dataset]:
-    """Check a run against the network, the data and the disk. Raises UserError for one that cannot be; nothing is overwritten."""
+def look(run: Run, ranks: int, alive: Callable[[], None]) -> tuple[Facts, Dataset]:
+    """Check a run against the network, the data and the disk, and call alive() meanwhile.
+
+    Raises UserError for one that cannot be; nothing is overwritten.
+    """
     if run.precision != "float32":
         raise UserError(f"--precision {run.precision}: not built yet; float32 is what there is")
     first = models.load(run.network, None, run.classes, dropout=not run.no_dropout)
     run = run.completed(dict(first.defaults))
     augment.parse(run.augment)
     c, h, w = first.input_shape
-    data = open_source(known(run.data), shape_hint=(c, h, w), classes=run.classes, seed=run.seed)
+    bad = Bad(run.skip_bad, alive, lambda line: None if run.quiet or run.json else print(line, flush=True))
+    data = open_source(known(run.data), shape_hint=(c, h, w), classes=run.classes, seed=run.seed, bad=bad)
     batch_size = known(run.batch_size)
     if batch_size < ranks:
         raise UserError(f"--batch-size {batch_size}: {ranks} ranks need at least one image each")
@@ -85,7 +91,7 @@ def look(run: Run, ranks: int) -> tuple[Facts, Dataset]:
         count=len(data.train),
         tests=len(data.test) if data.test else 0,
         mean=numbers(run.mean, data.shape[0], "--mean") if run.mean else data.mean.tolist(),
-        std=numbers(run.std, data.shape[0], "--std") if run.std else data.std.tolist(),
+        std=numbers(run.std, data.shape[0], "--std", above=0.0) if run.std else data.std.tolist(),
         per_epoch=per_epoch,
         steps=min(by_steps, by_epochs),
         folder=str(_folder(run)),

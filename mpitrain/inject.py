@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import resource
 import signal
@@ -53,6 +54,8 @@ class Fault:
             self._strike = KINDS[facts.get("kind", "nan")]
             self.delay = float(facts.get("delay", 0))
             self._slow = float(facts.get("slow", 0)) if int(facts.get("rank", 0)) == rank else 0.0
+            if not all(0 <= seconds < math.inf for seconds in (self.delay, self._slow)):
+                raise ValueError
             self._armed = "kind" in facts and int(facts.get("rank", 0)) == rank
             self._place = facts.get("phase", "forward"), int(facts.get("step", 0))
         except (KeyError, ValueError):

@@ -22,6 +22,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
+from mpitrain.config import whole
 from mpitrain.curve import Point, counted, csv_text, draw, point, summary, table
 from mpitrain.report import DONE, FAILED, RunError, UserError
 
@@ -69,10 +70,10 @@ def measure(network: str, ranks: str, launcher: str, out: Path | None, options: 
 
 def parse_ranks(text: str) -> list[int]:
     """Numbers of ranks, fewest first, from "1,2,4". Raises UserError for what is none, for 0, and for one given twice."""
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
+    found = [whole(word.strip()) for word in text.split(",")]
+    counts = sorted(count for count in found if count)
+    if len(counts) < len(found):
         raise UserError(f"--ranks {text}: expected numbers from 1 up with commas between, such as 1,2,4")
-    counts = sorted(int(word) for word in words)
     twice = [one for one, next_one in itertools.pairwise(counts) if one == next_one]
     if twice:
         raise UserError(f"--ranks {text}: {twice[0]} is given twice")

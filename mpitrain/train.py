@@ -215,7 +215,7 @@ class _Training:
             self.undo = Undo(graph, self.sgd if wire.rank == 0 else None, self.exchange)
 
     def _look(self, run: Run) -> dict[str, Any]:
-        facts, self.dataset = look(run, self.wire.size)
+        facts, self.dataset = look(run, self.wire.size, lambda: self.watch.at("setup"))
         return facts.as_json()
 
     def _to_resume(self) -> dict[str, Any] | None:
@@ -395,8 +395,8 @@ class _Training:
         self.held = None
         self.reporter.event("lost", step=now.step, ranks=lost, left=wire.size)
         self.reporter.say(
-            f"step {now.step}: rank{'s' * (len(lost) > 1)} {', '.join(map(str, lost))} of {size} lost; "
-            f"{wire.size} go{'es' * (wire.size == 1)} on from here, on the same batches (--on-failure continue)"
+            f"step {now.step}: rank{'s' * (len(lost) > 1)} {', '.join(map(str, lost))} lost; {wire.size} of the ranks "
+            f"go{'es' * (wire.size == 1)} on from here, on the same batches (--on-failure continue)"
         )
 
     def _agree(self, outcome: Outcome, t: int) -> tuple[float, float, bool]:
@@ -549,6 +549,8 @@ class _Training:
                 "  PoCL computes, since Intel's runtime is not here; `pip install mpitrain[runtimes]` brings the faster one"
             )
         say(f"  {wire.library}; exchange {self.kind} ({self.why}), update {run.update}")
+        if self.dataset:
+            self.dataset.bad.tell(self.reporter)
         if self.said:
             say(f"  {self.said}")
         if self.done:

@@ -16,7 +16,7 @@ from mpitrain.checkpoint import NEEDED, Entry, newest, path_of, prune, write
 
 RUN = Path(sys.argv[1])
 VALUES = np.arange(1 << 16, dtype=np.float32)
-SETTINGS = {"mpitrain": json.dumps(dict.fromkeys(NEEDED, 1))}
+SETTINGS = {"mpitrain": json.dumps({name: kind() for name, kind in NEEDED.items()})}
 
 
 def save(step: int) -> None:

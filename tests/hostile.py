@@ -1,19 +1,17 @@
-"""Bytes that somebody has spoilt, and everything that reads bytes: each either takes them or says in a sentence what is wrong.
+"""Everything that reads bytes of others, each as one function of bytes: it takes them, or says in a sentence (MpitrainError) what is wrong.
 
-    python tests/hostile.py message 1000000        so many spoilt messages; seconds, and how many were refused
-    python tests/hostile.py files 100000           so many files, the kinds in turn
-
-A case is its kind and number: the same bytes every time. Whatever is raised but MpitrainError ends with the case's name, and memory is limited.
+`test_hostile.py` gives them what hypothesis makes of good bytes, `fuzz.py` what a fuzzer makes that sees which lines they reach.
+Some begin with a byte that chooses which file of several the rest is.
 """
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
-import random
-import sys
 import tempfile
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -23,140 +21,153 @@ from PIL import Image
 
 from mpitrain import checkpoint, models
 from mpitrain.checkpoint import Entry, Reader
-from mpitrain.data.source import open_source
+from mpitrain.data.bad import Bad
+from mpitrain.data.source import Dataset, open_source
+from mpitrain.exchange.codec_numpy import BLOCK, Plain, PlainDynamic8, PlainFloat16
 from mpitrain.exchange.message import HEADER, PARTS, Label, check, seal
 from mpitrain.models import netfile
 from mpitrain.plan import infer_shapes
 from mpitrain.report import MpitrainError
 
-NUMBERS = (
-    0,
-    1,
-    127,
-    128,
-    255,
-    256,
-    65535,
-    1 << 20,
-    (1 << 31) - 1,
-    1 << 31,
-    (1 << 32) - 1,
-    1 << 62,
-    (1 << 63) - 1,
-)
-LABEL = Label(codec=1, block=512, bucket=3, phase=PARTS, step=7, count=512)
+LABEL = Label(codec=1, block=BLOCK, bucket=3, phase=PARTS, step=7, count=BLOCK)
 MOST_MEMORY = 4 << 30
-"""Bytes of address space: what asks for more than it has bytes for is found."""
-
-
-class Gentle(random.Random):
-    """Chance that spoils nothing: what is made with it must be taken."""
-
-
-def spoil(good: bytes, chance: random.Random) -> bytes:
-    """A few flipped bits, odd numbers, cuts, repetitions and insertions."""
-    data = bytearray(good)
-    if isinstance(chance, Gentle):
-        return good
-    for _ in range(chance.choice((1, 1, 2, 4, 8))):
-        at = chance.randrange(min(len(data), chance.choice((16, 256, 1 << 30)))) if data else 0
-        what = chance.randrange(6)
-        if what == 0 and data:
-            data[at] ^= 1 << chance.randrange(8)
-        elif what == 1 and data:
-            data[at] = chance.choice((0, 9, 10, 32, 34, 44, 45, 46, 48, 57, 127, 128, 255))
-        elif what == 2:
-            size = chance.choice((2, 4, 8))
-            number = chance.choice(NUMBERS) % (1 << 8 * size)
-            data[at : at + size] = number.to_bytes(size, chance.choice(("big", "little")))
-        elif what == 3:
-            del data[at : at + chance.choice((1, 4, 64, 1 << 30))]
-        elif what == 4:
-            stop = at + chance.randrange(1, 65)
-            data[at:at] = data[at:stop] * chance.choice((1, 2, 8, 5000))
-        else:
-            data[at:at] = chance.randbytes(chance.randrange(1, 9))
-    return bytes(data)
+"""Bytes of address space for a fuzzer: what asks for more than it has bytes for is found."""
+DIGEST = 32
 
 
 @cache
-def _message() -> bytes:
-    message = np.arange(HEADER + 513).astype(np.uint8)
+def good_message() -> bytes:
+    codec, values = PlainDynamic8(), np.linspace(-3, 2, BLOCK, dtype=np.float32)
+    message = np.zeros(HEADER + codec.record, np.uint8)
+    codec.encode(Plain(message[HEADER:]), Plain(values))
     seal(message, LABEL, 0.25)
     return message.tobytes()
 
 
-def message(chance: random.Random, folder: Path) -> None:
-    """What comes over the wire has the length that was agreed on, or MPI's status has said so before."""
-    good = _message()
-    came = spoil(good, chance)[: len(good)].ljust(len(good), b"\0")
-    check(np.frombuffer(came, np.uint8).copy(), LABEL, 1)
-    assert came == good, "damage went unnoticed"
+def message(data: bytes, folder: Path) -> None:
+    """What comes over the wire has the length that was agreed on, or MPI's status has said so before. A fuzzer that sees comparisons
+    makes checksums as well as we do: what passes must be decoded, whatever it is."""
+    came = np.frombuffer(as_long(data), np.uint8).copy()
+    decode(came[HEADER:].tobytes())
+    check(came, LABEL, 1)
+
+
+def as_long(data: bytes) -> bytes:
+    """Bytes as long as the good message."""
+    size = len(good_message())
+    return data[:size].ljust(size, b"\0")
+
+
+def decode(data: bytes) -> None:
+    """Any bytes are records of both codecs, of finite values unless the block's bound says so; what is decoded can be encoded."""
+    for codec in (PlainDynamic8(), PlainFloat16()):
+        whole = len(data) // codec.record * codec.record
+        records = np.frombuffer(data[:whole], np.uint8).copy()
+        found = codec.floats(whole // codec.record * BLOCK)
+        codec.decode_add(found, Plain(records), True)
+        finite = np.isfinite(found.values).reshape(-1, BLOCK).all(axis=1)
+        assert np.array_equal(finite, np.isfinite(codec.bounds(records)))
+        assert not found.values[codec.zeros(records) & np.repeat(finite, BLOCK)].any()
+        codec.encode(codec.bytes(whole), found)
 
 
 @cache
-def _checkpoint() -> bytes:
+def good_checkpoint() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "good.safetensors"
         values = np.arange(40, dtype=np.float32)
-        settings = dict.fromkeys(checkpoint.NEEDED, 1)
         entries = [Entry(name, (5, 8), lambda: [values]) for name in ("a.weight", "momentum/a.weight")]
-        checkpoint.write(path, entries, {"mpitrain": json.dumps(settings)})
+        checkpoint.write(path, entries, {"mpitrain": json.dumps(settings())})
         return path.read_bytes()
 
 
-def saved(chance: random.Random, folder: Path) -> None:
-    path, came = folder / "spoilt.safetensors", spoil(_checkpoint(), chance)
-    path.write_bytes(came)
+def settings() -> dict[str, object]:
+    """Of a checkpoint of LeNet."""
+    of_kind = {str: "x", int: 1, list: [0.5], dict: {"data": "digits", "seed": 0}}
+    found = {name: of_kind[kind] for name, kind in checkpoint.NEEDED.items()}
+    return {**found, "network": good_network().decode()}
+
+
+def saved(data: bytes, folder: Path) -> None:
+    """A file as it came (0), with a checksum of what came (1), or with what came as its settings (2): somebody may wish to do harm."""
+    good, come, path = good_checkpoint(), data[1:], folder / "spoilt.safetensors"
+    which = data[0] % 3 if data else 0
+    if which == 2:
+        checkpoint.write(path, [], {"mpitrain": come.decode(errors="replace")})
+    else:
+        path.write_bytes(come[:-DIGEST] + hashlib.sha256(come[:-DIGEST]).digest() if which else come)
     with Reader(path) as reader:
-        reader.settings()
+        found = reader.settings()
         for name in sorted(reader.names):
-            reader.read(name)
-    assert came == _checkpoint(), "damage went unnoticed"
+            assert reader.read(name).shape == reader.shape(name)
+    infer_shapes(netfile.decode(found["network"], str(path)))
+    assert come == good or which, "damage went unnoticed"
 
 
-def read_all(path: Path) -> None:
+def read_all(path: Path, most: int = 0) -> Dataset:
     """A few images of each split of a data set."""
-    data = open_source(str(path), shape_hint=(1, 8, 8))
+    data = open_source(str(path), shape_hint=(1, 8, 8), bad=Bad(most))
     for split in (data.train, data.test):
         if split is not None:
-            split.read(np.arange(min(len(split), 4)))
+            images, labels = split.read(np.arange(min(len(split), 4)))
+            assert images.shape == (len(labels), *data.shape) and images.dtype == split.dtype
+            assert len(labels) and labels.min() >= 0 and labels.max() < data.classes
+    assert np.isfinite(data.mean).all() and (data.std > 0).all()
+    return data
 
 
-def idx(chance: random.Random, folder: Path) -> None:
-    images = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (6, 8, 8)) + bytes(6 * 64)
-    labels = b"\0\0\x08\x01" + (6).to_bytes(4, "big") + bytes(range(6))
-    both = {"train-images-idx3-ubyte": images, "train-labels-idx1-ubyte": labels}
-    for name, content in both.items():
-        (folder / name).write_bytes(content)
-    name = chance.choice(list(both))
-    (folder / name).write_bytes(spoil(both[name], chance))
-    read_all(folder)
+IDX_IMAGES = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (6, 8, 8)) + bytes(range(64)) * 6
+IDX_LABELS = b"\0\0\x08\x01" + (6).to_bytes(4, "big") + bytes(range(6))
+TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+IDX_FILES = (TRAIN_IMAGES, TRAIN_LABELS, f"{TRAIN_IMAGES}.gz", f"{TRAIN_LABELS}.gz")
 
 
-def cifar(chance: random.Random, folder: Path) -> None:
-    for number in range(1, 6):
-        (folder / f"data_batch_{number}.bin").write_bytes(bytes(2 * 3073))
-    (folder / "data_batch_2.bin").write_bytes(spoil(bytes(2 * 3073), chance))
-    read_all(folder)
+def idx(data: bytes, folder: Path) -> None:
+    """The spoilt file beside a good one; from 4 on the .gz is whole, and its content is not."""
+    which = data[0] % 8 if data else 0
+    for old in folder.iterdir():
+        old.unlink()
+    name, come = IDX_FILES[which % 4], data[1:]
+    for file, content in ((TRAIN_IMAGES, IDX_IMAGES), (TRAIN_LABELS, IDX_LABELS)):
+        if not name.startswith(file):
+            (folder / file).write_bytes(content)
+    (folder / name).write_bytes(gzip.compress(come, 1) if which >= 6 else come)
+    found = read_all(folder)
+    if which == 0:
+        images, _ = found.train.read(np.arange(len(found.train)))
+        assert images.tobytes() == come[16:]
+
+
+def cifar(data: bytes, folder: Path) -> None:
+    """One of the files of CIFAR-10, or CIFAR-100's, with 0 to 3 records to leave out."""
+    ten, most = data[:1] < b"\x80", (data[0] if data else 0) % 4
+    place = folder / ("ten" if ten else "hundred")
+    if not place.exists():
+        place.mkdir()
+        for number in range(1, 6) if ten else ():
+            (place / f"data_batch_{number}.bin").write_bytes(bytes(3073))
+    (place / ("data_batch_2.bin" if ten else "train.bin")).write_bytes(data[1:])
+    found = read_all(place, most)
+    record = 3073 if ten else 3074
+    assert len(found.train) + len(found.bad.names) == 4 * ten + -(-len(data[1:]) // record)
 
 
 @cache
-def _npz() -> bytes:
+def good_npz() -> bytes:
     there = BytesIO()
     images, labels = np.zeros((6, 1, 8, 8), np.uint8), np.arange(6)
     np.savez(there, images=images, labels=labels, test_images=images, test_labels=labels)
     return there.getvalue()
 
 
-def npz(chance: random.Random, folder: Path) -> None:
+def npz(data: bytes, folder: Path) -> None:
     path = folder / "spoilt.npz"
-    path.write_bytes(spoil(_npz(), chance))
+    path.write_bytes(data)
     read_all(path)
 
 
 @cache
-def _pictures() -> dict[str, bytes]:
+def pictures() -> dict[str, bytes]:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8))
     found = {}
     for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"):
@@ -166,59 +177,68 @@ def _pictures() -> dict[str, bytes]:
     return found
 
 
-def images(chance: random.Random, folder: Path) -> None:
-    kind = chance.choice(sorted(_pictures()))
+def images(data: bytes, folder: Path) -> None:
+    """A file among good ones, with none or one to leave out; Pillow looks at what it is, not at its name."""
     for name in ("cat", "dog"):
-        (folder / "train" / name).mkdir(parents=True)
-        (folder / "train" / name / f"1.{kind}").write_bytes(_pictures()[kind])
-    (folder / "train" / "cat" / f"1.{kind}").write_bytes(spoil(_pictures()[kind], chance))
-    read_all(folder)
+        (folder / "train" / name).mkdir(parents=True, exist_ok=True)
+        (folder / "train" / name / "2.png").write_bytes(pictures()["png"])
+    (folder / "train" / "cat" / "1.png").write_bytes(data[1:])
+    read_all(folder, (data[0] if data else 0) % 2)
 
 
 @cache
-def _network() -> bytes:
+def good_network() -> bytes:
     return netfile.encode(models.load("lenet")).encode()
 
 
-def network(chance: random.Random, folder: Path) -> None:
+def network(data: bytes, folder: Path) -> None:
     path = folder / "spoilt.toml"
-    path.write_bytes(spoil(_network(), chance))
+    path.write_bytes(data)
     infer_shapes(models.load(str(path)))
 
 
-FILES: dict[str, Callable[[random.Random, Path], None]] = {
-    each.__name__: each for each in (saved, idx, cifar, npz, images, network)
+@dataclass(frozen=True)
+class Target:
+    """A reader, and bytes that it takes."""
+
+    take: Callable[[bytes, Path], None]
+    good: Callable[[], list[bytes]]
+
+
+TARGETS = {
+    "message": Target(message, lambda: [good_message()]),
+    "saved": Target(
+        saved,
+        lambda: [
+            b"\0" + good_checkpoint(),
+            b"\1" + good_checkpoint(),
+            b"\2" + json.dumps(settings()).encode(),
+        ],
+    ),
+    "idx": Target(
+        idx,
+        lambda: [
+            *(
+                bytes([n]) + file
+                for n, file in ((0, IDX_IMAGES), (1, IDX_LABELS), (6, IDX_IMAGES), (7, IDX_LABELS))
+            ),
+            *(bytes([n]) + gzip.compress(file, mtime=0) for n, file in ((2, IDX_IMAGES), (3, IDX_LABELS))),
+        ],
+    ),
+    "cifar": Target(cifar, lambda: [bytes([first]) + bytes(2 * 3073 + first // 64) for first in (0, 1, 130)]),
+    "npz": Target(npz, lambda: [good_npz()]),
+    "images": Target(
+        images, lambda: [bytes([first]) + data for data in pictures().values() for first in (0, 1)]
+    ),
+    "network": Target(network, lambda: [good_network()]),
 }
-KINDS = {"message": message, **FILES}
 
 
-def refuses(kind: str, number: int, folder: Path) -> bool:
-    """Whether a case is refused, in a sentence; False: it was taken. Any other exception passes."""
+def refuses(kind: str, data: bytes, folder: Path) -> bool:
+    """Whether bytes are refused, in a sentence; False: they were taken. Any other exception passes."""
     try:
-        KINDS[kind](random.Random(f"{kind} {number}"), folder)
+        TARGETS[kind].take(data, folder)
     except MpitrainError as error:
         assert str(error).strip(), "an error without words"
         return True
     return False
-
-
-def main(what: str, count: int) -> None:
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
-    kinds = list(FILES) if what == "files" else [what]
-    begin, refused, crashed = time.perf_counter(), dict.fromkeys(kinds, 0), 0
-    for number in range(count):
-        kind = kinds[number % len(kinds)]
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                refused[kind] += refuses(kind, number, Path(folder))
-            except Exception as error:
-                crashed += 1
-                print(f"{kind} {number}: {type(error).__name__}: {error}", flush=True)
-    print(f"{count} {what} in {time.perf_counter() - begin:.0f} s: refused {refused}, crashed {crashed}")
-    sys.exit(1 if crashed else 0)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))

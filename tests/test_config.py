@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import fields
 from typing import Any
 
 import pytest
 
-from mpitrain.config import Run, interval, is_made_up, numbers, option
+from mpitrain.config import Run, interval, is_made_up, numbers, option, whole
 from mpitrain.report import UserError
 
 
@@ -36,7 +37,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "batch_size": ([0, -1], [1]),
     "sub_batch": ([0], [1]),
     "epochs": ([-1], [0]),
-    "compute_seconds": ([-0.1], [0.0, 0.37]),
+    "compute_seconds": ([-0.1, math.inf, NAN], [0.0, 0.37]),
     "steps": ([-1], [0]),
     "lr": ([0.0, -0.1, NAN], [1e-9]),
     "momentum": ([-0.1, 1.0, NAN], [0.0, 0.99]),
@@ -49,6 +50,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "balance": (["fast"], ["equal", "speed"]),
     "classes": ([0], [1]),
     "seed": ([-1], [0]),
+    "skip_bad": ([-1], [0, 3]),
     "stall_seconds": ([0.0, -1.0, NAN], [0.1]),
     "checkpoint_every": (["", "0", "0ep", "-1", "1.5", "ep", "2 ep"], ["1", "3ep"]),
     "evaluate_every": (["", "0", "0ep", "soon"], ["1", "3ep"]),
@@ -92,6 +94,8 @@ def test_the_network_fills_in_what_is_left_out_and_nothing_else() -> None:
 def test_intervals_are_steps_or_epochs() -> None:
     assert interval("100", 22, "--x") == 100
     assert interval("2ep", 22, "--x") == 44
+    with pytest.raises(UserError, match="--x ²: expected steps"):
+        interval("²", 22, "--x")
 
 
 def test_numbers_are_one_for_all_or_one_each() -> None:
@@ -101,6 +105,15 @@ def test_numbers_are_one_for_all_or_one_each() -> None:
         numbers("1,2", 3, "--mean")
     with pytest.raises(UserError, match="--std x: expected numbers"):
         numbers("x", 3, "--std")
+    with pytest.raises(UserError, match="--std 1,0,1: 0 is not above 0"):
+        numbers("1,0,1", 3, "--std", above=0.0)
+    with pytest.raises(UserError, match="--mean nan: nan is not finite"):
+        numbers("nan", 3, "--mean")
+
+
+@pytest.mark.parametrize("text", ["", "²", "٣", "-1", "+1", "1_0", " 1", "9" * 19, "9" * 5000])
+def test_only_plain_digits_are_a_number(text: str) -> None:
+    assert whole(text) is None
 
 
 def test_a_path_that_begins_like_made_up_data_is_a_path() -> None:

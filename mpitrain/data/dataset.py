@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.data.bad import Bad
 from mpitrain.report import UserError
 
 Shape = tuple[int, int, int]
@@ -74,14 +75,19 @@ class Dataset:
     std: NDArray[np.float32]
     class_names: tuple[str, ...] = ()
     """In the order of the class numbers, where the source names them."""
+    bad: Bad = field(default_factory=Bad)
+    """What was left out."""
 
 
-def from_arrays(name: str, train: ArraySplit, test: ArraySplit | None, *, classes: int | None) -> Dataset:
+def from_arrays(
+    name: str, train: ArraySplit, test: ArraySplit | None, *, classes: int | None, bad: Bad | None = None
+) -> Dataset:
     """The dataset of two array splits, checked; classes is the maximum of all labels + 1 unless given.
 
     Raises UserError for empty splits, unlike counts, test images unlike the training images, and labels that are
-    no class.
+    no class, where `bad` does not leave them out.
     """
+    bad = bad or Bad()
     splits = [train] if test is None else [train, test]
     for split in splits:
         count, shape = len(split.images), split.images.shape[1:]
@@ -98,14 +104,12 @@ def from_arrays(name: str, train: ArraySplit, test: ArraySplit | None, *, classe
                 f"{split.images_file}: test images are {form(shape)} {split.dtype}; "
                 f"expected {form(train.images.shape[1:])} {train.dtype} like the training images"
             )
-    if classes is None:
-        highest = max(int(split.labels.max()) for split in splits)
-        classes = min(max(highest + 1, 1), MAX_CLASSES)
-    for split in splits:
-        check_labels(split.labels_file, split.labels, classes)
+    limit = classes or min(1 + max(int(split.labels.max(initial=0)) for split in splits), MAX_CLASSES)
+    train, test = without_wrong_labels(train, limit, bad), test and without_wrong_labels(test, limit, bad)
+    classes = classes or 1 + max(int(split.labels.max()) for split in (train, test or train))
     _, channels, height, width = train.images.shape
     mean, std = statistics(train)
-    return Dataset(name, (channels, height, width), classes, train, test, mean, std)
+    return Dataset(name, (channels, height, width), classes, train, test, mean, std, bad=bad)
 
 
 def form(shape: tuple[int, ...]) -> str:
@@ -113,14 +117,27 @@ def form(shape: tuple[int, ...]) -> str:
     return "x".join(str(length) for length in shape)
 
 
-def check_labels(file: Path, labels: Labels, classes: int) -> None:
-    """Raise UserError for the first label outside 0 .. classes - 1."""
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if len(wrong):
-        raise UserError(
-            f"{file}: image {wrong[0]} has the label {labels[wrong[0]]}; "
+def without_wrong_labels(split: ArraySplit, classes: int, bad: Bad) -> ArraySplit:
+    """The split, or a copy of what `bad` leaves of it."""
+    wrong = wrong_labels(split.labels_file, split.labels, classes, bad)
+    if not wrong:
+        return split
+    if len(wrong) == len(split):
+        raise UserError(f"{split.labels_file}: no label is 0 to {classes - 1} ({classes} classes)")
+    images, labels = np.delete(split.images, wrong, axis=0), np.delete(split.labels, wrong)
+    return ArraySplit(images, labels, split.images_file, split.labels_file)
+
+
+def wrong_labels(file: Path, labels: Labels, classes: int, bad: Bad) -> list[int]:
+    """Numbers of the images to leave out for a label outside 0 .. classes - 1; UserError if they are too many."""
+    wrong: list[int] = np.flatnonzero((labels < 0) | (labels >= classes)).tolist()
+    for number in wrong:
+        error = UserError(
+            f"{file}: image {number} has the label {labels[number]}; "
             f"expected 0 to {classes - 1} ({classes} classes)"
         )
+        bad.leave_out(f"{file.name}, image {number}", error)
+    return wrong
 
 
 def statistics(split: Split) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.data.bad import Bad
 from mpitrain.data.dataset import ArraySplit, Dataset, from_arrays
 from mpitrain.report import UserError
 
@@ -29,14 +30,14 @@ def found(path: Path) -> bool:
     return any(find(path, f"train-{part}") for part in ("images-idx3", "labels-idx1"))
 
 
-def open_folder(path: Path, *, classes: int | None) -> Dataset:
+def open_folder(path: Path, *, classes: int | None, bad: Bad | None = None) -> Dataset:
     """train-images-idx3-ubyte and train-labels-idx1-ubyte, and t10k-* for the test split where they are there.
 
     Images are uint8 (1, H, W). Raises UserError naming the file that is missing, truncated or not what it says.
     """
     tested = any(find(path, f"t10k-{part}") for part in ("images-idx3", "labels-idx1"))
     train, test = split(path, "train"), split(path, "t10k") if tested else None
-    return from_arrays(path.resolve().name, train, test, classes=classes)
+    return from_arrays(path.resolve().name, train, test, classes=classes, bad=bad)
 
 
 def split(path: Path, prefix: str) -> ArraySplit:

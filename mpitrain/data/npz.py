@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from mpitrain.data.bad import Bad
 from mpitrain.data.dataset import ArraySplit, Dataset, from_arrays
 from mpitrain.report import UserError
 
@@ -19,7 +20,7 @@ DEFLATE = 1032
 """Deflate makes nothing smaller than by this factor, so an archive that promises more lies."""
 
 
-def open_npz(path: Path, *, classes: int | None) -> Dataset:
+def open_npz(path: Path, *, classes: int | None, bad: Bad | None = None) -> Dataset:
     """images (n, C, H, W) uint8 or float32 and labels (n,) of any integers, for both splits.
 
     Raises UserError for missing arrays, other types or dimensions, truncated archives and sizes that lie: an array is
@@ -51,7 +52,7 @@ def open_npz(path: Path, *, classes: int | None) -> Dataset:
         zlib.error,
     ) as error:
         raise UserError(f"{path}: truncated or damaged; expected an .npz archive ({error})") from error
-    return from_arrays(path.stem, train, test, classes=classes)
+    return from_arrays(path.stem, train, test, classes=classes, bad=bad)
 
 
 def read_split(path: Path, archive: zipfile.ZipFile, prefix: str) -> ArraySplit:

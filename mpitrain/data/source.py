@@ -6,19 +6,24 @@ from pathlib import Path
 
 from mpitrain.config import is_made_up
 from mpitrain.data import cifar, digits, folder, idx, npz, synthetic
+from mpitrain.data.bad import Bad
 from mpitrain.data.dataset import MAX_CLASSES, Dataset, Shape, Split
 from mpitrain.report import UserError
 
 __all__ = ["Dataset", "Shape", "Split", "open_source"]
 
 
-def open_source(spec: str, *, shape_hint: Shape, classes: int | None = None, seed: int = 0) -> Dataset:
+def open_source(
+    spec: str, *, shape_hint: Shape, classes: int | None = None, seed: int = 0, bad: Bad | None = None
+) -> Dataset:
     """`digits`, `synthetic`, `synthetic:COUNT`, or the path of an .npz file or an IDX, CIFAR or image folder.
 
     shape_hint (C, H, W) is the shape of synthetic images and the one folder images are brought to; the others keep
     their own. classes: unless given, the labels' maximum + 1 (CIFAR: 10 or 100, folders: their number,
-    synthetic: 1000). Raises UserError, naming the file, when the data cannot be what it says.
+    synthetic: 1000). bad: what may be left out, nothing unless given. Raises UserError, naming the file, when the data
+    cannot be what it says.
     """
+    bad = bad or Bad()
     if classes is not None and not 1 <= classes <= MAX_CLASSES:
         raise UserError(f"{classes} classes; expected 1 to {MAX_CLASSES}")
     if seed < 0:
@@ -30,9 +35,9 @@ def open_source(spec: str, *, shape_hint: Shape, classes: int | None = None, see
     path = Path(spec)
     try:
         if spec and path.is_file():
-            return open_file(path, classes)
+            return open_file(path, classes, bad)
         if spec and path.is_dir():
-            return open_folder(path, shape_hint, classes)
+            return open_folder(path, shape_hint, classes, bad)
     except OSError as error:
         raise UserError(f"{error.filename or spec}: cannot be read ({error.strerror})") from error
     raise UserError(
@@ -40,19 +45,19 @@ def open_source(spec: str, *, shape_hint: Shape, classes: int | None = None, see
     )
 
 
-def open_file(path: Path, classes: int | None) -> Dataset:
+def open_file(path: Path, classes: int | None, bad: Bad) -> Dataset:
     if path.suffix.lower() != ".npz":
         raise UserError(f"{path}: expected an .npz file or a folder, got a file that is no .npz")
-    return npz.open_npz(path, classes=classes)
+    return npz.open_npz(path, classes=classes, bad=bad)
 
 
-def open_folder(path: Path, shape_hint: Shape, classes: int | None) -> Dataset:
+def open_folder(path: Path, shape_hint: Shape, classes: int | None, bad: Bad) -> Dataset:
     if idx.found(path):
-        return idx.open_folder(path, classes=classes)
+        return idx.open_folder(path, classes=classes, bad=bad)
     if cifar.found(path):
-        return cifar.open_folder(path, classes=classes)
+        return cifar.open_folder(path, classes=classes, bad=bad)
     if folder.found(path):
-        return folder.open_folder(path, shape=shape_hint, classes=classes)
+        return folder.open_folder(path, shape=shape_hint, classes=classes, bad=bad)
     raise UserError(
         f"{path}: expected IDX files (train-images-idx3-ubyte), CIFAR files (data_batch_1.bin, train.bin) "
         "or class folders with images, found none of them"

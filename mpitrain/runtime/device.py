@@ -12,6 +12,7 @@ import numpy as np
 import pyopencl as cl
 from numpy.typing import DTypeLike, NDArray
 
+from mpitrain.config import whole
 from mpitrain.report import RunError, UserError
 from mpitrain.runtime import platforms, pocl
 from mpitrain.runtime.array import Array
@@ -70,12 +71,13 @@ class Entry:
 
 
 def _index(choice: str) -> int | None:
-    _, colon, index = choice.partition(":")
+    _, colon, text = choice.partition(":")
     if not colon:
         return None
-    if not index.isdigit():
-        raise UserError(f"--device {choice}: after the colon comes a number, got {index!r}")
-    return int(index)
+    index = whole(text)
+    if index is None:
+        raise UserError(f"--device {choice}: after the colon comes a number, got {text!r}")
+    return index
 
 
 def list_devices(cores: Sequence[int] | None = None) -> list[Entry]:

@@ -69,7 +69,7 @@ def test_the_others_go_on(
     assert ended.weights
     (lost,) = ended.events("lost")
     assert (lost["ranks"], lost["left"], lost["step"]) == ([1], 2, 6)
-    assert "rank 1 of 3 lost; 2 go on" in ended.out
+    assert "rank 1 lost; 2 of the ranks go on" in ended.out
     steps = ended.events("step")
     assert [event["step"] for event in steps] == list(range(1, 13))
     # Two ranks do on the same batches what three did, but for rounding (and what rank 1 had not sent of codes).

@@ -1,0 +1,50 @@
+"""Images that cannot be read: named, counted and left out, up to so many of them (`--skip-bad`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mpitrain.report import MpitrainError, Reporter
+
+FEW = 3
+"""Names in a line."""
+
+
+class Bad:
+    """What has been left out so far, of all splits. One image more than `most` is the error that it would be without this."""
+
+    def __init__(
+        self,
+        most: int = 0,
+        alive: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """alive is called now and then in long work, say with a line about how far that is."""
+        self.most, self.alive, self.say = most, alive, say
+        self.names: list[str] = []
+        self._reporter: Reporter | None = None
+
+    def leave_out(self, name: str, error: MpitrainError) -> None:
+        """Count an image that cannot be read. Raises `error`, with words about --skip-bad, for the first one that is too many."""
+        if len(self.names) >= self.most:
+            hint = (
+                f"--skip-bad {self.most} has {self}"
+                if self.most
+                else "--skip-bad N leaves out up to N such images"
+            )
+            raise type(error)(f"{error}; {hint}") from error
+        self.names.append(name)
+        if self._reporter:
+            self._reporter.say(f"left out: {error} ({len(self.names)} of --skip-bad {self.most})")
+            self._reporter.event("skip", images=1, names=[name])
+
+    def tell(self, reporter: Reporter) -> None:
+        """Report what was left out so far, and from now on each image as it is found."""
+        self._reporter = reporter
+        if self.names:
+            reporter.say(f"  --skip-bad {self.most}: {self}")
+            reporter.event("skip", images=len(self.names), names=self.names)
+
+    def __str__(self) -> str:
+        some = ", ".join(self.names[:FEW]) + ", ..." * (len(self.names) > FEW)
+        return f"left out {len(self.names)} image{'s' * (len(self.names) != 1)}: {some}"
