@@ -62,13 +62,16 @@ class Layout:
         """Parameters, without the gaps."""
         return sum(size(slot.shape) for slot in self.slots.values())
 
-    def buckets(self) -> list[Bucket]:
-        """The vector cut into ranges in the order in which the backward pass completes them; the one-dimensional tensors last."""
+    def buckets(self, least: int = 0) -> list[Bucket]:
+        """The vector cut into ranges in the order in which the backward pass completes them; the one-dimensional tensors last.
+
+        least: values of a bucket that may be coded, if more than SMALL.
+        """
         found: list[Bucket] = []
         stop = self.coded
         while stop > 0:
             start = max(0, stop - BUCKET)
-            found.append(Bucket(len(found), start, stop, coded=stop - start >= SMALL))
+            found.append(Bucket(len(found), start, stop, coded=stop - start >= max(SMALL, least)))
             stop = start
         if self.length > self.coded:
             found.append(Bucket(len(found), self.coded, self.length, coded=False))

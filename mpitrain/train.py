@@ -23,7 +23,7 @@ from mpitrain.data import augment
 from mpitrain.data.share import parts
 from mpitrain.data.source import Dataset
 from mpitrain.evaluate import Scores, score
-from mpitrain.exchange.choice import LOSSY, candidates, choose
+from mpitrain.exchange.choice import LOSSY, candidates, choose, coded_from
 from mpitrain.exchange.exchange import Exchange, needs_master
 from mpitrain.exchange.probe import measure
 from mpitrain.exchange.window import SLOTS
@@ -144,7 +144,7 @@ class _Training:
 
         watch.at("compile")
         fault("compile", 0)
-        self.kind, self.why = self._choose(resumed)
+        self.kind, self.why, self.coded_from = self._choose(resumed)
         # With --balance speed a part may grow; one of more than twice the equal size is computed in sub-batches.
         self.by_speed = run.balance == "speed"
         part = parts(self.batch_size, wire.size)[wire.rank]
@@ -161,6 +161,7 @@ class _Training:
         self.compiles = False
         self.device.on_compile = self._compiling
         self.graph = graph = wire.leaders_first(lambda: self._graph(capacity))
+        graph.buckets = graph.layout.buckets(self.coded_from)
         graph.normalise(np.array(facts.mean, np.float32), np.array(facts.std, np.float32))
 
         known_speeds = resumed["speeds"] if resumed and resumed["ranks"] == wire.size else None
@@ -223,7 +224,7 @@ class _Training:
         found = checkpoint.to_resume(self.folder, known(self.run.resume), lambda: self.watch.at("setup"))
         if found is None:
             return None
-        names = ("sub_batch", "exchange", "ranks", "speeds")
+        names = ("sub_batch", "exchange", "coded_from", "ranks", "speeds")
         return {"path": str(found.path), "refused": found.refused} | {
             name: found.settings.get(name) for name in names
         }
@@ -271,9 +272,13 @@ class _Training:
             return Pretend(self.device, self.network, capacity, self.run.compute_seconds)
         return Graph(self.device, self.network, capacity)
 
-    def _choose(self, resumed: dict[str, Any] | None) -> tuple[str, str]:
-        """How gradients travel, and why: as before where a run goes on, for residuals and the order of sums belong to it."""
+    def _choose(self, resumed: dict[str, Any] | None) -> tuple[str, str, int]:
+        """How gradients travel, why, and from how many values on buckets are coded.
+
+        As before where a run goes on, for residuals and the order of sums belong to it.
+        """
         wire, run = self.wire, self.run
+        coded = int(resumed["coded_from"] or 0) if resumed and resumed["exchange"] in LOSSY else 0
         if (
             resumed
             and run.exchange == "auto"
@@ -281,11 +286,14 @@ class _Training:
         ):
             before = str(resumed["exchange"])
             if before != "window" or wire.one_host:
-                return before, "as the checkpoint's run"
+                return before, "as the checkpoint's run", coded
         kinds = candidates(run.exchange, wire)
         if "window" in kinds and not wire.has_room(SLOTS * BUCKET):
             kinds = ("float32",)
-        return choose(run.exchange, wire, measure(wire, self.device, kinds, run.update))
+        measured = measure(wire, self.device, kinds, run.update)
+        kind, why = choose(run.exchange, wire, measured[max(measured)] if measured else None)
+        coded = coded or coded_from(kind, measured)
+        return kind, why + (f"; buckets of fewer than {coded:,} values in float32" if coded else ""), coded
 
     # -- the loop ----------------------------------------------------------------------------------------------------------------
 
@@ -498,6 +506,7 @@ class _Training:
             "classes": list(self.dataset.class_names) if self.dataset else [],
             "ranks": self.wire.size,
             "exchange": self.kind,
+            "coded_from": self.coded_from,
             "images": self.facts.count,
             "sub_batch": self.limit,
             "speeds": self.balance.speeds if self.by_speed else None,
@@ -524,6 +533,7 @@ class _Training:
         settings = asdict(run) | {
             "exchange_chosen": self.kind,
             "exchange_reason": self.why,
+            "coded_from": self.coded_from,
             "capacity": self.graph.capacity,
         }
         tables = {"run": settings, "versions": versions, "ranks": {"devices": devices, "hosts": hosts}}

@@ -55,6 +55,19 @@ def choose(kind: str, ranks: Ranks, seconds: Mapping[str, float] | None = None) 
     return best, f"measured: {times}"
 
 
+def coded_from(kind: str, measured: Mapping[int, Mapping[str, float]]) -> int:
+    """Values from which on a bucket is worth coding by a kind, as far as two lengths tell; 0: all are.
+
+    measured: seconds of each kind for buckets of so many values. What coding saves, beyond what its rounding must be worth, is taken to
+    be a line over length.
+    """
+    if kind not in LOSSY or len(measured) < 2:
+        return 0
+    (short, before), (long, after) = sorted(measured.items())
+    little, much = (GAIN * seconds["float32"] - seconds[kind] for seconds in (before, after))
+    return int(short - little * (long - short) / (much - little)) if little < 0 and much > 0 else 0
+
+
 def quickest(seconds: Mapping[str, float]) -> str:
     """Of what was measured for vectors of one length, what takes the least time; MPI's own ("library") unless it is beaten by a little,
     and a lossy kind by a little more."""

@@ -24,15 +24,17 @@ ROW, MOST_IN_A_ROW = 3e-3, 32
 """Seconds that calls in a row should take, and how many there are at most."""
 
 
-def measure(wire: Wire, device: Device, kinds: Sequence[str], update: str) -> dict[str, float]:
-    """Seconds of one bucket's exchange by each kind: the best of a few turns, the slowest rank's, the same on every rank. Collective."""
+def measure(wire: Wire, device: Device, kinds: Sequence[str], update: str) -> dict[int, dict[str, float]]:
+    """Seconds of one bucket's exchange by each kind, for a short and a long bucket of so many values (slow links: the short one only):
+    the best of a few turns, the slowest rank's, the same on every rank. Collective."""
     if not kinds:
         return {}
-    short = _round(wire, device, kinds, update, FEW, 1)
+    short = _round(wire, device, kinds, update, FEW, 2)
     size = int(FEW * BUDGET / (TURNS + 1) / max(1e-6, sum(short.values()))) // 512 * 512
     if size <= FEW:
-        return short
-    return _round(wire, device, kinds, update, min(size, MANY), TURNS)
+        return {FEW: short}
+    size = min(size, MANY)
+    return {FEW: short, size: _round(wire, device, kinds, update, size, TURNS)}
 
 
 def _round(

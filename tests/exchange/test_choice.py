@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mpitrain.exchange.choice import candidates, choose, quickest
+from mpitrain.exchange.choice import GAIN, candidates, choose, coded_from, quickest
 
 
 @dataclass
@@ -76,3 +76,26 @@ def test_only_what_may_be_chosen_is_measured() -> None:
 )
 def test_a_length_takes_what_is_quickest(seconds: dict[str, float], expected: str) -> None:
     assert quickest(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "few", "many", "expected"),
+    [
+        ("dynamic8", (0.002, 0.004), (0.100, 0.030), 1000 + 0.0024 * 9000 / (0.05 + 0.0024)),
+        ("dynamic8", (0.010, 0.004), (0.100, 0.030), 0),  # worth it for short ones as well
+        ("window", (0.002, 0.004), (0.100, 0.030), 0),  # exact
+    ],
+)
+def test_short_buckets_are_coded_where_that_pays(
+    kind: str, few: tuple[float, float], many: tuple[float, float], expected: float
+) -> None:
+    measured = {1000: {"float32": few[0], kind: few[1]}, 10_000: {"float32": many[0], kind: many[1]}}
+    found = coded_from(kind, measured)
+    assert found == int(expected)
+    assert coded_from(kind, {1000: measured[1000]}) == 0
+    if found:  # there both kinds cost the same, but for what rounding must be worth
+        exact, coded = (
+            at_few + (at_many - at_few) / 9000 * (expected - 1000)
+            for at_few, at_many in zip(few, many, strict=True)
+        )
+        assert coded == pytest.approx(GAIN * exact)
