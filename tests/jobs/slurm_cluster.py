@@ -57,6 +57,8 @@ class Cluster:
         self.environment |= {
             "SLURM_CONF": str(self._folder / "slurm.conf"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "OMPI_ALLOW_RUN_AS_ROOT": "1",  # the test is root's, Open MPI's mpirun asks twice
+            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         }
 
     def __enter__(self) -> Cluster:
