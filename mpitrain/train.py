@@ -76,6 +76,8 @@ def train(run: Run) -> Result:
     global _watch
     wire = connect()
     witness.who(wire.name)
+    if not wire.one_host:
+        witness.meet(wire.gather_facts)
     fault = wire.together(lambda: Fault(run.inject, wire.rank))
     wire.delay = fault.delay
     _watch = Watchdog(wire.rank, run.stall_seconds, wire.abort)

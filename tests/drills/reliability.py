@@ -49,8 +49,7 @@ mpitrain: rank 1 of 3, forward at step 2: MemoryError
 ```
 
 with ` on HOST` behind the number of ranks where there are several hosts. It is the last line of mpitrain's but for a stopped rank, where other ranks' watchdogs may speak
-after it; launchers add words of their own after ours. With several hosts each host whose ranks the launcher kills may name one of them as dead:
-the first line is the cause. A stopped rank that is alone on its host is not named, the watchdogs of the others say where they waited.
+after it; launchers add words of their own after ours. With several hosts processes beside the ranks ask each other, so that only the first is named.
 """
 
 TAIL = """
