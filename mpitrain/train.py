@@ -370,6 +370,7 @@ class _Training:
         self.fault("checkpoint", t)
         if not self.wire.from_root(self.state.is_finite):
             raise self._diverged(t, "the weights are not finite (NaN or infinite)")
+        self.reporter.check_place()
         self.state.average_statistics()
         path = checkpoint.path_of(self.folder / "checkpoints", t)
         mean, std = self.graph.normal

@@ -139,6 +139,7 @@ def _stand_by(rank: int, launcher: int, line: mmap.mmap, ears: int) -> None:
     low, high = sorted((2, ears))
     for start, stop in ((0, low), (low + 1, high), (high + 1, MOST)):
         os.closerange(start, stop)
+    killed = _killed_for_memory()
     held: socket.socket | None = None
     over: float | None = None  # since when the rank is, or has said that it will be
     told = False
@@ -185,7 +186,9 @@ def _stand_by(rank: int, launcher: int, line: mmap.mmap, ears: int) -> None:
             elif gone := roll.absent(others, answers):
                 _say(line, f"ended by its launcher; {gone}")
             else:
-                _say(line, "died without a word: killed, or at fault in native code")
+                memory = killed != _killed_for_memory()
+                how = "and the system has just killed for want of memory" if memory else "or at fault in native code"  # fmt: skip
+                _say(line, f"died without a word: killed, {how}")
     if held or others:
         os.close(2)  # a launcher waits for the end of what its ranks say
         limit = time.monotonic() + HOLD
@@ -196,6 +199,15 @@ def _stand_by(rank: int, launcher: int, line: mmap.mmap, ears: int) -> None:
                 time.sleep(left)
     if held and others:
         _see_off(launcher)
+
+
+def _killed_for_memory() -> str:
+    """How many processes the system's out-of-memory killer has ended, here or in a group with a limit of its own."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith("oom_kill ")), "")
 
 
 def _read(file: int, count: int) -> bytes:

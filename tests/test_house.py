@@ -190,6 +190,7 @@ SKIPS = {
     "drills/test_outcomes.py": "PoCL's wheel is for x86 alone; tests/runtime/test_platforms.py fails where it is missing",
     "test_scaling.py": "a system's MPI need not lie beside this Python; signals are POSIX's",
     "drills/test_hosts.py": "several hosts are network namespaces, which need root on Linux",
+    "drills/test_machine.py": "disks that fail and limits of memory are root's on Linux",
     "jobs/test_slurm.py": "SLURM is a system's package and wants root; .ci/run installs it",
 }
 """Files of tests that may skip, and why that does not hide what `pip install .[runtimes,tests]` should have brought."""
