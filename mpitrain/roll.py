@@ -20,6 +20,8 @@ Answer: TypeAlias = dict[str, Any]
 """line: what the rank does, in words; over: seconds since its end or its last words, or None; stopped: by SIGSTOP."""
 PATIENCE = 1.0
 """Seconds to wait for answers."""
+AT_ONCE = 250
+"""Who are asked at once; a process may often have 1024 files open, of which a rank needs some."""
 
 
 class Ears:
@@ -40,7 +42,15 @@ class Ears:
 
 
 def ask(places: Sequence[Place], ears: Ears | None = None) -> list[Answer | None]:
-    """Everyone's answer, None where none came; all are asked at once. ears: answers those who ask meanwhile, perhaps us."""
+    """Everyone's answer, None where none came. ears: answers those who ask meanwhile, perhaps us."""
+    found: list[Answer | None] = []
+    for start in range(0, len(places), AT_ONCE):
+        found += _ask(places[start : start + AT_ONCE], ears)
+    return found
+
+
+def _ask(places: Sequence[Place], ears: Ears | None) -> list[Answer | None]:
+    """All at once."""
     poll = select.poll()
     asked: dict[int, tuple[int, socket.socket]] = {}
     said = [b""] * len(places)
@@ -78,9 +88,11 @@ def ask(places: Sequence[Place], ears: Ears | None = None) -> list[Answer | None
 def _parsed(words: bytes) -> Answer | None:
     try:
         found: Any = json.loads(words)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and {"line", "over", "stopped"} <= found.keys() else None
+    if not isinstance(found, dict) or found.keys() != {"line", "over", "stopped"}:
+        return None
+    return found if found["over"] is None or isinstance(found["over"], float) else None
 
 
 def address() -> str | None:

@@ -74,7 +74,13 @@ def test_two_who_ask_each_other_at_once_both_get_their_answers() -> None:
     assert found == {0: [answer("b")], 1: [answer("a")]}
 
 
-@pytest.mark.parametrize("words", [b"", b"no JSON", b"[]", b"7", b'{"line": "cut'])
+def test_more_than_may_be_asked_at_once_are_asked_in_turn(well: Place) -> None:
+    assert ask([well] * (roll.AT_ONCE + 2)) == [answer("forward at step 2")] * (roll.AT_ONCE + 2)
+
+
+@pytest.mark.parametrize(
+    "words", [b"", b"no JSON", b"[]", b"7", b'{"line": "cut', b'{"line": "", "over": "x", "stopped": 0}']
+)
 def test_whatever_else_listens_there_is_no_witness(mute: socket.socket, words: bytes) -> None:
     def serve() -> None:
         with mute.accept()[0] as asker:

@@ -56,6 +56,10 @@ class Hosts:
         """Take a host's link down, at the switch: the host itself sees nothing of it but silence."""
         _ip("-n", self._switch, "link", "set", f"p{number}", "down")
 
+    def processes(self, number: int) -> list[int]:
+        """All that run on a host."""
+        return [int(word) for word in _run("ip", "netns", "pids", self.names[number]).split()]
+
     def program(self, launch: Launch, ranks: Sequence[int]) -> list[str]:
         """The words that start mpitrain with ranks[i] ranks on host i, from host 0."""
         some = [str(self._on), self.names[0], launch.mpirun]
@@ -132,5 +136,5 @@ def _ip(*words: str) -> None:
     _run("ip", *words)
 
 
-def _run(*words: str) -> None:
-    subprocess.run(words, capture_output=True, text=True, check=True)
+def _run(*words: str) -> str:
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
