@@ -216,6 +216,14 @@ def submit(network: str, dry_run: bool, options: Sequence[str], **asked: Any) ->
     hand_in(network, options, Job(**asked), dry_run)
 
 
+@commands.command()
+def launcher() -> None:
+    """Print how ranks are started in a job of SLURM: by srun, with what suits the MPI that is installed, or by mpirun. Job scripts ask it."""
+    from mpitrain.submit import print_launcher
+
+    print_launcher()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Whatever happens on this rank, the whole job ends: with one line, and the exit code of CLI.md."""
     threading.excepthook = lambda args: _end(args.exc_value)

@@ -103,9 +103,18 @@ PAPER = {
 
 
 def point(events: Sequence[Mapping[str, Any]], hosts: Sequence[str]) -> Point:
-    """The point that the events of a log stand for. hosts: each rank's, NAME/N; the core numbers of one name are one host's."""
-    start = next(event for event in events if event["event"] == "start")
-    steps = [event for event in events if event["event"] == "step"][1:]
+    """The point that the events of a log stand for. hosts: each rank's, NAME/N; the core numbers of one name are one host's.
+
+    Of a run that was started again, the start that did most steps counts: each compiles in its first one.
+    """
+    parts: list[list[Mapping[str, Any]]] = []
+    for event in events:
+        if event["event"] == "start":
+            parts.append([event])
+        elif event["event"] == "step":
+            parts[-1].append(event)
+    start, *every = max(parts, key=len)
+    steps = every[1:]
     if not steps:
         raise RunError(f"with {counted(start['ranks'], 'rank')}: no step to measure after the first one")
     totals = [event["seconds"]["total"] for event in steps]

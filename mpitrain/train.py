@@ -79,6 +79,8 @@ def train(run: Run) -> Result:
     global _watch
     wire = connect()
     witness.who(wire.name)
+    if not wire.one_host:
+        witness.meet(wire.gather_facts)
     fault = wire.together(lambda: Fault(run.inject, wire.rank))
     wire.delay = fault.delay
     _watch = Watchdog(wire.rank, run.stall_seconds, wire.abort)
@@ -493,6 +495,7 @@ class _Training:
         self.fault("checkpoint", t)
         if not self.wire.from_root(self.state.is_finite):
             raise self._diverged(t, "the weights are not finite (NaN or infinite)")
+        self.reporter.check_place()
         self.state.average_statistics()
         path = checkpoint.path_of(self.folder / "checkpoints", t)
         mean, std = self.graph.normal

@@ -39,9 +39,10 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._ended.wait(min(1.0, self._limit / 4)):
             if time.monotonic() - self._since > self._limit:
+                absent = witness.absent()
                 last_words(
-                    f"rank {self._rank}: no progress for {self._limit:g} s in {self.phase} at step {self.step}; "
-                    "ending the job (--stall-seconds)"
+                    f"{witness.whom(self._rank)}: no progress for {self._limit:g} s in {self.phase} at step {self.step}; "
+                    f"{absent + '; ' if absent else ''}ending the job (--stall-seconds)"
                 )
                 threading.Timer(GRACE, os._exit, [STALLED]).start()
                 self._abort(STALLED)

@@ -1,13 +1,15 @@
 """A small process beside each rank that speaks when the rank cannot: killed, at fault in native code, out of memory, or stopped.
 
 It shares a line of memory with the rank, which keeps there what it is doing, and a pipe, which ends when the rank does. Of the ranks of
-a host the first to die is the cause, the launcher kills the others: whoever binds a name first speaks, and the rest are silent.
+a host the first to die is the cause, the launcher kills the others: whoever binds a name first speaks, and the rest are silent. Where there
+are several hosts it asks the others' witnesses first (roll.py), and is silent where a rank of theirs was over before.
 """
 
 from __future__ import annotations
 
 import contextlib
 import faulthandler
+import json
 import mmap
 import os
 import select
@@ -15,17 +17,26 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from mpitrain import roll
+from mpitrain.roll import Answer, Ears, Place
 
 LONGEST = 240
 """Bytes of the line."""
 HOLD = 1.0
 """Seconds for which the name stays taken, while the launcher kills the other ranks."""
+FAREWELL = 3.0
+"""Seconds after which a launcher that still waits, for a host behind a cut link, is ended. Open MPI's waits for ever."""
 LOOK = 0.2
 """Seconds between two looks whether the rank has been stopped."""
 MOST = 1 << 16
 """No file descriptor has a higher number so early."""
-SPOKEN, DONE = b"s", b"d"
+SPOKEN, DONE, OPEN, MEET = b"s", b"d", b"o", b"m"
+LAUNCHERS = ("prterun", "prted", "mpirun", "orterun", "orted")
+"""Open MPI's, by the names of their processes."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
 """They are meant for the rank."""
 
@@ -33,6 +44,7 @@ _line: mmap.mmap | None = None
 _pipe = -1
 _who = "a rank"
 _doing = ""
+_others: list[Place] = []
 
 
 def call() -> None:
@@ -42,7 +54,7 @@ def call() -> None:
         return
     faulthandler.enable()
     rank, launcher = os.getpid(), os.getppid()
-    line = mmap.mmap(-1, LONGEST)
+    line = mmap.mmap(-1, LONGEST + 8)  # the last 8 bytes: the witness's port
     ears, mouth = os.pipe()
     if os.fork() == 0:
         os.close(mouth)
@@ -65,7 +77,42 @@ def note(doing: str) -> None:
     global _doing
     if _line is not None and doing != _doing:
         _doing = doing
-        _line[:] = f"{_who}, {doing}".encode()[:LONGEST].ljust(LONGEST, b"\0")
+        _line[:LONGEST] = f"{_who}, {doing}".encode()[:LONGEST].ljust(LONGEST, b"\0")
+
+
+def meet(gather: Callable[[Any], list[Any]]) -> None:
+    """Ranks of several hosts tell each other where their witnesses answer. Collective; nothing comes of it where one cannot be reached."""
+    global _others
+    places = [tuple(place) for place in gather([_who, roll.address(), _port()])]
+    me = next(number for number, place in enumerate(places) if place[0] == _who)
+    neighbour = places[(me + 1) % len(places)]
+    reached = bool(neighbour[1] and neighbour[2]) and roll.ask([neighbour]) != [None]
+    if all(gather(reached)):
+        _others = places[:me] + places[me + 1 :]
+        told = json.dumps(_others).encode()
+        _tell(MEET + len(told).to_bytes(4, "big") + told)
+
+
+def _port() -> int:
+    """Where this rank's witness answers, which it does from now on; 0 if it does not."""
+    if _line is not None:
+        _tell(OPEN)
+        limit = time.monotonic() + 2
+        while time.monotonic() < limit:
+            if port := int.from_bytes(_line[LONGEST:], "big"):
+                return port
+            time.sleep(0.001)
+    return 0
+
+
+def whom(rank: int) -> str:
+    """Which rank this is, in the words of a line; with its host where there are several."""
+    return _who if " on " in _who else f"rank {rank}"
+
+
+def absent() -> str:
+    """Who of the ranks of several hosts does not answer or is stopped, in words; nothing where all are well, or on one host."""
+    return roll.absent(_others, roll.ask(_others)) if _others else ""
 
 
 def spoken() -> None:
@@ -92,30 +139,115 @@ def _stand_by(rank: int, launcher: int, line: mmap.mmap, ears: int) -> None:
     low, high = sorted((2, ears))
     for start, stop in ((0, low), (low + 1, high), (high + 1, MOST)):
         os.closerange(start, stop)
+    killed = _killed_for_memory()
     held: socket.socket | None = None
+    over: float | None = None  # since when the rank is, or has said that it will be
+    told = False
+    ears_of_all: Ears | None = None
+    others: list[Place] = []
+
+    def answer() -> Answer:
+        seconds = None if over is None else time.monotonic() - over
+        return {"line": _words(line), "over": seconds, "stopped": over is None and _is_stopped(rank)}
+
     while True:
-        heard = os.read(ears, 1) if select.select([ears], [], [], LOOK)[0] else None
-        if heard == DONE:
+        doors: list[Any] = [ears, ears_of_all.socket] if ears_of_all else [ears]
+        ready = select.select(doors, [], [], LOOK)[0]
+        heard = os.read(ears, 1) if ears in ready else None
+        if heard == OPEN:
+            ears_of_all = Ears(answer)
+            line[LONGEST:] = ears_of_all.port.to_bytes(8, "big")
+        elif heard == MEET:
+            others = [
+                tuple(place) for place in json.loads(_read(ears, int.from_bytes(_read(ears, 4), "big")))
+            ]
+        elif heard == DONE and not others:
             return
-        if heard == SPOKEN:
+        elif heard == DONE:  # it is still there, for others to ask
+            told = True
+        elif heard == SPOKEN:
+            over = over or time.monotonic()
             held = held or _first(launcher)
         elif heard == b"":
             break
-        elif _is_stopped(rank) and _is_taken(launcher):
+        elif ears_of_all and ears_of_all.socket in ready:
+            ears_of_all.answer()
+        elif not ready and _is_stopped(rank) and _is_taken(launcher):
             # The others have waited for this rank as long as they may.
             _say(line, "stopped (SIGSTOP), the others waited for it")
             return
-    if held is None and (held := _first(launcher)):
-        _say(line, "died without a word: killed, or at fault in native code")
-    if held:
+    if over is None:
+        over = time.monotonic()
+        if not told and (held := _first(launcher)):
+            answers = roll.ask(others, ears_of_all)
+            mine = time.monotonic() - over
+            if any(answer and answer["over"] is not None and answer["over"] > mine for answer in answers):
+                pass  # that one was the first
+            elif gone := roll.absent(others, answers):
+                _say(line, f"ended by its launcher; {gone}")
+            else:
+                memory = killed != _killed_for_memory()
+                how = "and the system has just killed for want of memory" if memory else "or at fault in native code"  # fmt: skip
+                _say(line, f"died without a word: killed, {how}")
+    if held or others:
         os.close(2)  # a launcher waits for the end of what its ranks say
+        limit = time.monotonic() + HOLD
+        while (left := limit - time.monotonic()) > 0:
+            if ears_of_all and select.select([ears_of_all.socket], [], [], left)[0]:
+                ears_of_all.answer()
+            elif not ears_of_all:
+                time.sleep(left)
+    if held and others:
+        _see_off(launcher)
+
+
+def _killed_for_memory() -> str:
+    """How many processes the system's out-of-memory killer has ended, here or in a group with a limit of its own."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith("oom_kill ")), "")
+
+
+def _read(file: int, count: int) -> bytes:
+    some = b""
+    while len(some) < count and (more := os.read(file, count - len(some))):
+        some += more
+    return some
+
+
+def _see_off(launcher: int) -> None:
+    """End a launcher that has not ended with its ranks: asked first, then by force."""
+    limit = time.monotonic() + FAREWELL
+    while time.monotonic() < limit:
+        if not _is_launcher(launcher):
+            return
+        time.sleep(LOOK)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(OSError):
+            if _is_launcher(launcher):
+                os.kill(launcher, number)
         time.sleep(HOLD)
 
 
+def _is_launcher(process: int) -> bool:
+    """Whether it is there, and one that was started for this job alone."""
+    try:
+        name = Path(f"/proc/{process}/comm").read_text().strip()
+        words = Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return name in LAUNCHERS and (name != "prted" or b"prterun" in words)
+
+
 def _say(line: mmap.mmap, how: str) -> None:
-    words = bytes(line[:]).rstrip(b"\0").decode(errors="replace")
     with contextlib.suppress(OSError):
-        os.write(2, f"mpitrain: {words or 'a rank, at its start'}: {how}\n".encode())
+        os.write(2, f"mpitrain: {_words(line)}: {how}\n".encode())
+
+
+def _words(line: mmap.mmap) -> str:
+    return bytes(line[:LONGEST]).rstrip(b"\0").decode(errors="replace") or "a rank, at its start"
 
 
 def _first(launcher: int) -> socket.socket | None:

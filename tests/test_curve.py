@@ -56,6 +56,12 @@ def test_a_point_is_the_median_of_all_steps_but_the_first() -> None:
     assert found.bytes_sent == 1_000_000
 
 
+def test_of_a_run_that_was_started_again_the_longest_start_counts() -> None:
+    once, again = events(2, [7.0])[:-1], events(2, [0.2, 0.4, 0.3])
+    for log in (once + again, again + once):
+        assert point(log, ["a/0", "b/1"]) == point(again, ["a/0", "b/1"])
+
+
 def test_one_step_is_none_to_measure() -> None:
     with pytest.raises(RunError, match="with 1 rank: no step to measure"):
         point(events(1, []), ["a/0"])

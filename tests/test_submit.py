@@ -11,7 +11,7 @@ import pytest
 
 from mpitrain import cli
 from mpitrain.report import RunError, UserError
-from mpitrain.submit import Job, follow, mpi_type, script, seconds, submit
+from mpitrain.submit import MPIRUN, Job, follow, mpi_type, script, seconds, submit
 
 SCRIPT = """\
 #!/bin/bash
@@ -29,7 +29,6 @@ SCRIPT = """\
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.out
 
-export SLURM_MPI_TYPE=pmix
 # srun gives a rank its share of cores only if told so again (since SLURM 22.05)
 export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
@@ -62,7 +61,7 @@ def test_a_script_is_what_was_asked_for_and_one_line_to_run() -> None:
     start, _, end = line.partition(" || ")
     assert (
         start
-        == 'srun --kill-on-bad-exit=1 mpitrain vgg16 --resume --out "runs/vgg16-$SLURM_JOB_ID" --epochs 3'
+        == 'srun --mpi=pmix --kill-on-bad-exit=1 mpitrain vgg16 --resume --out "runs/vgg16-$SLURM_JOB_ID" --epochs 3'
     )
     assert end == '{ code=$?; [ $code -eq 75 ] && scontrol requeue "$SLURM_JOB_ID"; exit $code; }'
 
@@ -103,7 +102,7 @@ def test_the_signal_leaves_a_short_job_most_of_its_time() -> None:
         ({"time": "soon"}, "--time soon: expected"),
         ({"time": "0"}, "--time 0: no time"),
         ({"account": "a\n#SBATCH --uid=0"}, "expected one word"),
-        ({"mpi": "openmpi"}, "--mpi openmpi: expected one of auto, pmi2, pmix"),
+        ({"mpi": "openmpi"}, "--mpi openmpi: expected one of auto, pmi2, pmix, mpirun"),
     ],
 )
 def test_what_cannot_be_asked_is_said(asked: dict[str, object], words: str) -> None:
@@ -121,6 +120,23 @@ def test_the_mpi_beside_this_python_or_else_the_one_of_path_chooses(
         assert mpi_type({"PATH": f"{slurm}:/usr/bin:/bin"}) == kind
     with pytest.raises(UserError, match="say --mpi pmi2"):
         mpi_type({"PATH": "/nowhere"})
+
+
+def test_ranks_are_started_by_mpirun_where_srun_lacks_what_their_mpi_needs(
+    slurm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What job scripts ask with `mpitrain launcher`, and `mpitrain submit` by itself."""
+    for package, words in (("HYDRA", "srun --mpi=pmi2 --kill-on-bad-exit=1"), ("Open MPI", MPIRUN)):
+        monkeypatch.setattr("mpitrain.submit.PACKAGES", ())
+        monkeypatch.setattr("mpitrain.submit.sys.executable", f"{slurm}/python")
+        fake(slurm, "mpirun", f"echo '{package}'")
+        cli.commands.main(["launcher"], standalone_mode=False)
+        assert capsys.readouterr().out == f"{words}\n"
+        submit("lenet", [], Job(), dry_run=True)
+        assert f"\n{words} mpitrain lenet --resume" in capsys.readouterr().out
+    monkeypatch.setenv("SLURM_MPI_TYPE", "cray_shasta")
+    cli.commands.main(["launcher"], standalone_mode=False)
+    assert capsys.readouterr().out == "srun --mpi=cray_shasta --kill-on-bad-exit=1\n"
 
 
 def test_sbatch_gets_the_script_and_the_job_can_be_followed(

@@ -1,22 +1,30 @@
 """Every fault in every phase, for real: `python tests/drills/reliability.py` with the Python of the MPI that is to be tried.
 
 Writes what was seen to benchmarks/results/reliability-MPI.json, and docs/reliability.md from the results of every MPI tried so far.
-Takes four to eight minutes an MPI. Exit code 1 if a cell is not as it should be.
+Takes four to eight minutes an MPI. With the word `machines` behind it: what befalls hosts, links, disks and memory, as root, to
+machines-MPI.json, in five more. Exit code 1 if a cell is not as it should be.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import _pytest.outcomes
-from launcher import Launch
+from hosts import Hosts, signal_ranks
+from launcher import Job, Launch
+from machine import fail, failing, fill, memory, mounted, unmount
 
 from mpitrain.checkpoint import newest
 
@@ -49,8 +57,42 @@ mpitrain: rank 1 of 3, forward at step 2: MemoryError
 ```
 
 with ` on HOST` behind the number of ranks where there are several hosts. It is the last line of mpitrain's but for a stopped rank, where other ranks' watchdogs may speak
-after it; launchers add words of their own after ours. With several hosts each host whose ranks the launcher kills may name one of them as dead:
-the first line is the cause. A stopped rank that is alone on its host is not named, the watchdogs of the others say where they waited.
+after it; launchers add words of their own after ours. With several hosts processes beside the ranks ask each other, so that only the first is named.
+"""
+
+TIMES = 3
+LONG = ("lenet", "--exchange", "dynamic8", "--epochs", 1000, "--checkpoint-every", 5, "--evaluate-every", "1000ep", "--quiet", "--stall-seconds", LIMIT)  # fmt: skip
+MACHINES = {
+    "link": ("another host's link is cut", "no progress .*no answer from rank 1 of 3 on .*link is cut"),
+    "own link": (
+        "the link of mpirun's host is cut",
+        "no progress .*no answer from rank 1 of 3 on .*, rank 2 of 3 on ",
+    ),
+    "ranks": ("both ranks of a host are killed", "rank [12] of 4 on .*died without a word"),
+    "host": ("all processes of a host are killed", "rank 1 of 3 on "),
+    "stop": (
+        "a rank that is alone on its host is stopped",
+        "no progress .*rank 1 of 3 on .*stopped .SIGSTOP.; ending",
+    ),
+    "full": ("the disk fills up", "rank 0 of 2, .*cannot be written: No space left on device"),
+    "error": ("the disk turns read-only", "rank 0 of 2, .*cannot be written: Read-only file system"),
+    "gone": ("the disk is unmounted", "rank 0 of 2, .*is not there any more"),
+    "memory": (
+        "the system kills a rank for want of memory",
+        "rank 1 of 3, .*has just killed for want of memory",
+    ),
+}
+"""What befalls, in words, and what the last line of mpitrain's must say."""
+SECOND = """
+## What happens when a host, a link, a disk or memory fails
+
+LeNet on the digits, three lab hosts (network namespaces on one machine, links of 100 Mbit/s) with a rank each, or two on the second; for disks two ranks on
+one host, for memory three with 2 GiB together. `--exchange dynamic8 --stall-seconds {limit} --checkpoint-every 5`. A fault strikes after the seventh
+step, {times} times: seconds from the fault to the end of the launcher, and its exit code. `python tests/drills/reliability.py machines` makes this table.
+**!** marks a cell that took more than {spare} s, and {limit} where nothing moves, or whose last line of mpitrain's is not the cause with rank, phase and step, or
+after which no whole checkpoint of step 5 or later was there, or a process stayed behind on a host. {wrong}
+Where the launcher's daemon is killed with its host, launchers end at once with words of their own, and drop ours; Open MPI's even with exit code 0. The log
+tells all the same: it has no `end`.
 """
 
 TAIL = """
@@ -66,6 +108,13 @@ other files pixels, labels or words had changed, which nothing protects. `make t
 def main() -> int:
     launch = Launch(lambda name: Path(tempfile.mkdtemp(prefix=name)))
     name = "mpich" if launch.exact else "openmpi"
+    version = next(line.strip() for line in version_of(launch).splitlines() if line.strip())
+    if sys.argv[1:] == ["machines"]:
+        seen = [befall(launch, what) for what in MACHINES]
+        facts = {"mpi": name, "launcher": version, "limit": LIMIT, "times": TIMES, "cells": seen}
+        (RESULTS / f"machines-{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
+        write_page()
+        return int(any(cell["wrong"] for cell in seen))
     plain = launch(*RUN, ranks=RANKS, out=Path(tempfile.mkdtemp()) / "run")  # compiles, if nobody has
     assert plain.code == 0, plain.err
     found: list[dict[str, Any]] = []
@@ -73,7 +122,6 @@ def main() -> int:
         for phase in PHASES:
             found.append(strike(launch, fault, phase))
             print(json.dumps(found[-1]), flush=True)
-    version = next(line.strip() for line in version_of(launch).splitlines() if line.strip())
     facts = {"mpi": name, "launcher": version, "ranks": RANKS, "limit": LIMIT, "python": platform.python_version(), "cells": found}  # fmt: skip
     (RESULTS / f"reliability-{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
     write_page()
@@ -116,6 +164,109 @@ def strike(launch: Launch, fault: str, phase: str) -> dict[str, Any]:
     return cell | {"seconds": seconds, "exit": ended.code, "said": ended.sentences, "wrong": wrong}
 
 
+def befall(launch: Launch, what: str) -> dict[str, Any]:
+    """The same fault so many times: all that was seen."""
+    cell: dict[str, Any] = {"fault": what, "seconds": [], "exit": [], "said": [], "wrong": []}
+    for _ in range(TIMES):
+        try:
+            code, seconds, said, wrong = once(launch, what)
+        except (AssertionError, _pytest.outcomes.Failed) as error:
+            cell["wrong"].append(str(error)[:2000])
+            continue
+        cell["seconds"].append(round(seconds, 1))
+        cell["exit"].append(code)
+        cell["said"].append(said)
+        cell["wrong"] += wrong
+    print(json.dumps(cell), flush=True)
+    return cell
+
+
+def once(launch: Launch, what: str) -> tuple[int, float, list[str], list[str]]:
+    """Exit code, seconds from the fault to the end, what mpitrain said, and what is wrong with that."""
+    struck = 0.0
+    with ExitStack() as stack:
+        place = Path(tempfile.mkdtemp())
+        home, words, ranks = place, list[object](), 2
+        fault: Callable[[Job], object]
+        if what in ("full", "gone"):
+            home = stack.enter_context(mounted(place))
+            fault = (lambda _: fill(home)) if what == "full" else (lambda _: unmount(home))
+        elif what == "error":
+            home = stack.enter_context(failing(place))
+            fault = lambda _: fail(home)  # noqa: E731
+        elif what == "memory":
+            group, ranks = stack.enter_context(memory(2048)), 3
+            words = ["sh", "-c", f'echo 0 > {group} && exec "$@"', "sh", launch.mpirun, "-n", 3, *launch.mpitrain]  # fmt: skip
+            fault = lambda _: None  # noqa: E731
+        else:
+            hosts = stack.enter_context(Hosts(3))
+            words = [*hosts.program(launch, (1, 2, 1) if what == "ranks" else (1, 1, 1))]
+            fault = {
+                "link": lambda _: hosts.cut(1),
+                "own link": lambda _: hosts.cut(0),
+                "ranks": lambda job: signal_ranks(job, (1, 2), signal.SIGKILL),
+                "host": lambda _: [os.kill(process, signal.SIGKILL) for process in hosts.processes(1)],
+                "stop": lambda job: signal_ranks(job, (1,), signal.SIGSTOP),
+            }[what]
+
+        def meanwhile(job: Job) -> None:
+            nonlocal struck
+            job.wait_for_step(7)
+            struck = time.time()
+            fault(job)
+
+        inject = ("--inject", "kind=oom,rank=1,step=7,phase=forward") if what == "memory" else ()
+        more: dict[str, Any] = {"program": words} if words else {"ranks": ranks}
+        ended = launch(*LONG, *inject, out=home / "run", meanwhile=meanwhile, **more)
+        whole = newest((place / "disk" if what == "gone" else home) / "run")
+        if found := re.search(r"fault at ([\d.]+)", ended.err):
+            struck = float(found[1])
+        seconds = ended.finished - struck
+        last = ended.sentences[-1] if ended.sentences else "nothing"
+        wrong = []
+        if seconds > SPARE + LIMIT * (what in ("link", "own link", "stop")):
+            wrong.append("late")
+        if not re.search(MACHINES[what][1], last) or " at step " not in last:
+            wrong.append(f"said last: {last}")
+        if whole is None or whole.settings["step"] < 5:
+            wrong.append(f"newest whole checkpoint: {whole and whole.path.name}")
+        if ended.code == 0:
+            wrong.append("exit code 0")
+        # As a shell tells a signal; hosts and folders by names that do not change.
+        code = ended.code if ended.code >= 0 else 128 - ended.code
+        said = [re.sub(r"\bd\d+h(\d)", r"host\1", line).replace(f"{place}/", "") for line in ended.sentences]
+        return code, seconds, said, wrong
+
+
+def machines() -> str:
+    """The second table; nothing where none has been made."""
+    runs = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("machines-*.json"))]
+    if not runs:
+        return ""
+    wrong = [f"{run['launcher']}, {MACHINES[cell['fault']][0]}: {'; '.join(sorted(set(cell['wrong'])))}" for run in runs for cell in run["cells"] if cell["wrong"]]  # fmt: skip
+    text = SECOND.format(
+        limit=LIMIT,
+        times=TIMES,
+        spare=SPARE,
+        wrong=f"There are: {'. '.join(wrong)}." if wrong else "There is none.",
+    )
+    text += f"\n| fault | {' | '.join(run['launcher'] for run in runs)} |\n|---|{'---|' * len(runs)}\n"
+    cells = [{cell["fault"]: cell for cell in run["cells"]} for run in runs]
+    for what, (words, _) in MACHINES.items():
+        text += f"| {words} | {' | '.join(show_all(each[what]) for each in cells)} |\n"
+    said = next((cell["said"][0][-1] for cell in runs[0]["cells"] if cell["fault"] == "link"), "")
+    return text + f"\nThe last line after a cut link, for example:\n\n```\n{said}\n```\n"
+
+
+def show_all(cell: dict[str, Any]) -> str:
+    mark = " **!**" if cell["wrong"] else ""
+    if not cell["seconds"]:
+        return f"did not end{mark}"
+    codes = " or ".join(map(str, sorted(set(cell["exit"]))))
+    times = " to ".join(f"{second:.1f}" for second in sorted({min(cell["seconds"]), max(cell["seconds"])}))
+    return f"{times} s, {codes}{mark}"
+
+
 def write_page() -> None:
     runs = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("reliability-*.json"))]
     wrong = [f"{run['launcher']}, {cell['fault']} in {cell['phase']}: {'; '.join(cell['wrong'])}" for run in runs for cell in run["cells"] if cell["wrong"]]  # fmt: skip
@@ -129,7 +280,7 @@ def write_page() -> None:
         for fault, words in FAULTS.items():
             shown = [show(cells[fault, phase]) for phase in PHASES]
             text += f"| {words} | {' | '.join(shown)} |\n"
-    PAGE.write_text(text + TAIL)
+    PAGE.write_text(text + machines() + TAIL)
 
 
 def show(cell: dict[str, Any]) -> str:

@@ -173,6 +173,7 @@ def test_a_network_printed_as_a_file_is_that_network(launch: Launch, tmp_path: P
         ("devices",),
         ("scaling",),
         ("submit",),
+        ("launcher",),
         ("curve",),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,8 @@ AuthType=auth/munge
 CredType=cred/munge
 # cred_expire: a requeued job starts again after about so many seconds, instead of two minutes (3 is not accepted)
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
+# MPICH names shared memory by job and step, and leaves it behind when it is killed: another cluster's job of that number could not use it
+FirstJobId={first}
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/%n
 # pmix wants a folder of each node's own
@@ -57,6 +60,8 @@ class Cluster:
         self.environment |= {
             "SLURM_CONF": str(self._folder / "slurm.conf"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "OMPI_ALLOW_RUN_AS_ROOT": "1",  # the test is root's, Open MPI's mpirun asks twice
+            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         }
 
     def __enter__(self) -> Cluster:
@@ -116,6 +121,7 @@ class Cluster:
             host=host,
             controller=controller,
             folder=folder,
+            first=random.randrange(1, 60_000_000),
             nodes="\n".join(nodes),
             names=",".join(self._names),
         )

@@ -1,0 +1,79 @@
+"""Several hosts, and a link that is cut, a host whose ranks are killed, a rank that stands still: the job ends, and its last line is the cause."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hosts import Hosts, missing, signal_ranks
+from launcher import Ended, Job, Launch
+
+REASON = missing()
+pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON or "all there")
+LIMIT, SPARE = 4, 10
+TRAINS = ("lenet", "--exchange", "dynamic8", "--epochs", 1000, "--checkpoint-every", 5, "--evaluate-every", "1000ep", "--quiet", "--stall-seconds", LIMIT)  # fmt: skip
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    with Hosts(3) as three:
+        yield three
+
+
+def strike(
+    launch: Launch, hosts: Hosts, out: Path, ranks: tuple[int, ...], fault: Callable[[Job], None]
+) -> tuple[Ended, float]:
+    """A run that a fault strikes after its seventh step, and the seconds from there to its end."""
+    struck = 0.0
+
+    def meanwhile(job: Job) -> None:
+        nonlocal struck
+        job.wait_for_step(7)
+        struck = time.time()
+        fault(job)
+
+    ended = launch(*TRAINS, program=hosts.program(launch, ranks), out=out, meanwhile=meanwhile)
+    assert ended.code != 0
+    assert not ended.events("end")
+    assert ended.events("checkpoint")[-1]["step"] >= 5
+    return ended, ended.finished - struck
+
+
+def test_a_cut_link_ends_the_job_and_the_host_behind_it_is_named(
+    launch: Launch, hosts: Hosts, tmp_path: Path
+) -> None:
+    """Open MPI's mpirun would wait for that host for ever."""
+    ended, seconds = strike(launch, hosts, tmp_path / "run", (1, 1, 1), lambda _: hosts.cut(1))
+    assert seconds < LIMIT + SPARE, ended.err
+    said = ended.sentences[-1]
+    speaker = next(rank for rank in (0, 2) if said.startswith(f"mpitrain: rank {rank} of 3 on "))
+    assert f" on {hosts.names[speaker]}: no progress for {LIMIT} s in " in said and " at step " in said
+    assert f"; no answer from rank 1 of 3 on {hosts.names[1]}: gone, or its link is cut; ending the" in said
+
+
+def test_a_host_whose_ranks_are_all_killed_is_named_and_no_other(
+    launch: Launch, hosts: Hosts, tmp_path: Path
+) -> None:
+    ended, seconds = strike(
+        launch, hosts, tmp_path / "run", (1, 2, 1), lambda job: signal_ranks(job, (1, 2), signal.SIGKILL)
+    )
+    assert seconds < SPARE, ended.err
+    (said,) = ended.sentences
+    assert said.startswith(("mpitrain: rank 1 of 4 on ", "mpitrain: rank 2 of 4 on "))
+    assert f" on {hosts.names[1]}, " in said and " at step " in said
+    assert said.endswith(": died without a word: killed, or at fault in native code")
+
+
+def test_a_stopped_rank_that_is_alone_on_its_host_is_named(
+    launch: Launch, hosts: Hosts, tmp_path: Path
+) -> None:
+    def stop(job: Job) -> None:
+        signal_ranks(job, (1,), signal.SIGSTOP)
+
+    ended, seconds = strike(launch, hosts, tmp_path / "run", (1, 1, 1), stop)
+    assert seconds < LIMIT + SPARE, ended.err
+    assert f"; rank 1 of 3 on {hosts.names[1]}, " in ended.sentences[-1]
+    assert ": stopped (SIGSTOP); ending the job" in ended.sentences[-1]
