@@ -260,7 +260,7 @@ def _end(error: BaseException | None) -> None:
     if not agreed and wire is None:
         wire = _join()
     if agreed or wire is None:
-        if _rank() == 0:
+        if (job.rank if job else _rank()) == 0:  # where rank 0 is dead, the first of the others
             _trace(error, expected)
             print(f"mpitrain: {words}", file=sys.stderr, flush=True)
         _leave(code)

@@ -78,9 +78,7 @@ def train(run: Run) -> Result:
     """Train a network on all ranks of this job. Raises UserError, on every rank alike, for a run that cannot be."""
     global _watch
     wire = connect()
-    witness.who(wire.name)
-    if not wire.one_host:
-        witness.meet(wire.gather_facts)
+    _introduce(wire, not wire.one_host)
     fault = wire.together(lambda: Fault(run.inject, wire.rank))
     wire.delay = fault.delay
     _watch = Watchdog(wire.rank, run.stall_seconds, wire.abort)
@@ -92,6 +90,13 @@ def train(run: Run) -> Result:
         _watch.stop()
     _watch = None
     return result
+
+
+def _introduce(wire: Wire, several_hosts: bool) -> None:
+    """Tell this rank's witness who it is, and where those of the others answer."""
+    witness.who(wire.name)
+    if several_hosts:
+        witness.meet(wire.gather_facts)
 
 
 @dataclass
@@ -123,6 +128,9 @@ class _Training:
         stop.listen()
         watch.at("setup")
         fault("setup", 0)
+        self.several_hosts = not wire.one_host
+        if run.on_failure == "continue":
+            witness.spare_the_launcher()
         self.ranks = list(range(wire.size))
         """The numbers that those which are left had when the job began."""
         self.undo: Undo | None = None
@@ -383,11 +391,13 @@ class _Training:
         self.device.finish()
         self.device.beside().finish()
         self.wire = wire = self.wire.among_the_living()
-        witness.who(wire.name)
+        _introduce(wire, self.several_hosts)
         ranks = wire.gather_facts(wire.first_rank)
         if ranks[0] != 0:
-            raise RunError(
-                "rank 0 is dead, which holds weights and data; --resume goes on from its checkpoint"
+            raise agreed(
+                RunError(
+                    f"step {now.step}: rank 0 is dead, which holds weights and data; --resume goes on from its checkpoint"
+                )
             )
         lost, self.ranks = sorted(set(self.ranks) - set(ranks)), ranks
         if not lost:

@@ -34,7 +34,7 @@ LOOK = 0.2
 """Seconds between two looks whether the rank has been stopped."""
 MOST = 1 << 16
 """No file descriptor has a higher number so early."""
-SPOKEN, DONE, OPEN, MEET = b"s", b"d", b"o", b"m"
+SPOKEN, DONE, OPEN, MEET, SPARE = b"s", b"d", b"o", b"m", b"l"
 LAUNCHERS = ("prterun", "prted", "mpirun", "orterun", "orted")
 """Open MPI's, by the names of their processes."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
@@ -125,6 +125,11 @@ def done() -> None:
     _tell(DONE)
 
 
+def spare_the_launcher() -> None:
+    """The job goes on when this rank is dead, so its launcher must."""
+    _tell(SPARE)
+
+
 def _tell(word: bytes) -> None:
     if _pipe >= 0:
         with contextlib.suppress(OSError):
@@ -142,7 +147,7 @@ def _stand_by(rank: int, launcher: int, line: mmap.mmap, ears: int) -> None:
     killed = _killed_for_memory()
     held: socket.socket | None = None
     over: float | None = None  # since when the rank is, or has said that it will be
-    told = False
+    told = spared = False
     ears_of_all: Ears | None = None
     others: list[Place] = []
 
@@ -161,6 +166,8 @@ def _stand_by(rank: int, launcher: int, line: mmap.mmap, ears: int) -> None:
             others = [
                 tuple(place) for place in json.loads(_read(ears, int.from_bytes(_read(ears, 4), "big")))
             ]
+        elif heard == SPARE:
+            spared = True
         elif heard == DONE and not others:
             return
         elif heard == DONE:  # it is still there, for others to ask
@@ -197,7 +204,7 @@ def _stand_by(rank: int, launcher: int, line: mmap.mmap, ears: int) -> None:
                 ears_of_all.answer()
             elif not ears_of_all:
                 time.sleep(left)
-    if held and others:
+    if held and others and not spared:
         _see_off(launcher)
 
 
