@@ -298,6 +298,10 @@ def _leave(code: int) -> NoReturn:
     sys.stdout.flush()
     if code != DONE and _launched():
         time.sleep(LINGER)
+    wire = sys.modules.get("mpitrain.exchange.wire")
+    if wire and (job := wire.connected()) and job.bereaved:
+        sys.stderr.flush()
+        os._exit(code)  # MPI_Finalize of Open MPI 5.0 waits for the dead for ever where they were alone on their host
     sys.exit(code)
 
 

@@ -105,6 +105,11 @@ class Wire:
         return self._exchanged + self._fed
 
     @property
+    def bereaved(self) -> bool:
+        """Whether ranks have died since the job began."""
+        return self._before is not None
+
+    @property
     def threads(self) -> bool:
         """Whether MPI lets several threads in at once, as most do."""
         return bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)

@@ -60,9 +60,9 @@ class Hosts:
         """All that run on a host."""
         return [int(word) for word in _run("ip", "netns", "pids", self.names[number]).split()]
 
-    def program(self, launch: Launch, ranks: Sequence[int]) -> list[str]:
-        """The words that start mpitrain with ranks[i] ranks on host i, from host 0."""
-        some = [str(self._on), self.names[0], launch.mpirun]
+    def program(self, launch: Launch, ranks: Sequence[int], flags: Sequence[str] = ()) -> list[str]:
+        """The words that start mpitrain with ranks[i] ranks on host i, from host 0. flags: the launcher's."""
+        some = [str(self._on), self.names[0], launch.mpirun, *flags]
         pairs = [f"{name}:{count}" for name, count in zip(self.names, ranks, strict=True)]
         if launch.exact:
             some += ["-launcher", "ssh", "-launcher-exec", str(self._ssh), "-hosts", ",".join(pairs), "-iface", "eth0"]  # fmt: skip

@@ -77,3 +77,24 @@ def test_a_stopped_rank_that_is_alone_on_its_host_is_named(
     assert seconds < LIMIT + SPARE, ended.err
     assert f"; rank 1 of 3 on {hosts.names[1]}, " in ended.sentences[-1]
     assert ": stopped (SIGSTOP); ending the job" in ended.sentences[-1]
+
+
+def test_ranks_of_other_hosts_go_on_without_the_dead(launch: Launch, hosts: Hosts, tmp_path: Path) -> None:
+    """Two die one after the other, each on a host of its own."""
+    if launch.exact:
+        pytest.skip("MPICH ends a job when a rank dies: this needs Open MPI 5")
+
+    def kill(job: Job) -> None:
+        for step, rank in ((7, 1), (14, 3)):
+            job.wait_for_step(step)
+            signal_ranks(job, (rank,), signal.SIGKILL)
+
+    ended = launch(
+        "lenet", "--exchange", "dynamic8", "--epochs", 3, "--on-failure", "continue", "--stall-seconds", 30,
+        program=hosts.program(launch, (1, 2, 1), ("--with-ft", "ulfm")), out=tmp_path / "run", meanwhile=kill,
+    )  # fmt: skip
+    assert [event["ranks"] for event in ended.events("lost")] == [[1], [3]], ended.err
+    assert ended.end["exit"] == 0 and ended.end["step"] == 66
+    assert len(ended.end["weights_sha256"]) == 2 and ended.weights
+    first, second = ended.sentences
+    assert first.startswith("mpitrain: rank 1 of 4 on ") and second.startswith("mpitrain: rank 2 of 3 on ")
