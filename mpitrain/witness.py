@@ -160,7 +160,7 @@ def _stand_by(rank: int, launcher: int, line: mmap.mmap, ears: int) -> None:
         ready = select.select(doors, [], [], LOOK)[0]
         heard = os.read(ears, 1) if ears in ready else None
         if heard == OPEN:
-            ears_of_all = Ears(answer)
+            ears_of_all = ears_of_all or Ears(answer)  # ranks that go on without a dead one meet again
             line[LONGEST:] = ears_of_all.port.to_bytes(8, "big")
         elif heard == MEET:
             others = [

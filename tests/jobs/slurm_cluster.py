@@ -24,7 +24,8 @@ AuthType=auth/munge
 CredType=cred/munge
 # cred_expire: a requeued job starts again after about so many seconds, instead of two minutes (3 is not accepted)
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
-# MPICH names shared memory by job and step, and leaves it behind when it is killed: another cluster's job of that number could not use it
+# MPICH names shared memory by job and step, and leaves it behind when it is killed: another cluster's job of that number could not use it.
+# Four digits: docs/decisions.md has what came of eight
 FirstJobId={first}
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/%n
@@ -121,7 +122,7 @@ class Cluster:
             host=host,
             controller=controller,
             folder=folder,
-            first=random.randrange(1, 60_000_000),
+            first=random.randrange(1000, 9000),
             nodes="\n".join(nodes),
             names=",".join(self._names),
         )
