@@ -301,7 +301,7 @@ def _leave(code: int) -> NoReturn:
     wire = sys.modules.get("mpitrain.exchange.wire")
     if wire and (job := wire.connected()) and job.bereaved:
         sys.stderr.flush()
-        os._exit(code)  # MPI_Finalize of Open MPI 5.0 waits for the dead for ever where they were alone on their host
+        os._exit(code)  # MPI_Finalize waits for dead ranks that were alone on their host (Open MPI 5.0)
     sys.exit(code)
 
 
