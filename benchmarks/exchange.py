@@ -34,7 +34,8 @@ METHODS = ("MPI float32", "float32", "float16", "dynamic8", "window", "auto", "a
 SIZES = tuple(1 << power for power in range(10, 27, 2))
 """Bytes of float32: 1 KiB to 64 MiB."""
 ROW = 20e-3
-"""Seconds that calls in a row take, timed together: a link that has rested takes its first bytes faster than it goes on."""
+"""Seconds that the quickest method's calls in a row take, timed together, and all others are called as often: a link that has rested
+takes its first bytes faster than it goes on."""
 SECONDS = 3.0
 """About so long each method takes at each size, between two and --most turns."""
 
@@ -66,14 +67,14 @@ def work(methods: list[str], sizes: list[int], most: int, out: Path) -> None:
         times: dict[str, list[tuple[float, float, int]]] = {method: [] for method in methods}
         for method in methods:  # compiles, chooses, and touches all memory
             run(method)
-        once = {method: _timed(comm, wire, partial(run, method), 1)[0] for method in methods}
-        rows_of = {method: max(1, min(32, int(ROW / seconds))) for method, seconds in once.items()}
+        once = [_timed(comm, wire, partial(run, method), 1)[0] for method in methods]
+        row = max(1, min(64, int(ROW / min(once)), int(5 * ROW / max(once))))
         turns, order = most, np.random.default_rng(size)  # the same on every rank
         while len(times[methods[0]]) < turns:
             for number in order.permutation(len(methods)):
                 method = methods[number]
-                times[method].append(_timed(comm, wire, partial(run, method), rows_of[method]))
-            slowest = max(found[-1][0] * rows_of[method] for method, found in times.items())
+                times[method].append(_timed(comm, wire, partial(run, method), row))
+            slowest = row * max(found[-1][0] for found in times.values())
             turns = int(comm.bcast(min(most, max(3, SECONDS / slowest)), root=0))
         for method, found in times.items():
             walls = [wall for wall, _, _ in found]
