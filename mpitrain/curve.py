@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpitrain.report import RunError
+from mpitrain.report import RunError, UserError
 
 
 @dataclass(frozen=True)
@@ -263,6 +263,16 @@ def core_note(points: Sequence[Point]) -> str:
         f"note: {found}. The table shows what the exchange costs. To give each rank a core of its own (while they last): "
         "--launcher 'mpirun -bind-to core -n {ranks}' with MPICH, 'mpirun --bind-to core -n {ranks}' with Open MPI"
     )
+
+
+def check_plots() -> None:
+    """Raise UserError where `draw` could not."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "curves are drawn with matplotlib, which is not installed: pip install 'mpitrain[plots]'"
+        ) from None
 
 
 def draw(network: str, points: Sequence[Point], path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mpitrain.curve import csv_text, draw, table
+from mpitrain.curve import check_plots, csv_text, draw, table
 from mpitrain.report import RunError, UserError
 from mpitrain.scaling import read_point
 
@@ -15,6 +15,7 @@ def redraw(folder: Path) -> None:
 
     A run that failed, or has not ended, is left out and said.
     """
+    check_plots()
     runs = sorted(folder.glob("ranks-*"))
     if not runs:
         raise UserError(f"{folder}: no runs in it; expected {folder}/ranks-1, {folder}/ranks-2 and so on")

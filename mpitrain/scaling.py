@@ -23,7 +23,7 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 from mpitrain.config import whole
-from mpitrain.curve import Point, counted, csv_text, draw, point, summary, table
+from mpitrain.curve import Point, check_plots, counted, csv_text, draw, point, summary, table
 from mpitrain.report import DONE, FAILED, RunError, UserError
 
 BATCH_SIZE = {"lenet": 120}
@@ -43,7 +43,7 @@ def measure(network: str, ranks: str, launcher: str, out: Path | None, options: 
     start = launch_words(launcher)
     training = training_options(network, options)
     _check_alone(os.environ)
-    _check_plots()
+    check_plots()
     name = Path(network).stem
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = out or Path("runs") / f"scaling-{name}-{stamp}"
@@ -139,15 +139,6 @@ def _check_alone(environment: Mapping[str, str]) -> None:
     for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
         if environment.get(name, "1") != "1":
             raise UserError("scaling starts the ranks by itself: run it without mpirun or srun")
-
-
-def _check_plots() -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise UserError(
-            "scaling draws with matplotlib, which is not installed: pip install 'mpitrain[plots]'"
-        ) from None
 
 
 # -- one run ---------------------------------------------------------------------------------------------------------------------

@@ -160,7 +160,8 @@ class _Training:
         part = parts(self.batch_size, wire.size)[wire.rank]
         room = (part.stop - part.start) * (2 if self.by_speed else 1)
         own_master = needs_master(wire.rank, wire.size, self.kind, run.update)
-        vectors = 2 + self._updates + own_master + (self.kind in LOSSY)
+        copies = 3 if run.on_failure == "continue" else 0  # of rank 0's: weights, momentum, residual
+        vectors = 2 + self._updates + own_master + (self.kind in LOSSY) + copies
         # One limit for all ranks, kept with the checkpoint: how a part is divided decides in which order its gradients are added.
         self.limit: int = (
             run.sub_batch
