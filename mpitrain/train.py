@@ -303,7 +303,7 @@ class _Training:
             kinds = ("float32",)
         measured = measure(wire, self.device, kinds, run.update)
         kind, why = choose(run.exchange, wire, measured[max(measured)] if measured else None)
-        coded = coded or coded_from(kind, measured)
+        coded = (coded or coded_from(kind, measured)) if kind in LOSSY else 0
         return kind, why + (f"; buckets of fewer than {coded:,} values in float32" if coded else ""), coded
 
     # -- the loop ----------------------------------------------------------------------------------------------------------------
