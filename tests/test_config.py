@@ -48,6 +48,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "update": (["sharded"], ["root", "replicated"]),
     "precision": (["float16"], ["float32", "tf32", "bf16"]),
     "balance": (["fast"], ["equal", "speed"]),
+    "on_failure": (["go on", ""], ["stop", "continue"]),
     "classes": ([0], [1]),
     "seed": ([-1], [0]),
     "skip_bad": ([-1], [0, 3]),
