@@ -2,10 +2,12 @@
 
     python benchmarks/exchange.py --ranks 2                                      ranks of this host
     python benchmarks/exchange.py --ranks 4 --links 1gbit,300mbit --lab FOLDER   lab hosts, as root; FOLDER has netlab.sh, nsrun, nsrsh
+    python benchmarks/exchange.py --ranks 4 --per-host 2 --links 1gbit --lab FOLDER      two ranks on each of two lab hosts
 
 Every method gives every rank the mean of one float32 vector: MPI's own, MPI_Allreduce and a multiplication. Like MPI's call ours are made
-without telling each other sizes first, but for "auto, checked". The methods take turns in random order. Writes a table, with how fast
-"auto" is beside the best of the plain ways, benchmarks/results/exchange-NAME.json and .png.
+without telling each other sizes first, but for "auto, checked". With "dynamic8, flat" every rank codes, though others share its host. The
+methods take turns in random order. Writes a table, with how fast "auto" is beside the best of the plain ways (the median over turns, and
+between which two figures it lies for all that chance may do, 19 times of 20), benchmarks/results/exchange-NAME.json and .png.
 """
 
 from __future__ import annotations
@@ -29,40 +31,48 @@ import lab
 import numpy as np
 
 PLAIN = ("MPI float32", "dynamic8", "window")
-"""What "auto" should never be slower than."""
-METHODS = ("MPI float32", "float32", "float16", "dynamic8", "window", "auto", "auto, checked")
+"""What "auto" should never be slower than: the median over turns of the time of the one with the least median, by auto's."""
+FLAT = "dynamic8, flat"
+MPI_S, AGAIN = "MPI float32", "MPI again"
+"""MPI's own, and the same once more: how far apart they lie is what this machine cannot tell."""
+METHODS = (MPI_S, AGAIN, "float32", "float16", "dynamic8", "window", "auto", "auto, checked")
 SIZES = tuple(1 << power for power in range(10, 27, 2))
 """Bytes of float32: 1 KiB to 64 MiB."""
 ROW = 20e-3
-"""Seconds that the quickest method's calls in a row take, timed together, and all others are called as often: a link that has rested
-takes its first bytes faster than it goes on."""
-SECONDS = 3.0
-"""About so long each method takes at each size, between two and --most turns."""
+"""Seconds that the quickest method's calls in a row take, timed together, and all others are called as often. Half as many go before: a link
+that has rested takes its first bytes faster than it goes on, and each method would begin where another left links and caches."""
+SURE = 1.96
+"""Standard deviations on either side: 95 % of what chance does."""
 
 
 # -- under mpirun ----------------------------------------------------------------------------------------------------------------
 
 
-def work(methods: list[str], sizes: list[int], most: int, out: Path) -> None:
+def work(methods: list[str], sizes: list[int], most: int, seconds: float, out: Path) -> None:
     """What every rank does; rank 0 writes a row for each size and method."""
     from mpi4py import MPI
 
     import mpitrain
+    from mpitrain.exchange.allreduce import taken
     from mpitrain.exchange.wire import library, over
 
     comm = MPI.COMM_WORLD
     wire, rows, factor = over(comm), [], np.float32(1 / comm.size)
+    apart = comm.Dup()
+    over(apart, host=comm.rank)
     for size in sizes:
         vector = np.random.default_rng(comm.rank).standard_normal(size // 4).astype(np.float32)
         result = np.empty_like(vector)
 
         def run(method: str, vector: Any = vector, result: Any = result) -> None:
-            if method == "MPI float32":
+            if method in (MPI_S, AGAIN):
                 comm.Allreduce(vector, result)
                 np.multiply(result, factor, out=result)
             else:
-                kind, _, checked = method.partition(", ")
-                mpitrain.allreduce(vector, comm, kind, result, check=bool(checked))
+                kind, _, how = method.partition(", ")
+                mpitrain.allreduce(
+                    vector, apart if how == "flat" else comm, kind, result, check=how == "checked"
+                )
 
         times: dict[str, list[tuple[float, float, int]]] = {method: [] for method in methods}
         for method in methods:  # compiles, chooses, and touches all memory
@@ -73,19 +83,26 @@ def work(methods: list[str], sizes: list[int], most: int, out: Path) -> None:
         while len(times[methods[0]]) < turns:
             for number in order.permutation(len(methods)):
                 method = methods[number]
-                times[method].append(_timed(comm, wire, partial(run, method), row))
-            slowest = row * max(found[-1][0] for found in times.values())
-            turns = int(comm.bcast(min(most, max(3, SECONDS / slowest)), root=0))
+                used = over(apart) if method == FLAT else wire
+                times[method].append(_timed(comm, used, partial(run, method), row))
+            slowest = (row + row // 2) * max(found[-1][0] for found in times.values())
+            turns = int(comm.bcast(min(most, max(3, seconds / slowest)), root=0))
+        plain = [method for method in PLAIN if method in methods]
+        best = min(plain, key=lambda method: statistics.median(wall for wall, _, _ in times[method]))
         for method, found in times.items():
             walls = [wall for wall, _, _ in found]
             rows.append(
                 {
                     "bytes": size,
                     "method": method,
+                    "way": taken(vector.size, comm) if method == "auto" else None,
                     "n": len(found),
                     "seconds": [min(walls), statistics.median(walls), max(walls)],
                     "ratio": statistics.median(
                         mpi / wall for (mpi, _, _), wall in zip(times[methods[0]], walls, strict=True)
+                    ),
+                    "beside_best": median_of(
+                        [plain / wall for (plain, _, _), wall in zip(times[best], walls, strict=True)]
                     ),
                     "cpu_seconds_all_ranks": statistics.median(cpu for _, cpu, _ in found),
                     "bytes_sent_by_a_rank": found[0][2],
@@ -95,9 +112,19 @@ def work(methods: list[str], sizes: list[int], most: int, out: Path) -> None:
         out.write_text(json.dumps({"mpi": library().partition(" (")[0], "rows": rows}))
 
 
+def median_of(found: list[float]) -> list[float]:
+    """The median, and between which two of the values the median of endlessly many lies, 19 times of 20: by their places, whatever their
+    distribution."""
+    low = max(0, int(len(found) / 2 - SURE / 2 * len(found) ** 0.5))
+    ordered = sorted(found)
+    return [statistics.median(found), ordered[low], ordered[-1 - low]]
+
+
 def _timed(comm: Any, wire: Any, run: Callable[[], None], times: int) -> tuple[float, float, int]:
-    """Of one call, of so many in a row: seconds of the slowest rank, processor seconds of all ranks, the most bytes that a rank sent
+    """Of one call, of so many in a row, after half as many that are not counted: seconds of the slowest rank, processor seconds of all ranks, the most bytes that a rank sent
     (0: not known)."""
+    for _ in range(times // 2):
+        run()
     comm.Barrier()
     sent, cpu, begin = wire.bytes_sent, time.process_time(), time.perf_counter()
     for _ in range(times):
@@ -115,30 +142,42 @@ def launch(link: str, ranks: int, folder: Path | None, methods: list[str], optio
     mpirun = [str(Path(sys.executable).parent / "mpirun")]
     if link != "host":
         assert folder is not None
-        lab.shape(folder, link, ranks)
-        mpirun = lab.mpirun(folder, ranks)
+        hosts = ranks // options.per_host
+        lab.shape(folder, link, hosts)
+        mpirun = lab.mpirun(folder, hosts, options.per_host)
     with tempfile.TemporaryDirectory() as results:
         out = Path(results) / "rows.json"
         words = [*mpirun, "-n", str(ranks), sys.executable, __file__, "--work", str(out)]
         words += ["--methods", ";".join(methods), "--sizes", options.sizes, "-n", str(options.n)]
+        words += ["--seconds", str(options.seconds)]
         subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
-        return {"link": link, "ranks": ranks, **json.loads(out.read_text())}
+        per_host = ranks if link == "host" else options.per_host
+        return {"link": link, "ranks": ranks, "ranks_per_host": per_host, **json.loads(out.read_text())}
 
 
 def table(found: dict[str, Any]) -> str:
     """Median milliseconds a size and method, the ratio to MPI's, and where the 8-bit one begins to win."""
     methods = list(dict.fromkeys(row["method"] for row in found["rows"]))
-    lines = [f"{found['link']}, {found['ranks']} ranks, {found['mpi']}: median ms (times as fast as MPI)"]
-    lines.append(f"{'KiB':>8}" + "".join(f"{method:>20}" for method in methods) + f"{'auto/best':>12}")
+    lines = [f"{_where(found)}, {found['mpi']}: median ms (times as fast as MPI)"]
+    lines.append(f"{'KiB':>8}" + "".join(f"{method:>20}" for method in methods) + f"{'auto/best':>26}")
     sizes = sorted({row["bytes"] for row in found["rows"]})
     for size in sizes:
         rows = [row for row in found["rows"] if row["bytes"] == size]
         cells = (f"{1e3 * row['seconds'][1]:.3f} ({row['ratio']:.2f})" for row in rows)
-        medians = {row["method"]: row["seconds"][1] for row in rows}
-        best = min(medians[method] for method in PLAIN if method in medians)
-        beside = f"{best / medians['auto']:.2f}" if "auto" in medians else ""
-        lines.append(f"{size / 1024:8g}" + "".join(f"{cell:>20}" for cell in cells) + f"{beside:>12}")
+        beside = "".join(
+            "{:.2f} ({:.2f} to {:.2f}) ".format(*row["beside_best"]) + row["way"]
+            for row in rows
+            if row["method"] == "auto"
+        )
+        lines.append(f"{size / 1024:8g}" + "".join(f"{cell:>20}" for cell in cells) + f"{beside:>26}")
     return "\n".join(lines)
+
+
+def _where(found: dict[str, Any]) -> str:
+    several = found["link"] != "host" and found.get("ranks_per_host", 1) > 1
+    return f"{found['link']}, {found['ranks']} ranks" + (
+        f" on {found['ranks'] // found['ranks_per_host']} hosts" if several else ""
+    )
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
@@ -155,7 +194,7 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
             if method == "dynamic8" and won:
                 axes.axvline(min(won), color="0.7", linestyle=":")
         axes.set_xscale("log", base=2)
-        axes.set(xlabel="bytes of float32", title=f"{found['link']}, {found['ranks']} ranks")
+        axes.set(xlabel="bytes of float32", title=_where(found))
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("times as fast as MPI_Allreduce")
     figure.axes[0].legend(frameon=False)
@@ -169,19 +208,27 @@ def main() -> None:
     parser.add_argument("--ranks", default="2")
     parser.add_argument("--links", default="host")
     parser.add_argument("--lab", type=Path)
+    parser.add_argument("--per-host", type=int, default=1, help="ranks on each lab host")
     parser.add_argument("--methods", default=";".join(METHODS), help="with ; between")
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
     parser.add_argument("-n", type=int, default=21, help="most counted turns of each")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=3.0,
+        help="about so long each method takes at each size, but for three turns",
+    )
     parser.add_argument("--name", help="of the files of results")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     methods, sizes = options.methods.split(";"), [int(size) for size in options.sizes.split(",")]
     if options.work:
-        work(methods, sizes, options.n, options.work)
+        work(methods, sizes, options.n, options.seconds, options.work)
         return
     runs = []
     for link in options.links.split(","):
         fit = [each for each in methods if link == "host" or each != "window"]
+        fit += [FLAT] if link != "host" and options.per_host > 1 and FLAT not in fit else []
         for ranks in map(int, options.ranks.split(",")):
             runs.append(launch(link, ranks, options.lab, fit, options))
             print(table(runs[-1]) + "\n", flush=True)

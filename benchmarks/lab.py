@@ -24,8 +24,8 @@ def shape(lab: Path, rate: str, count: int) -> None:
             )
 
 
-def mpirun(lab: Path, count: int) -> list[str]:
-    """The words that start MPICH's ranks on `count` hosts in turn, but for how many."""
-    hosts = ",".join(f"{PREFIX}{number}" for number in range(count))
+def mpirun(lab: Path, count: int, per_host: int = 1) -> list[str]:
+    """The words that start MPICH's ranks on `count` hosts, so many on each after each other, but for how many in all."""
+    hosts = ",".join(f"{PREFIX}{number}:{per_host}" for number in range(count))
     launcher = ["-launcher", "ssh", "-launcher-exec", str(lab / "nsrsh"), "-hosts", hosts, "-iface", "eth0"]
     return [str(lab / "nsrun"), f"{PREFIX}0", str(Path(sys.executable).parent / "mpirun"), *launcher]

@@ -37,6 +37,18 @@ NEEDED: dict[str, type] = {
     "images": int,
 }
 """Settings without which a run cannot go on."""
+NEEDED_OF_RUN: dict[str, type] = {
+    "data": str,
+    "batch_size": int,
+    "seed": int,
+    "augment": str,
+    "no_dropout": bool,
+}
+"""Those of them in the table `run` that are read again; the others are there for people."""
+OPTIONAL: dict[str, type] = {"coders": int, "coded_from": int, "sub_batch": int, "speeds": list}
+"""Settings that may be missing, or null."""
+OF_EACH: dict[str, type] = {"mean": float, "std": float, "classes": str, "speeds": float}
+"""What the lists among them hold."""
 MIB = 1 << 20
 LOOK = 1 << 24
 """Bytes that are read at once to verify a file."""
@@ -79,7 +91,7 @@ def write(path: Path, entries: Sequence[Entry], metadata: Mapping[str, str]) -> 
     text += b" " * (-len(text) % 8)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)  # not its parents: the disk they are on may have gone
         with temporary.open("wb") as file:
 
             def put(some: bytes) -> int:
@@ -242,15 +254,31 @@ class Reader:
             found: Any = json.loads(self.metadata["mpitrain"])
         except ValueError:
             found = {}
-        missing = [
-            name
-            for name, kind in NEEDED.items()
-            if not isinstance(found, dict) or type(found.get(name)) is not kind
-        ]
-        if missing:
-            raise UserError(f"{self.path}: its settings lack {', '.join(missing)}; it is of another mpitrain")
+        if wrong := _wrong(found):
+            raise UserError(f"{self.path}: its settings lack {', '.join(wrong)}; it is of another mpitrain")
         settings: dict[str, Any] = found
         return settings
+
+
+def _wrong(found: Any) -> list[str]:
+    """What settings lack: names of what is missing, and of what is of another kind, with the kinds. A right checksum proves neither."""
+    table = found if isinstance(found, dict) else {}
+    run = table.get("run")
+    wanted = [(name, table.get(name), kind) for name, kind in NEEDED.items()]
+    if type(run) is dict:
+        wanted += [(f"run.{name}", run.get(name), kind) for name, kind in NEEDED_OF_RUN.items()]
+    wanted += [(name, table[name], kind) for name, kind in OPTIONAL.items() if table.get(name) is not None]
+    wrong = [
+        name if value is None else f"{name} (expected {kind.__name__}, got {type(value).__name__})"
+        for name, value, kind in wanted
+        if type(value) is not kind
+    ]
+    for name, kind in OF_EACH.items():
+        values = table.get(name)
+        odd = [each for each in values if type(each) is not kind] if type(values) is list else []
+        if odd:
+            wrong.append(f"{name} of {kind.__name__} (got {type(odd[0]).__name__})")
+    return wrong
 
 
 def to_resume(folder: Path, what: str, alive: Callable[[], None]) -> Newest | None:

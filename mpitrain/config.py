@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from mpitrain.report import UserError
+from mpitrain.report import RunError, UserError
 
 NETWORK_DEFAULTS = {"data": "synthetic", "batch_size": 256, "weight_decay": 0.0}
 """For settings that are None until the network has its say."""
@@ -52,8 +52,8 @@ class Run:
     warmup: int = _option(0, "Steps in which the learning rate rises to --lr.", least=0)
     exchange: str = _option(
         "auto",
-        "How gradients travel: coded, as float32 through MPI, or through memory that ranks of one host share; star-: all through rank 0, "
-        "the paper's way, for comparisons.",
+        "How gradients travel: coded (by one rank of each host, for all of it), as float32 through MPI, or through memory that ranks of "
+        "one host share; star-: all through rank 0, the paper's way, for comparisons.",
         choices=("auto", "dynamic8", "float16", "float32", "window", "star-float32", "star-dynamic8"),
     )
     update: str = _option(
@@ -110,7 +110,7 @@ class Run:
     )
     on_failure: str = _option(
         "stop",
-        "When a rank dies: stop, or continue with the others (Open MPI 5 under mpirun --with-ft ulfm; copies the weights every step).",
+        "When a rank dies: stop, or, once steps have begun, continue with the others (Open MPI 5 under mpirun --with-ft ulfm; copies the weights every step).",
         choices=("stop", "continue"),
     )
     stall_seconds: float = _option(600.0, "End the job when a rank makes no progress for so long.", above=0.0)
@@ -202,7 +202,10 @@ def known(value: Any) -> Any:
 
 
 def write_toml(path: Path, tables: dict[str, dict[str, Any]]) -> None:
-    """Tables of strings, numbers, truths and lists of them as a TOML file; None is left out. JSON's values are TOML's, too."""
+    """Tables of strings, numbers, truths and lists of them as a TOML file; None is left out. JSON's values are TOML's, too.
+
+    Raises RunError if the disk refuses.
+    """
     lines = []
     for table, facts in tables.items():
         lines += [
@@ -210,4 +213,7 @@ def write_toml(path: Path, tables: dict[str, dict[str, Any]]) -> None:
             *(f"{name} = {json.dumps(value)}" for name, value in facts.items() if value is not None),
             "",
         ]
-    path.write_text("\n".join(lines))
+    try:
+        path.write_text("\n".join(lines))
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error

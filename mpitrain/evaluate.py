@@ -17,7 +17,9 @@ from mpitrain.graph import Graph
 from mpitrain.layers.accuracy import Accuracy
 from mpitrain.layers.layer import Pass
 from mpitrain.model import load
+from mpitrain.patience import patiently
 from mpitrain.report import UserError
+from mpitrain.runtime.platforms import own_cores, prepare, share_of_cores
 from mpitrain.watchdog import Watchdog
 
 STALL = 600.0
@@ -68,15 +70,18 @@ def evaluate_checkpoint(
     path: Path, data: str | None, batch_size: int, device: str, as_json: bool, skip_bad: int = 0
 ) -> Scores:
     """Score a checkpoint on the test images of a source (the training images where it has no test split), and print it."""
-    bad = Bad(skip_bad, lambda: watch.at("evaluate"))
+    bad = Bad(skip_bad)
     wire = connect()
+    # As in training; without it each rank would take all cores of its host.
+    prepare(share_of_cores(wire.neighbours(own_cores()), wire.local_rank))
     model = wire.together(
         lambda: load(path, device, capacity=-(-batch_size // wire.size), local_rank=wire.local_rank)
     )
     split: Split | None = None
 
-    def look() -> int:
+    def look(beat: Callable[[], None]) -> int:
         nonlocal split
+        bad.alive = beat
         spec = data or model.trained_on
         classes = model.network.classes
         c, h, w = model.network.input_shape
@@ -102,7 +107,7 @@ def evaluate_checkpoint(
 
     watch = Watchdog(wire.rank, STALL, wire.abort)
     watch.at("evaluate")
-    count = wire.from_root(look)
+    count = int(patiently(wire, look, lambda: watch.at("evaluate")))
     found = score(wire, model.graph, split, count, lambda: watch.at("evaluate"))
     watch.stop()
     if wire.rank == 0:

@@ -40,42 +40,51 @@ class Health:
         differs = (table != table[0]).any(axis=0)
         if differs.any():
             first = int(np.argmax(differs))
-            ranks = [str(rank) for rank in range(self._wire.size) if table[rank, first] != table[0, first]]
+            numbers = self._wire.numbers
+            ranks = [
+                str(number)
+                for number, row in zip(numbers, table, strict=True)
+                if row[first] != table[0, first]
+            ]
             who = f"rank{'s' * (len(ranks) > 1)} {', '.join(ranks)}"
             raise agreed(
                 RunError(f"step {step}: weights differ between rank 0 and {who}, first in {names[first]}")
             )
 
     def measures(self) -> dict[str, float]:
-        """For the log: what coding did in the step that ended. Collective; nothing where nothing is coded.
+        """For the log: what coding did in the step that ended. Collective; nothing where nothing is coded, or not by this rank.
 
         sampled_bucket, its number; measured_error, the largest error that coding made in a value of its mean; flushed, the share of its
         values, of all ranks, that were coded as zero and are not; residual_norm, of what all ranks have not sent yet, all buckets, over
         the images of a batch.
         """
         exchange, wire = self._exchange, self._wire
-        found = exchange.sampled()
+        if not exchange.codes:
+            return {}
+        found, coders = exchange.sampled(), exchange.coders
+        error, flushed, squares = np.zeros(0, np.float32), 0, 0.0
+        if found is not None and coders is not None:
+            # A sender's residual is its coding error, and so is the owner's: together they are the error of the mean.
+            with found.sender.host() as residual:
+                error = residual.copy()
+            coders.allreduce(error)
+            error /= np.float32(self._images)
+            if found.owner is not None:
+                start = found.start
+                with found.owner.host() as residual:
+                    error = error[start : start + residual.size] + residual
+            elif exchange.shares_owned:
+                error = error[:0]  # others own this bucket
+            with exchange.residuals()["sender"].host() as residual:
+                squares = float(np.dot(residual, residual))
+            flushed = found.flushed
+        table = wire.table(np.array([np.abs(error).max(initial=0.0), flushed, squares]))
         if found is None:
             return {}
-        # A sender's residual is its coding error, and so is the owner's: together they are the error of the mean.
-        with found.sender.host() as residual:
-            error = residual.copy()
-        size = error.size
-        wire.allreduce(error)
-        error /= np.float32(self._images)
-        if found.owner is not None:
-            start = found.start
-            with found.owner.host() as residual:
-                error = error[start : start + residual.size] + residual
-        elif exchange.shares_owned:
-            error = error[:0]  # others own this bucket
-        squares = 0.0
-        with exchange.residuals()["sender"].host() as residual:
-            squares = float(np.dot(residual, residual))
-        table = wire.table(np.array([np.abs(error).max(initial=0.0), found.flushed, squares]))
+        _, count = exchange.seat
         return {
             "sampled_bucket": found.bucket,
             "measured_error": float(table[:, 0].max()),
-            "flushed": float(table[:, 1].sum()) / (size * wire.size),
+            "flushed": float(table[:, 1].sum()) / (found.sender.size * count),
             "residual_norm": math.sqrt(table[:, 2].sum()) / self._images,
         }

@@ -67,16 +67,20 @@ class Reporter:
     """Rank 0's voice: events go to log.jsonl, and to the terminal as a display or as JSON. Other ranks get a silent one."""
 
     def __init__(self, folder: Path | None, json_lines: bool = False, quiet: bool = False) -> None:
-        """folder: the run directory (None: no files and no words). An existing log is appended to."""
+        """folder: the run directory (None: no files and no words). An existing log is appended to. Raises RunError if the disk refuses."""
         self._json, self._quiet = json_lines, quiet or folder is None
         self._log: IO[str] | None = None
         self._board: _Board | None = None
         self._shown = 0.0
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
             self._path = folder / "log.jsonl"
-            self._log = _append(self._path)
-            self._board = _tensorboard(folder)
+            try:
+                self._log = _append(self._path)
+                self._board = _tensorboard(folder)
+            except OSError as error:
+                raise RunError(
+                    f"{error.filename or folder} cannot be written: {error.strerror or error}"
+                ) from error
         self._progress: Any = None
         self._task: Any = None
 

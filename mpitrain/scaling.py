@@ -132,7 +132,7 @@ def _value(options: Sequence[str], name: str) -> str | None:
 def _steps(options: Sequence[str]) -> int | None:
     """The number after --steps; None if there is none, or one that the training itself will refuse."""
     text = _value(options, "--steps")
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    return None if text is None else whole(text)
 
 
 def _check_alone(environment: Mapping[str, str]) -> None:

@@ -127,13 +127,14 @@ class State:
                 whole = partial(self._pieces, self._master, 0, self._master.size)
                 yield Entry("state/master", self._master.shape, whole)
         for name, vector in self._exchange.residuals().items():
-            for owner, size in enumerate(self._wire.gather_facts(vector.size)):
+            facts = self._wire.gather_facts([vector.size, self._exchange.seat[0]])
+            for owner, (size, number) in enumerate(facts):
                 if size and rank in (0, owner):
                     mine, theirs = (
                         partial(self._pieces, vector, 0, size),
                         partial(self._received, size, owner),
                     )
-                    yield Entry(_residual(name, owner), (size,), mine if rank == owner else theirs)
+                    yield Entry(_residual(name, number), (size,), mine if rank == owner else theirs)
 
     def _tensors(self, prefix: str, vector: Array, slots: Sequence[Any] | Any) -> Iterator[Entry]:
         for slot in slots:
@@ -179,7 +180,7 @@ class State:
 
     def _take_residuals(self, reader: Reader, settings: Mapping[str, Any], batch: int) -> None:
         """Share what the ranks of then have left out among those of now. An exact exchange has left nothing."""
-        before = int(settings["ranks"])
+        before = int(settings.get("coders") or settings["ranks"])
         senders, owners = (
             [_residual(kind, rank) in reader.names for rank in range(before)] for kind in ("sender", "owner")
         )
@@ -220,5 +221,6 @@ class State:
                 )
 
 
-def _residual(kind: str, rank: int) -> str:
-    return f"state/residual/{kind}/{rank}"
+def _residual(kind: str, number: int) -> str:
+    """number: a rank's among those that code."""
+    return f"state/residual/{kind}/{number}"

@@ -28,7 +28,7 @@ MPIRUN = "mpirun --bind-to none"
 """Where srun cannot: the MPI's own, which starts its daemons by srun. Unbound, for Open MPI's would give each of two ranks a single core."""
 WORD = re.compile(r"[\w.,:@+=/\[\]-]+")
 """What may stand in a line of #SBATCH without being two words or two lines."""
-TIMES = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
+TIMES = re.compile(r"(?:(\d{1,9})-)?(\d{1,9})(?::(\d{1,9}))?(?::(\d{1,9}))?", re.ASCII)
 
 
 def _asked(default: Any, help: str, **more: Any) -> Any:
@@ -166,7 +166,7 @@ def mpi_type(environment: Mapping[str, str]) -> str:
     if "Open MPI" in said or "Open RTE" in said:
         return "pmix"
     raise UserError(
-        "--mpi auto: no mpirun here to tell which MPI it is; say --mpi pmi2 (MPICH) or pmix (Open MPI)"
+        "no mpirun here to tell which MPI it is: submit with --mpi pmi2 (MPICH) or pmix (Open MPI), in a job set SLURM_MPI_TYPE"
     )
 
 

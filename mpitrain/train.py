@@ -8,7 +8,7 @@ import platform
 import resource
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,8 +26,8 @@ from mpitrain.evaluate import Scores, score
 from mpitrain.exchange.choice import LOSSY, candidates, choose, coded_from
 from mpitrain.exchange.exchange import Exchange, needs_master
 from mpitrain.exchange.probe import measure
-from mpitrain.exchange.window import SLOTS
-from mpitrain.exchange.wire import Lost, Wire, connect
+from mpitrain.exchange.window import floats
+from mpitrain.exchange.wire import FAILURES, Wire, connect
 from mpitrain.facts import Facts, look
 from mpitrain.feed import Feed, Plan
 from mpitrain.fit import images_that_fit
@@ -36,6 +36,7 @@ from mpitrain.health import Health
 from mpitrain.inject import Fault
 from mpitrain.layout import BUCKET
 from mpitrain.models import netfile
+from mpitrain.patience import patiently
 from mpitrain.pretend import Pretend
 from mpitrain.report import DONE, STOPPED, Reporter, RunError, UserError, agreed
 from mpitrain.runtime.array import Array
@@ -134,8 +135,8 @@ class _Training:
         self.ranks = list(range(wire.size))
         """The numbers that those which are left had when the job began."""
         self.undo: Undo | None = None
-        self.held: tuple[Mapping[str, Array], int, int] | None = None
-        """State to go on from with fewer ranks, and this rank's number and those of all when it was made; while they meet anew."""
+        self.held: tuple[Mapping[str, Array], tuple[int, int]] | None = None
+        """State to go on from with fewer ranks, and `Exchange.seat` when it was made; while they meet anew."""
         if run.on_failure == "continue" and wire.size > 1 and not wire.outlives_ranks:
             raise agreed(
                 UserError(
@@ -144,7 +145,8 @@ class _Training:
                 )
             )
         self.dataset: Dataset | None = None
-        self.facts = facts = Facts.of_json(wire.from_root(lambda: self._look(run)))
+        found = patiently(wire, lambda beat: self._look(run, beat), lambda: watch.at("setup"))
+        self.facts = facts = Facts.of_json(found)
         self.run = run = facts.complete(run)
         self.batch_size: int = known(run.batch_size)
         self.folder = Path(facts.folder)
@@ -226,8 +228,8 @@ class _Training:
         if run.on_failure == "continue" and wire.size > 1:
             self.undo = Undo(graph, self.sgd if wire.rank == 0 else None, self.exchange)
 
-    def _look(self, run: Run) -> dict[str, Any]:
-        facts, self.dataset = look(run, self.wire.size, lambda: self.watch.at("setup"))
+    def _look(self, run: Run, alive: Callable[[], None]) -> dict[str, Any]:
+        facts, self.dataset = look(run, self.wire.size, alive)
         return facts.as_json()
 
     def _to_resume(self) -> dict[str, Any] | None:
@@ -242,8 +244,7 @@ class _Training:
 
     def _open_device(self) -> Device:
         wire = self.wire
-        everyone = wire.gather_facts([wire.host, own_cores()])
-        neighbours = [cores for host, cores in everyone if host == wire.host]
+        neighbours = wire.neighbours(own_cores())
         self.host_cores = len({core for cores in neighbours for core in cores})
         self.cores = share_of_cores(neighbours, wire.local_rank)
         device: Device = wire.together(lambda: open_device(self.run.device, wire.local_rank, self.cores))
@@ -275,8 +276,8 @@ class _Training:
     def _room(self) -> float:
         """Bytes of memory that this rank may take. Collective."""
         memory = available_memory() if self.device.kind == "cpu" else self.device.memory
-        places = self.wire.gather_facts([self.wire.host, self.device.kind, self.device.number])
-        return ROOM * memory / places.count(places[self.wire.rank])
+        mine = [self.device.kind, self.device.number]
+        return ROOM * memory / self.wire.neighbours(mine).count(mine)
 
     def _graph(self, capacity: int) -> Graph:
         if self.run.compute_seconds is not None:
@@ -299,7 +300,7 @@ class _Training:
             if before != "window" or wire.one_host:
                 return before, "as the checkpoint's run", coded
         kinds = candidates(run.exchange, wire)
-        if "window" in kinds and not wire.has_room(SLOTS * BUCKET):
+        if "window" in kinds and not wire.has_room(floats(BUCKET)):
             kinds = ("float32",)
         measured = measure(wire, self.device, kinds, run.update)
         kind, why = choose(run.exchange, wire, measured[max(measured)] if measured else None)
@@ -322,7 +323,7 @@ class _Training:
         begin, self.now = time.perf_counter(), _Now(self.done)
         self.recent: deque[float] = deque(maxlen=100)
         self.reporter.begin(self.done, self.facts.steps)
-        dead: Lost | None = None
+        dead: Exception | None = None
         while True:
             try:
                 if dead is not None:
@@ -330,7 +331,7 @@ class _Training:
                 dead = None
                 self._go_on()
                 return self._end(self.now, time.perf_counter() - begin)
-            except Lost as error:
+            except FAILURES as error:
                 if self.undo is None:
                     raise
                 dead = error
@@ -360,11 +361,12 @@ class _Training:
             self.health.sample(t + 1)
         outcome = step(self.work, t, more=t + 1 < self.facts.steps)
         now.loss, bound, now.stop = self._agree(outcome, t + 1)
+        health = self._look_after(t + 1)  # a death in it undoes the step, too
         now.step, now.settled = t + 1, False
         if self.undo:
             self.undo.end()
         sent = self.wire.bytes_sent - sent
-        self._log_step(outcome, now.step, now.loss, bound, rate, sent, self._look_after(now.step))
+        self._log_step(outcome, now.step, now.loss, bound, rate, sent, health)
 
     def _settle(self) -> None:
         """What is due after a step: a score, a checkpoint."""
@@ -379,13 +381,13 @@ class _Training:
             now.saved = t
         now.settled = True
 
-    def _go_on_without_the_dead(self, error: Lost) -> None:
+    def _go_on_without_the_dead(self, error: Exception) -> None:
         """Shrink to the ranks that are alive, and take up what was going on where rank 0 has it.
 
-        Raises RunError if rank 0 is dead, and `error` itself if nobody is.
+        Raises agreed errors, which end the job, if rank 0 is dead or nobody is.
         """
         assert self.undo is not None
-        undo, now, rank, size = self.undo, self.now, self.wire.rank, self.wire.size
+        undo, now, seat = self.undo, self.now, self.exchange.seat
         self.watch.at("shrink", now.step)
         self.wire.give_up()
         self.exchange.close()
@@ -393,27 +395,27 @@ class _Training:
         self.device.beside().finish()
         self.wire = wire = self.wire.among_the_living()
         _introduce(wire, self.several_hosts)
-        ranks = wire.gather_facts(wire.first_rank)
+        ranks = list(wire.numbers)
         if ranks[0] != 0:
             raise agreed(
                 RunError(
                     f"step {now.step}: rank 0 is dead, which holds weights and data; --resume goes on from its checkpoint"
                 )
             )
-        lost, self.ranks = sorted(set(self.ranks) - set(ranks)), ranks
-        if not lost:
-            raise error
+        lost = sorted(set(self.ranks) - set(ranks))
+        if not lost:  # nothing that fewer ranks would mend
+            raise agreed(RunError(str(error))) from error
         self.now = now = _Now.of_json(wire.from_root(lambda: asdict(now)))
         # One more may die meanwhile: what this rank had before the first death is what counts.
-        self.held = held, rank, size = self.held or (undo.held(now.step), rank, size)
+        self.held = held, seat = self.held or (undo.held(now.step), seat)
         self._join()
         first = self.sgd if wire.rank == 0 else None
         undo.restore(held, first)
         self.device.finish()
         velocity = [self.sgd.velocity] if self.sgd and self.run.update == "replicated" else []
         self.state.spread(self.graph.weights, *velocity)
-        undo.hand_on(held, self.exchange, rank, size, self.batch_size, now.step)
-        self.held = None
+        undo.hand_on(held, self.exchange, seat, self.batch_size, now.step)
+        self.held, self.ranks = None, ranks
         self.reporter.event("lost", step=now.step, ranks=lost, left=wire.size)
         self.reporter.say(
             f"step {now.step}: rank{'s' * (len(lost) > 1)} {', '.join(map(str, lost))} lost; {wire.size} of the ranks "
@@ -454,7 +456,9 @@ class _Training:
                 if self.by_speed
                 else "--balance speed gives it fewer images"
             )
-            self.reporter.say(f"step {t}: rank {self.named} makes steps {found.cost:.0%} longer; {hint}")
+            self.reporter.say(
+                f"step {t}: rank {self.wire.numbers[self.named]} makes steps {found.cost:.0%} longer; {hint}"
+            )
         if self.by_speed or found.straggler is not None:
             speeds = [round(speed, 2) for speed in found.speeds]
             self.reporter.event(
@@ -462,7 +466,7 @@ class _Training:
                 step=t,
                 parts=parts,
                 speeds=speeds,
-                straggler=found.straggler,
+                straggler=None if found.straggler is None else self.wire.numbers[found.straggler],
                 cost=round(found.cost, 3),
             )
 
@@ -520,12 +524,17 @@ class _Training:
             "classes": list(self.dataset.class_names) if self.dataset else [],
             "ranks": self.wire.size,
             "exchange": self.kind,
+            "coders": self.exchange.seat[1],
             "coded_from": self.coded_from,
             "images": self.facts.count,
             "sub_batch": self.limit,
             "speeds": self.balance.speeds if self.by_speed else None,
         }
-        self.state.save(path, settings)
+        try:
+            self.state.save(path, settings)
+        except RunError:
+            self.reporter.check_place()  # says more than "no such file" where the disk has gone meanwhile
+            raise
         self.reporter.event(
             "checkpoint", step=t, path=str(path), seconds=round(time.perf_counter() - begin, 3)
         )
@@ -548,6 +557,7 @@ class _Training:
             "exchange_chosen": self.kind,
             "exchange_reason": self.why,
             "coded_from": self.coded_from,
+            "coders": self.exchange.seat[1] if self.exchange.codes else 0,
             "capacity": self.graph.capacity,
         }
         tables = {"run": settings, "versions": versions, "ranks": {"devices": devices, "hosts": hosts}}
@@ -572,7 +582,8 @@ class _Training:
             say(
                 "  PoCL computes, since Intel's runtime is not here; `pip install mpitrain[runtimes]` brings the faster one"
             )
-        say(f"  {wire.library}; exchange {self.kind} ({self.why}), update {run.update}")
+        where = f", {self.exchange}" if str(self.exchange) else ""
+        say(f"  {wire.library}; exchange {self.kind}{where} ({self.why}), update {run.update}")
         if self.dataset:
             self.dataset.bad.tell(self.reporter)
         if self.said:

@@ -1,4 +1,4 @@
-"""`mpitrain tune NETWORK`: measure every algorithm for every convolution of a network, check it, and remember the fastest.
+"""`mpitrain tune NETWORK`: measure every algorithm for every convolution of a network, check it, and remember the fastest by more than noise.
 
 Candidates are compiled and run in a child process with a time limit: a compiler that aborts or a kernel that hangs costs that
 candidate and nothing else. One whose result is further from float64 than BOUND is out, and said so.
@@ -21,7 +21,7 @@ from rich.table import Table
 from mpitrain import models
 from mpitrain.data.source import open_source
 from mpitrain.layers import Convolution
-from mpitrain.layers.conv.algorithms import PASSES, PassName, candidates
+from mpitrain.layers.conv.algorithms import PASSES, PassName, candidates, estimate
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.winograd import BOUND
 from mpitrain.plan import INPUT, infer_shapes
@@ -30,6 +30,9 @@ from mpitrain.runtime.device import Device, open_device
 
 LIMIT = 60.0
 """Seconds that a candidate may take to compile, run and be checked."""
+MARGIN = 0.05
+"""Share of its time by which another algorithm must be faster than the one that is taken now, or a choice flips with noise: six measurements
+of one thing, in one process, differed by 1.3 to 4.2 % (three of VGG11's passes by two algorithms, one image, one core of two, Intel's runtime, 2.9 to 15 ms)."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def tune(name: str, data: str | None, batch_size: int, device_name: str, again: 
         "pass",
         "convolution",
         "layers",
-        "fastest",
+        "taken",
         "ms",
         "others",
         title=f"{name}, {batch_size} images, {device}",
@@ -113,11 +116,20 @@ def _remember(
     if not right:
         ways = "; ".join(f"{way}: {each['failed']}" for way, each in measured.items())
         raise UserError(f"{problem}: no algorithm works on {device}: {ways}")
-    device.tuned.keep(str(problem), images, min(right, key=lambda way: right[way]), measured)
+    now = device.tuned.choice(str(problem), images)
+    if now not in right:  # as training has it: what a count of the work favours
+        now = min(right, key=lambda way: estimate(way, problem.geometry, images))
+    device.tuned.keep(str(problem), images, _fastest(right, now), measured)
+
+
+def _fastest(seconds: Mapping[str, float], now: str) -> str:
+    """The fastest way, or the one taken `now` where no other is faster by more than MARGIN."""
+    best = min(seconds, key=lambda way: seconds[way])
+    return best if seconds[best] < (1 - MARGIN) * seconds[now] else now
 
 
 def _words(entry: Mapping[str, Any]) -> Iterator[str]:
-    """Of one table row: the fastest, its milliseconds, and the others' or why they are out."""
+    """Of one table row: the one taken, its milliseconds, and the others' or why they are out."""
     choice, measured = entry["choice"], entry["measured"]
     yield choice
     yield f"{measured[choice]['seconds'] * 1e3:.2f}"

@@ -61,20 +61,26 @@ class Undo:
             _copy(self._graph.weights, sgd.weights)
 
     def hand_on(
-        self, held: Mapping[str, Array], exchange: Exchange, rank: int, size: int, images: int, step: int
+        self, held: Mapping[str, Array], exchange: Exchange, seat: tuple[int, int], images: int, step: int
     ) -> None:
-        """This rank's residuals, of when it had this number among so many, to the new exchange, whose next step is `step`."""
-        if "sender" not in held or not exchange.residuals():
-            return
-        buckets = self._graph.buckets
-        lengths = [bucket.stop - bucket.start for bucket in buckets if bucket.coded]
-        owner = held["owner"].download() if "owner" in held else np.zeros(0, np.float32)
-        left = as_sender(held["sender"].download(), owner, lengths, rank, size, images)
+        """This rank's residuals, of when it had this `Exchange.seat`, to the new exchange, whose next step is `step`."""
+        kept = "sender" in held and bool(
+            exchange.residuals()
+        )  # a rank that coded nothing has left nothing out
+        left = self._as_sender(held, seat, images) if kept else np.zeros(0, np.float32)
 
         def read(kind: str, rank: int, start: int, stop: int) -> NDArray[np.float32]:
             return left[start:stop]
 
-        exchange.restore(Residuals(read, buckets, exchange.ranks, False, images), step)
+        _, ranks = exchange.seat
+        exchange.restore(Residuals(read, self._graph.buckets, ranks if kept else 0, False, images), step)
+
+    def _as_sender(
+        self, held: Mapping[str, Array], seat: tuple[int, int], images: int
+    ) -> NDArray[np.float32]:
+        lengths = [bucket.stop - bucket.start for bucket in self._graph.buckets if bucket.coded]
+        owner = held["owner"].download() if "owner" in held else np.zeros(0, np.float32)
+        return as_sender(held["sender"].download(), owner, lengths, *seat, images)
 
 
 def _copy(to: Array, source: Array) -> None:

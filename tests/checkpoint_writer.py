@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mpitrain.checkpoint import NEEDED, Entry, newest, path_of, prune, write
+from mpitrain.checkpoint import NEEDED, NEEDED_OF_RUN, Entry, newest, path_of, prune, write
 
 RUN = Path(sys.argv[1])
 VALUES = np.arange(1 << 16, dtype=np.float32)
-SETTINGS = {"mpitrain": json.dumps({name: kind() for name, kind in NEEDED.items()})}
+FOUND = {name: kind() for name, kind in NEEDED.items()}
+FOUND["run"] = {name: kind() for name, kind in NEEDED_OF_RUN.items()}
+SETTINGS = {"mpitrain": json.dumps(FOUND)}
 
 
 def save(step: int) -> None:

@@ -83,9 +83,10 @@ def good_checkpoint() -> bytes:
 
 def settings() -> dict[str, object]:
     """Of a checkpoint of LeNet."""
-    of_kind = {str: "x", int: 1, list: [0.5], dict: {"data": "digits", "seed": 0}}
-    found = {name: of_kind[kind] for name, kind in checkpoint.NEEDED.items()}
-    return {**found, "network": good_network().decode()}
+    of_kind = {str: "x", int: 1, list: [0.5], bool: False}
+    run = {name: of_kind[kind] for name, kind in checkpoint.NEEDED_OF_RUN.items()}
+    found = {name: run if kind is dict else of_kind[kind] for name, kind in checkpoint.NEEDED.items()}
+    return {**found, "network": good_network().decode(), "classes": []}
 
 
 def saved(data: bytes, folder: Path) -> None:

@@ -23,6 +23,7 @@ from safetensors.numpy import load_file
 from mpitrain.checkpoint import (
     KEPT,
     NEEDED,
+    NEEDED_OF_RUN,
     Entry,
     Reader,
     check_space,
@@ -33,7 +34,8 @@ from mpitrain.checkpoint import (
 )
 from mpitrain.report import RunError, UserError
 
-FOUND = {name: kind() for name, kind in NEEDED.items()}
+RUN = {name: kind() for name, kind in NEEDED_OF_RUN.items()}
+FOUND: dict[str, Any] = {name: kind() for name, kind in NEEDED.items()} | {"run": RUN}
 SETTINGS = {"mpitrain": json.dumps(FOUND)}
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -187,6 +189,38 @@ def test_settings_that_say_too_little_are_refused(tmp_path: Path) -> None:
         write(path, [entry(VALUES)], {"mpitrain": text})
         with Reader(path) as reader, pytest.raises(UserError, match="its settings lack network, name"):
             reader.settings()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"run": {}}, "run.data, run.batch_size, run.seed, run.augment, run.no_dropout;"),
+        ({"run": RUN | {"batch_size": "64", "seed": None}}, "run.batch_size (expected int, got str), run.seed;"),
+        ({"run": RUN | {"no_dropout": 0}}, "run.no_dropout (expected bool, got int);"),
+        ({"run": RUN | {"seed": True}}, "run.seed (expected int, got bool);"),
+        ({"run": [1]}, "run (expected dict, got list);"),
+        ({"sub_batch": "x", "coders": 1.5}, "coders (expected int, got float), sub_batch (expected int, got str);"),
+        ({"mean": ["x"], "classes": [["x"]]}, "mean of float (got str), classes of str (got list);"),
+        ({"speeds": [1.0, None]}, "speeds of float (got NoneType);"),
+    ],
+)  # fmt: skip
+def test_settings_of_other_kinds_are_refused_by_name(
+    tmp_path: Path, changed: dict[str, Any], words: str
+) -> None:
+    """Under a right checksum: whoever reads them later would end with a KeyError or a TypeError."""
+    path = tmp_path / "one.safetensors"
+    write(path, [entry(VALUES)], {"mpitrain": json.dumps(FOUND | changed)})
+    with Reader(path) as reader, pytest.raises(UserError) as said:
+        reader.settings()
+    assert str(said.value) == f"{path}: its settings lack {words} it is of another mpitrain"
+
+
+def test_settings_that_may_be_missing_may_be_null(tmp_path: Path) -> None:
+    path = tmp_path / "one.safetensors"
+    for more in ({}, {"sub_batch": None, "speeds": None}, {"sub_batch": 3, "speeds": [1.5], "coders": 2}):
+        write(path, [entry(VALUES)], {"mpitrain": json.dumps(FOUND | more)})
+        with Reader(path) as reader:
+            assert reader.settings() == FOUND | more
 
 
 def test_a_disk_without_room_is_said_before_the_run(tmp_path: Path) -> None:

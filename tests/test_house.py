@@ -31,6 +31,7 @@ FLOORS = {
         "model",
         "checkpoint",
         "undo",
+        "patience",
     ),
     5: ("train", "summary", "scaling", "submit", "curve", "redraw", "tune", "tune_worker"),
     6: ("cli", "__main__", "__init__"),
@@ -218,3 +219,11 @@ def test_the_floors_see_a_wrong_import() -> None:
     text = "import a.b as c\nif TYPE_CHECKING:\n    from mpitrain.graph import Graph\ndef f():\n    from mpitrain import train, config\n"
     assert _names(ast.parse(text), top_only=False) == {"a.b", "graph", "train", "config"}
     assert _names(ast.parse(text), top_only=True) == {"a.b"}
+
+
+def test_every_event_of_the_log_is_written_down() -> None:
+    calls = re.compile(r"\.event\(\s*\"(\w+)\"")
+    said = {name for path in MODULES.values() for name in calls.findall(path.read_text())}
+    page = (ROOT / "docs/log.md").read_text()
+    assert {"start", "step", "end"} <= said
+    assert said == set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))

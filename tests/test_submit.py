@@ -101,6 +101,7 @@ def test_the_signal_leaves_a_short_job_most_of_its_time() -> None:
         ({"gpus_per_node": -1}, "--gpus-per-node -1: must be at least 0"),
         ({"time": "soon"}, "--time soon: expected"),
         ({"time": "0"}, "--time 0: no time"),
+        ({"time": "9" * 5000}, "--time 9+: expected"),
         ({"account": "a\n#SBATCH --uid=0"}, "expected one word"),
         ({"mpi": "openmpi"}, "--mpi openmpi: expected one of auto, pmi2, pmix, mpirun"),
     ],
@@ -118,7 +119,7 @@ def test_the_mpi_beside_this_python_or_else_the_one_of_path_chooses(
     for said, kind in (("HYDRA build details:", "pmi2"), ("mpirun (Open MPI) 4.1.4", "pmix")):
         fake(slurm, "mpirun", f"echo '{said}'")
         assert mpi_type({"PATH": f"{slurm}:/usr/bin:/bin"}) == kind
-    with pytest.raises(UserError, match="say --mpi pmi2"):
+    with pytest.raises(UserError, match="submit with --mpi pmi2"):
         mpi_type({"PATH": "/nowhere"})
 
 

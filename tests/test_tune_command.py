@@ -47,6 +47,36 @@ def test_what_is_known_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) ->
     tune.tune("lenet", None, 2, "intel", again=False)
 
 
+@pytest.mark.parametrize(
+    ("now", "winograd4", "direct", "taken"),
+    [
+        (None, 1.0, 0.96, "winograd4"),  # a count of the work favours it
+        (None, 1.0, 0.94, "direct"),
+        ("direct", 1.0, 1.04, "direct"),
+        ("direct", 1.0, 1.07, "winograd4"),
+        ("direct", 1.0, None, "winograd4"),  # it fails now
+        ("gone", 1.0, 0.99, "winograd4"),
+    ],
+)
+def test_what_is_faster_by_less_than_the_noise_changes_no_choice(
+    monkeypatch: pytest.MonkeyPatch, now: str | None, winograd4: float, direct: float | None, taken: str
+) -> None:
+    seconds = {"winograd4": winograd4, "direct": direct}
+    network = models.load("vgg11")
+    problem = next(each for each in tune.problems_of("vgg11", network) if each.geometry.c == 512)
+    monkeypatch.setattr(tune, "problems_of", lambda *_: [problem])
+    monkeypatch.setattr(tune, "candidates", lambda *_: seconds)
+    monkeypatch.setattr(
+        tune.Worker,
+        "measure",
+        lambda _, problem, way, images: {"seconds": s, "error": 0.0} if (s := seconds[way]) else {"failed": "broken"},
+    )  # fmt: skip
+    if now:
+        open_device("intel").tuned.keep(str(problem), 2, now, {now: {"seconds": 1.0, "error": 0.0}})
+    tune.tune("vgg11", None, 2, "intel", again=True)
+    assert open_device("intel").tuned.choice(str(problem), 2) == taken
+
+
 def test_the_worker_finds_errors_small_for_every_algorithm(device: Device) -> None:
     for what in ("forward", "backward data", "backward filter"):
         names = ("winograd4", "winograd2", "direct", "implicit") if device.block > 1 else ("implicit",)

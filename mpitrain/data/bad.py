@@ -15,17 +15,19 @@ class Bad:
 
     def __init__(
         self,
-        most: int = 0,
+        most: int | None = None,
         alive: Callable[[], None] = lambda: None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """alive is called now and then in long work, say with a line about how far that is."""
+        """most: None where nothing may be left out. alive is called now and then in long work, say with a line about how far that is."""
         self.most, self.alive, self.say = most, alive, say
         self.names: list[str] = []
         self._reporter: Reporter | None = None
 
     def leave_out(self, name: str, error: MpitrainError) -> None:
         """Count an image that cannot be read. Raises `error`, with words about --skip-bad, for the first one that is too many."""
+        if self.most is None:
+            raise error
         if len(self.names) >= self.most:
             hint = (
                 f"--skip-bad {self.most} has {self}"

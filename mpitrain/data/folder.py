@@ -240,6 +240,7 @@ def open_split(root: Path, there: list[str], names: list[str], shape: Shape, bad
     files: list[str] = []
     labels: list[int] = []
     for name in there:
+        bad.alive()
         found = [f"{name}/{file}" for file in sorted(image_files(root / name))]
         if not found:
             raise UserError(f"{root / name}: expected images ({', '.join(sorted(SUFFIXES))}), found none")

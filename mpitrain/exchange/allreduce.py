@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 import zlib
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,26 +11,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.exchange.blocking import Floats, Way, by_doubling, by_library, by_shards
-from mpitrain.exchange.choice import KINDS, candidates, quickest
+from mpitrain.exchange.choice import KINDS, quickest
 from mpitrain.exchange.codec import make_codec
-from mpitrain.exchange.codec_numpy import Plain
+from mpitrain.exchange.codec_numpy import HOST_CODECS, Plain
 from mpitrain.exchange.hops import Hops
+from mpitrain.exchange.leaders import Leaders
 from mpitrain.exchange.mean import Mean, Place
 from mpitrain.exchange.probe import in_turn
+from mpitrain.exchange.spin import Spin, floats
 from mpitrain.exchange.stream import MOST, fly
-from mpitrain.exchange.window import SLOTS, Window
 from mpitrain.exchange.wire import Communicator, Wire, over
 from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device, open_device
 
 SMALL = 1 << 14
-"""Values (64 KiB) up to which few messages may be quickest, and from which codes or shared memory may be."""
+"""Values (64 KiB) up to which few messages may be quickest."""
+WORTH_CODING = 1 << 12
+"""Values (16 KiB) from which codes may be: over slow links."""
 KNOWN = ("auto", *KINDS)
+FLOAT32 = np.dtype(np.float32)
 BLOCKING: dict[str, Way] = {"library": by_library, "doubling": by_doubling, "shards": by_shards}
 """Ways of float32 among which "auto" chooses, beside the other kinds."""
 PIECE = 1 << 21
 """Values that travel together: 8 MiB, as a bucket of a network."""
+
+
+@dataclass(frozen=True)
+class _Coder:
+    """Codes one piece at a time."""
+
+    mean: Mean[Any]
+    piece: Any
 
 
 @dataclass
@@ -39,16 +50,14 @@ class _Tools:
     """What is made once for a communicator."""
 
     device: Device | None = None
-    means: dict[str, list[Mean[Array]]] = field(default_factory=dict)
+    coders: dict[tuple[str, bool], list[_Coder]] = field(default_factory=dict)
     pieces: list[Array] = field(default_factory=list)
-    window: Window[Plain] | None = None
-    seconds: dict[int, dict[str, float]] = field(default_factory=dict)
-    """Of each way, for vectors of 2^n values."""
+    leaders: Leaders | None = None
+    spin: Spin | None = None
+    turns: dict[int, dict[str, list[float]]] = field(default_factory=dict)
+    """Seconds of each way in each turn, for vectors of 2^n values."""
     chosen: dict[int, str] = field(default_factory=dict)
     """The way for each number of values that has come so far."""
-
-
-_tools: weakref.WeakKeyDictionary[Wire, _Tools] = weakref.WeakKeyDictionary()
 
 
 def allreduce(
@@ -75,67 +84,87 @@ def allreduce(
     else:
         _fits(values, exchange, out)
     mean = np.empty(values.shape, np.float32) if out is None else out
-    source = np.asarray(values, order="C")
+    source, flat = _apart(values, mean)
     if wire.size == 1 or exchange == "float32":
-        wire.mean(source, mean)
+        wire.mean(source, flat)
         return mean
-    tools = _tools.get(wire) or _tools.setdefault(wire, _Tools())
+    tools: _Tools = wire.tools or _tools(wire)
     kind = (
         exchange if exchange != "auto" else tools.chosen.get(source.size) or _choose(wire, tools, source.size)
     )
-    _by(kind, wire, tools, source, mean)
+    _by(kind, wire, tools, source, flat)
     return mean
 
 
+def _tools(wire: Wire) -> _Tools:
+    wire.tools = wire.tools or _Tools()
+    return wire.tools  # type: ignore[no-any-return]
+
+
+def taken(size: int, comm: Communicator) -> str | None:
+    """What "auto" takes on this communicator for vectors of so many values; None before one has come."""
+    return _tools(over(comm)).chosen.get(size)
+
+
+def _apart(values: NDArray[np.float32], mean: Floats) -> tuple[Floats, Floats]:
+    """Both as flat arrays: the same one, or two that share no memory."""
+    if values.ndim == mean.ndim == 1 and values.base is None and mean.base is None:
+        return values, mean  # owners of their memory cannot share any
+    flat, source = mean.reshape(-1), np.asarray(values, order="C").reshape(-1)
+    if values is mean:
+        return flat, flat
+    return source.copy() if np.may_share_memory(source, mean) else source, flat
+
+
 def _by(kind: str, wire: Wire, tools: _Tools, source: Floats, mean: Floats) -> None:
-    """mean becomes the mean of the ranks' sources, by one kind of exchange or way of float32."""
-    if kind in BLOCKING:
-        wire.mean(source, mean, BLOCKING[kind])
+    """mean becomes the mean of the ranks' sources, by one kind of exchange or way of float32; flat ones, as `_apart` makes them."""
+    if way := BLOCKING.get(kind):
+        wire.mean(source, mean, way)
         return
-    source, flat = source.reshape(-1), mean.reshape(-1)
-    cuts = [slice(start, min(start + PIECE, flat.size)) for start in range(0, flat.size, PIECE)]
     if kind == "window":
-        window = tools.window = tools.window or Window(wire, PIECE)
+        spin = tools.spin = tools.spin or Spin(wire)
+        spin.mean(source, mean)
+    elif mean.size:
+        cuts = [slice(start, min(start + PIECE, mean.size)) for start in range(0, mean.size, PIECE)]
+        leaders = tools.leaders = tools.leaders or Leaders(wire, PIECE)
+        short = mean.size <= SMALL
+        coders = _coders(leaders.wire, tools, kind, short) if leaders.wire else [None] * MOST
         fly(
-            window.mean(Plain(source[cut]), wire.size, True, number, Plain(flat[cut]))
-            for number, cut in enumerate(cuts)
-        )
-    elif flat.size:
-        means, pieces = _coded_means(wire, tools, kind), _pieces(tools)
-        fly(
-            _coded(means[number % MOST], pieces[number % MOST], source[cut], flat[cut], wire.size, number)
+            _coded(leaders, coders[number % MOST], source[cut], mean[cut], wire.size, number)
             for number, cut in enumerate(cuts)
         )
 
 
 def _coded(
-    mean: Mean[Array],
-    piece: Array,
-    source: Floats,
-    to: Floats,
-    ranks: int,
-    number: int,
+    leaders: Leaders, coder: _Coder | None, source: Floats, to: Floats, ranks: int, number: int
 ) -> Hops[None]:
-    """The mean of `source` over ranks into `to`, by way of the device's `piece`."""
-    x = piece.part(0, source.size)
-    x.write(source)
-    yield from mean.hops(x, ranks, Place(0, number))
+    """The mean of `source` over ranks into `to`; this rank codes if it has a coder."""
+    if coder is None:
+        yield from leaders.gather(Plain(source), number)
+        yield from leaders.spread(Plain(to), number)
+        return
+    x = coder.piece.part(0, source.size)
+    with x.host(write=True) as values:
+        np.copyto(values, source)
+    yield from leaders.gather(x, number)
+    yield from coder.mean.hops(x, ranks, Place(0, number))
     with x.host() as coded:
         np.copyto(to, coded)
+    yield from leaders.spread(Plain(to), number)
 
 
 def _choose(wire: Wire, tools: _Tools, size: int) -> str:
     """What "auto" means for vectors of so many values, on every rank alike."""
     length = min(1 << (size - 1).bit_length() if size else 1, PIECE)
-    seconds = tools.seconds.get(length)
-    if seconds is None:
+    turns = tools.turns.get(length)
+    if turns is None:
         source = _noise(wire, length)
         mean = np.empty_like(source)
         ways = {kind: partial(_by, kind, wire, tools, source, mean) for kind in _ways(wire, length)}
-        seconds = tools.seconds[length] = in_turn(wire, ways)
-    chosen = quickest(seconds)
+        turns = tools.turns[length] = in_turn(wire, ways)
+    chosen = quickest(turns)
     if chosen == "library" and not _alike(wire, size):
-        chosen = quickest({kind: time for kind, time in seconds.items() if kind != "library"})
+        chosen = quickest({kind: times for kind, times in turns.items() if kind != "library"})
     tools.chosen[size] = chosen
     return chosen
 
@@ -144,11 +173,9 @@ def _ways(wire: Wire, length: int) -> list[str]:
     """What may be quickest for vectors of so many values."""
     ways = [] if length > SMALL else ["doubling"]
     ways += ["library"] if wire.size == 2 else ["library", "shards"]
-    if length >= SMALL:
-        for kind in candidates("auto", wire):
-            if kind != "float32" and (kind != "window" or wire.has_room(SLOTS * PIECE)):
-                ways.append(kind)
-    return ways
+    if wire.one_host:
+        return [*ways, "window"] if wire.has_room(floats()) else ways
+    return [*ways, "dynamic8"] if length >= WORTH_CODING else ways
 
 
 def _alike(wire: Wire, size: int) -> bool:
@@ -162,7 +189,7 @@ def _alike(wire: Wire, size: int) -> bool:
         return False
     mean = np.empty(size, np.float32)
     wire.mean(_noise(wire, size), mean, by_library)
-    return bool(np.ptp(wire.table(np.array([zlib.crc32(mean.tobytes())], np.float64))) == 0)
+    return wire.alike(np.array([zlib.crc32(mean.tobytes())]))
 
 
 def _noise(wire: Wire, size: int) -> Floats:
@@ -182,43 +209,55 @@ def _pieces(tools: _Tools) -> list[Array]:
     return tools.pieces
 
 
-def _coded_means(wire: Wire, tools: _Tools, kind: str) -> list[Mean[Array]]:
-    if kind not in tools.means:
-        codec = make_codec(kind, _device(tools))
-        tools.means[kind] = [Mean(wire, codec, to_all=True) for _ in range(MOST)]
-    return tools.means[kind]
+def _coders(wire: Wire, tools: _Tools, kind: str, short: bool) -> list[_Coder]:
+    """For the pieces that are on their way at once. wire: of the ranks that code. short: with NumPy, which needs no other threads."""
+    if (kind, short) not in tools.coders:
+        codec: Any = HOST_CODECS[kind]() if short else make_codec(kind, _device(tools))
+        pieces: list[Any] = [codec.floats(SMALL)] if short else _pieces(tools)
+        tools.coders[kind, short] = [_Coder(Mean(wire, codec, to_all=True), piece) for piece in pieces]
+    return tools.coders[kind, short]
 
 
 def _fits(values: NDArray[Any], exchange: str, out: NDArray[Any] | None) -> None:
     """Raise UserError for what this rank sees by itself."""
-    if values.dtype != np.float32:
+    if values.dtype != FLOAT32:
         raise UserError(f"allreduce: expected a float32 vector, got {values.dtype}")
     if exchange not in KNOWN:
         raise UserError(f"allreduce: expected an exchange of {', '.join(KNOWN)}, got {exchange!r}")
-    _takes(values, out)
+    if not _takes(values, out):
+        raise UserError(_unfit(values, out))
 
 
-def _takes(values: NDArray[Any], out: NDArray[Any] | None) -> None:
-    if out is not None and not (
-        out.dtype == np.float32 and out.shape == values.shape and out.flags.c_contiguous
-    ):
-        raise UserError(
-            f"allreduce: expected C-ordered float32{values.shape} as out, got {out.dtype}{out.shape}"
-        )
+def _takes(values: NDArray[Any], out: NDArray[Any] | None) -> bool:
+    """Whether `out` can hold the mean, or there is none."""
+    return out is None or (out.dtype == FLOAT32 and out.shape == values.shape and out.flags.c_contiguous)
+
+
+def _unfit(values: NDArray[Any], out: NDArray[Any] | None) -> str:
+    came = "" if out is None else f", got {out.dtype}{out.shape}"
+    return f"allreduce: expected C-ordered float32{values.shape} as out{came}"
 
 
 def _agree(wire: Wire, values: NDArray[Any], exchange: str, out: NDArray[Any] | None) -> None:
-    """Raise the same UserError on every rank unless all have float32 vectors of one size and one exchange."""
-    _takes(values, out)
-    facts = [values.size, values.dtype == np.float32, KNOWN.index(exchange) if exchange in KNOWN else -1]
-    table = wire.table(np.array(facts, np.float64)).astype(np.int64)
-    for rank, (_, right_type, code) in enumerate(table.tolist()):
+    """Raise the same UserError on every rank unless all have float32 vectors of one size, one exchange, and room for the mean."""
+    kind = KNOWN.index(exchange) if exchange in KNOWN else -1
+    facts = np.array([values.size, values.dtype == FLOAT32, kind, _takes(values, out)])
+    if wire.alike(facts) and facts[1] and kind >= 0 and facts[3]:
+        return
+    table = wire.table(facts).astype(np.int64)
+    for rank, (_, right_type, code, fits) in enumerate(table.tolist()):
         if not right_type:
             came = f", got {values.dtype}" if rank == wire.rank else ""
             raise UserError(f"allreduce: expected a float32 vector on rank {rank}{came}")
         if code < 0:
             came = f", got {exchange!r}" if rank == wire.rank else ""
             raise UserError(f"allreduce: expected an exchange of {', '.join(KNOWN)} on rank {rank}{came}")
+        if not fits:
+            raise UserError(
+                _unfit(values, out)
+                if rank == wire.rank
+                else f"allreduce: rank {rank} has an out that cannot hold the mean"
+            )
         if code != table[0, 2]:
             raise UserError(
                 f"allreduce: rank 0 asks for {KNOWN[table[0, 2]]}, rank {rank} for {KNOWN[code]}; expected one exchange"

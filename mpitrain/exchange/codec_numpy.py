@@ -226,6 +226,11 @@ class PlainFloat16(_Host, Facts16):
         _add(acc, codes.values[offset : offset + 2 * acc.size].view("<f2").astype(np.float32), first)
 
 
+HOST_CODECS: dict[str, type[PlainDynamic8 | PlainFloat16]] = {
+    each.name: each for each in (PlainDynamic8, PlainFloat16)
+}
+
+
 def encode8(v: Floats) -> tuple[Bytes, Bytes, Floats]:
     """Scale bytes (b,), codes (b, 512) and rounding errors (b * 512,) of b whole blocks without denormals."""
     bits = v.view(np.uint32).reshape(-1, BLOCK)

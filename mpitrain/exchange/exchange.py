@@ -13,6 +13,7 @@ from mpitrain.exchange.choice import KINDS, LOSSY, STARS
 from mpitrain.exchange.codec import DeviceCodec, make_codec, make_scale
 from mpitrain.exchange.deltas import Deltas
 from mpitrain.exchange.hops import Hops, Pending, complete
+from mpitrain.exchange.leaders import Leaders
 from mpitrain.exchange.mean import PLAIN, Mean, Place, own_values, plain_hops, star_hops
 from mpitrain.exchange.residuals import Residuals
 from mpitrain.exchange.stream import MOST, Stream
@@ -95,7 +96,6 @@ class Exchange:
         if update not in ("root", "replicated"):
             raise UserError(f"update {update}: expected root or replicated")
         self._wire, self._main, self._star = wire, device, kind in STARS
-        self.ranks = wire.size
         self._device = device = device.beside() if wire.size > 1 else device
         self._weights, self._gradient = weights.on(device), gradient.on(device)
         self._to_all, self._apply = update == "replicated", apply
@@ -103,7 +103,7 @@ class Exchange:
         self._scale = make_scale(device)
         lossy = kind in LOSSY and wire.size > 1
         coded = [bucket for bucket in buckets if bucket.coded] if lossy else []
-        self._coded = {bucket.number for bucket in coded}
+        self._coded = {bucket.number: nth for nth, bucket in enumerate(coded)}
         own_master = master is not None and master is not weights
         if needs_master(wire.rank, wire.size, kind, update) and coded and not own_master:
             raise ValueError("rank 0 needs master weights of its own beside the weights that all ranks share")
@@ -111,13 +111,17 @@ class Exchange:
         self._window: Window[Array] | None = None
         if kind == "window" and wire.size > 1:
             self._window = Window(wire, max(bucket.stop - bucket.start for bucket in buckets))
+        longest = max((bucket.stop - bucket.start for bucket in coded), default=0)
+        self._leaders = Leaders(wire, longest, everyone=self._star or not coded)
         self._slots: list[_Slot] = []
         self._residuals: dict[str, Array] = {}
         self._places: dict[int, tuple[int, int, int, int]] = {}
         self.owned: list[tuple[int, int]] = []
         """Ranges of the flat vector that the residual "owner" stands for, in its order."""
         if coded:
-            self._start(device, make_codec(STARS.get(kind, kind), device), coded)
+            self._residuals = {name: device.zeros((0,)) for name in ("sender", "owner")}
+        if coded and self._leaders.wire:
+            self._start(self._leaders.wire, make_codec(STARS.get(kind, kind), device), coded, longest)
         device.finish()
         self._stream: Stream | None = None
         if streaming and wire.size > 1 and wire.threads:
@@ -125,15 +129,11 @@ class Exchange:
         self._step = self._begun = self._under_way = 0
         self._sample: int | None = None
         self._flushed = 0
-        self.shares_owned = wire.size > 2 and not self._star
-        """Whether each rank owns a part of each coded bucket (else nobody owns any)."""
         self._since = 0.0
         self._clear()
 
-    def _start(self, device: Device, codec: DeviceCodec, coded: Sequence[Bucket]) -> None:
-        """Make what only a lossy exchange needs."""
-        wire = self._wire
-        longest = max(bucket.stop - bucket.start for bucket in coded)
+    def _start(self, wire: Wire, codec: DeviceCodec, coded: Sequence[Bucket], longest: int) -> None:
+        """Make what only a rank that codes needs. wire: of those who do."""
         for _ in range(min(MOST, len(coded))):
             deltas = None if self._to_all else Deltas(wire, codec, longest, self._star)
             self._slots.append(_Slot(Mean(wire, codec, self._to_all, self._star), deltas))
@@ -145,7 +145,36 @@ class Exchange:
             if stop > start:
                 self.owned.append((bucket.start + start, bucket.start + stop))
             sent, owned = sent + size, owned + stop - start
-        self._residuals = {"sender": device.zeros((sent,)), "owner": device.zeros((owned,))}
+        sizes = {"sender": sent, "owner": owned}
+        self._residuals = {name: self._device.zeros((size,)) for name, size in sizes.items()}
+
+    @property
+    def coders(self) -> Wire | None:
+        """The ranks that code; None on a rank that does not, and where nothing is coded."""
+        return self._leaders.wire if self._coded else None
+
+    @property
+    def shares_owned(self) -> bool:
+        """Whether each rank that codes owns a part of each coded bucket (else nobody owns any)."""
+        return self._leaders.count > 2 and not self._star
+
+    @property
+    def codes(self) -> bool:
+        """Whether any rank codes anything."""
+        return bool(self._coded)
+
+    @property
+    def seat(self) -> tuple[int, int]:
+        """This rank's number among those that code (-1: it does not), and how many these are."""
+        return self._leaders.number, self._leaders.count
+
+    def __str__(self) -> str:
+        """Who codes, if that is not every rank."""
+        if self._leaders.cramped:
+            return "every rank codes, as hosts lack shared memory"
+        if self._leaders.count < self._wire.size:
+            return f"between {self._leaders.count} hosts, shared memory within"
+        return ""
 
     def _clear(self) -> None:
         self._bound, self._finite, self._seconds = 0.0, True, 0.0
@@ -153,11 +182,11 @@ class Exchange:
 
     def sample(self, number: int) -> None:
         """Count in the next step what coding flushes to zero in one bucket: the number-th of those that are coded, round and round."""
-        coded = sorted(self._coded)
+        coded = sorted(self._coded) if self.coders else []
         self._sample = coded[number % len(coded)] if coded else None
 
     def sampled(self) -> Sampled | None:
-        """What was left out of the bucket that `sample` chose, after `finish`; None where nothing is coded."""
+        """What was left out of the bucket that `sample` chose, after `finish`; None on a rank that codes nothing."""
         if self._sample is None:
             return None
         number, self._sample = self._sample, None
@@ -208,35 +237,43 @@ class Exchange:
             yield ready
         self._set_out()
         gradient = self._gradient.part(bucket.start, bucket.stop)
-        place = Place(self._step, bucket.number)
-        slot = self._slots[number % len(self._slots)] if bucket.number in self._coded else None
         self._begin(self._gradient)
         if self._window is not None:
             yield from self._window.mean(gradient, images, self._to_all, number)
-        elif slot is None and self._star and self._wire.size > 1:
+        elif bucket.number in self._coded:
+            self._note((yield from self._coded_mean(bucket, gradient, images)))
+        elif self._star and self._wire.size > 1:
             yield from star_hops(self._wire, gradient, self._scale, images)
-        elif slot is None:
-            yield from plain_hops(self._wire, gradient, self._to_all, self._scale, images)
         else:
-            sent, end, owned, last = self._places[bucket.number]
-            residual, owner = self._residuals["sender"].part(sent, end), self._owner(owned, last)
-            slot.mean.watched = bucket.number == self._sample
-            self._note((yield from slot.mean.hops(gradient, images, place, residual, owner)))
-            if slot.mean.watched:
-                self._flushed = slot.mean.flushed
+            yield from plain_hops(self._wire, gradient, self._to_all, self._scale, images)
         if self._to_all or self._wire.rank == 0:
             self._apply(bucket.start, bucket.stop, gradient)
         if not self._to_all and self._wire.size > 1:
-            yield from self._spread(bucket, place, slot, number)
+            yield from self._spread(bucket, number)
         self._arrive()
 
-    def _spread(self, bucket: Bucket, place: Place, slot: _Slot | None, number: int) -> Hops[None]:
+    def _coded_mean(self, bucket: Bucket, gradient: Array, images: int) -> Hops[float]:
+        """The mean of a coded bucket where it is wanted, and the bound of its error (else 0)."""
+        nth, bound = self._coded[bucket.number], 0.0
+        yield from self._leaders.gather(gradient, nth)
+        if self._slots:
+            sent, end, owned, last = self._places[bucket.number]
+            residual, owner = self._residuals["sender"].part(sent, end), self._owner(owned, last)
+            mean = self._slots[nth % len(self._slots)].mean
+            mean.watched = bucket.number == self._sample
+            bound = yield from mean.hops(gradient, images, Place(self._step, bucket.number), residual, owner)
+            if mean.watched:
+                self._flushed = mean.flushed
+        if self._to_all:
+            bound = yield from self._leaders.spread(gradient, nth, bound)
+        return bound
+
+    def _spread(self, bucket: Bucket, number: int) -> Hops[None]:
         """Rank 0's new weights of a bucket to every rank."""
         y, root = self._weights.part(bucket.start, bucket.stop), self._wire.rank == 0
         w = (self._master or self._weights).part(bucket.start, bucket.stop) if root else None
-        if slot is not None and slot.deltas is not None:
-            # The others learn here that a gradient was not finite: their share of the weights is not either.
-            self._finite = (yield from slot.deltas.hops(y, w, place)) and self._finite
+        if bucket.number in self._coded:
+            yield from self._coded_spread(bucket, y, w)
             return
         if self._window is not None:
             yield from self._window.spread(y, w, number)
@@ -246,6 +283,17 @@ class Exchange:
         with y.host(write=not root) as values:
             start = self._wire.start_star if self._star else self._wire.start_broadcast
             yield start(values, PLAIN + 1)
+
+    def _coded_spread(self, bucket: Bucket, y: Array, w: Array | None) -> Hops[None]:
+        """y moves towards rank 0's w on every rank; a host's leader hands on its own y, which only codes have moved."""
+        nth, finite = self._coded[bucket.number], True
+        if self._slots:
+            deltas = self._slots[nth % len(self._slots)].deltas
+            assert deltas is not None
+            finite = yield from deltas.hops(y, w, Place(self._step, bucket.number))
+        note = yield from self._leaders.spread(y, nth, 0.0 if finite else np.inf)
+        # The others learn here that a gradient was not finite: their share of the weights is not either.
+        self._finite = bool(np.isfinite(note)) and self._finite
 
     def _set_out(self) -> None:
         if not self._under_way:
@@ -264,7 +312,7 @@ class Exchange:
 
     def restore(self, old: Residuals, step: int) -> None:
         """Go on with residuals that ranks have left, as many as now or not, and with the step that comes next."""
-        rank, size, owners = self._wire.rank, self._wire.size, self.shares_owned
+        (rank, size), owners = self.seat, self.shares_owned
         for name, array in self._residuals.items():
             if name == "owner" and array.size:
                 array.write(old.owner(rank, size))
@@ -276,7 +324,7 @@ class Exchange:
 
     def _own(self, size: int) -> tuple[int, int]:
         """The range of a coded bucket of that size whose mean this rank makes."""
-        return (0, 0) if self._star else own_values(size, self._wire.rank, self._wire.size)
+        return (0, 0) if self._star else own_values(size, *self.seat)
 
     def _owner(self, start: int, stop: int) -> Array | None:
         return self._residuals["owner"].part(start, stop) if stop > start else None
@@ -292,6 +340,7 @@ class _Slot:
 
     mean: Mean[Array]
     deltas: Deltas[Array] | None
+    """Where rank 0 alone gets the mean."""
 
 
 def needs_master(rank: int, size: int, kind: str, update: str) -> bool:

@@ -7,7 +7,7 @@ all hold the same bits. Two quantisations, however many ranks; with two ranks wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, Protocol
@@ -28,6 +28,8 @@ class Ways(Protocol):
 
     rank: int
     size: int
+    numbers: Sequence[int]
+    """What messages call its ranks."""
 
     def start_all_to_all(
         self, outgoing: list[Bytes | None], incoming: list[Bytes | None], lane: int
@@ -115,7 +117,7 @@ class Mean(Generic[V]):
             bounds = codec.bounds(mine[first * codec.record : last * codec.record])
             for sender, message in enumerate(into):
                 if message is not None:
-                    check(message, self._label(PARTS, place, shard.size), sender)
+                    check(message, self._label(PARTS, place, shard.size), wire.numbers[sender])
                     bounds = bounds + codec.bounds(message[HEADER:])
         for sender in range(wire.size if shard.size else 0):
             if sender == wire.rank:
@@ -163,7 +165,7 @@ class Mean(Generic[V]):
             for sender, message in enumerate(into):
                 if message is not None:
                     size = _part(x, cuts[sender]).size
-                    bound = max(bound, check(message, self._label(MEANS, place, size), sender))
+                    bound = max(bound, check(message, self._label(MEANS, place, size), wire.numbers[sender]))
         if not wanted:
             return 0.0
         at = 0

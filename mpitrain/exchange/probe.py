@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
 
 import numpy as np
 
@@ -18,9 +19,13 @@ FEW, MANY = 1 << 16, 1 << 21
 BUDGET = 0.6
 """Seconds for the second, longer round of all kinds together."""
 TURNS = 3
-LEAST_TURNS, MOST_TURNS = 5, 25
-"""Of `in_turn`, within the budget."""
-ROW, LONGEST_ROW, MOST_IN_A_ROW = 1e-2, 5e-2, 64
+IN_TURN = 0.9
+"""Seconds for `in_turn`, but for its least turns."""
+LEAST_TURNS, MOST_TURNS = 5, 41
+"""Of `in_turn`, where nothing is clear before."""
+CLEAR, FAR = 2, 1.5
+"""Turns after which whatever takes so many times the quickest's time is measured no more."""
+ROW, LONGEST_ROW, MOST_IN_A_ROW = 2e-2, 5e-2, 64
 """Seconds that the quickest's calls in a row should take, and the slowest's may; and how many there are at most."""
 
 
@@ -52,33 +57,54 @@ def _round(
     return _slowest(wire, kinds, list(best.values()))
 
 
-def in_turn(wire: Wire, ways: Mapping[str, Callable[[], None]]) -> dict[str, float]:
-    """Seconds of each of some collective calls, in turns of random order: the median, the slowest rank's, the same on every rank.
+def in_turn(wire: Wire, ways: Mapping[str, Callable[[], None]]) -> dict[str, list[float]]:
+    """Seconds of some collective calls, in each of a few turns of random order: the slowest rank's, the same on every rank.
 
-    Short ones are called several times in a row, all as often, as links that have rested are quicker than they stay. Collective.
+    Of those that may be the quickest, at least two: time is spent where it is not clear which. Short ones are called several times in a
+    row, all as often. Collective.
     """
     names = list(ways)
     if len(names) < 2:
-        return dict.fromkeys(names, 0.0)
+        return {name: [0.0] for name in names}
     for way in ways.values():  # compiles, and touches all memory
         way()
-    once = _slowest(wire, names, [_seconds(wire, way, 1) for way in ways.values()]).values()
-    row = max(1, min(MOST_IN_A_ROW, int(ROW / min(once)), int(LONGEST_ROW / max(once))))
+    typical = _slowest(wire, names, [_seconds(wire, way, 1) for way in ways.values()])
     order = np.random.default_rng(0)  # the same on every rank
-    found: list[list[float]] = []
-    spent = 0.0
-    while len(found) < LEAST_TURNS or (spent < BUDGET and len(found) < MOST_TURNS):
+    found: dict[str, list[float]] = {name: [] for name in names}
+    spent, turns = 0.0, 0
+    while turns < LEAST_TURNS or (spent < IN_TURN and turns < MOST_TURNS):
+        row = _row(typical.values())
         turn = [0.0] * len(names)
         for number in order.permutation(len(names)).tolist():
             turn[number] = _seconds(wire, ways[names[number]], row)
-        slowest = _slowest(wire, names, turn)
-        found.append(list(slowest.values()))
-        spent += row * sum(slowest.values())
-    return dict(zip(names, np.median(found, axis=0).tolist(), strict=True))
+        for name, seconds in _slowest(wire, names, turn).items():
+            found[name].append(seconds)
+            spent += (row + row // 2) * seconds
+        turns += 1
+        if turns < CLEAR:
+            continue
+        typical = {name: median(found[name]) for name in names}
+        names = sorted(names, key=lambda name: typical[name])
+        far = FAR * typical[names[0]]
+        if typical[names[1]] > far:
+            names = names[:2]
+            break
+        names = [name for name in names if typical[name] <= far]
+        typical = {name: typical[name] for name in names}
+    return {name: found[name] for name in names}
+
+
+def _row(typical: Iterable[float]) -> int:
+    """How often to call what takes so many seconds each."""
+    seconds = list(typical)
+    return max(1, min(MOST_IN_A_ROW, int(ROW / min(seconds)), int(LONGEST_ROW / max(seconds))))
 
 
 def _seconds(wire: Wire, way: Callable[[], None], times: int) -> float:
-    """Of one call, of so many in a row."""
+    """Of one call, of so many in a row, after half as many: a link that has rested takes its first bytes at once, and what was measured
+    before leaves links and caches otherwise than each way does itself."""
+    for _ in range(times // 2):
+        way()
     wire.line_up()
     begin = time.perf_counter()
     for _ in range(times):

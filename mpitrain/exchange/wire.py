@@ -7,7 +7,6 @@ exchange does may be called from a thread of its own, while the main thread call
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -61,48 +60,67 @@ class Lost(RunError):
     """A message failed where MPI tells the others of a rank's death: `Wire.among_the_living` may go on without it."""
 
 
-def _failed(rank: int, error: MPI.Exception) -> RunError:
+FAILURES = (Lost, MPI.Exception)
+"""What is raised where MPI tells of a death: by what waits for messages, and by what would start some."""
+
+
+def _failed(wire: Wire, error: MPI.Exception) -> RunError:
     """What to raise for an error of MPI's. One that outlives ranks gives all sorts of errors then, also numbers that are none."""
     kind = Lost if outlives_ranks(os.environ) else RunError
-    return kind(f"rank {rank}: a message failed: {error}")
+    return kind(f"rank {wire.numbers[wire.rank]}: a message failed: {error}")
 
 
 class Wire:
     """One rank's end of an MPI job. Every method is called by all ranks in the same order, unless it says otherwise."""
 
-    def __init__(self, communicator: MPI.Intracomm, delay: float = 0.0) -> None:
-        """delay: up to so many seconds of sleep, drawn from a generator seeded by the rank, before each operation (for tests)."""
+    def __init__(self, communicator: MPI.Intracomm, delay: float = 0.0, host: int | None = None) -> None:
+        """delay: up to so many seconds of sleep, drawn from a generator seeded by the rank, before each operation. host: a number that
+        ranks share which are to count as those of one host, where they all are on one. Both are for tests."""
         self._facts = communicator.Dup()
         self._lanes = [communicator.Dup() for _ in range(LANES)]
         self._feed = communicator.Dup()
         self.rank: int = communicator.rank
         self.size: int = communicator.size
-        host: Any = communicator.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
-        self._host = host
+        self.numbers: Sequence[int] = range(self.size)
+        """What people are told of this wire's ranks: their numbers when the job began. `among_the_living` numbers ranks anew."""
+        self.began = self.size
+        """Ranks when the job began."""
+        self._number = host
+        own: Any = (
+            communicator.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
+            if host is None
+            else communicator.Split(host, self.rank)
+        )
+        self._host = own
         self._window: MPI.Win | None = None
         self._shared = 0
-        self.local_rank: int = host.rank
-        self.local_size: int = host.size
+        self.local_rank: int = own.rank
+        self.local_size: int = own.size
         first = np.array([self.rank], np.int64)
-        host.Bcast(first, root=0)
-        self.host = f"{os.uname().nodename}/{first[0]}"
+        own.Bcast(first, root=0)
+        self._first = int(first[0])
+        self.host = f"{os.uname().nodename}/{self._first}"
         """Name of the shared memory this rank sees: several virtual hosts may share a node name."""
-        self.one_host = self.sum(np.array([self.local_size == self.size], np.float64))[0] == self.size
-        """Whether all ranks share a host's memory."""
+        self.hosts = int(self.sum(np.array([self.local_rank == 0], np.float64))[0])
+        """Memories that ranks share: one on a single host."""
+        self.one_host = self.hosts == 1
         self._exchanged = self._fed = 0  # each counted by one thread at a time
         self.delay = delay
         self._random = random.Random(self.rank)
         self._share_of_one = np.float32(1 / self.size)
         self._started: list[Part] = []
-        self.first_rank = self.rank
-        """This rank's number when the job began; `among_the_living` numbers ranks anew."""
+        self.tools: Any = None
+        """What `allreduce` has made for this wire, and keeps with it."""
         self._before: Wire | None = None
+        self._above: Wire | None = None
+        self._within: Wire | None = None
+        self._between: Wire | None = None
 
     @property
     def bytes_sent(self) -> int:
         """Bytes this rank has handed to MPI, or laid into shared memory, for gradients, weights and images; for MPI's collectives the
         least they could be."""
-        return self._exchanged + self._fed
+        return self._exchanged + self._fed + sum(part.bytes_sent for part in self._parts)
 
     @property
     def bereaved(self) -> bool:
@@ -123,7 +141,7 @@ class Wire:
     def name(self) -> str:
         """Which rank this is, in words, with its host where there are several."""
         where = "" if self.one_host else f" on {self.host.rpartition('/')[0]}"
-        return f"rank {self.rank} of {self.size}{where}"
+        return f"rank {self.numbers[self.rank]} of {self.began}{where}"
 
     def __repr__(self) -> str:
         return f"Wire(rank {self.rank} of {self.size})"
@@ -132,6 +150,29 @@ class Wire:
     def library(self) -> str:
         """The MPI library's version and path, for the header of a run."""
         return library()
+
+    def layers(self) -> tuple[Wire, Wire | None]:
+        """A wire of this host's ranks, and one of the first rank of each host (None on the others). Collective; made once."""
+        if self._within is None:
+            leads = self.local_rank == 0
+            within: Any = self._facts.Split(self._first, self.rank)
+            between: Any = self._facts.Split(0 if leads else MPI.UNDEFINED, self.rank)
+            self._within = self._part(within)
+            self._between = self._part(between) if leads else None
+            within.Free()
+            if leads:
+                between.Free()
+        return self._within, self._between
+
+    def _part(self, communicator: MPI.Intracomm) -> Wire:
+        """A wire of some of the ranks."""
+        made = Wire(communicator)
+        made.numbers, made._above = made.gather_facts(self.numbers[self.rank]), self
+        return made
+
+    @property
+    def _parts(self) -> list[Wire]:
+        return [part for part in (self._within, self._between) if part is not None]
 
     # Facts: small, for the main thread
 
@@ -191,6 +232,10 @@ class Wire:
             json.loads(everything[end - size : end].tobytes()) for end, size in zip(ends, sizes, strict=True)
         ]
 
+    def neighbours(self, fact: Json) -> list[Json]:
+        """The facts of the ranks that share this one's host, in rank order. Collective."""
+        return [theirs for host, theirs in self.gather_facts([self.host, fact]) if host == self.host]
+
     def sum(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sum over ranks of a short float64 vector, added in rank order: the same bytes on every rank."""
         total = np.zeros(vector.shape)
@@ -204,6 +249,15 @@ class Wire:
         everything = np.empty((self.size, *mine.shape))
         self._wait([self._facts.Iallgather(mine, everything)])
         return everything
+
+    def alike(self, facts: NDArray[np.int64]) -> bool:
+        """Whether all ranks have the same few numbers. Without sleep, for one who waits for nothing else."""
+        both = np.concatenate((facts, -facts))
+        try:
+            self._facts.Allreduce(MPI.IN_PLACE, both, op=MPI.MAX)
+        except MPI.Exception as error:
+            raise _failed(self, error) from error
+        return bool((both[: facts.size] == -both[facts.size :]).all())
 
     def broadcast(self, array: NDArray[Any]) -> None:
         """Overwrite an array on every rank with rank 0's. Same shape and type everywhere, C-ordered."""
@@ -317,8 +371,25 @@ class Wire:
         memories: list[Any] = [self._window.Shared_query(rank)[0] for rank in range(self.size)]
         return [np.frombuffer(memory, np.float32, count) for memory in memories]
 
+    def fence(self, laid: int = 0) -> None:
+        """What this rank wrote to shared memory before, others see before what it writes afterwards; and it sees what they had written.
+        laid: bytes of it, to count. Not collective."""
+        self._dawdle()
+        self._exchanged += laid
+        if self._window is not None:
+            self._window.Sync()
+
+    def notice(self) -> None:
+        """Let MPI move what is under way, and raise if it knows that a rank is gone. Not collective."""
+        try:
+            self._facts.Iprobe()
+        except MPI.Exception as error:
+            raise _failed(self, error) from error
+
     def has_room(self, count: int) -> bool:
         """Whether every rank's host has the shared memory that `share` would take. Collective."""
+        if self._window is not None and count <= self._shared:
+            return True
         try:
             self.together(lambda: self._check_room(4 * count))
         except UserError:
@@ -328,7 +399,9 @@ class Wire:
     def _check_room(self, nbytes: int) -> None:
         """Shared memory that is promised and not there ends a process without a word, when it is first written to."""
         if not self.one_host:
-            raise UserError(f"--exchange window: the {self.size} ranks are on several hosts")
+            raise UserError(
+                f"--exchange window: the {self.size} ranks are on several hosts; dynamic8 shares memory within each"
+            )
         if SHARED.exists():
             facts = os.statvfs(SHARED)
             room, wanted = facts.f_bavail * facts.f_frsize, nbytes * self.size
@@ -352,7 +425,7 @@ class Wire:
         complete(self.allreduce_hops(values))
 
     def mean(self, source: Floats, mean: Floats, way: Way | None = None) -> None:
-        """The float32 mean over ranks of C-ordered arrays of one shape, which may be one array, by MPI's blocking calls.
+        """The float32 mean over ranks of flat C-ordered arrays, one or two that share no memory, by MPI's blocking calls.
 
         For the main thread, with nothing to overlap with. way: one of `blocking`; without it one that gives all ranks the same bytes.
         """
@@ -361,12 +434,6 @@ class Wire:
         if size == 1:
             np.copyto(mean, source)
             return
-        owners = source.base is None and mean.base is None  # of their memory, so two arrays cannot share any
-        if source is not mean and not owners and np.may_share_memory(source, mean):
-            source = source.copy()
-        if source.ndim != 1:
-            alike, mean = source is mean, mean.reshape(-1)
-            source = mean if alike else source.reshape(-1)
         if way is None:
             way = by_doubling if source.nbytes <= SHORT else by_library if size == 2 else by_shards
         try:
@@ -376,7 +443,7 @@ class Wire:
                 for piece, part in zip(_pieces(source), _pieces(mean), strict=True):
                     way(self._facts, part if source is mean else piece, part, self._share_of_one)
         except MPI.Exception as error:
-            raise _failed(self.rank, error) from error
+            raise _failed(self, error) from error
         self._exchanged += 2 * source.nbytes * (size - 1) // size
 
     def all_to_all(self, outgoing: Sequence[Bytes | None], incoming: Sequence[Bytes | None]) -> None:
@@ -442,6 +509,8 @@ class Wire:
         while self._started:
             self._started[0].wait()
         self._unshare()
+        for part in self._parts:
+            part.close()
         for communicator in self._communicators:
             communicator.Free()
 
@@ -451,6 +520,8 @@ class Wire:
 
     def give_up(self) -> None:
         """End all that is under way, on every rank that is alive: what waits for messages raises Lost. Any one rank may call it."""
+        for part in self._parts:
+            part.give_up()
         for communicator in self._communicators:
             communicator.Revoke()
 
@@ -461,16 +532,19 @@ class Wire:
             living: Any = self._facts.Shrink()
             made: Wire | None = None
             try:
-                made = Wire(living, self.delay)
-                well = living.Agree(1)
-            except (MPI.Exception, RunError):  # one more has died
+                made = Wire(living, self.delay, self._number)
+            except FAILURES:  # one more has died
                 living.Revoke()
-                with contextlib.suppress(MPI.Exception):
-                    living.Agree(0)
+            try:  # once on every rank and in every round: Agree only meets Agree
+                well = living.Agree(int(made is not None))
+            except MPI.Exception:
                 well = 0
             if made is not None and well:
                 break
-        made.first_rank, made._exchanged, made._fed = self.first_rank, self._exchanged, self._fed
+        places = living.group.Translate_ranks(None, self._facts.group)
+        made.numbers, made.began = [self.numbers[place] for place in places], self.began
+        made._fed = self._fed
+        made._exchanged = self.bytes_sent - self._fed
         made._before = self  # whose buffers MPI may still write to
         if _connected is self:
             _connected = made
@@ -491,12 +565,13 @@ class Wire:
                 if time.monotonic() > patient:
                     nap = min(2 * nap, LONGEST_NAP)
         except MPI.Exception as error:
-            raise _failed(self.rank, error) from error
+            raise _failed(self, error) from error
         return statuses
 
     def _dawdle(self) -> None:
-        if self.delay:
-            time.sleep(self._random.uniform(0, self.delay))
+        delay = (self._above or self).delay
+        if delay:
+            time.sleep(self._random.uniform(0, delay))
 
 
 class Messages:
@@ -515,7 +590,7 @@ class Messages:
             if not MPI.Request.Testall(self._requests, self._statuses):
                 return False
         except MPI.Exception as error:
-            raise _failed(self._wire.rank, error) from error
+            raise _failed(self._wire, error) from error
         self._check()
         return True
 
@@ -528,7 +603,8 @@ class Messages:
         for (source, wanted), status in zip(self._expected, self._statuses, strict=False):
             came = status.Get_count(MPI.BYTE)
             if came != wanted:
-                raise RunError(f"message from rank {source}: expected {wanted} bytes, got {came}")
+                sender = self._wire.numbers[source]
+                raise RunError(f"message from rank {sender}: expected {wanted} bytes, got {came}")
 
 
 @dataclass
@@ -570,13 +646,13 @@ _latest: tuple[MPI.Intracomm, Wire] | None = None
 """What `over` gave out last: asking MPI takes a microsecond, a thirtieth of what a short vector takes."""
 
 
-def over(communicator: MPI.Intracomm) -> Wire:
-    """The wire over a communicator of the caller's; made once (by all its ranks) and kept with it."""
+def over(communicator: MPI.Intracomm, host: int | None = None) -> Wire:
+    """The wire over a communicator of the caller's; made once (by all its ranks) and kept with it. host: as Wire takes it."""
     global _latest
     if _latest is not None and _latest[0] is communicator:
         return _latest[1]
     known = communicator.Get_attr(_KEY)
-    wire = known if isinstance(known, Wire) else Wire(communicator)
+    wire = known if isinstance(known, Wire) else Wire(communicator, host=host)
     if wire is not known:
         communicator.Set_attr(_KEY, wire)
     _latest = communicator, wire

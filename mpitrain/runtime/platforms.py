@@ -10,10 +10,14 @@ import hashlib
 import importlib.metadata
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
+ROOT = Path("/")
+OF_CGROUP_2 = ("memory.max", "memory.current", "inactive_file")
+OF_CGROUP_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+"""Files of a cgroup with its limit and what its processes use, and the line of memory.stat with the files' cache in that."""
 
 
 def cache_folder() -> Path:
@@ -112,13 +116,50 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def available_memory() -> int:
-    """Bytes of the host's memory that new allocations can have without swapping."""
+def available_memory(root: Path = ROOT) -> int:
+    """Bytes of the host's memory that new allocations can have without swapping, and without the system's killing them for a cgroup's limit.
+
+    root: where proc and sys are.
+    """
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return min([free, *_left_by_cgroups(root)])
+
+
+def _left_by_cgroups(root: Path) -> Iterator[int]:
+    """Bytes that each cgroup with a limit still gives, from this process's own to the root: SLURM's and containers' are among them."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = root / ("sys/fs/cgroup/memory" if controllers else "sys/fs/cgroup")
+        # A container sees its own cgroup as the top, while the path may be the host's: folders that are not there are passed over.
+        folder = top.joinpath(*(part for part in path.split("/") if part not in ("", "..")))
+        for each in (folder, *folder.parents):
+            left = _left_by(each, *(OF_CGROUP_1 if controllers else OF_CGROUP_2))
+            if left is not None:
+                yield left
+            if each == top:
+                break
+
+
+def _left_by(folder: Path, limit: str, used: str, cache: str) -> int | None:
+    """Bytes below a cgroup's limit; None where it has none. Cached files that nobody uses give way, so they do not count."""
+    try:
+        most = (folder / limit).read_text().strip()
+        if most == "max":
+            return None
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return max(0, int(most) - int((folder / used).read_text()) + int(stat.get(cache, 0)))
+    except (OSError, ValueError):
+        return None
 
 
 def own_cores() -> list[int]:

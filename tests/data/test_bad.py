@@ -90,6 +90,15 @@ def test_test_images_are_left_out_altogether(tmp_path: Path) -> None:
         assert np.array_equal(mine, all_of_them)
 
 
+def test_where_there_is_no_such_option_nothing_is_said_of_it(tmp_path: Path) -> None:
+    root = folders(tmp_path / "data")
+    (root / "1" / "2.png").write_bytes(b"")
+    data = open_source(str(root), shape_hint=SHAPE)
+    with pytest.raises(RunError, match=r"1/2\.png: cannot be decoded") as error:
+        data.train.read(np.arange(8))
+    assert "--skip-bad" not in str(error.value)
+
+
 def test_one_too_many_is_the_error_that_it_was_with_a_word_about_the_option(tmp_path: Path) -> None:
     root = folders(tmp_path / "data")
     for image in range(3):
@@ -133,6 +142,18 @@ def test_a_look_that_takes_too_long_ends_and_what_it_had_no_time_for_is_found_la
     monkeypatch.setattr(folder, "LONGEST", 60.0)
     assert open_source(str(root), shape_hint=SHAPE, bad=Bad(1, say=said.append)).bad.names
     assert said[1:] == [f"looked at {n} of 8 images in {root} (--skip-bad)" for n in (0,)]
+
+
+def test_a_look_says_that_it_goes_on_at_training_and_at_test_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a class folder that is listed, and once a chunk of files."""
+    folders(tmp_path / "train")
+    folders(tmp_path / "val", count=6)
+    monkeypatch.setattr(folder, "CHUNK", 2)
+    beats: list[int] = []
+    open_source(str(tmp_path), shape_hint=SHAPE, bad=Bad(1, alive=lambda: beats.append(1)))
+    assert len(beats) == 2 + 2 + 8 // 2 + 12 // 2
 
 
 def test_labels_that_are_no_class(tmp_path: Path) -> None:

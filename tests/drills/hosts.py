@@ -63,7 +63,7 @@ class Hosts:
     def program(self, launch: Launch, ranks: Sequence[int], flags: Sequence[str] = ()) -> list[str]:
         """The words that start mpitrain with ranks[i] ranks on host i, from host 0. flags: the launcher's."""
         some = [str(self._on), self.names[0], launch.mpirun, *flags]
-        pairs = [f"{name}:{count}" for name, count in zip(self.names, ranks, strict=True)]
+        pairs = [f"{name}:{count}" for name, count in zip(self.names, ranks, strict=True) if count]
         if launch.exact:
             some += ["-launcher", "ssh", "-launcher-exec", str(self._ssh), "-hosts", ",".join(pairs), "-iface", "eth0"]  # fmt: skip
         else:

@@ -75,7 +75,10 @@ MACHINES = {
         "no progress .*rank 1 of 3 on .*stopped .SIGSTOP.; ending",
     ),
     "full": ("the disk fills up", "rank 0 of 2, .*cannot be written: No space left on device"),
-    "error": ("the disk turns read-only", "rank 0 of 2, .*cannot be written: Read-only file system"),
+    "error": (
+        "the disk turns read-only",
+        "rank 0 of 2, .*cannot be written: (Read-only file system|Input/output error)",
+    ),
     "gone": ("the disk is unmounted", "rank 0 of 2, .*is not there any more"),
     "memory": (
         "the system kills a rank for want of memory",

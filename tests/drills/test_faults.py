@@ -139,6 +139,15 @@ def test_a_learning_rate_far_too_large(launch: Launch, tmp_path: Path, exchange:
     assert not ended.events("end")
 
 
+def test_a_run_directory_that_takes_no_files(launch: Launch, tmp_path: Path) -> None:
+    """A folder in the file's place stands for a directory that may not be written to, which root may all the same."""
+    place = tmp_path / "run" / "config.toml"
+    place.mkdir(parents=True)
+    ended = launch(*FEW, ranks=2, out=tmp_path / "run")
+    launch.ends_with(ended, FAILED)
+    assert f"{place} cannot be written: Is a directory" in ended.sentence()
+
+
 def test_a_disk_that_takes_no_more(launch: Launch, tmp_path: Path) -> None:
     """A folder in the checkpoint's place stands for the full disk; what was saved before stays, nothing half-written does."""
     folder = tmp_path / "run" / "checkpoints"

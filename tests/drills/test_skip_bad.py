@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +118,41 @@ def test_an_evaluation_leaves_out_too(
     assert ended.code == 0
     assert "left out 1 image: val/0/00.png" in ended.out
     assert f"({count - 1} images)" in ended.out
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from mpitrain import cli, evaluate, patience
+from mpitrain.data import folder
+evaluate.STALL, patience.OFTEN, folder.CHUNK = 2.0, 0.2, 1
+quick, seconds, hangs = folder.trouble, float(sys.argv.pop()), float(sys.argv.pop())
+
+def slow(file, shape):
+    time.sleep((seconds if "val" in str(file) else 0.0) if hangs == 0 else hangs)
+    return quick(file, shape)
+
+folder.trouble = slow
+cli.main()
+"""
+"""An evaluation whose watchdog waits for two seconds, from a disk that takes as long for a test image as the last word says; or for any, as the one
+before it."""
+
+
+@pytest.mark.parametrize(("hangs", "ends"), [(0, 0), (30, 1)])
+def test_a_long_look_at_test_images_is_no_standstill_and_one_that_hangs_is(
+    launch: Launch, tmp_path: Path, small_network: Path, pictures: Path, hangs: int, ends: int
+) -> None:
+    """On no rank: the others wait for the first."""
+    out = tmp_path / "run"
+    launch.trains(small_network, "--data", pictures, "--batch-size", BATCH, "--steps", 1, out=out)
+    saved = next((out / "checkpoints").iterdir())
+    count = len(list((pictures / "val").rglob("*.png")))
+    program = (sys.executable, "-c", SLOW, "evaluate", saved, "--skip-bad", 1, hangs, 4.0 / count)
+    ended = launch(program=program, ranks=2)
+    if ends:
+        assert ended.code != 0
+        assert "no progress for 2 s in evaluate" in ended.err
+    else:
+        assert ended.code == 0, ended.err
+        assert f"({count} images)" in ended.out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,3 +109,48 @@ def test_the_death_of_rank_0_ends_the_job(outliving: Launch, tmp_path: Path) -> 
     assert (tmp_path / "run/checkpoints/step-00000006.safetensors").exists()
     ended = outliving(*FEW, "--resume", ranks=2, out=tmp_path / "run", flags=ULFM)
     assert ended.end["step"] == 12
+
+
+def test_a_death_while_weights_are_compared_costs_no_step_of_the_log(
+    outliving: Launch, tmp_path: Path
+) -> None:
+    ended = outliving(
+        "lenet", "--steps", 52, "--exchange", "dynamic8", "--on-failure", "continue", "--inject",
+        "kind=kill,rank=1,phase=compare,step=50", ranks=3, out=tmp_path / "run", flags=ULFM,
+    )  # fmt: skip
+    assert ended.end["exit"] == 0, ended.err
+    assert [event["step"] for event in ended.events("step")] == list(range(1, 53))
+
+
+MEET_TWICE = """
+import os, signal, sys
+from mpitrain.exchange import wire as module
+
+wire = module.connect()
+if wire.rank == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+make = module.Wire.__init__
+
+def die(self, *arguments):
+    make(self, *arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if wire.rank == 2:
+    module.Wire.__init__ = die
+try:
+    while True:
+        wire.barrier()
+except module.FAILURES:
+    wire.give_up()
+living = wire.among_the_living()
+print(f"{living.name} goes on among {living.numbers}", flush=True)
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def test_one_more_may_die_while_the_others_meet(outliving: Launch) -> None:
+    """Rank 2, which has just made its new wire: some of the others have theirs, too, and some may not."""
+    ended = outliving(program=[outliving.mpirun, *ULFM, "-n", 4, sys.executable, "-c", MEET_TWICE])
+    said = sorted(line for line in ended.out.splitlines() if line.startswith("rank "))
+    assert said == [f"rank {rank} of 4 goes on among [0, 3]" for rank in (0, 3)], ended.err

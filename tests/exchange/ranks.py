@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.exchange.bucket import Bucket
+from mpitrain.exchange.codec_numpy import Plain, PlainDynamic8, blocks
 from mpitrain.exchange.exchange import Exchange, ExchangeReport, needs_master
 from mpitrain.exchange.wire import Wire
 from mpitrain.runtime.array import Array
@@ -34,6 +35,15 @@ def values(size: int, rank: int, seed: int = 0, spread: float = 1.0) -> NDArray[
 
 def digest(array: NDArray[Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def coded_once(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What x is after it has been coded and decoded."""
+    codec = PlainDynamic8()
+    codes, found = codec.bytes(blocks(x.size) * codec.record), Plain(np.empty_like(x))
+    codec.encode(codes, Plain(x))
+    codec.decode_add(found, codes, True)
+    return found.values
 
 
 BUCKETS = [
@@ -89,6 +99,30 @@ class Model:
         for bucket in self.buckets:
             self.exchange.send(bucket, IMAGES)
         return self.exchange.finish()
+
+    def spoilt(self, t: int, value: float) -> bool:
+        """Whether a step is finite in which the last rank has such a value in a coded block."""
+
+        def spoil(gradient: NDArray[np.float32]) -> None:
+            if self.wire.rank == self.wire.size - 1:
+                gradient[50 * BLOCK + 7] = value
+
+        return self.step(t, spoil).finite
+
+    def left_out(self) -> NDArray[np.float64]:
+        """What this rank's coding has left out so far, over the images of a step, each value at its place."""
+        left, at = np.zeros(LENGTH), 0
+        sender, owner = (self.exchange.residuals()[name].download() for name in ("sender", "owner"))
+        for bucket in self.buckets if sender.size else []:
+            if bucket.coded:
+                size = bucket.stop - bucket.start
+                left[bucket.start : bucket.stop] += sender[at : at + size] / IMAGES
+                at += size
+        at = 0
+        for start, stop in self.exchange.owned:
+            left[start:stop] += owner[at : at + stop - start]
+            at += stop - start
+        return left
 
 
 def true_mean(size: int, t: int) -> NDArray[np.float64]:

@@ -43,6 +43,14 @@ def test_all_ranks_get_the_same_mean(comm: MPI.Intracomm, kind: str, size: int) 
     assert np.abs(mean - true).max(initial=0) <= allowed
 
 
+def test_what_auto_takes_can_be_asked(comm: MPI.Intracomm) -> None:
+    own = comm.Dup()
+    assert module.taken(3000, own) is None
+    allreduce(values(3000, comm.rank), own)
+    kinds = {"library", "doubling", "shards", "window"} if comm.size > 1 else {None}
+    assert module.taken(3000, own) in kinds
+
+
 def test_shapes_are_kept(comm: MPI.Intracomm) -> None:
     assert allreduce(values(60, comm.rank).reshape(3, 4, 5), comm).shape == (3, 4, 5)
 
@@ -82,6 +90,14 @@ def test_a_rank_sees_by_itself_what_it_cannot_send(comm: MPI.Intracomm) -> None:
         allreduce(np.zeros(4, np.float32), comm, out=np.zeros(5, np.float32), check=False)
 
 
+def test_an_out_that_does_not_fit_on_one_rank_is_told_to_all(comm: MPI.Intracomm) -> None:
+    last = comm.size - 1
+    out = np.empty(4, np.float64 if comm.rank == last else np.float32)
+    words = r"C-ordered float32\(4,\) as out, got float64" if comm.rank == last else f"rank {last} has an out"
+    with pytest.raises(UserError, match=words):
+        allreduce(np.zeros(4, np.float32), comm, out=out)
+
+
 def test_a_sum_that_differs_between_ranks_is_not_taken(
     comm: MPI.Intracomm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,7 +110,7 @@ def test_a_sum_that_differs_between_ranks_is_not_taken(
     own = comm.Dup()
     monkeypatch.setitem(module.BLOCKING, "library", unlike)
     monkeypatch.setattr(module, "by_library", unlike)
-    monkeypatch.setattr(module, "quickest", lambda seconds: "library" if "library" in seconds else "shards")
+    monkeypatch.setattr(module, "in_turn", lambda wire, ways: {"library": [1.0], "shards": [2.0]})
     mean = allreduce(values(3000, comm.rank), own)
     same = len(set(over(own).gather_facts(digest(mean)))) == 1
     assert same is (comm.size != 2)  # of two ranks no order of adding differs, and nobody looks

@@ -75,7 +75,15 @@ def test_only_what_may_be_chosen_is_measured() -> None:
     ],
 )
 def test_a_length_takes_what_is_quickest(seconds: dict[str, float], expected: str) -> None:
-    assert quickest(seconds) == expected
+    assert quickest({way: [time] * 5 for way, time in seconds.items()}) == expected
+
+
+def test_ways_are_compared_turn_by_turn() -> None:
+    """A turn that was slow for all says nothing, nor do single ones."""
+    own = [1.0, 1.0, 1.0, 5.0, 5.0]
+    better, lucky = [0.9, 0.9, 0.9, 4.5, 4.5], [0.1, 0.1, 1.1, 5.5, 5.5]
+    assert quickest({"library": own, "doubling": lucky}) == "library"
+    assert quickest({"library": own, "doubling": better}) == "doubling"
 
 
 @pytest.mark.parametrize(

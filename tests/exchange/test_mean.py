@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 from numpy.typing import NDArray
-from ranks import BLOCK, IMAGES, open_cpu, values
+from ranks import BLOCK, IMAGES, coded_once, open_cpu, values
 
 from mpitrain.exchange.codec import make_codec
-from mpitrain.exchange.codec_numpy import Plain, PlainDynamic8, blocks
+from mpitrain.exchange.codec_numpy import Plain, PlainDynamic8
 from mpitrain.exchange.hops import Pending
 from mpitrain.exchange.mean import Mean, Place, own_values, shards
 from mpitrain.exchange.message import HEADER
@@ -24,21 +24,13 @@ def wire() -> Wire:
     return connect()
 
 
-def once(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    codec = PlainDynamic8()
-    codes, found = codec.bytes(blocks(x.size) * codec.record), Plain(np.empty_like(x))
-    codec.encode(codes, Plain(x))
-    codec.decode_add(found, codes, True)
-    return found.values
-
-
 def expected_mean(size: int, ranks: int) -> NDArray[np.float32]:
     """Coded parts added in rank order in float32, times 1 / images, coded again where there are more than two ranks."""
-    total = once(values(size, 0))
+    total = coded_once(values(size, 0))
     for rank in range(1, ranks):
-        total = total + once(values(size, rank))
+        total = total + coded_once(values(size, rank))
     mean = total * np.float32(1 / IMAGES)
-    return mean if ranks == 2 else once(mean)
+    return mean if ranks == 2 else coded_once(mean)
 
 
 @pytest.mark.parametrize(("count", "size"), [(0, 3), (2, 5), (37, 8), (4096, 3), (7, 1)])
@@ -74,7 +66,8 @@ class Damage:
     """A wire on which the last rank's messages lose a bit, in the header or behind it."""
 
     def __init__(self, wire: Wire, place: int) -> None:
-        self.rank, self.size, self._wire, self._place = wire.rank, wire.size, wire, place
+        self.rank, self.size, self.numbers = wire.rank, wire.size, wire.numbers
+        self._wire, self._place = wire, place
 
     def start_all_to_all(self, outgoing: list, incoming: list, lane: int) -> Pending:
         if self.rank == self.size - 1:

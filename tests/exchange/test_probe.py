@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import pytest
 from ranks import open_cpu
 
-from mpitrain.exchange.probe import FEW, measure
+from mpitrain.exchange.probe import CLEAR, FEW, LEAST_TURNS, in_turn, measure
 from mpitrain.exchange.wire import Wire, connect
 
 pytestmark = pytest.mark.mpi
@@ -35,3 +36,13 @@ def test_all_ranks_get_the_same_times_soon(wire: Wire, update: str) -> None:
 
 def test_nothing_to_choose_is_not_measured(wire: Wire) -> None:
     assert measure(wire, open_cpu(), (), "root") == {}
+
+
+def test_turns_go_to_what_may_be_the_quickest(wire: Wire) -> None:
+    ways = {name: partial(time.sleep, 1e-3 * each) for name, each in (("slow", 40), ("one", 4), ("other", 4))}
+    found = in_turn(wire, ways)
+    assert set(found) == {"one", "other"}
+    assert len(found["one"]) == len(found["other"]) >= LEAST_TURNS
+    assert len({str(each) for each in wire.gather_facts(found)}) == 1
+    clear = in_turn(wire, {name: ways[name] for name in ("slow", "one")})
+    assert {name: len(times) for name, times in clear.items()} == {"slow": CLEAR, "one": CLEAR}

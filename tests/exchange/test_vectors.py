@@ -28,7 +28,8 @@ class Post:
     def __init__(
         self, rank: int, boxes: dict[tuple[int, int], queue.Queue], carried: dict[str, bytes]
     ) -> None:
-        self.rank, self.size, self._boxes, self._carried = rank, RANKS, boxes, carried
+        self.rank, self.size, self.numbers = rank, RANKS, range(RANKS)
+        self._boxes, self._carried = boxes, carried
 
     def start_all_to_all(self, outgoing: list, incoming: list, lane: int) -> Delivery:
         for peer, message in enumerate(outgoing):

@@ -176,3 +176,10 @@ def test_a_leader_that_fails_stops_everyone(wire: Wire) -> None:
 
     with pytest.raises(RunError, match="does not compile"):
         wire.leaders_first(fail)
+
+
+@mpi
+def test_ranks_know_whether_they_have_the_same_numbers(wire: Wire) -> None:
+    assert wire.alike(np.array([1 << 40, -3, 0]))
+    assert wire.alike(np.array([7, wire.rank])) == (wire.size == 1)
+    assert wire.alike(np.array([-1 if wire.rank == wire.size - 1 else 0])) == (wire.size == 1)

@@ -174,3 +174,62 @@ def test_a_small_file_is_replaced_and_never_written_over(tmp_path: Path) -> None
     platforms.write_atomically(path, b"after")
     assert (path.read_bytes(), old.read_bytes()) == (b"after", b"before")
     assert list(path.parent.iterdir()) == [path]
+
+
+def tree(root: Path, own: str, **cgroups: dict[str, str]) -> Path:
+    """A machine with 1,000 KiB free, this process in cgroup(s) `own`, and these folders of /sys/fs/cgroup ("__" for "/") with their files."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/meminfo").write_text("MemTotal: 9999 kB\nMemFree: 1 kB\nMemAvailable: 1000 kB\n")
+    (root / "proc/self/cgroup").write_text(own)
+    for name, files in cgroups.items():
+        folder = root / "sys/fs/cgroup" / name.strip("_").replace("__", "/")
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, text in files.items():
+            (folder / file).write_text(text)
+    return root
+
+
+def two(most: int | str, used: int, cached: int = 0) -> dict[str, str]:
+    """Files of a cgroup of version 2."""
+    stat = f"anon 5\ninactive_file {cached}\nactive_file 7\n"
+    return {"memory.max": f"{most}\n", "memory.current": f"{used}\n", "memory.stat": stat}
+
+
+def one(most: int, used: int, cached: int = 0) -> dict[str, str]:
+    """Files of a cgroup of version 1, whose numbers without total_ are of its own processes alone."""
+    stat = f"inactive_file 1\ntotal_inactive_file {cached}\n"
+    return {"memory.limit_in_bytes": f"{most}\n", "memory.usage_in_bytes": f"{used}\n", "memory.stat": stat}
+
+
+HOST = 1000 * 1024
+UNLIMITED = 0x7FFFFFFFFFFFF000
+
+
+@pytest.mark.parametrize(
+    ("own", "cgroups", "left"),
+    [
+        ("0::/\n", {}, HOST),
+        ("0::/job/step\n", {"job": two("max", 300), "job__step": two("max", 300)}, HOST),
+        ("0::/job/step\n", {"job": two(5000, 3000), "job__step": two("max", 300)}, 2000),
+        ("0::/job/step\n", {"job": two(5000, 3000, 1500), "job__step": two(4000, 300)}, 3500),
+        ("0::/job/step\n", {"job": two(5000, 3000), "job__step": two(2200, 300), "other": two(9, 9)}, 1900),
+        ("0::/job\n", {"job": two(5000, 6000)}, 0),
+        ("0::/job\n", {"job": two(HOST * 2, 0)}, HOST),
+        ("0::/of/the/host\n", {"_": two(4000, 1000)}, 3000),
+        ("0::/../sister\n", {"sister": two(4000, 500)}, 3500),
+        ("9:cpu:/a\n4:memory:/slurm/job\n0::/\n", {"memory__slurm__job": one(7000, 3000, 500)}, 4500),
+        ("4:hugetlb,memory:/job\n", {"memory": one(6000, 500), "memory__job": one(UNLIMITED, 100)}, 5500),
+        ("4:cpu:/job\n", {"memory__job": one(6, 5)}, HOST),
+        ("0::/job\n", {"job": {"memory.max": "5000\n"}}, HOST),
+    ],
+)
+def test_what_a_cgroup_still_allows_is_all_there_is(
+    tmp_path: Path, own: str, cgroups: dict[str, dict[str, str]], left: int
+) -> None:
+    """Of the machine's and of every limit on the path from the own cgroup to the root the least counts."""
+    assert platforms.available_memory(tree(tmp_path, own, **cgroups)) == left
+
+
+def test_a_machine_without_cgroups_or_proc_has_memory_too(tmp_path: Path) -> None:
+    assert platforms.available_memory(tmp_path) > 0
+    assert platforms.available_memory() > 0

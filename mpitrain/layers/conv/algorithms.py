@@ -66,13 +66,13 @@ def choose(device: Device, g: Geometry, what: PassName, images: int, forced: Map
     found = candidates(device, g, what)
     name = forced.get(what) or device.tuned.choice(f"{what} {g}", images)
     if name is None or (name not in found and what not in forced):
-        name = min(found, key=lambda each: _estimate(each, g, images))
+        name = min(found, key=lambda each: estimate(each, g, images))
     if name not in found:
         raise ValueError(f"{what}: no algorithm {name!r} for {g}; there are {', '.join(found)}")
     return found[name]()
 
 
-def _estimate(name: str, g: Geometry, images: int) -> float:
+def estimate(name: str, g: Geometry, images: int) -> float:
     """Products a pass takes, and what it does besides counted as products, on a CPU; implicit only where nothing else can."""
     direct = g.r * g.s * images * g.p * g.q * g.c * g.k
     if name == "direct":
