@@ -25,12 +25,8 @@ def redraw(folder: Path) -> None:
             point, first = read_point(run), (run / "log.jsonl").read_text().partition("\n")[0]
             names.add(json.loads(first)["network"])
             points.append(point)
-        except (
-            OSError,
-            RunError,
-            ValueError,
-            KeyError,
-        ) as error:  # a task that was killed may leave half a line
+        # A task that was killed may leave half a line.
+        except (OSError, RunError, ValueError, KeyError) as error:
             out.append(f"left out: {run.name} ({error})")
     if len(names) != 1:
         raise UserError(

@@ -64,9 +64,8 @@ class Undo:
         self, held: Mapping[str, Array], exchange: Exchange, seat: tuple[int, int], images: int, step: int
     ) -> None:
         """This rank's residuals, of when it had this `Exchange.seat`, to the new exchange, whose next step is `step`."""
-        kept = "sender" in held and bool(
-            exchange.residuals()
-        )  # a rank that coded nothing has left nothing out
+        # A rank that coded nothing has left nothing out.
+        kept = "sender" in held and bool(exchange.residuals())
         left = self._as_sender(held, seat, images) if kept else np.zeros(0, np.float32)
 
         def read(kind: str, rank: int, start: int, stop: int) -> NDArray[np.float32]:

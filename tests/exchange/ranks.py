@@ -131,3 +131,14 @@ def true_mean(size: int, t: int) -> NDArray[np.float64]:
         (values(LENGTH, rank, t).astype(np.float64) for rank in range(size)), start=np.zeros(LENGTH)
     )
     return total / IMAGES
+
+
+def assert_nothing_is_lost(wire: Wire) -> None:
+    """Over five steps gradients so far = what was decoded + residuals, so means so far and all residuals add up to the true sum."""
+    model = Model(wire, "dynamic8", "replicated", buckets=MANY)
+    total, true = np.zeros(LENGTH), np.zeros(LENGTH)
+    for t in range(5):
+        model.step(t)
+        total += model.means
+        true += true_mean(wire.size, t)
+    np.testing.assert_allclose(total + wire.sum(model.left_out()), true, atol=2e-6 * np.abs(true).max())

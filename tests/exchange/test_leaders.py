@@ -8,7 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 from mpi4py import MPI
-from ranks import BUCKETS, IMAGES, LENGTH, MANY, Model, coded_once, digest, open_cpu, true_mean, values
+from ranks import (
+    BUCKETS,
+    IMAGES,
+    LENGTH,
+    MANY,
+    Model,
+    assert_nothing_is_lost,
+    coded_once,
+    digest,
+    open_cpu,
+    true_mean,
+    values,
+)
 
 from mpitrain.exchange import wire as module
 from mpitrain.exchange.allreduce import allreduce
@@ -128,14 +140,7 @@ def test_all_ranks_learn_of_a_gradient_that_is_not_finite(wire: Wire, kind: str,
 
 
 def test_nothing_that_rounding_leaves_out_is_lost(wire: Wire) -> None:
-    """Means so far, and what leaders have kept, add up to the true sum."""
-    model = Model(wire, "dynamic8", "replicated", buckets=MANY)
-    total, true = np.zeros(LENGTH), np.zeros(LENGTH)
-    for t in range(5):
-        model.step(t)
-        total += model.means
-        true += true_mean(wire.size, t)
-    np.testing.assert_allclose(total + wire.sum(model.left_out()), true, atol=2e-6 * np.abs(true).max())
+    assert_nothing_is_lost(wire)
 
 
 def test_between_hosts_travels_what_as_many_ranks_would_send(wire: Wire) -> None:
