@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain import checkpoint
-from mpitrain.checkpoint import Entry, Reader
+from mpitrain.checkpoint import Entry, Newest, Reader
 from mpitrain.config import Run, known
 from mpitrain.exchange.exchange import Exchange
 from mpitrain.exchange.residuals import Residuals
 from mpitrain.exchange.wire import Wire
-from mpitrain.graph import Graph
+from mpitrain.graph import Graph, parameters_of
+from mpitrain.layers.network import Network
+from mpitrain.plan import infer_shapes
 from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.sgd import MomentumSgd
@@ -153,14 +155,10 @@ class State:
             self._wire.receive(piece, source)
             yield piece
 
-    def resume(self, path: Path, run: Run, images: int) -> int:
-        """Take up a checkpoint, which has been verified: every rank reads what is its own. Returns the steps done.
-
-        Raises UserError if it is of another run.
-        """
+    def resume(self, path: Path, run: Run) -> int:
+        """Take up a checkpoint that is whole and passed `check_resumable`: every rank reads what is its own. Returns the steps done."""
         with Reader(path, verified=True) as reader:
             settings = reader.settings()
-            self._check(path, settings, reader, run, images)
             graph = self._graph
             for name, slot in graph.layout.slots.items():
                 graph.weights.part(slot.start, slot.stop).write(reader.read(name))
@@ -200,25 +198,27 @@ class State:
         left = Residuals(read, self._graph.buckets, before if any(senders) else 0, any(owners), batch)
         self._exchange.restore(left, int(settings["step"]))
 
-    def _check(self, path: Path, settings: Mapping[str, Any], reader: Reader, run: Run, images: int) -> None:
-        """Raise UserError unless the checkpoint is of this network and this order of images."""
-        network = self._graph.network.name
-        for name, slot in self._graph.layout.slots.items():
+
+def check_resumable(found: Newest, network: Network, run: Run, images: int) -> None:
+    """Raise UserError unless a checkpoint is of this network and this order of images. Needs no device, so that refusals come before kernels."""
+    settings = found.settings
+    with Reader(found.path, verified=True) as reader:
+        for name, parameter in parameters_of(network, infer_shapes(network)).items():
             if name not in reader.names:
                 raise UserError(
-                    f"--resume {path}: a checkpoint of {settings['name']}, it has no {name} of {network}"
+                    f"--resume {found.path}: a checkpoint of {settings['name']}, it has no {name} of {network.name}"
                 )
-            if reader.shape(name) != slot.shape:
+            if reader.shape(name) != parameter.shape:
                 raise UserError(
-                    f"--resume {path}: {name} is {reader.shape(name)} there, {network} needs {slot.shape}"
+                    f"--resume {found.path}: {name} is {reader.shape(name)} there, {network.name} needs {parameter.shape}"
                 )
-        names = ("batch_size", "seed", "augment", "no_dropout")
-        pairs = [(name, settings["run"][name], getattr(run, name)) for name in names]
-        for name, was, now in [*pairs, ("training images", settings["images"], images)]:
-            if was != now:
-                raise UserError(
-                    f"--resume {path}: its run had {name} {was}, this one has {now}; what a step computes depends on it"
-                )
+    names = ("batch_size", "seed", "augment", "no_dropout")
+    pairs = [(name, settings["run"][name], getattr(run, name)) for name in names]
+    for name, was, now in [*pairs, ("training images", settings["images"], images)]:
+        if was != now:
+            raise UserError(
+                f"--resume {found.path}: its run had {name} {was}, this one has {now}; what a step computes depends on it"
+            )
 
 
 def _residual(kind: str, number: int) -> str:

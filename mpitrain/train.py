@@ -43,7 +43,7 @@ from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device, open_device
 from mpitrain.runtime.platforms import available_memory, own_cores, share_of_cores
 from mpitrain.sgd import MomentumSgd, learning_rate
-from mpitrain.state import State
+from mpitrain.state import State, check_resumable
 from mpitrain.step import Outcome, Work, step
 from mpitrain.stop import Stop
 from mpitrain.undo import Undo
@@ -182,7 +182,7 @@ class _Training:
         self.done, self.said = 0, ""
         if resumed:
             path = Path(resumed["path"])
-            self.done = wire.together(lambda: self.state.resume(path, run, facts.count))
+            self.done = wire.together(lambda: self.state.resume(path, run))
             said = [*resumed["refused"], f"passed over for {path.name}"] if resumed["refused"] else []
             if resumed["exchange"] in LOSSY and resumed["ranks"] > 1 and not self.exchange.residuals():
                 said.append(
@@ -237,6 +237,7 @@ class _Training:
         found = checkpoint.to_resume(self.folder, known(self.run.resume), lambda: self.watch.at("setup"))
         if found is None:
             return None
+        check_resumable(found, self.network, self.run, self.facts.count)
         names = ("sub_batch", "exchange", "coded_from", "ranks", "speeds")
         return {"path": str(found.path), "refused": found.refused} | {
             name: found.settings.get(name) for name in names
