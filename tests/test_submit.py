@@ -11,7 +11,7 @@ import pytest
 
 from mpitrain import cli
 from mpitrain.report import RunError, UserError
-from mpitrain.submit import MPIRUN, Job, follow, mpi_type, script, seconds, submit
+from mpitrain.submit import MPIRUN, Job, follow, launcher, mpi_type, script, seconds, submit
 
 SCRIPT = """\
 #!/bin/bash
@@ -138,6 +138,28 @@ def test_ranks_are_started_by_mpirun_where_srun_lacks_what_their_mpi_needs(
     monkeypatch.setenv("SLURM_MPI_TYPE", "cray_shasta")
     cli.commands.main(["launcher"], standalone_mode=False)
     assert capsys.readouterr().out == "srun --mpi=cray_shasta --kill-on-bad-exit=1\n"
+
+
+@pytest.mark.parametrize(
+    ("package", "mpi", "chosen", "words"),
+    [
+        ("pmi2", "pmi2", None, "env MPIR_CVAR_CH4_NETMOD=ofi srun --mpi=pmi2"),
+        ("pmi2", "pmi2", "ucx", "srun --mpi=pmi2"),
+        (None, "pmi2", None, "srun --mpi=pmi2"),
+        ("pmix", "pmi2", None, "srun --mpi=pmi2"),
+        ("pmix", "pmix", None, "srun --mpi=pmix"),
+    ],
+    ids=["wheel", "chosen", "site", "other", "pmix"],
+)
+def test_only_the_wheel_of_mpich_is_told_over_what_to_send(
+    monkeypatch: pytest.MonkeyPatch, package: str | None, mpi: str, chosen: str | None, words: str
+) -> None:
+    """SLURM's pmi2 may not take the long addresses of its default."""
+    monkeypatch.setattr("mpitrain.submit.PACKAGES", (("pip", package),) if package else ())
+    monkeypatch.delenv("MPIR_CVAR_CH4_NETMOD", raising=False)
+    if chosen:
+        monkeypatch.setenv("MPIR_CVAR_CH4_NETMOD", chosen)
+    assert launcher(mpi) == f"{words} --kill-on-bad-exit=1"
 
 
 def test_sbatch_gets_the_script_and_the_job_can_be_followed(

@@ -183,5 +183,5 @@ def test_the_scripts_say_what_submit_writes(network: str) -> None:
     cli.Run(**cli.train.make_context("train", [network, *options]).params)
     written = script(network, options, Job(mpi="pmi2")).splitlines()[-1]
     words = shlex.join(options)
-    line = theirs[-1].replace("${LAUNCH:?}", "srun --mpi=pmi2 --kill-on-bad-exit=1")
+    line = theirs[-1].replace("${LAUNCH:?}", launcher("pmi2"))
     assert line.replace(f" {words} ", " ", 1).replace(' "$@"', f" {words}", 1) == written
