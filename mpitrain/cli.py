@@ -22,6 +22,7 @@ from mpitrain import __version__, witness
 from mpitrain.config import Run, option
 from mpitrain.exchange.launch import launched_ranks
 from mpitrain.report import DONE, FAILED, LINGER, WRONG_USE, MpitrainError, last_words
+from mpitrain.stop import ignore
 from mpitrain.submit import Job
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120}
@@ -267,7 +268,7 @@ def _end(error: BaseException | None) -> None:
     _trace(error, expected)
     last_words(f"{job.name}{_phase()}: {words}" if job else f"rank {_rank()}: {words}")
     wire.abort(code)
-    _leave(code)  # MPI_Abort may come back before the launcher's signal arrives
+    _leave(code, aborted=True)  # MPI_Abort may come back before the launcher's signal arrives
 
 
 def _join() -> ModuleType | None:
@@ -292,8 +293,10 @@ def _phase() -> str:
     return f", {watch.phase} at step {watch.step}" if watch else ""
 
 
-def _leave(code: int) -> NoReturn:
+def _leave(code: int, aborted: bool = False) -> NoReturn:
     """Exit like all other ranks. Launchers kill the rest when one exits with an error, so what rank 0 has said arrives first."""
+    if code != DONE and not aborted:
+        ignore()
     witness.done()
     sys.stdout.flush()
     if code != DONE and _launched():

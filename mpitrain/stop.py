@@ -35,3 +35,11 @@ class Stop:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         witness.done()  # a launcher that ends the job says so first; it needs no second cause
+
+
+def ignore() -> None:
+    """Let no signal change the code of a process that is leaving: srun ends the other ranks when the first has left with an error, and
+    hands on the highest code; a job that looks for 75 would find SIGTERM's 143."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)

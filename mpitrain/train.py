@@ -87,8 +87,8 @@ def train(run: Run) -> Result:
     try:
         result = _Training(run, wire, _watch, fault, stop).go()
     finally:
-        stop.leave()
         _watch.stop()
+        stop.leave()
     _watch = None
     return result
 

@@ -112,14 +112,17 @@ class Job:
 
     def wait_for_step(self, step: int) -> None:
         """Return when the log has a step of that number."""
+        self.wait_for(f'"step": {step},')
+
+    def wait_for(self, words: str) -> None:
+        """Return when the log has these words."""
         assert self.folder is not None
         log = self.folder / "log.jsonl"
         for _ in range(1000):
-            text = log.read_text() if log.exists() else ""
-            if f'"step": {step},' in text:
+            if words in (log.read_text() if log.exists() else ""):
                 return
             time.sleep(0.05)
-        pytest.fail(f"no step {step} in {log}")
+        pytest.fail(f"no {words} in {log}")
 
 
 class Launch:

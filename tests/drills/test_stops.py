@@ -53,6 +53,21 @@ def test_a_signal_from_outside(launch: Launch, tmp_path: Path, ranks: int, numbe
     assert (tmp_path / "run" / "checkpoints" / f"step-{step:08d}.safetensors").exists()
 
 
+def test_a_rank_that_is_leaving_keeps_its_code_when_it_is_told_to_end(launch: Launch, tmp_path: Path) -> None:
+    """As by srun --kill-on-bad-exit, when another rank has left with 75 before it."""
+
+    def meanwhile(job: Job) -> None:
+        job.wait_for_step(5)
+        job.kill(0, signal.SIGUSR1)
+        job.wait_for('"event": "end"')
+        for rank in (0, 1):
+            job.kill(rank, signal.SIGTERM)
+
+    ended = launch("lenet", "--steps", 1000, ranks=2, out=tmp_path / "run", meanwhile=meanwhile)
+    launch.ends_with(ended, STOPPED)
+    assert ended.end["exit"] == STOPPED
+
+
 @pytest.mark.parametrize(
     ("exchange", "update"), [("dynamic8", "replicated"), ("float16", "root"), ("float32", "root")]
 )
