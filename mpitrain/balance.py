@@ -26,7 +26,7 @@ class Found:
     straggler: int | None
     """The rank that makes steps longer by more than COST, if one does."""
     cost: float
-    """By how much it does: 0.3 for 30 % longer than if it were as fast as the others' median."""
+    """By how much it does: 0.3 for 30 % longer than if it were as fast as the others' median. Rounded here, so that words and log agree."""
 
 
 class Balance:
@@ -52,7 +52,7 @@ class Balance:
         known = self.speeds or tuple(1 / time for time in each)
         self.speeds = tuple((speed / time) ** 0.5 for speed, time in zip(known, each, strict=True))
         rank, cost = straggler(images, each)
-        return Found(self.speeds, rank if cost > COST else None, cost)
+        return Found(self.speeds, rank if cost > COST else None, round(cost, 3))
 
 
 def straggler(images: Sequence[int], each: Sequence[float]) -> tuple[int, float]:

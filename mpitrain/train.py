@@ -468,7 +468,7 @@ class _Training:
                 parts=parts,
                 speeds=speeds,
                 straggler=None if found.straggler is None else self.wire.numbers[found.straggler],
-                cost=round(found.cost, 3),
+                cost=found.cost,
             )
 
     def _look_after(self, t: int) -> dict[str, float]:

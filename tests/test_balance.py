@@ -31,6 +31,15 @@ def test_the_first_measurement_is_taken_and_later_ones_halfway() -> None:
     assert balance.speeds == pytest.approx((10, 10))
 
 
+def test_the_cost_is_said_as_it_is_logged() -> None:
+    """47.2451 in the log's three digits is halfway between two whole percents: words made of it before and after differ."""
+    balance = Balance()
+    found_after(balance, WARM + FIRST - 1, [1, 1], [1.0, 48.2451])
+    found = balance.note([1, 1], [1.0, 48.2451])
+    assert found is not None
+    assert (found.straggler, found.cost) == (1, 47.245)
+
+
 def test_a_run_that_goes_on_starts_from_what_was_known() -> None:
     balance = Balance([10.0, 40.0])
     found_after(balance, WARM + FIRST, [4, 4], [0.1, 0.1])
