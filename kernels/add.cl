@@ -9,8 +9,8 @@ IN_GROUPS __kernel void add(__global float *y, __global const float *a, __global
     const float floor = rectify ? 0.0f : -INFINITY;  /* a NaN is under neither, and stays */
     int i = from;
     for (; i + WIDTH <= to; i += WIDTH) {
-        const WIDE sum = LOAD(a + i) + LOAD(b + i);
-        STORE(select(sum, (WIDE)(floor), sum < (WIDE)(floor)), y + i);
+        const WIDE sum = LOAD_ALIGNED(a + i) + LOAD_ALIGNED(b + i);
+        STORE_ALIGNED(select(sum, (WIDE)(floor), sum < (WIDE)(floor)), y + i);
     }
     for (; i < to; i++) y[i] = a[i] + b[i] < floor ? floor : a[i] + b[i];
 }
@@ -21,9 +21,9 @@ IN_GROUPS __kernel void add_rectified_backward(__global float *da, __global floa
     const int to = min(from + chunk, n);
     int i = from;
     for (; i + WIDTH <= to; i += WIDTH) {
-        const WIDE d = select(LOAD(dy + i), (WIDE)(0.0f), LOAD(y + i) <= (WIDE)(0.0f));
-        STORE(d, da + i);
-        STORE(d, db + i);
+        const WIDE d = select(LOAD_ALIGNED(dy + i), (WIDE)(0.0f), LOAD_ALIGNED(y + i) <= (WIDE)(0.0f));
+        STORE_ALIGNED(d, da + i);
+        STORE_ALIGNED(d, db + i);
     }
     for (; i < to; i++) da[i] = db[i] = y[i] <= 0.0f ? 0.0f : dy[i];
 }

@@ -1,8 +1,8 @@
 /* Dropout.   y = scale * x where draw(key, place of the image, element) >= threshold, else 0.   dx is the same of dy.
    draw is a hash, not a sequence: any work-item finds its own, forward and backward agree, and no mask is kept.
    One work-item per `chunk` consecutive values (dimension 0) of one image (dimension 1); y may be x.
-   The element of a value in blocks of channels (plane: values of a channel, 0 for plain rows) is its place in (C, H, W): draws do not depend
-   on the device's layout. */
+   The element of a value in blocks of BLOCK channels (plane: values of a channel, 0 for plain rows) is its place in (C, H, W): draws do not
+   depend on the device's layout. */
 #include "prelude.h"
 
 #if WIDTH == 16
@@ -29,7 +29,7 @@ IN_GROUPS __kernel void dropout(__global float *y, __global const float *x, cons
     DRAW(key, key1);
     int i = from;
     for (; i + WIDTH <= to; i += WIDTH) {
-        WIDE_UINT h = plane ? (WIDE_UINT)((uint)(i / (plane * WIDTH) * plane * WIDTH + i / WIDTH % plane)) + COUNT * (uint)plane
+        WIDE_UINT h = plane ? (WIDE_UINT)((uint)((i / (plane * BLOCK) * BLOCK + i % BLOCK) * plane + i / BLOCK % plane)) + COUNT * (uint)plane
                             : (WIDE_UINT)((uint)i) + COUNT;
         DRAW(h, (WIDE_UINT)(key));
         STORE(select((WIDE)(0.0f), LOAD(x + start + i) * scale, h >= (WIDE_UINT)(threshold)), y + start + i);

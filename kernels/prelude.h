@@ -9,6 +9,14 @@
 typedef WIDE ANYWHERE __attribute__((aligned(4)));
 #define LOAD(p) (*(__global const ANYWHERE *)(p))
 #define STORE(v, p) (*(__global ANYWHERE *)(p) = (v))
+/* The same where p is a whole number of vectors into an array: GPUs load single values otherwise. */
+#if GROUP == 1
+#define LOAD_ALIGNED(p) LOAD(p)
+#define STORE_ALIGNED(v, p) STORE(v, p)
+#else
+#define LOAD_ALIGNED(p) (*(__global const WIDE *)(p))
+#define STORE_ALIGNED(v, p) (*(__global WIDE *)(p) = (v))
+#endif
 
 /* Before a loop of single values with steps: left alone, Intel's compiler makes gathers and scatters of it, slower on AMD's cores. */
 #define SINGLY _Pragma("clang loop vectorize(disable)")

@@ -7,8 +7,8 @@ IN_GROUPS __kernel void relu_forward(__global float *y, __global const float *x,
     const int to = min(from + chunk, n);
     int i = from;
     for (; i + WIDTH <= to; i += WIDTH) {
-        const WIDE v = LOAD(x + i);
-        STORE(select(v, (WIDE)(0.0f), v < (WIDE)(0.0f)), y + i);
+        const WIDE v = LOAD_ALIGNED(x + i);
+        STORE_ALIGNED(select(v, (WIDE)(0.0f), v < (WIDE)(0.0f)), y + i);
     }
     for (; i < to; i++) y[i] = x[i] < 0.0f ? 0.0f : x[i];
 }
@@ -18,6 +18,6 @@ IN_GROUPS __kernel void relu_backward(__global float *dx, __global const float *
     const int to = min(from + chunk, n);
     int i = from;
     for (; i + WIDTH <= to; i += WIDTH)
-        STORE(select(LOAD(dy + i), (WIDE)(0.0f), LOAD(y + i) <= (WIDE)(0.0f)), dx + i);
+        STORE_ALIGNED(select(LOAD_ALIGNED(dy + i), (WIDE)(0.0f), LOAD_ALIGNED(y + i) <= (WIDE)(0.0f)), dx + i);
     for (; i < to; i++) dx[i] = y[i] <= 0.0f ? 0.0f : dy[i];
 }

@@ -8,13 +8,13 @@ __kernel void momentum_sgd(__global float *w, __global float *v, __global const 
     const int from = get_global_id(0) * chunk, to = min(from + chunk, n);
     int i = from;
     for (; i + WIDTH <= to; i += WIDTH) {
-        const WIDE weight = LOAD(w + i);
+        const WIDE weight = LOAD_ALIGNED(w + i);
         const WIDE pulled = decay * weight;
-        const WIDE pull = rate * (LOAD(g + i) + pulled);
-        const WIDE kept = momentum * LOAD(v + i);
+        const WIDE pull = rate * (LOAD_ALIGNED(g + i) + pulled);
+        const WIDE kept = momentum * LOAD_ALIGNED(v + i);
         const WIDE velocity = kept - pull;
-        STORE(velocity, v + i);
-        STORE(weight + velocity, w + i);
+        STORE_ALIGNED(velocity, v + i);
+        STORE_ALIGNED(weight + velocity, w + i);
     }
     for (; i < to; i++) {
         const float pulled = decay * w[i];

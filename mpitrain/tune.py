@@ -118,7 +118,7 @@ def _remember(
         raise UserError(f"{problem}: no algorithm works on {device}: {ways}")
     now = device.tuned.choice(str(problem), images)
     if now not in right:  # as training has it: what a count of the work favours
-        now = min(right, key=lambda way: estimate(way, problem.geometry, images))
+        now = min(right, key=lambda way: estimate(device, problem.what, way, problem.geometry, images))
     device.tuned.keep(str(problem), images, _fastest(right, now), measured)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.layers.blocks import block_of
 from mpitrain.layers.conv.algorithms import candidates
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.report import MpitrainError
@@ -106,8 +107,8 @@ def _expected(what: str, g: Geometry, x: Values, y: Values, weight: Values, plac
 
 def _upload(device: Device, values: Values) -> Array:
     """Images in the device's blocks of channels."""
-    block = device.block
     n, c, h, w = values.shape
+    block = block_of(c, device.block)
     whole = np.zeros((n, -(-c // block) * block, h, w), np.float32)
     whole[:, :c] = values
     return device.upload(np.ascontiguousarray(whole.reshape(n, -1, block, h, w).transpose(0, 1, 3, 4, 2)))

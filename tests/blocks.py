@@ -7,12 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.layers.blocks import block_of
+
 
 def to_blocks(images: NDArray[Any], block: int) -> NDArray[Any]:
-    """(N, C, H, W) as (N, C/block, H, W, block), with zeros in the channels that fill up; anything else as it is."""
+    """(N, C, H, W) as (N, C/block, H, W, block), with zeros in the channels that fill up; anything else as it is.
+
+    block: the device's; few channels are in narrower ones.
+    """
     if images.ndim != 4 or block == 1:
         return images
     n, c, h, w = images.shape
+    block = block_of(c, block)
     whole = np.zeros((n, -(-c // block) * block, h, w), images.dtype)
     whole[:, :c] = images
     return np.ascontiguousarray(whole.reshape(n, -1, block, h, w).transpose(0, 1, 3, 4, 2))

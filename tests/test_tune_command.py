@@ -9,6 +9,7 @@ import pytest
 
 from mpitrain import models, tune
 from mpitrain.layers import Convolution
+from mpitrain.layers.conv.algorithms import candidates
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.runtime.device import Device, open_device
 from mpitrain.tune_worker import measure
@@ -79,8 +80,7 @@ def test_what_is_faster_by_less_than_the_noise_changes_no_choice(
 
 def test_the_worker_finds_errors_small_for_every_algorithm(device: Device) -> None:
     for what in ("forward", "backward data", "backward filter"):
-        names = ("winograd4", "winograd2", "direct", "implicit") if device.block > 1 else ("implicit",)
-        for way in names:
+        for way in candidates(device, SMALL, what):
             assert measure(device, what, SMALL, way, 2)["error"] < tune.BOUND, (what, way)
 
 

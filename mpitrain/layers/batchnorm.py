@@ -8,11 +8,16 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from mpitrain.layers.flat import shares
+from mpitrain.layers.blocks import WIDEST, block_of
+from mpitrain.layers.flat import shares, shares_of
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape, size
 from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
+from mpitrain.runtime.counting import parts, round_up
 from mpitrain.runtime.device import Device
+
+VECTORS = 4
+"""Vectors of a plane that a work-item of a GPU takes, a group's width apart."""
 
 
 class BatchNorm(Layer):
@@ -66,23 +71,25 @@ class BatchNorm(Layer):
         return len(shapes[0]) == 3 and block > 1
 
     def can_repeat(self, block: int, *shapes: Shape) -> bool:
-        return self.can_rectify(block, *shapes) and not self.residual
+        """A GPU has the memory to keep y, and its passes over memory are what batch normalisation costs."""
+        return self.can_rectify(block, *shapes) and not self.residual and block <= WIDEST
 
     def repeat(self, run: Pass, y: Array, *x: Array) -> None:
         self._apply(run, y, x[0], x[0])
 
     def workspace(self, images: int, *shapes: Shape) -> int:
-        return (2 * self.shares + 2) * self.blocks * self.device.block + 128 if self.blocked else 0
+        return (2 * self.shares + 2) * self.blocks * self.block + 128 if self.blocked else 0
 
     def build(self, device: Device, *shapes: Shape) -> None:
         self.device = device
         self.channels = shapes[0][0]
         self.plane = size(shapes[0][1:])
         self.blocked = self.can_rectify(device.block, *shapes)
-        self.blocks = -(-self.channels // device.block)
+        self.block = block_of(self.channels, device.block)
+        self.blocks = -(-self.channels // self.block)
         self.shares = shares(device, self.blocks)
         self.kernels = (
-            device.program("batchnorm_blocks", RESIDUAL=self.residual)
+            device.program("batchnorm_blocks", RESIDUAL=self.residual, BLOCK=self.block, VECTORS=VECTORS)
             if self.blocked
             else device.program("batchnorm")
         )
@@ -107,22 +114,30 @@ class BatchNorm(Layer):
 
     def _forward_blocks(self, run: Pass, y: Array, x: Array, shortcut: Array) -> None:
         if run.training:
-            parts = min(self.shares, run.images)
+            count, group = shares_of(self.device, self.shares, run.images, self.plane), self.device.group
             self.kernels.forward_sums(
-                (self.blocks, parts), self.scratch, x, run.images, self.plane, group=(1, 1)
+                (self.blocks * group, count), self.scratch, x, run.images, self.plane, group=(group, 1)
             )
             self.kernels.forward_finish(
-                self.blocks, self.mean, self.inverse, self.running_mean, self.running_var, self.scratch, x, parts,
-                run.images, self.channels, self.plane, float(self.momentum), float(self.epsilon), group=1,
+                self.blocks * group, self.mean, self.inverse, self.running_mean, self.running_var, self.scratch, x,
+                count, run.images, self.channels, self.plane, float(self.momentum), float(self.epsilon), group=group,
             )  # fmt: skip
         self._apply(run, y, x, shortcut)
 
     def _apply(self, run: Pass, y: Array, x: Array, shortcut: Array) -> None:
         mean, spread = (self.mean, self.inverse) if run.training else (self.running_mean, self.running_var)
+        items, group = self._planes(run.images)
         self.kernels.apply(
-            (self.blocks, run.images), y, x, shortcut, mean, spread, self.weight, self.bias, self.channels, self.plane,
-            int(self.rectify), int(not run.training), float(self.epsilon), group=(1, 1),
+            items, y, x, shortcut, mean, spread, self.weight, self.bias, self.channels, self.plane,
+            int(self.rectify), int(not run.training), float(self.epsilon), group=group,
         )  # fmt: skip
+
+    def _planes(self, images: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(work-items, of a group) to pass over images: one a plane on CPUs, one a few vectors of a plane on GPUs."""
+        if self.device.kind == "cpu":
+            return (self.blocks, images), (1, 1)
+        vectors, group = self.plane * self.block // self.device.wide, self.device.group
+        return (parts(vectors, VECTORS), self.blocks, images), (group, 1, 1)
 
     def backward(
         self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
@@ -141,21 +156,22 @@ class BatchNorm(Layer):
 
     def _backward_sums(self, run: Pass, dy: Array, x: Array, y: Array, passed: Array) -> None:
         """dweight and dbias. With a shortcut, `passed` is filled with what of dy passes the ReLU, as y tells."""
-        parts = min(self.shares, run.images)
-        totals = 2 * self.blocks * self.device.block
-        start = -(-totals // 128) * 128
-        partial = self.scratch.part(start, start + parts * totals)
+        count, group = shares_of(self.device, self.shares, run.images, self.plane), self.device.group
+        totals = 2 * self.blocks * self.block
+        start = round_up(totals, 128)
+        partial = self.scratch.part(start, start + count * totals)
         self.kernels.backward_sums(
-            (self.blocks, parts), partial, passed, dy, x, y, self.mean, self.inverse, self.weight, self.bias,
-            run.images, self.channels, self.plane, int(self.rectify), group=(1, 1),
+            (self.blocks * group, count), partial, passed, dy, x, y, self.mean, self.inverse, self.weight, self.bias,
+            run.images, self.channels, self.plane, int(self.rectify), group=(group, 1),
         )  # fmt: skip
         self.kernels.backward_finish(
-            self.blocks, self.dweight, self.dbias, self.scratch, partial, self.inverse, parts, self.channels,
-            int(run.accumulate), group=1,
+            self.blocks * group, self.dweight, self.dbias, self.scratch, partial, self.inverse, count, self.channels,
+            int(run.accumulate), group=group,
         )  # fmt: skip
 
     def _backward_apply(self, run: Pass, dx: Array, dy: Array, x: Array, rectify: bool) -> None:
+        items, group = self._planes(run.images)
         self.kernels.backward_apply(
-            (self.blocks, run.images), dx, dy, x, self.mean, self.inverse, self.weight, self.bias, self.scratch,
-            run.images, self.channels, self.plane, int(rectify), group=(1, 1),
+            items, dx, dy, x, self.mean, self.inverse, self.weight, self.bias, self.scratch,
+            run.images, self.channels, self.plane, int(rectify), group=group,
         )  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mpitrain.layers.flat import shares
+from mpitrain.layers.blocks import block_of
+from mpitrain.layers.flat import shares, shares_of
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 
@@ -16,27 +17,38 @@ class BiasGradient:
     def __init__(self, device: Device, channels: int, pixels: int | None) -> None:
         self._device, self._channels, self._pixels = device, channels, pixels
         self._blocked = pixels is not None and device.block > 1
-        self._kernels = device.program("bias_blocks") if self._blocked else device.program("bias")
-        self._blocks = -(-channels // device.block)
+        self._block = block_of(channels, device.block)
+        self._blocks = -(-channels // self._block)
+        self._kernels = (
+            device.program("bias_blocks", BLOCK=self._block) if self._blocked else device.program("bias")
+        )
         self._shares = shares(device, self._blocks)
 
     @property
     def workspace(self) -> int:
         """Float32 values of scratch."""
-        return self._shares * self._blocks * self._device.block if self._blocked else 0
+        return self._shares * self._blocks * self._block if self._blocked else 0
 
     def __call__(
         self, dbias: Array | None, dy: Array, y: Array | None, images: int, accumulate: bool, scratch: Array
     ) -> None:
         """Zero dy where y is not above 0 (None: nowhere); then set dbias, or add to it when `accumulate` (None: neither)."""
         if self._blocked:
-            parts, pixels = min(self._shares, images), self._pixels or 1
+            pixels, group = self._pixels or 1, self._device.group
+            parts = shares_of(self._device, self._shares, images, pixels)
             self._kernels.partial_sums(
-                (self._blocks, parts), scratch, dy, y or dy, images, pixels, int(y is not None), group=(1, 1)
+                (self._blocks * group, parts),
+                scratch,
+                dy,
+                y or dy,
+                images,
+                pixels,
+                int(y is not None),
+                group=(group, 1),
             )
             if dbias is not None:
                 self._kernels.finish(
-                    self._blocks, dbias, scratch, self._channels, parts, int(accumulate), group=1
+                    self._blocks * group, dbias, scratch, self._channels, parts, int(accumulate), group=group
                 )
             return
         assert dbias is not None and y is None, "only layers on blocks take on a ReLU"

@@ -11,9 +11,13 @@ from mpitrain.runtime.array import Array
 from mpitrain.runtime.counting import parts, round_up
 from mpitrain.runtime.device import Device
 from mpitrain.runtime.gemm import Bias, Gemm, Left, Result, matrix
+from mpitrain.runtime.tile import DEPTH, MOST_PARTIAL, Tile, splits_of
 
 FEW = 64
 """Images up to which the weights are most of the traffic, and are best not packed."""
+
+DENSE_TILES = (Tile(1, 4, 8, 8, 0.6), Tile(2, 4, 8, 4, 0.9), Tile(2, 4, 16, 2, 1.0))
+"""For products of few rows (images, or features) and of more, on GPUs."""
 
 
 class Dense(Layer):
@@ -52,16 +56,17 @@ class Dense(Layer):
 
     def workspace(self, images: int, *shapes: Shape) -> int:
         few = min(images, FEW)
-        return max(self._by_rows.workspace(few) if self._by_rows else 0, self._by_gemm.workspace(images))
+        return max(self._by_rows.workspace(few) if self._by_rows else 0, self._by_products.workspace(images))
 
     def build(self, device: Device, *shapes: Shape) -> None:
         inputs = size(shapes[0])
-        self._by_gemm = _ByGemm(device, inputs, self.features)
+        products = _ByGemm if device.kind == "cpu" else _ByTiles
+        self._by_products = products(device, inputs, self.features)
         self._by_rows = _ByRows(device, inputs, self.features) if device.kind == "cpu" else None
         self._bias_gradient = BiasGradient(device, self.features, None)
 
-    def _way(self, images: int) -> _ByGemm | _ByRows:
-        return self._by_rows if self._by_rows and images <= FEW else self._by_gemm
+    def _way(self, images: int) -> _ByGemm | _ByTiles | _ByRows:
+        return self._by_rows if self._by_rows and images <= FEW else self._by_products
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         bias = self.bias if self.has_bias else None
@@ -76,6 +81,73 @@ class Dense(Layer):
             self._bias_gradient(self.dbias, dy, None, run.images, run.accumulate, self.scratch)
         if dx[0] is not None:
             way.backward_data(dx[0], dy, self.weight, run.images, self.scratch)
+
+
+class _ByTiles:
+    """The three passes as products in tiles of a GPU's local memory."""
+
+    def __init__(self, device: Device, inputs: int, features: int) -> None:
+        self._device, self._inputs, self._features = device, inputs, features
+
+    def _shapes(self, n: int) -> tuple[tuple[int, int, int], ...]:
+        """(M, J, depth) of the three products for n images."""
+        inputs, features = self._inputs, self._features
+        return (n, features, inputs), (features, inputs, n), (n, inputs, features)
+
+    def _splits(self, m: int, j: int, depth: int) -> tuple[Tile, int, int, int]:
+        """(tile, how many, parts of the depth, values of partial sums)."""
+        tile = next(each for each in DENSE_TILES if each.m >= m or each is DENSE_TILES[-1])
+        tiles = parts(m, tile.m) * parts(j, tile.n)
+        area = tiles * tile.m * tile.n
+        splits = splits_of(self._device, tile, tiles, parts(depth, DEPTH), MOST_PARTIAL // area)
+        return tile, tiles, splits, area * splits if splits > 1 else 0
+
+    def workspace(self, images: int) -> int:
+        return max(self._splits(*shape)[3] for n in range(1, images + 1) for shape in self._shapes(n))
+
+    def forward(self, y: Array, x: Array, weight: Array, bias: Array | None, n: int, scratch: Array) -> None:
+        shape = self._shapes(n)[0]
+        self._product(y, x, weight, bias, shape, (True, True), (self._inputs, self._inputs), False, scratch)
+
+    def backward_weight(
+        self, dweight: Array, dy: Array, x: Array, accumulate: bool, n: int, scratch: Array
+    ) -> None:
+        shape, steps = self._shapes(n)[1], (self._features, self._inputs)
+        self._product(dweight, dy, x, None, shape, (False, False), steps, accumulate, scratch)
+
+    def backward_data(self, dx: Array, dy: Array, weight: Array, n: int, scratch: Array) -> None:
+        shape, steps = self._shapes(n)[2], (self._features, self._inputs)
+        self._product(dx, dy, weight, None, shape, (True, False), steps, False, scratch)
+
+    def _product(
+        self,
+        c: Array,
+        a: Array,
+        b: Array,
+        bias: Array | None,
+        shape: tuple[int, int, int],
+        turned: tuple[bool, bool],
+        steps: tuple[int, int],
+        accumulate: bool,
+        scratch: Array,
+    ) -> None:
+        """c (M, J) = a (M, depth) b (depth, J); an operand that is `turned` lies along the depth, in rows of its step."""
+        m, j, depth = shape
+        tile, tiles, splits, partial = self._splits(m, j, depth)
+        kernels = self._device.program(
+            "dense", LEFT_TURNED=int(turned[0]), RIGHT_TURNED=int(turned[1]),
+            VECTORS=int(self._inputs % 4 == 0 and self._features % 4 == 0), **tile.definitions(),
+        )  # fmt: skip
+        result = scratch.part(0, partial) if splits > 1 else c
+        flags = int(bias is not None), int(accumulate)
+        kernels.product(
+            (tiles * 8 * tile.y, splits), result, a, b, bias or c, m, j, depth, *steps, *flags, group=(8 * tile.y, 1)
+        )  # fmt: skip
+        if splits > 1:
+            kernels.finish(
+                m * j, c, result, bias or c, m, j, parts(m, tile.m) * tile.m, parts(j, tile.n) * tile.n, splits, *flags,
+                group=self._device.group,
+            )  # fmt: skip
 
 
 class _ByGemm:

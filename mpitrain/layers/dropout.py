@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mpitrain.layers.blocks import stored_size
+from mpitrain.layers.blocks import block_of, stored_size
 from mpitrain.layers.flat import copy, split
 from mpitrain.layers.layer import Layer, Pass, Shape, size
 from mpitrain.report import UserError
@@ -36,7 +36,7 @@ class Dropout(Layer):
 
     def build(self, device: Device, *shapes: Shape) -> None:
         self.device = device
-        self.kernels = device.program("dropout")
+        self.kernels = device.program("dropout", BLOCK=block_of(shapes[0][0], device.block))
         self.size = stored_size(shapes[0], device.block)
         self.plane = size(shapes[0][1:]) if len(shapes[0]) == 3 and device.block > 1 else 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mpitrain.layers.blocks import Planes
+from mpitrain.layers.blocks import Planes, block_of
 from mpitrain.layers.flat import copy
 from mpitrain.layers.layer import Layer, Pass, Shape, size
 from mpitrain.runtime.array import Array
@@ -20,7 +20,9 @@ class Flatten(Layer):
         return (size(shapes[0]),)
 
     def shares_memory(self, block: int, *shapes: Shape) -> bool:
-        return len(shapes[0]) != 3 or block == 1 or (size(shapes[0][1:]) == 1 and shapes[0][0] % block == 0)
+        if len(shapes[0]) != 3 or block == 1:
+            return True
+        return size(shapes[0][1:]) == 1 and shapes[0][0] % block_of(shapes[0][0], block) == 0
 
     def build(self, device: Device, *shapes: Shape) -> None:
         self.size = size(shapes[0])

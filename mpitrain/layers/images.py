@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.layers.blocks import block_of
 from mpitrain.layers.flat import split
 from mpitrain.layers.layer import Shape, size
 from mpitrain.runtime.array import Array
@@ -38,7 +39,7 @@ class Images:
         self._normal.write(normal.astype(np.float32).ravel())
         raw.write(images)
         items, chunk = split(self.device, self.pixels)
-        block = self.device.block
+        block = block_of(self.channels, self.device.block)
         program = self.device.program("images", PIXEL="uchar" if kind is np.uint8 else "float", BLOCK=block)
         program.images(
             (items, len(images) * -(-self.channels // block)),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mpitrain.layers.blocks import block_of
 from mpitrain.layers.flat import split_rows
 from mpitrain.layers.layer import Layer, Pass, Shape, pair
 from mpitrain.report import UserError
@@ -61,8 +62,9 @@ class _Windows(Layer):
 
     def build(self, device: Device, *shapes: Shape) -> None:
         self.device = device
-        self.kernels = device.program("pool")
         self.channels, *x = shapes[0]
+        self.block = block_of(self.channels, device.block)
+        self.kernels = device.program("pool", BLOCK=self.block)
         _, *y = self.output_shape(*shapes)
         self._integers = (*x, *y, *self._window, *self._step, *self._edge)
         self._sizes = (x[0] * x[1], y[0] * y[1])
@@ -70,13 +72,14 @@ class _Windows(Layer):
     def _launch(
         self, kernel: Kernel, run: Pass, written: int, *arrays: Array, more: Sequence[int] = ()
     ) -> None:
-        """One work-item per plane or few planes on CPUs, per value written on GPUs."""
-        planes = run.images * -(-self.channels // self.device.block)
+        """One work-item per plane or few planes on CPUs, per vector written on GPUs."""
+        planes = run.images * -(-self.channels // self.block)
         if self.device.kind == "cpu":
-            items, chunk = split_rows(planes, max(self._sizes) * self.device.block)
+            items, chunk = split_rows(planes, max(self._sizes) * self.block)
             kernel(items, *arrays, planes, chunk, *self._integers, *more, group=self.device.group)
         else:
-            kernel(planes * written, *arrays, planes, *self._integers, *more, group=self.device.group)
+            items = planes * written * self.block // self.device.wide
+            kernel(items, *arrays, planes, *self._integers, *more, group=self.device.group)
 
 
 class MaxPool(_Windows):

@@ -134,8 +134,8 @@ class Device:
 
     @property
     def block(self) -> int:
-        """Channels that lie side by side in memory: a vector of them suits CPUs, one (NCHW) our kernels for GPUs."""
-        return self.wide if self.kind == "cpu" else 1
+        """Channels that lie side by side in memory: a vector of them suits CPUs, a line of 128 bytes GPUs; layers/blocks.py."""
+        return self.wide if self.kind == "cpu" else 32
 
     def __repr__(self) -> str:
         return f"{self.name} ({self.platform}, {self.units} units)"

@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from mpitrain.layers.blocks import stored_size
 from mpitrain.layers.conv import correlation
 from mpitrain.layers.conv.correlation import Correlation
 from mpitrain.layers.conv.direct import Direct, DirectFilter
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.implicit import ImplicitGemm
+from mpitrain.layers.conv.tiles import LARGEST_FILTER, Tiles, TilesFilter
 from mpitrain.layers.conv.winograd import Winograd, WinogradFilter
-from mpitrain.layers.layer import size
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
+from mpitrain.runtime.tile import TILES
 
 PassName = Literal["forward", "backward data", "backward filter"]
 PASSES: tuple[PassName, ...] = ("forward", "backward data", "backward filter")
@@ -42,7 +44,10 @@ Make = Callable[[], Algorithm]
 def candidates(device: Device, g: Geometry, what: PassName) -> dict[str, Make]:
     """Name -> how to make it, for every algorithm that can compute this pass; the last one can compute any."""
     found: dict[str, Make] = {}
-    if device.block > 1 and g.groups == 1:
+    if device.kind == "gpu" and g.groups == 1 and max(g.r, g.s) <= LARGEST_FILTER:
+        for name in TILES:
+            found[name] = lambda name=name: _tiled(name, what, device, g)  # type: ignore[misc]
+    if device.kind == "cpu" and g.groups == 1:
         minimal = (g.r, g.s, *g.stride) == (3, 3, 1, 1)
         for name, out in (("winograd4", 4), ("winograd2", 2)):
             if minimal and max(g.padding) <= 2:
@@ -66,14 +71,22 @@ def choose(device: Device, g: Geometry, what: PassName, images: int, forced: Map
     found = candidates(device, g, what)
     name = forced.get(what) or device.tuned.choice(f"{what} {g}", images)
     if name is None or (name not in found and what not in forced):
-        name = min(found, key=lambda each: estimate(each, g, images))
+        name = min(found, key=lambda each: estimate(device, what, each, g, images))
     if name not in found:
         raise ValueError(f"{what}: no algorithm {name!r} for {g}; there are {', '.join(found)}")
     return found[name]()
 
 
-def estimate(name: str, g: Geometry, images: int) -> float:
-    """Products a pass takes, and what it does besides counted as products, on a CPU; implicit only where nothing else can."""
+def estimate(device: Device, what: PassName, name: str, g: Geometry, images: int) -> float:
+    """A count of the work of a pass, comparable between algorithms of a device: implicit only where nothing else can.
+
+    On a CPU: the products it takes, and what it does besides counted as products.
+    """
+    if name in TILES:
+        if what == "backward filter":
+            return TilesFilter(device, g, TILES[name]).time(images)
+        sums = [correlation.forward(g)] if what == "forward" else correlation.backward_data(g)
+        return sum(Tiles(device, each, TILES[name]).time(images) for each in sums)
     direct = g.r * g.s * images * g.p * g.q * g.c * g.k
     if name == "direct":
         return direct
@@ -85,13 +98,24 @@ def estimate(name: str, g: Geometry, images: int) -> float:
     return points * (tiles * g.c * g.k + 16 * tiles * (g.c + g.k) + 40 * g.c * g.k)
 
 
+def _tiled(name: str, what: PassName, device: Device, g: Geometry) -> Algorithm:
+    return _blocked(
+        name,
+        what,
+        device,
+        g,
+        lambda sums: Tiles(device, sums, TILES[name]),
+        lambda: TilesFilter(device, g, TILES[name]),
+    )
+
+
 def _blocked(
     name: str,
     what: PassName,
     device: Device,
     g: Geometry,
-    by_correlation: Callable[[Correlation], Direct | Winograd],
-    by_filter: Callable[[], DirectFilter | WinogradFilter],
+    by_correlation: Callable[[Correlation], Direct | Winograd | Tiles],
+    by_filter: Callable[[], DirectFilter | WinogradFilter | TilesFilter],
 ) -> Algorithm:
     """An algorithm that computes correlations, and gradients by weights, on blocks of channels."""
     if what == "forward":
@@ -102,7 +126,7 @@ def _blocked(
         return Algorithm(name, backward.workspace, backward)
     sums = [by_correlation(each) for each in correlation.backward_data(g)]
     missed = len(sums) < g.stride[0] * g.stride[1]
-    image = -(-g.c // device.block) * device.block * size((g.h, g.w))
+    image = stored_size((g.c, g.h, g.w), device.block)
 
     def run(dx: Array, dy: Array, weight: Array, images: int, scratch: Array) -> None:
         if missed:  # pixels that no tap meets

@@ -13,13 +13,14 @@ from blocks import from_blocks, to_blocks
 from numpy.typing import NDArray
 
 from mpitrain.layers import Convolution
-from mpitrain.layers.conv import implicit
+from mpitrain.layers.conv import implicit, tiles
 from mpitrain.layers.conv.algorithms import PASSES, candidates
 from mpitrain.layers.conv.winograd import BOUND
 from mpitrain.layers.layer import Pass, pair
 from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
+from mpitrain.runtime.tile import TILES
 
 CASES = [
     # images, C, H, W, channels, kernel, stride, padding, groups
@@ -142,8 +143,21 @@ def test_the_three_passes_are_right_by_every_algorithm(device: Device, case: Any
         check_the_three_passes(device, case, algorithm=algorithm)
 
 
+@pytest.mark.parametrize("case", [CASES[7], CASES[10], CASES[18]], ids=str)
+@pytest.mark.parametrize("splits", [2, 3])
+def test_a_split_depth_adds_up(
+    device: Device, monkeypatch: pytest.MonkeyPatch, case: Any, splits: int
+) -> None:
+    """On GPUs, where there are few tiles and much depth; parts need not be of one size."""
+    monkeypatch.setattr(tiles, "splits_of", lambda *rest: splits)
+    names = set(algorithms(device, case)) & set(TILES)
+    for algorithm in names:
+        check_the_three_passes(device, case, algorithm=algorithm)
+    assert bool(names) == (device.kind == "gpu")
+
+
 def test_every_algorithm_is_among_those_tried(device: Device) -> None:
-    wanted = {"implicit", "direct", "winograd2", "winograd4"} if device.block > 1 else {"implicit"}
+    wanted = {"implicit", *(("direct", "winograd2", "winograd4") if device.kind == "cpu" else TILES)}
     assert {name for case in CASES for name in algorithms(device, case)} == wanted
 
 
@@ -156,14 +170,11 @@ def test_an_algorithm_that_cannot_is_not_forced(device: Device) -> None:
 
 def test_a_relu_taken_on_changes_forward_and_backward(device: Device) -> None:
     """The same as a ReLU of its own, for every algorithm; values are whole, so equality is bit for bit."""
-    if device.block == 1:
-        assert not Convolution(4, 3).can_rectify(device.block, (4, 8, 8))
-        return
     random, shape, images = np.random.default_rng(0), (5, 7, 6), 2
     x, dy = (random.integers(-3, 4, (images, c, 7, 6)).astype(np.float32) for c in (5, 20))
     weight, bias = (random.integers(-3, 4, s).astype(np.float32) for s in ((20, 5, 3, 3), (20,)))
     found: dict[str, list[NDArray[Any]]] = {}
-    for name in ("direct", "winograd2", "implicit"):
+    for name in ("direct", "winograd2", "implicit") if device.kind == "cpu" else (*TILES, "implicit"):
         layer = Convolution(20, 3, padding=1)
         layer.rectify, layer.forced = True, dict.fromkeys(PASSES, name)
         layer.build(device, shape)

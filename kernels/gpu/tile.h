@@ -1,0 +1,57 @@
+/* The heart of tiled products on GPUs.   sums += left' right, for DEPTH rows of `left` (TILE_M wide) and `right` (TILE_N) in local memory.
+   A group is 8 x TILE_Y work-items; work-item (x, y) has rows m = 4 * TILE_Y * u + 4 * y + i and columns n = 32 * v + 4 * x + j of the tile,
+   for u < UNITS_M, v < UNITS_N and i, j < 4: neighbours read neighbouring vectors, and 8 of them write the 128 bytes of a block of channels.
+   A side that comes from memory along its depth is TURNED: it is stored a value at a time, with columns exchanged by row, so that neither
+   that nor the reading of vectors meets a bank of local memory twice. */
+#define DEPTH 16
+#define TILE_M (4 * UNITS_M * TILE_Y)
+#define TILE_N (32 * UNITS_N)
+#define ITEMS (8 * TILE_Y)
+#define UNROLL _Pragma("unroll")
+
+/* Where column `at` of rows 4 * quad .. 4 * quad + 3 lies. */
+#define TURN(at, quad) ((at) ^ ((quad) * 8))
+
+/* Vectors that a work-item brings for each side and step. */
+#define LOADS_M (2 * UNITS_M)
+#define LOADS_N (16 * UNITS_N / TILE_Y)
+
+/* A side that lies along its depth: vector `load` of a work-item is four rows of one column. */
+#define TURNED_QUAD(me) ((me) % 4)
+#define TURNED_COLUMN(me, load) ((me) / 4 + (load) * (ITEMS / 4))
+/* A side that lies along its columns: vector `load` is four columns of one row. */
+#define STRAIGHT_COLUMN(me, width) (4 * ((me) % ((width) / 4)))
+#define STRAIGHT_ROW(me, load, width) ((me) / ((width) / 4) + (load) * (ITEMS / ((width) / 4)))
+
+inline void store_turned(__local float *side, const float4 value, const int width, const int quad, const int column) {
+    __local float *to = side + 4 * quad * width + TURN(column, quad);
+    to[0] = value.x;
+    to[width] = value.y;
+    to[2 * width] = value.z;
+    to[3 * width] = value.w;
+}
+
+inline void store_straight(__local float *side, const float4 value, const int width, const int row, const int column) {
+    *(__local float4 *)(side + row * width + column) = value;
+}
+
+inline void tile_zero(float4 sums[4 * UNITS_M][UNITS_N]) {
+    UNROLL for (int m = 0; m < 4 * UNITS_M; m++)
+        UNROLL for (int v = 0; v < UNITS_N; v++) sums[m][v] = (float4)(0.0f);
+}
+
+inline void tile_multiply(float4 sums[4 * UNITS_M][UNITS_N], __local const float *left, __local const float *right, const int x, const int y) {
+    UNROLL for (int d = 0; d < DEPTH; d++) {
+        float4 l[UNITS_M], r[UNITS_N];
+        const int left_x = LEFT_TURNED ? TURN(4 * y, d / 4) : 4 * y, right_x = RIGHT_TURNED ? TURN(4 * x, d / 4) : 4 * x;
+        UNROLL for (int u = 0; u < UNITS_M; u++) l[u] = *(__local const float4 *)(left + d * TILE_M + 4 * TILE_Y * u + left_x);
+        UNROLL for (int v = 0; v < UNITS_N; v++) r[v] = *(__local const float4 *)(right + d * TILE_N + 32 * v + right_x);
+        UNROLL for (int u = 0; u < UNITS_M; u++)
+            UNROLL for (int v = 0; v < UNITS_N; v++) {
+                sums[4 * u][v] = sums[4 * u][v] + l[u].x * r[v];
+                sums[4 * u + 1][v] = sums[4 * u + 1][v] + l[u].y * r[v];
+                sums[4 * u + 2][v] = sums[4 * u + 2][v] + l[u].z * r[v];
+                sums[4 * u + 3][v] = sums[4 * u + 3][v] + l[u].w * r[v];
+            }
+    }
+}

@@ -1,0 +1,142 @@
+"""Convolution on GPUs as a product of matrices in tiles of local memory, on images in blocks of channels."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from mpitrain.layers.blocks import block_of
+from mpitrain.layers.conv.correlation import Correlation
+from mpitrain.layers.conv.geometry import Geometry
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.counting import parts, round_up
+from mpitrain.runtime.device import Device
+from mpitrain.runtime.program import Program
+from mpitrain.runtime.tile import DEPTH, MOST_PARTIAL, Tile, splits_of, tile_time
+
+LARGEST_FILTER = 16
+"""Rows or columns of a filter at most: a pixel keeps a bit for each."""
+
+
+class Tiles:
+    """A correlation on one device by one tile: y from x and weight."""
+
+    def __init__(self, device: Device, sums: Correlation, tile: Tile) -> None:
+        self._device, self._c, self._tile = device, sums, tile
+        self._in, self._out = block_of(sums.c, device.block), block_of(sums.k, device.block)
+        taps = sums.r * sums.s
+        self._steps = parts(taps, 4) if self._in == 4 else parts(sums.c, DEPTH) * taps
+        self._columns = round_up(sums.k, tile.n)
+        self._packed = round_up(self._steps * DEPTH * self._columns, 128)
+
+    @cached_property
+    def kernels(self) -> Program:
+        """Compiled when first asked for, so that times can be compared before."""
+        return self._device.program("tiles", IN=self._in, OUT=self._out, **self._tile.definitions())
+
+    def _tiles(self, images: int) -> int:
+        return parts(images * self._c.p * self._c.q, self._tile.m) * self._columns // self._tile.n
+
+    def _splits(self, images: int) -> int:
+        most = MOST_PARTIAL // (images * self._c.p * self._c.q * self._columns)
+        return splits_of(self._device, self._tile, self._tiles(images), self._steps, min(most, 16))
+
+    def time(self, images: int) -> float:
+        """Its time by a count, comparable between tiles."""
+        return tile_time(self._device, self._tile, self._tiles(images), self._steps, self._splits(images))
+
+    def workspace(self, images: int) -> int:
+        """Float32 values of scratch for that many images, or fewer."""
+        partial = max(
+            splits * n * self._c.p * self._c.q * self._columns
+            for n in range(1, images + 1)
+            if (splits := self._splits(n)) > 1 or n == 1
+        )
+        return self._packed + partial
+
+    def __call__(
+        self,
+        y: Array,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        rectify: bool,
+        images: int,
+        scratch: Array,
+    ) -> None:
+        """y = weight * x + bias, and max(that, 0) if `rectify`."""
+        c, tile, group = self._c, self._tile, self._device.group
+        self.kernels.pack(
+            (self._columns, 8 * parts(c.c, 32)), scratch, weight, c.k, c.c, c.r, c.s, c.out_step, c.in_step,
+            *c.first_tap, *c.tap_step, c.tap_row, self._columns, group=(32, 8),
+        )  # fmt: skip
+        splits, tiles, pixels = self._splits(images), self._tiles(images), images * c.p * c.q
+        result = y
+        if splits > 1:
+            result = scratch.part(self._packed, self._packed + splits * pixels * self._columns)
+        tail = (
+            images, c.k, c.p, c.q, *c.size, *c.first_pixel, *c.pixel_step, int(bias is not None), int(rectify)
+        )  # fmt: skip
+        self.kernels.correlate(
+            (tiles * 8 * tile.y, splits), result, x, scratch, bias or scratch, *tail, parts(c.c, self._in), c.h, c.w,
+            c.r, c.s, *c.stride, *c.padding, self._steps, self._columns, group=(8 * tile.y, 1),
+        )  # fmt: skip
+        if splits > 1:
+            self.kernels.finish(
+                pixels * round_up(c.k, self._out) // 4, y, result, bias or scratch, *tail, splits, self._columns, group=group
+            )  # fmt: skip
+
+
+class TilesFilter:
+    """The gradient by the weights on one device by one tile: dweight from dy and x."""
+
+    def __init__(self, device: Device, geometry: Geometry, tile: Tile) -> None:
+        self._device, self._g, self._tile = device, geometry.flattened(), tile
+        g = self._g
+        self._in, self._out = block_of(g.c, device.block), block_of(g.k, device.block)
+        self._width = round_up(round_up(g.c, self._in) * g.r * g.s, tile.n)
+        self._height = round_up(g.k, tile.m)
+
+    @cached_property
+    def kernels(self) -> Program:
+        """Compiled when first asked for, so that times can be compared before."""
+        return self._device.program("tiles_filter", IN=self._in, OUT=self._out, **self._tile.definitions())
+
+    def _tiles(self) -> int:
+        return self._width // self._tile.n * self._height // self._tile.m
+
+    def _shares(self, images: int) -> int:
+        steps = parts(images * self._g.p * self._g.q, DEPTH)
+        most = MOST_PARTIAL // (self._width * self._height)
+        return splits_of(self._device, self._tile, self._tiles(), steps, max(1, min(most, 512)))
+
+    def time(self, images: int) -> float:
+        """Its time by a count, comparable between tiles."""
+        steps = parts(images * self._g.p * self._g.q, DEPTH)
+        return tile_time(self._device, self._tile, self._tiles(), steps, self._shares(images))
+
+    def workspace(self, images: int) -> int:
+        """Float32 values of scratch for that many images, or fewer."""
+        return max(self._shares(n) for n in range(1, images + 1)) * self._width * self._height
+
+    def __call__(
+        self, dweight: Array, dy: Array, x: Array, accumulate: bool, images: int, scratch: Array
+    ) -> None:
+        """dweight = sum over images and pixels of dy * x, plus what is there if `accumulate`."""
+        g, tile = self._g, self._tile
+        shares = self._shares(images)
+        self.kernels.filter(
+            (self._tiles() * 8 * tile.y, shares), scratch, dy, x, images, parts(g.c, self._in), g.h, g.w, g.k, g.p, g.q,
+            g.r, g.s, *g.stride, *g.padding, self._width, *divisor(g.p * g.q), *divisor(g.q), group=(8 * tile.y, 1),
+        )  # fmt: skip
+        n = g.k * g.c * g.r * g.s
+        self.kernels.finish(
+            n, dweight, scratch, g.c, g.r * g.s, n, self._height, self._width, shares, int(accumulate), group=self._device.group
+        )  # fmt: skip
+
+
+def divisor(d: int) -> tuple[np.uint32, int]:
+    """(factor, bits) by which kernels/gpu/tiles_filter.cl divides by d without a division."""
+    bits = (d - 1).bit_length()
+    return np.uint32(parts(1 << (31 + bits), d) if d > 1 else 0), bits

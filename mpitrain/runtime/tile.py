@@ -1,0 +1,80 @@
+"""Tiles of a product of matrices on a GPU: their sizes, and a count of the time that each would take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mpitrain.runtime.counting import parts
+from mpitrain.runtime.device import Device
+
+DEPTH = 16
+"""Of a step: rows of both operands that are in local memory at once; kernels/gpu/tile.h."""
+
+MOST_PARTIAL = 1 << 26
+"""Values at most of the partial sums of a product whose depth is split (256 MiB)."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A group's share of the result, `m` x `n`, by 8 x `y` work-items that have `units_m` x `units_n` squares of 4 x 4 values each."""
+
+    units_m: int
+    units_n: int
+    y: int
+    resident: int
+    """Groups that a compute unit holds at once (registers: 64 Ki in a unit of NVIDIA's)."""
+    rate: float
+    """Share of the fastest tile's rate with every unit busy, as measured on an H200."""
+
+    @property
+    def m(self) -> int:
+        return 4 * self.units_m * self.y
+
+    @property
+    def n(self) -> int:
+        return 32 * self.units_n
+
+    def definitions(self) -> dict[str, int]:
+        """What kernels/gpu/tile.h wants to know."""
+        return {"UNITS_M": self.units_m, "UNITS_N": self.units_n, "TILE_Y": self.y}
+
+
+TILES = {
+    f"{tile.m}x{tile.n}": tile
+    for tile in (
+        Tile(2, 4, 16, 2, 1.0),
+        Tile(4, 2, 16, 2, 0.97),
+        Tile(2, 2, 16, 3, 0.8),
+        Tile(2, 4, 8, 5, 0.9),
+        Tile(2, 2, 8, 7, 0.75),
+        Tile(4, 1, 16, 3, 0.6),
+    )
+}
+"""By the names that the tuner keeps: rows (pixels, or output channels of a weights' gradient) times columns."""
+
+
+TURNS = 8
+"""Times at most that every unit is filled with parts of a split depth: more, and a last turn that is not full is no loss."""
+
+
+def splits_of(device: Device, tile: Tile, tiles: int, steps: int, most: int) -> int:
+    """Into how many parts to split the depth of so many tiles: the fewest that come within 5 % of the shortest time."""
+    whole = {turns * tile.resident * device.units // tiles for turns in range(1, TURNS + 1)}
+    most = max(1, min(most, steps // 4))
+    times = {
+        splits: tile_time(device, tile, tiles, steps, splits)
+        for splits in sorted({1, *(min(each, most) for each in whole if each > 1)})
+    }
+    shortest = min(times.values())
+    return next(splits for splits, time in times.items() if time <= 1.05 * shortest)
+
+
+def tile_time(device: Device, tile: Tile, tiles: int, steps: int, splits: int) -> float:
+    """Time of a product in units of one step of the fastest 128x128 tile on a compute unit that has it alone."""
+    turns = parts(tiles * splits, tile.resident * device.units)
+    step = tile.resident * tile.m * tile.n / (128 * 128) / tile.rate
+    # Groups start and end at some 4 steps' cost; a part's sums are written and read again, 4 values for a step's 128 x 128 x 16 products.
+    work = turns * (parts(steps, splits) + 4) * step
+    return work + (
+        0 if splits == 1 else tiles * splits * tile.m * tile.n / (128 * 128) * 4 / device.units + 8
+    )
