@@ -6,7 +6,7 @@
 #include "cpu/tile.h"
 #define TAPS 9
 #include "cpu/filters.h"
-#include "cpu/winograd.h"
+#include "winograd.h"
 
 /* packed[point][group][i][o]: the transformed filters, for inputs i < I and outputs o < TILE_COLUMNS of a group (zero from O on);
    strides as in pack.cl. One work-item per group and block of inputs. */

@@ -4,7 +4,7 @@
    Second: dweight = the sum of the tile parts, in their order, transformed back. */
 #include "prelude.h"
 #include "cpu/tile.h"
-#include "cpu/winograd.h"
+#include "winograd.h"
 #define TAPS 9
 #include "cpu/filters.h"
 

@@ -20,7 +20,8 @@ __kernel void product(__global float *c, __global const float *restrict a, __glo
     const int me = get_local_id(0), x = me % 8, y = me / 8, splits = get_num_groups(1), split = get_group_id(1);
     const int tiles_m = (M + TILE_M - 1) / TILE_M, tile = get_group_id(0), m0 = tile % tiles_m * TILE_M, j0 = tile / tiles_m * TILE_N;
     const int quad = 4 * TURNED_QUAD(me), left_m = STRAIGHT_COLUMN(me, TILE_M), right_j = STRAIGHT_COLUMN(me, TILE_N);
-    __local float left[2 * DEPTH * TILE_M], right[2 * DEPTH * TILE_N];
+    SIDE(left, TILE_M);
+    SIDE(right, TILE_N);
     const int steps = (D + DEPTH - 1) / DEPTH;
     const int first = (int)((long)steps * split / splits), last = (int)((long)steps * (split + 1) / splits);
     float4 brought_m[LOADS_M], brought_n[LOADS_N], sums[4 * UNITS_M][UNITS_N];

@@ -8,6 +8,10 @@
 #define TILE_N (32 * UNITS_N)
 #define ITEMS (8 * TILE_Y)
 #define UNROLL _Pragma("unroll")
+#define INLINED static inline __attribute__((always_inline))  /* compilers leave functions of this size alone otherwise, with sums in memory */
+
+/* A side's two buffers in local memory: one is filled while the other is multiplied. */
+#define SIDE(name, width) __local float name[2 * DEPTH * (width)] __attribute__((aligned(16)))
 
 /* Where column `at` of rows 4 * quad .. 4 * quad + 3 lies. */
 #define TURN(at, quad) ((at) ^ ((quad) * 8))
@@ -23,7 +27,7 @@
 #define STRAIGHT_COLUMN(me, width) (4 * ((me) % ((width) / 4)))
 #define STRAIGHT_ROW(me, load, width) ((me) / ((width) / 4) + (load) * (ITEMS / ((width) / 4)))
 
-inline void store_turned(__local float *side, const float4 value, const int width, const int quad, const int column) {
+INLINED void store_turned(__local float *side, const float4 value, const int width, const int quad, const int column) {
     __local float *to = side + 4 * quad * width + TURN(column, quad);
     to[0] = value.x;
     to[width] = value.y;
@@ -31,16 +35,16 @@ inline void store_turned(__local float *side, const float4 value, const int widt
     to[3 * width] = value.w;
 }
 
-inline void store_straight(__local float *side, const float4 value, const int width, const int row, const int column) {
+INLINED void store_straight(__local float *side, const float4 value, const int width, const int row, const int column) {
     *(__local float4 *)(side + row * width + column) = value;
 }
 
-inline void tile_zero(float4 sums[4 * UNITS_M][UNITS_N]) {
+INLINED void tile_zero(float4 sums[4 * UNITS_M][UNITS_N]) {
     UNROLL for (int m = 0; m < 4 * UNITS_M; m++)
         UNROLL for (int v = 0; v < UNITS_N; v++) sums[m][v] = (float4)(0.0f);
 }
 
-inline void tile_multiply(float4 sums[4 * UNITS_M][UNITS_N], __local const float *left, __local const float *right, const int x, const int y) {
+INLINED void tile_multiply(float4 sums[4 * UNITS_M][UNITS_N], __local const float *left, __local const float *right, const int x, const int y) {
     UNROLL for (int d = 0; d < DEPTH; d++) {
         float4 l[UNITS_M], r[UNITS_N];
         const int left_x = LEFT_TURNED ? TURN(4 * y, d / 4) : 4 * y, right_x = RIGHT_TURNED ? TURN(4 * x, d / 4) : 4 * x;

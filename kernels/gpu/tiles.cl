@@ -51,7 +51,8 @@ __kernel void correlate(__global float *y, __global const float4 *restrict x, __
     const int me = get_local_id(0), tx = me % 8, ty = me / 8, splits = get_num_groups(1), split = get_group_id(1);
     const int tiles = KP / TILE_N, tile = get_group_id(0), k0 = tile % tiles * TILE_N, pixel0 = tile / tiles * TILE_M;
     const int pixels = N * P * Q, quad = TURNED_QUAD(me);
-    __local float left[2 * DEPTH * TILE_M], right[2 * DEPTH * TILE_N];
+    SIDE(left, TILE_M);
+    SIDE(right, TILE_N);
 
     /* Each pixel that this work-item brings: its vector for tap (0, 0), and which rows (bits 0-15) and columns (16-31) of the filter lie inside. */
     int base[LOADS_M];

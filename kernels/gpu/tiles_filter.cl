@@ -20,7 +20,8 @@ __kernel void filter(__global float *partial, __global const float4 *restrict dy
     const int me = get_local_id(0), tx = me % 8, ty = me / 8, shares = get_num_groups(1), share = get_group_id(1);
     const int tiles = width / TILE_N, tile = get_group_id(0), j0 = tile % tiles * TILE_N, k0 = tile / tiles * TILE_M;
     const int height = get_num_groups(0) / tiles * TILE_M, pixels = N * P * Q, out_blocks = (K + OUT - 1) / OUT;
-    __local float left[2 * DEPTH * TILE_M], right[2 * DEPTH * TILE_N];
+    SIDE(left, TILE_M);
+    SIDE(right, TILE_N);
 
     /* This work-item brings four channels of dy, and four columns, always the same ones, of some pixels each step. */
     const int k = k0 + STRAIGHT_COLUMN(me, TILE_M), some_k = k < out_blocks * OUT;

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mpitrain.layers.blocks import stored_size
-from mpitrain.layers.conv import correlation
+from mpitrain.layers.conv import correlation, winograd_tiles
 from mpitrain.layers.conv.correlation import Correlation
 from mpitrain.layers.conv.direct import Direct, DirectFilter
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.implicit import ImplicitGemm
 from mpitrain.layers.conv.tiles import LARGEST_FILTER, Tiles, TilesFilter
 from mpitrain.layers.conv.winograd import Winograd, WinogradFilter
+from mpitrain.layers.conv.winograd_tiles import WinogradTiles, WinogradTilesFilter
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 from mpitrain.runtime.tile import TILES
@@ -40,12 +41,17 @@ class Algorithm:
 
 Make = Callable[[], Algorithm]
 
+GPU_WINOGRAD = {"winograd4": 4, "winograd2": 2}
+"""Outputs of a tile, each way, by the names of the algorithms on GPUs."""
+
 
 def candidates(device: Device, g: Geometry, what: PassName) -> dict[str, Make]:
     """Name -> how to make it, for every algorithm that can compute this pass; the last one can compute any."""
     found: dict[str, Make] = {}
     if device.kind == "gpu" and g.groups == 1 and max(g.r, g.s) <= LARGEST_FILTER:
         for name in TILES:
+            found[name] = lambda name=name: _tiled(name, what, device, g)  # type: ignore[misc]
+        for name in GPU_WINOGRAD if winograd_tiles.supports(device, g) else ():
             found[name] = lambda name=name: _tiled(name, what, device, g)  # type: ignore[misc]
     if device.kind == "cpu" and g.groups == 1:
         minimal = (g.r, g.s, *g.stride) == (3, 3, 1, 1)
@@ -82,11 +88,11 @@ def estimate(device: Device, what: PassName, name: str, g: Geometry, images: int
 
     On a CPU: the products it takes, and what it does besides counted as products.
     """
-    if name in TILES:
+    if device.kind == "gpu" and name != "implicit":
         if what == "backward filter":
-            return TilesFilter(device, g, TILES[name]).time(images)
+            return _filter_tiles(name, device, g).time(images)
         sums = [correlation.forward(g)] if what == "forward" else correlation.backward_data(g)
-        return sum(Tiles(device, each, TILES[name]).time(images) for each in sums)
+        return sum(_tiles(name, device, each).time(images) for each in sums)
     direct = g.r * g.s * images * g.p * g.q * g.c * g.k
     if name == "direct":
         return direct
@@ -100,13 +106,20 @@ def estimate(device: Device, what: PassName, name: str, g: Geometry, images: int
 
 def _tiled(name: str, what: PassName, device: Device, g: Geometry) -> Algorithm:
     return _blocked(
-        name,
-        what,
-        device,
-        g,
-        lambda sums: Tiles(device, sums, TILES[name]),
-        lambda: TilesFilter(device, g, TILES[name]),
+        name, what, device, g, lambda sums: _tiles(name, device, sums), lambda: _filter_tiles(name, device, g)
     )
+
+
+def _tiles(name: str, device: Device, sums: Correlation) -> Tiles | WinogradTiles:
+    if name in TILES:
+        return Tiles(device, sums, TILES[name])
+    return WinogradTiles(device, sums, GPU_WINOGRAD[name])
+
+
+def _filter_tiles(name: str, device: Device, g: Geometry) -> TilesFilter | WinogradTilesFilter:
+    if name in TILES:
+        return TilesFilter(device, g, TILES[name])
+    return WinogradTilesFilter(device, g, GPU_WINOGRAD[name])
 
 
 def _blocked(
@@ -114,8 +127,8 @@ def _blocked(
     what: PassName,
     device: Device,
     g: Geometry,
-    by_correlation: Callable[[Correlation], Direct | Winograd | Tiles],
-    by_filter: Callable[[], DirectFilter | WinogradFilter | TilesFilter],
+    by_correlation: Callable[[Correlation], Direct | Winograd | Tiles | WinogradTiles],
+    by_filter: Callable[[], DirectFilter | WinogradFilter | TilesFilter | WinogradTilesFilter],
 ) -> Algorithm:
     """An algorithm that computes correlations, and gradients by weights, on blocks of channels."""
     if what == "forward":

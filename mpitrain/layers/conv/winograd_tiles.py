@@ -1,0 +1,195 @@
+"""3x3 convolution with stride 1 by Winograd's minimal filtering on GPUs: transforms that pass over memory, and products of tiles between."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from mpitrain.layers.blocks import block_of
+from mpitrain.layers.conv.correlation import Correlation
+from mpitrain.layers.conv.geometry import Geometry
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.counting import even, parts, round_up
+from mpitrain.runtime.device import Device
+from mpitrain.runtime.program import Program
+from mpitrain.runtime.tile import DEPTH, TILES, Tile, splits_of, tile_time
+
+PIECE = 1 << 26
+"""Values of transformed tiles that are in scratch at once, x's and y's together (256 MiB): more tiles than that go in several pieces."""
+
+MOST_SUMS = 1 << 24
+"""Values at most of the transformed gradients by the weights whose tiles are split (64 MiB)."""
+
+SWEEP = 0.13
+"""Time of reading or writing a thousand values by the whole device, in units of tile_time on one compute unit of an H200, times units."""
+
+
+def supports(device: Device, g: Geometry) -> bool:
+    """Whether a convolution can be computed so: few channels are in other blocks."""
+    minimal = (g.r, g.s, *g.stride, g.groups) == (3, 3, 1, 1, 1) and max(g.padding) <= 2
+    return device.kind == "gpu" and minimal and min(block_of(each, device.block) for each in (g.c, g.k)) == 32
+
+
+class WinogradTiles:
+    """A correlation on one device, `out` x `out` outputs at a time."""
+
+    def __init__(self, device: Device, sums: Correlation, out: int) -> None:
+        self._device, self._c, self._out = device, sums, out
+        self._points = (out + 2) ** 2
+        self._depth = round_up(sums.c, 32)
+        self._tile = _tile(round_up(sums.k, 32), TILES["128x128"], TILES["256x64"], TILES["256x32"])
+        self._width = round_up(sums.k, self._tile.n)
+        self._filters = round_up(self._points * self._depth * self._width, 128)
+
+    @cached_property
+    def kernels(self) -> Program:
+        """The transforms; compiled when first asked for, so that times can be compared before."""
+        return self._device.program("winograd", OUT=self._out, BLOCK=32)
+
+    @cached_property
+    def _products(self) -> Program:
+        return self._device.program("products", LEFT_TURNED=1, **self._tile.definitions())
+
+    def _tiles(self, images: int) -> int:
+        return images * parts(self._c.p, self._out) * parts(self._c.q, self._out)
+
+    def _rows(self, images: int) -> int:
+        """Tiles in a piece."""
+        most = max(self._tile.m, PIECE // (self._points * (self._depth + self._width)))
+        return round_up(even(self._tiles(images), most), self._tile.m)
+
+    def time(self, images: int) -> float:
+        """Its time by a count, comparable with tile_time."""
+        rows = self._rows(images)
+        pieces = parts(self._tiles(images), rows)
+        many = self._points * rows // self._tile.m * self._width // self._tile.n
+        products = tile_time(self._device, self._tile, many, self._depth // DEPTH, 1)
+        swept = self._points * rows * (self._depth + self._width) * 2 + self._out**2 * rows * (
+            self._depth + self._width
+        )
+        return pieces * (products + SWEEP * swept / 1000 / self._device.units) + self._filters * SWEEP / 1000 / self._device.units
+
+    def workspace(self, images: int) -> int:
+        """Float32 values of scratch for that many images, or fewer."""
+        most = max(self._rows(n) for n in range(1, images + 1))
+        return self._filters + round_up(self._points * most * self._depth, 128) + self._points * most * self._width
+
+    def __call__(
+        self,
+        y: Array,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        rectify: bool,
+        images: int,
+        scratch: Array,
+    ) -> None:
+        """y = weight * x + bias, and max(that, 0) if `rectify`."""
+        c, group, tile = self._c, self._device.group, self._tile
+        self.kernels.filters(
+            (self._width // 4, self._depth), scratch, weight, c.k, c.c, c.out_step, c.in_step, *c.first_tap, *c.tap_step,
+            c.tap_row, self._width, group=(group, 1),
+        )  # fmt: skip
+        rows, tiles = self._rows(images), self._tiles(images)
+        start = self._filters
+        stop = start + round_up(self._points * rows * self._depth, 128)
+        inputs = scratch.part(start, stop)
+        products = scratch.part(stop, stop + self._points * rows * self._width)
+        for first in range(0, tiles, rows):
+            few = min(rows, tiles - first)
+            self.kernels.inputs(
+                (8 * rows, self._depth // 32), inputs, x, c.h, c.w, c.p, c.q, *c.padding, first, few, rows, self._depth,
+                group=(group, 1),
+            )  # fmt: skip
+            self._products.products(
+                (rows // tile.m * self._width // tile.n * 8 * tile.y, 1, self._points), products, inputs, scratch,
+                rows, self._width, self._depth, 0, group=(8 * tile.y, 1, 1),
+            )  # fmt: skip
+            self.kernels.outputs(
+                (8 * few, parts(c.k, 32)), y, products, bias or scratch, c.k, c.p, c.q, first, few, rows, self._width,
+                int(bias is not None), int(rectify), group=(group, 1),
+            )  # fmt: skip
+
+
+class WinogradTilesFilter:
+    """The gradient by the weights on one device, `out` x `out` values of dy at a time."""
+
+    def __init__(self, device: Device, geometry: Geometry, out: int) -> None:
+        self._device, self._g, self._out = device, geometry, out
+        self._points = (out + 2) ** 2
+        k, c = round_up(geometry.k, 32), round_up(geometry.c, 32)
+        small = TILES["64x64"]
+        self._tile = TILES["128x128"] if k % 128 == 0 and c % 128 == 0 else small
+        self._height, self._width = round_up(geometry.k, self._tile.m), round_up(geometry.c, self._tile.n)
+
+    @cached_property
+    def kernels(self) -> Program:
+        """The transforms; compiled when first asked for, so that times can be compared before."""
+        return self._device.program("winograd", OUT=self._out, BLOCK=32)
+
+    @cached_property
+    def _products(self) -> Program:
+        return self._device.program("products", LEFT_TURNED=0, **self._tile.definitions())
+
+    def _tiles(self, images: int) -> int:
+        return images * parts(self._g.p, self._out) * parts(self._g.q, self._out)
+
+    def _rows(self, images: int) -> int:
+        """Tiles in a piece."""
+        most = max(DEPTH, PIECE // (self._points * (self._height + self._width)))
+        return round_up(even(self._tiles(images), most), DEPTH)
+
+    def _many(self) -> int:
+        return self._points * self._height // self._tile.m * self._width // self._tile.n
+
+    def _parts(self, images: int) -> int:
+        """Parts of a piece, each with its sums."""
+        most = MOST_SUMS // (self._points * self._height * self._width)
+        return splits_of(self._device, self._tile, self._many(), self._rows(images) // DEPTH, most)
+
+    def time(self, images: int) -> float:
+        """Its time by a count, comparable with tile_time."""
+        rows, shares = self._rows(images), self._parts(images)
+        pieces = parts(self._tiles(images), rows)
+        products = tile_time(self._device, self._tile, self._many(), rows // DEPTH, shares)
+        swept = (2 * self._points + self._out**2) * rows * (self._height + self._width)
+        sums = self._points * self._height * self._width * shares * 2
+        return pieces * products + SWEEP * (pieces * swept + sums) / 1000 / self._device.units
+
+    def workspace(self, images: int) -> int:
+        """Float32 values of scratch for that many images, or fewer."""
+        rows = max(self._rows(n) for n in range(1, images + 1))
+        shares = max(self._parts(n) for n in range(1, images + 1))
+        sums = round_up(shares * self._points * self._height * self._width, 128)
+        return sums + round_up(self._points * rows * self._height, 128) + self._points * rows * self._width
+
+    def __call__(
+        self, dweight: Array, dy: Array, x: Array, accumulate: bool, images: int, scratch: Array
+    ) -> None:
+        """dweight = sum over images and pixels of dy * x, plus what is there if `accumulate`."""
+        g, group, tile = self._g, self._device.group, self._tile
+        rows, tiles, shares = self._rows(images), self._tiles(images), self._parts(images)
+        start = round_up(shares * self._points * self._height * self._width, 128)
+        stop = start + round_up(self._points * rows * self._height, 128)
+        gradients = scratch.part(start, stop)
+        inputs = scratch.part(stop, stop + self._points * rows * self._width)
+        for first in range(0, tiles, rows):
+            few = min(rows, tiles - first)
+            self.kernels.gradients(
+                (8 * rows, parts(g.k, 32)), gradients, dy, g.p, g.q, first, few, rows, self._height, group=(group, 1)
+            )  # fmt: skip
+            self.kernels.inputs(
+                (8 * rows, parts(g.c, 32)), inputs, x, g.h, g.w, g.p, g.q, *g.padding, first, few, rows, self._width,
+                group=(group, 1),
+            )  # fmt: skip
+            self._products.products(
+                (self._many() // self._points * 8 * tile.y, shares, self._points), scratch, gradients, inputs,
+                self._height, self._width, rows, int(first > 0), group=(8 * tile.y, 1, 1),
+            )  # fmt: skip
+        self.kernels.finish(
+            (parts(g.c, 4), g.k), dweight, scratch, g.c, self._height, self._width, shares, int(accumulate), group=(group, 1)
+        )  # fmt: skip
+
+
+def _tile(width: int, *tiles: Tile) -> Tile:
+    """The widest that divides it."""
+    return next(tile for tile in tiles if width % tile.n == 0)
