@@ -38,7 +38,7 @@ IN_GROUPS __kernel void forward_sums(__global float *partial, __global const flo
 
 #define ADD_SHARES(first, second)                                                                          \
     WIDE first = (WIDE)(0.0f), second = (WIDE)(0.0f);                                                      \
-    for (int share = me / QUADS; share < shares; share += LANES) {                                         \
+    _Pragma("unroll 8") for (int share = me / QUADS; share < shares; share += LANES) {                                         \
         first += LOAD_ALIGNED(partial + ((size_t)(2 * share) * blocks + block) * BLOCK + quad);            \
         second += LOAD_ALIGNED(partial + ((size_t)(2 * share + 1) * blocks + block) * BLOCK + quad);       \
     }                                                                                                      \

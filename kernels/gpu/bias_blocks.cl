@@ -31,7 +31,7 @@ IN_GROUPS __kernel void finish(__global float *dbias, __global const float *part
     const int at = block * BLOCK + quad;
     __local WIDE scratch[GROUP];
     WIDE total = (WIDE)(0.0f);
-    for (int share = me / QUADS; share < shares; share += LANES)
+    _Pragma("unroll 8") for (int share = me / QUADS; share < shares; share += LANES)
         total += LOAD_ALIGNED(partial + ((size_t)share * blocks + block) * BLOCK + quad);
     total = add_lanes(total, scratch, me);
     if (me < QUADS) store_some(accumulate ? load_some(dbias + at, K - at) + total : total, dbias + at, K - at);

@@ -96,6 +96,6 @@ IN_GROUPS __kernel void finish(__global float *c, __global const float *restrict
     const int me = get_global_id(0), m = me / J, j = me - m * J;
     if (m >= M) return;
     float sum = (has_bias ? bias[j] : 0.0f) + (accumulate ? c[me] : 0.0f);
-    for (int split = 0; split < splits; split++) sum += partial[((size_t)split * height + m) * width + j];
+    UNROLL_4 for (int split = 0; split < splits; split++) sum += partial[((size_t)split * height + m) * width + j];
     c[me] = sum;
 }

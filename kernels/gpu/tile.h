@@ -8,6 +8,7 @@
 #define TILE_N (32 * UNITS_N)
 #define ITEMS (8 * TILE_Y)
 #define UNROLL _Pragma("unroll")
+#define UNROLL_4 _Pragma("unroll 4") /* several loads on their way at once */
 #define INLINED static inline __attribute__((always_inline))  /* compilers leave functions of this size alone otherwise, with sums in memory */
 
 /* A side's two buffers in local memory: one is filled while the other is multiplied. */

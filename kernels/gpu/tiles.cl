@@ -2,10 +2,11 @@
      y[n][k][p][q] = bias[k] + sum over c, r, s of weight[k][c][r][s] x[n][c][p * U + r - pad_h][q * V + s - pad_w]
    as a matrix product of (n p q, depth) and (depth, k), the depth being (c / 16, r, s, c % 16), or (r, s, c) where IN = 4.
    A group computes a tile of pixels times output channels, a work-item what tile.h says; the next step's values are on their way from
-   memory while this one's are multiplied. Few tiles: the depth is split, and a second kernel adds up the parts in order. */
+   memory while this one's are multiplied. Few tiles: the depth is split, and a second kernel adds up the parts in order.
+   The weights are packed before; with IN_PLACE (1x1 filters that need no filling up) `packed` is the weights, (K, C), as they lie. */
 #include "prelude.h"
 #define LEFT_TURNED 1
-#define RIGHT_TURNED 0
+#define RIGHT_TURNED IN_PLACE
 #include "gpu/tile.h"
 
 /* packed[depth][k] = weight(k, c, r, s), zero outside; KP columns. Tap (r, s) is at (first_r + r * step_r, first_s + s * step_s) of rows of
@@ -68,7 +69,15 @@ __kernel void correlate(__global float *y, __global const float4 *restrict x, __
 
     const int first = (int)((long)steps * split / splits), last = (int)((long)steps * (split + 1) / splits);
     int chunk = first / (R * S), r = first % (R * S) / S, s = first % S;  /* of the next step to fetch; `chunk` counts 16 channels */
+#if IN_PLACE
+    packed += (size_t)(k0 + TURNED_COLUMN(me, 0)) * (steps * DEPTH / 4) + first * (DEPTH / 4) + quad;
+#define WEIGHTS(load) packed[(size_t)((load) * (ITEMS / 4)) * (steps * DEPTH / 4)]
+#define WEIGHTS_STEP (DEPTH / 4)
+#else
     packed += ((size_t)(first * DEPTH + STRAIGHT_ROW(me, 0, TILE_N)) * KP + k0 + STRAIGHT_COLUMN(me, TILE_N)) / 4;
+#define WEIGHTS(load) packed[(size_t)STRAIGHT_ROW(0, load, TILE_N) * KP / 4]
+#define WEIGHTS_STEP (DEPTH * KP / 4)
+#endif
 
     float4 brought_m[LOADS_M], brought_n[LOADS_N], sums[4 * UNITS_M][UNITS_N];
     tile_zero(sums);
@@ -90,15 +99,17 @@ __kernel void correlate(__global float *y, __global const float4 *restrict x, __
         NEXT_TAP                                                                                            \
         UNROLL for (int j = 0; j < LOADS_M; j++)                                                            \
             brought_m[j] = some && (inside[j] >> row & inside[j] >> (16 + column) & 1u) ? x[base[j] + offset] : (float4)(0.0f); \
-        UNROLL for (int j = 0; j < LOADS_N; j++)                                                            \
-            brought_n[j] = packed[(size_t)STRAIGHT_ROW(0, j, TILE_N) * KP / 4];                             \
-        packed += DEPTH * KP / 4;                                                                           \
+        UNROLL for (int j = 0; j < LOADS_N; j++) brought_n[j] = WEIGHTS(j);                                 \
+        packed += WEIGHTS_STEP;                                                                             \
     }
 #define KEEP(buffer) {                                                                                      \
         UNROLL for (int j = 0; j < LOADS_M; j++)                                                            \
             store_turned(left + (buffer) * DEPTH * TILE_M, brought_m[j], TILE_M, quad, TURNED_COLUMN(me, j)); \
-        UNROLL for (int j = 0; j < LOADS_N; j++)                                                            \
-            store_straight(right + (buffer) * DEPTH * TILE_N, brought_n[j], TILE_N, STRAIGHT_ROW(me, j, TILE_N), STRAIGHT_COLUMN(me, TILE_N)); \
+        __local float *to = right + (buffer) * DEPTH * TILE_N;                                              \
+        UNROLL for (int j = 0; j < LOADS_N; j++) {                                                          \
+            if (IN_PLACE) store_turned(to, brought_n[j], TILE_N, quad, TURNED_COLUMN(me, j));               \
+            else store_straight(to, brought_n[j], TILE_N, STRAIGHT_ROW(me, j, TILE_N), STRAIGHT_COLUMN(me, TILE_N)); \
+        }                                                                                                   \
     }
     int step = first;
     if (step < last) {
@@ -159,6 +170,6 @@ IN_GROUPS __kernel void finish(__global float *y, __global const float *restrict
     const float4 floor = (float4)(rectify ? 0.0f : -INFINITY);
     float4 sum = (float4)(0.0f);
     if (has_bias) sum = load_some(bias + k, K - k);
-    for (int split = 0; split < splits; split++) sum += *(__global const float4 *)(partial + ((size_t)split * pixels + pixel) * KP + k);
+    UNROLL_4 for (int split = 0; split < splits; split++) sum += *(__global const float4 *)(partial + ((size_t)split * pixels + pixel) * KP + k);
     *(__global float4 *)(y + PLACE(n, p, q, k)) = select(sum, floor, sum < floor);
 }

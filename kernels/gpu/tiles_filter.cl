@@ -84,6 +84,6 @@ IN_GROUPS __kernel void finish(__global float *dweight, __global const float *re
     if (me >= n) return;
     partial += (size_t)k * width + (c / IN * taps + tap) * IN + c % IN;
     float sum = accumulate ? dweight[me] : 0.0f;
-    for (int share = 0; share < shares; share++) sum += partial[(size_t)share * height * width];
+    UNROLL_4 for (int share = 0; share < shares; share++) sum += partial[(size_t)share * height * width];
     dweight[me] = sum;
 }

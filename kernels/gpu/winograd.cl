@@ -120,7 +120,7 @@ IN_GROUPS __kernel void finish(__global float *dweight, __global const float *re
     UNROLL for (int s = 0; s < TILE; s++) {
         WIDE z[TILE];
         UNROLL for (int r = 0; r < TILE; r++) z[r] = LOAD_ALIGNED(from + (r * TILE + s) * step);
-        for (int part = 1; part < parts; part++)
+        _Pragma("unroll 2") for (int part = 1; part < parts; part++)
             UNROLL for (int r = 0; r < TILE; r++) z[r] += LOAD_ALIGNED(from + (part * POINTS + r * TILE + s) * step);
         TAPS_LINE(half_way + s, TILE, z, 1);
     }

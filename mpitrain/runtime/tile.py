@@ -43,18 +43,29 @@ TILES = {
     f"{tile.m}x{tile.n}": tile
     for tile in (
         Tile(2, 4, 16, 2, 1.0),
-        Tile(4, 2, 16, 2, 0.97),
-        Tile(2, 2, 16, 3, 0.8),
-        Tile(2, 4, 8, 4, 0.9),
-        Tile(2, 2, 8, 6, 0.75),
-        Tile(4, 1, 16, 3, 0.6),
+        Tile(4, 2, 16, 2, 0.98),
+        Tile(2, 2, 16, 3, 0.93),
+        Tile(2, 4, 8, 4, 0.96),
+        Tile(2, 2, 8, 6, 0.88),
+        Tile(4, 1, 16, 3, 0.92),
     )
 }
 """By the names that the tuner keeps: rows (pixels, or output channels of a weights' gradient) times columns."""
 
 
+GATHERING, PLAIN = 3.5, 2.0
+"""Steps' cost of a group's start and end, where it works out pixels and where it does not; measured like the rates."""
+
 TURNS = 8
 """Times at most that every unit is filled with parts of a split depth: more, and a last turn that is not full is no loss."""
+
+
+def tail_of(device: Device, tile: Tile, tiles: int, steps: int) -> tuple[int, int]:
+    """(tiles done whole, splits of each tile after them): what is over after turns that fill the device is split to fill one more."""
+    slots = tile.resident * device.units
+    whole = tiles // slots * slots
+    splits = min(slots // max(1, tiles - whole), steps // 4)
+    return (whole, splits) if splits > 1 else (tiles, 1)
 
 
 def splits_of(device: Device, tile: Tile, tiles: int, steps: int, most: int) -> int:
@@ -69,12 +80,17 @@ def splits_of(device: Device, tile: Tile, tiles: int, steps: int, most: int) -> 
     return next(splits for splits, time in times.items() if time <= 1.05 * shortest)
 
 
-def tile_time(device: Device, tile: Tile, tiles: int, steps: int, splits: int) -> float:
-    """Time of a product in units of one step of the fastest 128x128 tile on a compute unit that has it alone."""
+def tile_time(
+    device: Device, tile: Tile, tiles: int, steps: int, splits: int, edge: float = GATHERING
+) -> float:
+    """Time of a product in units of one step of the fastest 128x128 tile on a compute unit that has it alone: 1.5 us on an H200.
+
+    edge: steps that a group's start and end cost.
+    """
     turns = parts(tiles * splits, tile.resident * device.units)
     step = tile.resident * tile.m * tile.n / (128 * 128) / tile.rate
-    # Groups start and end at some 4 steps' cost; a part's sums are written and read again, 4 values for a step's 128 x 128 x 16 products.
-    work = turns * (parts(steps, splits) + 4) * step
+    # A part's sums are written and read again, 4 values for a step's 128 x 128 x 16 products.
+    work = turns * (parts(steps, splits) + edge) * step
     return work + (
         0 if splits == 1 else tiles * splits * tile.m * tile.n / (128 * 128) * 4 / device.units + 8
     )

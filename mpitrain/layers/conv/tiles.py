@@ -18,6 +18,9 @@ from mpitrain.runtime.tile import DEPTH, MOST_PARTIAL, Tile, splits_of, tile_tim
 LARGEST_FILTER = 16
 """Rows or columns of a filter at most: a pixel keeps a bit for each."""
 
+PACKED, ALONG_DEPTH, ALONG_COLUMNS = range(3)
+"""How the weights lie that tiles read: packed into scratch first, or in place with a 1x1 filter's depth or columns side by side."""
+
 
 class Tiles:
     """A correlation on one device by one tile: y from x and weight."""
@@ -28,12 +31,22 @@ class Tiles:
         taps = sums.r * sums.s
         self._steps = parts(taps, 4) if self._in == 4 else parts(sums.c, DEPTH) * taps
         self._columns = round_up(sums.k, tile.n)
-        self._packed = round_up(self._steps * DEPTH * self._columns, 128)
+        whole = taps == 1 and self._in > 4 and sums.c % DEPTH == 0 and sums.k == self._columns
+        self._weights = PACKED
+        if whole and (sums.in_step, sums.out_step) == (1, sums.c):
+            self._weights = ALONG_DEPTH
+        elif whole and (sums.in_step, sums.out_step, sums.first_tap) == (sums.k, 1, (0, 0)):
+            self._weights = ALONG_COLUMNS
+        packed = self._steps * DEPTH * self._columns if self._weights == PACKED else 0
+        self._packed = round_up(packed, 128)
 
     @cached_property
     def kernels(self) -> Program:
         """Compiled when first asked for, so that times can be compared before."""
-        return self._device.program("tiles", IN=self._in, OUT=self._out, **self._tile.definitions())
+        place = int(self._weights == ALONG_DEPTH)
+        return self._device.program(
+            "tiles", IN=self._in, OUT=self._out, IN_PLACE=place, **self._tile.definitions()
+        )
 
     def _tiles(self, images: int) -> int:
         return parts(images * self._c.p * self._c.q, self._tile.m) * self._columns // self._tile.n
@@ -67,10 +80,12 @@ class Tiles:
     ) -> None:
         """y = weight * x + bias, and max(that, 0) if `rectify`."""
         c, tile, group = self._c, self._tile, self._device.group
-        self.kernels.pack(
-            (self._columns, 8 * parts(c.c, 32)), scratch, weight, c.k, c.c, c.r, c.s, c.out_step, c.in_step,
-            *c.first_tap, *c.tap_step, c.tap_row, self._columns, group=(32, 8),
-        )  # fmt: skip
+        packed = scratch if self._weights == PACKED else weight
+        if self._weights == PACKED:
+            self.kernels.pack(
+                (self._columns, 8 * parts(c.c, 32)), scratch, weight, c.k, c.c, c.r, c.s, c.out_step, c.in_step,
+                *c.first_tap, *c.tap_step, c.tap_row, self._columns, group=(32, 8),
+            )  # fmt: skip
         splits, tiles, pixels = self._splits(images), self._tiles(images), images * c.p * c.q
         result = y
         if splits > 1:
@@ -79,7 +94,7 @@ class Tiles:
             images, c.k, c.p, c.q, *c.size, *c.first_pixel, *c.pixel_step, int(bias is not None), int(rectify)
         )  # fmt: skip
         self.kernels.correlate(
-            (tiles * 8 * tile.y, splits), result, x, scratch, bias or scratch, *tail, parts(c.c, self._in), c.h, c.w,
+            (tiles * 8 * tile.y, splits), result, x, packed, bias or scratch, *tail, parts(c.c, self._in), c.h, c.w,
             c.r, c.s, *c.stride, *c.padding, self._steps, self._columns, group=(8 * tile.y, 1),
         )  # fmt: skip
         if splits > 1:

@@ -11,7 +11,7 @@ from mpitrain.runtime.array import Array
 from mpitrain.runtime.counting import even, parts, round_up
 from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Program
-from mpitrain.runtime.tile import DEPTH, TILES, Tile, splits_of, tile_time
+from mpitrain.runtime.tile import DEPTH, PLAIN, TILES, Tile, splits_of, tail_of, tile_time
 
 PIECE = 1 << 26
 """Values of transformed tiles that are in scratch at once, x's and y's together (256 MiB): more tiles than that go in several pieces."""
@@ -19,7 +19,10 @@ PIECE = 1 << 26
 MOST_SUMS = 1 << 24
 """Values at most of the transformed gradients by the weights whose tiles are split (64 MiB)."""
 
-SWEEP = 0.13
+CHAIN = 512
+"""Tiles that one register adds up, where memory allows: rounding grows with the root of it."""
+
+SWEEP = 0.065
 """Time of reading or writing a thousand values by the whole device, in units of tile_time on one compute unit of an H200, times units."""
 
 
@@ -62,16 +65,31 @@ class WinogradTiles:
         rows = self._rows(images)
         pieces = parts(self._tiles(images), rows)
         many = self._points * rows // self._tile.m * self._width // self._tile.n
-        products = tile_time(self._device, self._tile, many, self._depth // DEPTH, 1)
+        products = self._turns(many) * tile_time(self._device, self._tile, 1, self._depth // DEPTH, 1, PLAIN)
         swept = self._points * rows * (self._depth + self._width) * 2 + self._out**2 * rows * (
             self._depth + self._width
         )
-        return pieces * (products + SWEEP * swept / 1000 / self._device.units) + self._filters * SWEEP / 1000 / self._device.units
+        return (
+            pieces * (products + SWEEP * swept / 1000 / self._device.units)
+            + self._filters * SWEEP / 1000 / self._device.units
+        )
+
+    def _turns(self, many: int) -> float:
+        """Times that so many tiles fill the device."""
+        whole, splits = tail_of(self._device, self._tile, many, self._depth // DEPTH)
+        turns = parts(whole, self._tile.resident * self._device.units)
+        return turns + (0.3 + 1 / splits if whole < many else 0)
 
     def workspace(self, images: int) -> int:
         """Float32 values of scratch for that many images, or fewer."""
         most = max(self._rows(n) for n in range(1, images + 1))
-        return self._filters + round_up(self._points * most * self._depth, 128) + self._points * most * self._width
+        values = round_up(self._points * most * self._depth, 128) + self._points * most * self._width
+        return self._filters + values + self._tail
+
+    @property
+    def _tail(self) -> int:
+        """Values of a turn of tiles."""
+        return self._tile.resident * self._device.units * self._tile.m * self._tile.n
 
     def __call__(
         self,
@@ -94,6 +112,10 @@ class WinogradTiles:
         stop = start + round_up(self._points * rows * self._depth, 128)
         inputs = scratch.part(start, stop)
         products = scratch.part(stop, stop + self._points * rows * self._width)
+        many = self._points * rows // tile.m * self._width // tile.n
+        whole, splits = tail_of(self._device, tile, many, self._depth // DEPTH)
+        stop += self._points * rows * self._width
+        tail = scratch.part(stop, stop + self._tail)
         for first in range(0, tiles, rows):
             few = min(rows, tiles - first)
             self.kernels.inputs(
@@ -101,9 +123,13 @@ class WinogradTiles:
                 group=(group, 1),
             )  # fmt: skip
             self._products.products(
-                (rows // tile.m * self._width // tile.n * 8 * tile.y, 1, self._points), products, inputs, scratch,
-                rows, self._width, self._depth, 0, group=(8 * tile.y, 1, 1),
+                ((whole + (many - whole) * splits) * 8 * tile.y, 1), products, tail, inputs, scratch, rows, self._width,
+                self._depth, 0, self._points, whole, splits, group=(8 * tile.y, 1),
             )  # fmt: skip
+            if whole < many:
+                self._products.finish(
+                    (many - whole) * tile.m * tile.n // 4, products, tail, rows, self._width, 0, many, whole, splits, group=group
+                )  # fmt: skip
             self.kernels.outputs(
                 (8 * few, parts(c.k, 32)), y, products, bias or scratch, c.k, c.p, c.q, first, few, rows, self._width,
                 int(bias is not None), int(rectify), group=(group, 1),
@@ -117,8 +143,8 @@ class WinogradTilesFilter:
         self._device, self._g, self._out = device, geometry, out
         self._points = (out + 2) ** 2
         k, c = round_up(geometry.k, 32), round_up(geometry.c, 32)
-        small = TILES["64x64"]
-        self._tile = TILES["128x128"] if k % 128 == 0 and c % 128 == 0 else small
+        large = k % 128 == 0 and c % 128 == 0 and self._points * k * c // 128**2 >= 2 * device.units
+        self._tile = TILES["128x128" if large else "64x64"]
         self._height, self._width = round_up(geometry.k, self._tile.m), round_up(geometry.c, self._tile.n)
 
     @cached_property
@@ -143,14 +169,17 @@ class WinogradTilesFilter:
 
     def _parts(self, images: int) -> int:
         """Parts of a piece, each with its sums."""
-        most = MOST_SUMS // (self._points * self._height * self._width)
-        return splits_of(self._device, self._tile, self._many(), self._rows(images) // DEPTH, most)
+        most = max(1, MOST_SUMS // (self._points * self._height * self._width))
+        rows = self._rows(images)
+        return max(
+            splits_of(self._device, self._tile, self._many(), rows // DEPTH, most), min(most, rows // CHAIN)
+        )
 
     def time(self, images: int) -> float:
         """Its time by a count, comparable with tile_time."""
         rows, shares = self._rows(images), self._parts(images)
         pieces = parts(self._tiles(images), rows)
-        products = tile_time(self._device, self._tile, self._many(), rows // DEPTH, shares)
+        products = tile_time(self._device, self._tile, self._many(), rows // DEPTH, shares, PLAIN)
         swept = (2 * self._points + self._out**2) * rows * (self._height + self._width)
         sums = self._points * self._height * self._width * shares * 2
         return pieces * products + SWEEP * (pieces * swept + sums) / 1000 / self._device.units
@@ -182,8 +211,8 @@ class WinogradTilesFilter:
                 group=(group, 1),
             )  # fmt: skip
             self._products.products(
-                (self._many() // self._points * 8 * tile.y, shares, self._points), scratch, gradients, inputs,
-                self._height, self._width, rows, int(first > 0), group=(8 * tile.y, 1, 1),
+                (self._many() * 8 * tile.y, shares), scratch, scratch, gradients, inputs, self._height, self._width, rows,
+                int(first > 0), self._points, self._many(), 1, group=(8 * tile.y, 1),
             )  # fmt: skip
         self.kernels.finish(
             (parts(g.c, 4), g.k), dweight, scratch, g.c, self._height, self._width, shares, int(accumulate), group=(group, 1)

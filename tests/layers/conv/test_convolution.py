@@ -13,8 +13,8 @@ from blocks import from_blocks, to_blocks
 from numpy.typing import NDArray
 
 from mpitrain.layers import Convolution
-from mpitrain.layers.conv import implicit, tiles
-from mpitrain.layers.conv.algorithms import PASSES, candidates
+from mpitrain.layers.conv import implicit, tiles, winograd_tiles
+from mpitrain.layers.conv.algorithms import GPU_WINOGRAD, PASSES, candidates
 from mpitrain.layers.conv.winograd import BOUND
 from mpitrain.layers.layer import Pass, pair
 from mpitrain.report import UserError
@@ -43,6 +43,8 @@ CASES = [
     (1, 16, 5, 5, 16, 5, 1, 4, 1),
     (2, 3, 6, 3, 70, (4, 3), (3, 2), (2, 0), 1),
     (40, 48, 7, 7, 40, 3, 1, 1, 1),
+    (2, 128, 3, 5, 256, 1, 1, 0, 1),
+    (2, 256, 4, 5, 128, 1, 2, 0, 1),
 ]
 SPARE, GUARD = 1, 77.0
 
@@ -150,7 +152,9 @@ def test_a_split_depth_adds_up(
 ) -> None:
     """On GPUs, where there are few tiles and much depth; parts need not be of one size."""
     monkeypatch.setattr(tiles, "splits_of", lambda *rest: splits)
-    names = set(algorithms(device, case)) & set(TILES)
+    monkeypatch.setattr(winograd_tiles, "splits_of", lambda *rest: splits)
+    monkeypatch.setattr(winograd_tiles, "tail_of", lambda device, tile, many, steps: (max(0, many - 2), 2))
+    names = set(algorithms(device, case)) & {*TILES, *GPU_WINOGRAD}
     for algorithm in names:
         check_the_three_passes(device, case, algorithm=algorithm)
     assert bool(names) == (device.kind == "gpu")
@@ -174,7 +178,9 @@ def test_a_relu_taken_on_changes_forward_and_backward(device: Device) -> None:
     x, dy = (random.integers(-3, 4, (images, c, 7, 6)).astype(np.float32) for c in (5, 20))
     weight, bias = (random.integers(-3, 4, s).astype(np.float32) for s in ((20, 5, 3, 3), (20,)))
     found: dict[str, list[NDArray[Any]]] = {}
-    for name in ("direct", "winograd2", "implicit") if device.kind == "cpu" else (*TILES, "winograd2", "implicit"):
+    for name in (
+        ("direct", "winograd2", "implicit") if device.kind == "cpu" else (*TILES, "winograd2", "implicit")
+    ):
         layer = Convolution(20, 3, padding=1)
         layer.rectify, layer.forced = True, dict.fromkeys(PASSES, name)
         layer.build(device, shape)
