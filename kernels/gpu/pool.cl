@@ -1,15 +1,15 @@
 /* Pooling for GPUs, on images in blocks of BLOCK channels.   max: y = the largest x of the window, argmax = its place r * S + s in the window
    (the first of equals, a NaN before all).   average: y = sum of the window's x / divisor.   Backward: x gathers the dy of the windows whose
    argmax it is, or dy / divisor of all windows that cover it.   Windows start at p * stride - padding; x is H by W, y is P by Q, the window
-   is R by S.   One work-item per vector of WIDTH channels written; planes count the blocks of all images. No atomics. */
+   is R by S; window, strides and paddings are definitions, since dividing by a variable takes longer than the memory.
+   One work-item per vector of WIDTH channels written; planes count the blocks of all images. No atomics. */
 #include "prelude.h"
 #define QUADS (BLOCK / WIDTH)
 #define UCHARS PASTE(uchar, WIDTH)
 #define TO_UCHARS PASTE(convert_uchar, WIDTH)
 #define TO_INTS PASTE(convert_int, WIDTH)
 
-#define PLANES const int planes, const int H, const int W, const int P, const int Q, const int R, const int S, const int stride_h, \
-               const int stride_w, const int padding_h, const int padding_w
+#define PLANES const int planes, const int H, const int W, const int P, const int Q
 
 /* Vector `me` of arrays with `height` x `width` pixels: which plane, row, column and vector of the pixel. */
 #define PLACE(height, width, row, column)                                                                        \
@@ -19,7 +19,7 @@
 
 IN_GROUPS __kernel void max_forward(__global float *y, __global uchar *argmax, __global const float *restrict x, PLANES) {
     PLACE(P, Q, p, q)
-    const int h = p * stride_h - padding_h, w = q * stride_w - padding_w;
+    const int h = p * STRIDE_H - PADDING_H, w = q * STRIDE_W - PADDING_W;
     const int r0 = max(0, -h), r1 = min(R, H - h), s0 = max(0, -w), s1 = min(S, W - w);
     __global const float *in = x + ((size_t)plane * H * W * QUADS + quad) * WIDTH;
     WIDE best = (WIDE)(-INFINITY);
@@ -39,8 +39,8 @@ IN_GROUPS __kernel void max_forward(__global float *y, __global uchar *argmax, _
 #define FIRST_WINDOW(at, window, stride, padding) ((at) + (padding) < (window) ? 0 : ((at) + (padding) - (window)) / (stride) + 1)
 #define LAST_WINDOW(at, stride, padding, count) min((count) - 1, ((at) + (padding)) / (stride))
 #define WINDOWS                                                                                                                   \
-    const int p0 = FIRST_WINDOW(h, R, stride_h, padding_h), p1 = LAST_WINDOW(h, stride_h, padding_h, P);                          \
-    const int q0 = FIRST_WINDOW(w, S, stride_w, padding_w), q1 = LAST_WINDOW(w, stride_w, padding_w, Q);                          \
+    const int p0 = FIRST_WINDOW(h, R, STRIDE_H, PADDING_H), p1 = LAST_WINDOW(h, STRIDE_H, PADDING_H, P);                          \
+    const int q0 = FIRST_WINDOW(w, S, STRIDE_W, PADDING_W), q1 = LAST_WINDOW(w, STRIDE_W, PADDING_W, Q);                          \
     const size_t out = ((size_t)plane * P * Q * QUADS + quad) * WIDTH;                                                            \
     WIDE sum = (WIDE)(0.0f);
 
@@ -50,7 +50,7 @@ IN_GROUPS __kernel void max_backward(__global float *dx, __global const float *r
     for (int p = p0; p <= p1; p++)
         for (int q = q0; q <= q1; q++) {
             const size_t at = out + (p * Q + q) * BLOCK;
-            const int here = (h - p * stride_h + padding_h) * S + w - q * stride_w + padding_w;
+            const int here = (h - p * STRIDE_H + PADDING_H) * S + w - q * STRIDE_W + PADDING_W;
             const WIDE_INT place = TO_INTS(*(__global const UCHARS *)(argmax + at));
             sum += select((WIDE)(0.0f), LOAD_ALIGNED(dy + at), place == (WIDE_INT)(here));
         }
@@ -63,24 +63,24 @@ IN_GROUPS __kernel void max_backward(__global float *dx, __global const float *r
 
 IN_GROUPS __kernel void average_forward(__global float *y, __global const float *restrict x, PLANES, const int count_padding) {
     PLACE(P, Q, p, q)
-    const int h = p * stride_h - padding_h, w = q * stride_w - padding_w;
+    const int h = p * STRIDE_H - PADDING_H, w = q * STRIDE_W - PADDING_W;
     const int h0 = max(0, h), h1 = min(h + R, H), w0 = max(0, w), w1 = min(w + S, W);
     __global const float *in = x + ((size_t)plane * H * W * QUADS + quad) * WIDTH;
     WIDE sum = (WIDE)(0.0f);
     for (int j = h0; j < h1; j++)
         for (int k = w0; k < w1; k++) sum += LOAD_ALIGNED(in + (j * W + k) * BLOCK);
-    STORE_ALIGNED(sum / (float)(DIVISOR(h, R, H, padding_h) * DIVISOR(w, S, W, padding_w)), y + (size_t)me * WIDTH);
+    STORE_ALIGNED(sum / (float)(DIVISOR(h, R, H, PADDING_H) * DIVISOR(w, S, W, PADDING_W)), y + (size_t)me * WIDTH);
 }
 
 IN_GROUPS __kernel void average_backward(__global float *dx, __global const float *restrict dy, PLANES, const int count_padding) {
     PLACE(H, W, h, w)
     WINDOWS
     for (int p = p0; p <= p1; p++) {
-        const int start_h = p * stride_h - padding_h;
-        const int rows = DIVISOR(start_h, R, H, padding_h);
+        const int start_h = p * STRIDE_H - PADDING_H;
+        const int rows = DIVISOR(start_h, R, H, PADDING_H);
         for (int q = q0; q <= q1; q++) {
-            const int start_w = q * stride_w - padding_w;
-            sum += LOAD_ALIGNED(dy + out + (p * Q + q) * BLOCK) / (float)(rows * DIVISOR(start_w, S, W, padding_w));
+            const int start_w = q * STRIDE_W - PADDING_W;
+            sum += LOAD_ALIGNED(dy + out + (p * Q + q) * BLOCK) / (float)(rows * DIVISOR(start_w, S, W, PADDING_W));
         }
     }
     STORE_ALIGNED(sum, dx + (size_t)me * WIDTH);

@@ -99,7 +99,7 @@ class _ByTiles:
         tile = next(each for each in DENSE_TILES if each.m >= m or each is DENSE_TILES[-1])
         tiles = parts(m, tile.m) * parts(j, tile.n)
         area = tiles * tile.m * tile.n
-        splits = splits_of(self._device, tile, tiles, parts(depth, DEPTH), MOST_PARTIAL // area)
+        splits = splits_of(self._device.units, tile, tiles, parts(depth, DEPTH), MOST_PARTIAL // area)
         return tile, tiles, splits, area * splits if splits > 1 else 0
 
     def workspace(self, images: int) -> int:

@@ -64,9 +64,15 @@ class _Windows(Layer):
         self.device = device
         self.channels, *x = shapes[0]
         self.block = block_of(self.channels, device.block)
-        self.kernels = device.program("pool", BLOCK=self.block)
         _, *y = self.output_shape(*shapes)
-        self._integers = (*x, *y, *self._window, *self._step, *self._edge)
+        names = ("R", "S", "STRIDE_H", "STRIDE_W", "PADDING_H", "PADDING_W")
+        window = (*self._window, *self._step, *self._edge)
+        if device.kind == "cpu":
+            self.kernels = device.program("pool")
+            self._integers = (*x, *y, *window)
+        else:
+            self.kernels = device.program("pool", BLOCK=self.block, **dict(zip(names, window, strict=True)))
+            self._integers = (*x, *y)
         self._sizes = (x[0] * x[1], y[0] * y[1])
 
     def _launch(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mpitrain.runtime.counting import parts
-from mpitrain.runtime.device import Device
 
 DEPTH = 16
 """Of a step: rows of both operands that are in local memory at once; kernels/gpu/tile.h."""
@@ -60,37 +60,34 @@ TURNS = 8
 """Times at most that every unit is filled with parts of a split depth: more, and a last turn that is not full is no loss."""
 
 
-def tail_of(device: Device, tile: Tile, tiles: int, steps: int) -> tuple[int, int]:
+def tail_of(units: int, tile: Tile, tiles: int, steps: int) -> tuple[int, int]:
     """(tiles done whole, splits of each tile after them): what is over after turns that fill the device is split to fill one more."""
-    slots = tile.resident * device.units
+    slots = tile.resident * units
     whole = tiles // slots * slots
     splits = min(slots // max(1, tiles - whole), steps // 4)
     return (whole, splits) if splits > 1 else (tiles, 1)
 
 
-def splits_of(device: Device, tile: Tile, tiles: int, steps: int, most: int) -> int:
+@lru_cache(1 << 14)
+def splits_of(units: int, tile: Tile, tiles: int, steps: int, most: int) -> int:
     """Into how many parts to split the depth of so many tiles: the fewest that come within 5 % of the shortest time."""
-    whole = {turns * tile.resident * device.units // tiles for turns in range(1, TURNS + 1)}
+    whole = {turns * tile.resident * units // tiles for turns in range(1, TURNS + 1)}
     most = max(1, min(most, steps // 4))
     times = {
-        splits: tile_time(device, tile, tiles, steps, splits)
+        splits: tile_time(units, tile, tiles, steps, splits)
         for splits in sorted({1, *(min(each, most) for each in whole if each > 1)})
     }
     shortest = min(times.values())
     return next(splits for splits, time in times.items() if time <= 1.05 * shortest)
 
 
-def tile_time(
-    device: Device, tile: Tile, tiles: int, steps: int, splits: int, edge: float = GATHERING
-) -> float:
+def tile_time(units: int, tile: Tile, tiles: int, steps: int, splits: int, edge: float = GATHERING) -> float:
     """Time of a product in units of one step of the fastest 128x128 tile on a compute unit that has it alone: 1.5 us on an H200.
 
     edge: steps that a group's start and end cost.
     """
-    turns = parts(tiles * splits, tile.resident * device.units)
+    turns = parts(tiles * splits, tile.resident * units)
     step = tile.resident * tile.m * tile.n / (128 * 128) / tile.rate
     # A part's sums are written and read again, 4 values for a step's 128 x 128 x 16 products.
     work = turns * (parts(steps, splits) + edge) * step
-    return work + (
-        0 if splits == 1 else tiles * splits * tile.m * tile.n / (128 * 128) * 4 / device.units + 8
-    )
+    return work + (0 if splits == 1 else tiles * splits * tile.m * tile.n / (128 * 128) * 4 / units + 8)

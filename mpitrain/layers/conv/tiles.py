@@ -53,11 +53,13 @@ class Tiles:
 
     def _splits(self, images: int) -> int:
         most = MOST_PARTIAL // (images * self._c.p * self._c.q * self._columns)
-        return splits_of(self._device, self._tile, self._tiles(images), self._steps, min(most, 16))
+        return splits_of(self._device.units, self._tile, self._tiles(images), self._steps, min(most, 16))
 
     def time(self, images: int) -> float:
         """Its time by a count, comparable between tiles."""
-        return tile_time(self._device, self._tile, self._tiles(images), self._steps, self._splits(images))
+        return tile_time(
+            self._device.units, self._tile, self._tiles(images), self._steps, self._splits(images)
+        )
 
     def workspace(self, images: int) -> int:
         """Float32 values of scratch for that many images, or fewer."""
@@ -124,12 +126,12 @@ class TilesFilter:
     def _shares(self, images: int) -> int:
         steps = parts(images * self._g.p * self._g.q, DEPTH)
         most = MOST_PARTIAL // (self._width * self._height)
-        return splits_of(self._device, self._tile, self._tiles(), steps, max(1, min(most, 512)))
+        return splits_of(self._device.units, self._tile, self._tiles(), steps, max(1, min(most, 512)))
 
     def time(self, images: int) -> float:
         """Its time by a count, comparable between tiles."""
         steps = parts(images * self._g.p * self._g.q, DEPTH)
-        return tile_time(self._device, self._tile, self._tiles(), steps, self._shares(images))
+        return tile_time(self._device.units, self._tile, self._tiles(), steps, self._shares(images))
 
     def workspace(self, images: int) -> int:
         """Float32 values of scratch for that many images, or fewer."""

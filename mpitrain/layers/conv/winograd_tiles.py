@@ -13,13 +13,16 @@ from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Program
 from mpitrain.runtime.tile import DEPTH, PLAIN, TILES, Tile, splits_of, tail_of, tile_time
 
-PIECE = 1 << 26
-"""Values of transformed tiles that are in scratch at once, x's and y's together (256 MiB): more tiles than that go in several pieces."""
+PIECE = 1 << 27
+"""Values of transformed tiles that are in scratch at once, x's and y's together (512 MiB): more tiles than that go in several pieces.
+
+Pieces that fit an H200's second-level cache are slower by a quarter: their products have too few tiles.
+"""
 
 MOST_SUMS = 1 << 24
 """Values at most of the transformed gradients by the weights whose tiles are split (64 MiB)."""
 
-CHAIN = 512
+CHAIN = 2048
 """Tiles that one register adds up, where memory allows: rounding grows with the root of it."""
 
 SWEEP = 0.065
@@ -65,7 +68,9 @@ class WinogradTiles:
         rows = self._rows(images)
         pieces = parts(self._tiles(images), rows)
         many = self._points * rows // self._tile.m * self._width // self._tile.n
-        products = self._turns(many) * tile_time(self._device, self._tile, 1, self._depth // DEPTH, 1, PLAIN)
+        products = self._turns(many) * tile_time(
+            self._device.units, self._tile, 1, self._depth // DEPTH, 1, PLAIN
+        )
         swept = self._points * rows * (self._depth + self._width) * 2 + self._out**2 * rows * (
             self._depth + self._width
         )
@@ -76,7 +81,7 @@ class WinogradTiles:
 
     def _turns(self, many: int) -> float:
         """Times that so many tiles fill the device."""
-        whole, splits = tail_of(self._device, self._tile, many, self._depth // DEPTH)
+        whole, splits = tail_of(self._device.units, self._tile, many, self._depth // DEPTH)
         turns = parts(whole, self._tile.resident * self._device.units)
         return turns + (0.3 + 1 / splits if whole < many else 0)
 
@@ -113,7 +118,7 @@ class WinogradTiles:
         inputs = scratch.part(start, stop)
         products = scratch.part(stop, stop + self._points * rows * self._width)
         many = self._points * rows // tile.m * self._width // tile.n
-        whole, splits = tail_of(self._device, tile, many, self._depth // DEPTH)
+        whole, splits = tail_of(self._device.units, tile, many, self._depth // DEPTH)
         stop += self._points * rows * self._width
         tail = scratch.part(stop, stop + self._tail)
         for first in range(0, tiles, rows):
@@ -172,14 +177,15 @@ class WinogradTilesFilter:
         most = max(1, MOST_SUMS // (self._points * self._height * self._width))
         rows = self._rows(images)
         return max(
-            splits_of(self._device, self._tile, self._many(), rows // DEPTH, most), min(most, rows // CHAIN)
+            splits_of(self._device.units, self._tile, self._many(), rows // DEPTH, most),
+            min(most, rows // CHAIN),
         )
 
     def time(self, images: int) -> float:
         """Its time by a count, comparable with tile_time."""
         rows, shares = self._rows(images), self._parts(images)
         pieces = parts(self._tiles(images), rows)
-        products = tile_time(self._device, self._tile, self._many(), rows // DEPTH, shares, PLAIN)
+        products = tile_time(self._device.units, self._tile, self._many(), rows // DEPTH, shares, PLAIN)
         swept = (2 * self._points + self._out**2) * rows * (self._height + self._width)
         sums = self._points * self._height * self._width * shares * 2
         return pieces * products + SWEEP * (pieces * swept + sums) / 1000 / self._device.units
