@@ -184,7 +184,6 @@ def test_every_file_opens_with_its_purpose() -> None:
 
 SKIPS = {
     "test_house.py": "this one",
-    "layers/test_residual.py": "GPUs keep images in planes, and the sum a layer of its own",
     "data/test_idx.py": "root may read every file, so none is unreadable",
     "exchange/test_health.py": "one rank sends nothing, and has nobody to differ from",
     "exchange/test_exchange.py": "one rank sends nothing, and float32 codes nothing",

@@ -16,7 +16,7 @@ from mpitrain.runtime.tile import DEPTH, MOST_PARTIAL, Tile, splits_of
 FEW = 64
 """Images up to which the weights are most of the traffic, and are best not packed."""
 
-DENSE_TILES = (Tile(1, 4, 8, 8, 0.6), Tile(2, 4, 8, 4, 0.9), Tile(2, 4, 16, 2, 1.0))
+DENSE_TILES = (Tile(1, 4, 8, 6, 0.45), Tile(2, 4, 8, 4, 0.9), Tile(2, 4, 16, 2, 1.0))
 """For products of few rows (images, or features) and of more, on GPUs."""
 
 
@@ -96,7 +96,8 @@ class _ByTiles:
 
     def _splits(self, m: int, j: int, depth: int) -> tuple[Tile, int, int, int]:
         """(tile, how many, parts of the depth, values of partial sums)."""
-        tile = next(each for each in DENSE_TILES if each.m >= m or each is DENSE_TILES[-1])
+        fitting = [each for each in DENSE_TILES if each.local_memory <= self._device.local_memory]
+        tile = next((each for each in fitting if each.m >= m), fitting[-1])
         tiles = parts(m, tile.m) * parts(j, tile.n)
         area = tiles * tile.m * tile.n
         splits = splits_of(self._device.units, tile, tiles, parts(depth, DEPTH), MOST_PARTIAL // area)

@@ -112,6 +112,7 @@ class Device:
         self.units: int = entry.cl.max_compute_units
         self.memory: int = entry.cl.global_mem_size
         self.largest: int = entry.cl.max_mem_alloc_size
+        self.local_memory: int = entry.cl.local_mem_size
         self.context = cl.Context([entry.cl])
         self.queue = cl.CommandQueue(self.context)
         is_pocl = "Portable" in self.platform

@@ -34,6 +34,11 @@ class Tile:
     def n(self) -> int:
         return 32 * self.units_n
 
+    @property
+    def local_memory(self) -> int:
+        """Bytes that a group needs: two buffers for each side."""
+        return 2 * DEPTH * (self.m + self.n) * 4
+
     def definitions(self) -> dict[str, int]:
         """What kernels/gpu/tile.h wants to know."""
         return {"UNITS_M": self.units_m, "UNITS_N": self.units_n, "TILE_Y": self.y}
@@ -65,7 +70,7 @@ def tail_of(units: int, tile: Tile, tiles: int, steps: int) -> tuple[int, int]:
     slots = tile.resident * units
     whole = tiles // slots * slots
     splits = min(slots // max(1, tiles - whole), steps // 4)
-    return (whole, splits) if splits > 1 else (tiles, 1)
+    return (whole, splits) if whole < tiles and splits > 1 else (tiles, 1)
 
 
 @lru_cache(1 << 14)

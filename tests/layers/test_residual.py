@@ -11,13 +11,6 @@ from mpitrain.report import UserError
 SHAPES = [(3, 1, 1), (4, 5, 7), (33, 9, 6)]
 
 
-@pytest.fixture
-def blocks(device):
-    if device.block == 1:
-        pytest.skip("it is made only where images lie in blocks of channels")
-
-
-@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("rectify", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -50,7 +43,6 @@ def test_it_is_the_sum_of_both(bench, shape, rectify, in_place):
         np.testing.assert_array_equal(trial.get(name), norm.get(name))
 
 
-@pytest.mark.usefixtures("blocks")
 def test_evaluation_adds_the_shortcut_too(bench):
     shortcut, x = np.random.default_rng(1).normal(size=(2, 6, 4, 5, 7)).astype(np.float32)
     trial = bench(BatchNormAdd(), (4, 5, 7), (4, 5, 7), images=6)
@@ -59,7 +51,6 @@ def test_evaluation_adds_the_shortcut_too(bench):
     np.testing.assert_allclose(y, norm.forward(x, training=False) + shortcut, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("wanted", [(True, False), (False, True), (False, False)])
 def test_a_dx_that_nobody_wants_is_left_out(bench, wanted):
     shortcut, x, dy = np.random.default_rng(1).normal(size=(3, 6, 4, 5, 7)).astype(np.float32)

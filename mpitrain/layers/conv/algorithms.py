@@ -49,7 +49,7 @@ def candidates(device: Device, g: Geometry, what: PassName) -> dict[str, Make]:
     """Name -> how to make it, for every algorithm that can compute this pass; the last one can compute any."""
     found: dict[str, Make] = {}
     if device.kind == "gpu" and g.groups == 1 and max(g.r, g.s) <= LARGEST_FILTER:
-        for name in TILES:
+        for name in (name for name, tile in TILES.items() if tile.local_memory <= device.local_memory):
             found[name] = lambda name=name: _tiled(name, what, device, g)  # type: ignore[misc]
         for name in GPU_WINOGRAD if winograd_tiles.supports(device, g) else ():
             found[name] = lambda name=name: _tiled(name, what, device, g)  # type: ignore[misc]

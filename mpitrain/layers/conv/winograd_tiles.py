@@ -42,7 +42,7 @@ class WinogradTiles:
         self._device, self._c, self._out = device, sums, out
         self._points = (out + 2) ** 2
         self._depth = round_up(sums.c, 32)
-        self._tile = _tile(round_up(sums.k, 32), TILES["128x128"], TILES["256x64"], TILES["256x32"])
+        self._tile = _widest(device, round_up(sums.k, 32), "128x128", "256x64", "128x64", "64x64")
         self._width = round_up(sums.k, self._tile.n)
         self._filters = round_up(self._points * self._depth * self._width, 128)
 
@@ -149,7 +149,7 @@ class WinogradTilesFilter:
         self._points = (out + 2) ** 2
         k, c = round_up(geometry.k, 32), round_up(geometry.c, 32)
         large = k % 128 == 0 and c % 128 == 0 and self._points * k * c // 128**2 >= 2 * device.units
-        self._tile = TILES["128x128" if large else "64x64"]
+        self._tile = _widest(device, 128 if large else 64, "128x128", "64x64")
         self._height, self._width = round_up(geometry.k, self._tile.m), round_up(geometry.c, self._tile.n)
 
     @cached_property
@@ -225,6 +225,11 @@ class WinogradTilesFilter:
         )  # fmt: skip
 
 
-def _tile(width: int, *tiles: Tile) -> Tile:
-    """The widest that divides it."""
-    return next(tile for tile in tiles if width % tile.n == 0)
+def _widest(device: Device, width: int, *names: str) -> Tile:
+    """The first of these tiles that divides a width and fits the device's local memory; the last one if none does."""
+    fitting = (
+        tile
+        for tile in (TILES[name] for name in names)
+        if width % tile.n == 0 and tile.local_memory <= device.local_memory
+    )
+    return next(fitting, TILES[names[-1]])
