@@ -15,7 +15,7 @@
 /* Group (i, split): tile i, rows first, and the split-th part of the steps. With one part c is the result, else partial[split][m][j] in c's
    place, whole tiles of it. */
 __attribute__((reqd_work_group_size(ITEMS, 1, 1)))
-__kernel void product(__global float *c, __global const float *restrict a, __global const float *restrict b, __global const float *restrict bias,
+__kernel void product(__global float *c, __global const float *a, __global const float *b, __global const float *bias,
                       const int M, const int J, const int D, const int a_step, const int b_step, const int has_bias, const int accumulate) {
     const int me = get_local_id(0), x = me % 8, y = me / 8, splits = get_num_groups(1), split = get_group_id(1);
     const int tiles_m = (M + TILE_M - 1) / TILE_M, tile = get_group_id(0), m0 = tile % tiles_m * TILE_M, j0 = tile / tiles_m * TILE_N;
@@ -57,15 +57,15 @@ __kernel void product(__global float *c, __global const float *restrict a, __glo
         FETCH
         KEEP(0)
     }
-    barrier(CLK_LOCAL_MEM_FENCE);
     int buffer = 0;
     for (step = first + 1; step < last; step++) {
         FETCH
+        barrier(CLK_LOCAL_MEM_FENCE);  /* here, so that compilers leave the loads before the products that hide them */
         tile_multiply(sums, left + buffer * DEPTH * TILE_M, right + buffer * DEPTH * TILE_N, x, y);
         buffer ^= 1;
         KEEP(buffer)
-        barrier(CLK_LOCAL_MEM_FENCE);
     }
+    barrier(CLK_LOCAL_MEM_FENCE);
     if (first < last) tile_multiply(sums, left + buffer * DEPTH * TILE_M, right + buffer * DEPTH * TILE_N, x, y);
 
     const int width = (J + TILE_N - 1) / TILE_N * TILE_N;

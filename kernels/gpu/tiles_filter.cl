@@ -13,7 +13,7 @@
 
 /* Group (i, share): tile i, columns first. partial[share][k][column], rows of `width`. */
 __attribute__((reqd_work_group_size(ITEMS, 1, 1)))
-__kernel void filter(__global float *partial, __global const float4 *restrict dy, __global const float4 *restrict x, const int N, const int blocks,
+__kernel void filter(__global float *partial, __global const float4 *dy, __global const float4 *x, const int N, const int blocks,
                      const int H, const int W, const int K, const int P, const int Q, const int R, const int S, const int U, const int V,
                      const int pad_h, const int pad_w, const int width, const uint factor_pq, const int bits_pq, const uint factor_q,
                      const int bits_q) {
@@ -60,15 +60,15 @@ __kernel void filter(__global float *partial, __global const float4 *restrict dy
         FETCH
         KEEP(0)
     }
-    barrier(CLK_LOCAL_MEM_FENCE);
     int buffer = 0;
     for (step = first + 1; step < last; step++) {
         FETCH
+        barrier(CLK_LOCAL_MEM_FENCE);  /* here, so that compilers leave the loads before the products that hide them */
         tile_multiply(sums, left + buffer * DEPTH * TILE_M, right + buffer * DEPTH * TILE_N, tx, ty);
         buffer ^= 1;
         KEEP(buffer)
-        barrier(CLK_LOCAL_MEM_FENCE);
     }
+    barrier(CLK_LOCAL_MEM_FENCE);
     if (first < last) tile_multiply(sums, left + buffer * DEPTH * TILE_M, right + buffer * DEPTH * TILE_N, tx, ty);
 
     UNROLL for (int m = 0; m < 4 * UNITS_M; m++)

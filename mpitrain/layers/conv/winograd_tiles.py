@@ -14,7 +14,8 @@ from mpitrain.runtime.program import Program
 from mpitrain.runtime.tile import DEPTH, PLAIN, TILES, Tile, splits_of, tail_of, tile_time
 
 PIECE = 1 << 27
-"""Values of transformed tiles that are in scratch at once, x's and y's together (512 MiB): more tiles than that go in several pieces.
+"""Values of transformed tiles that are in scratch at once, x's and y's together (512 MiB, and a 16th of the device's memory at most): more
+tiles than that go in several pieces.
 
 Pieces that fit an H200's second-level cache are slower by a quarter: their products have too few tiles.
 """
@@ -60,7 +61,10 @@ class WinogradTiles:
 
     def _rows(self, images: int) -> int:
         """Tiles in a piece."""
-        most = max(self._tile.m, PIECE // (self._points * (self._depth + self._width)))
+        most = max(
+            self._tile.m,
+            min(PIECE, self._device.memory // 64) // (self._points * (self._depth + self._width)),
+        )
         return round_up(even(self._tiles(images), most), self._tile.m)
 
     def time(self, images: int) -> float:
@@ -166,7 +170,9 @@ class WinogradTilesFilter:
 
     def _rows(self, images: int) -> int:
         """Tiles in a piece."""
-        most = max(DEPTH, PIECE // (self._points * (self._height + self._width)))
+        most = max(
+            DEPTH, min(PIECE, self._device.memory // 64) // (self._points * (self._height + self._width))
+        )
         return round_up(even(self._tiles(images), most), DEPTH)
 
     def _many(self) -> int:
