@@ -60,7 +60,7 @@ __kernel void product(__global float *c, __global const float *a, __global const
     int buffer = 0;
     for (step = first + 1; step < last; step++) {
         FETCH
-        barrier(CLK_LOCAL_MEM_FENCE);  /* here, so that compilers leave the loads before the products that hide them */
+        barrier(CLK_LOCAL_MEM_FENCE);  /* after the loads, which the products are to hide: tile.h */
         tile_multiply(sums, left + buffer * DEPTH * TILE_M, right + buffer * DEPTH * TILE_N, x, y);
         buffer ^= 1;
         KEEP(buffer)

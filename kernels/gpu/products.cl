@@ -9,7 +9,7 @@
 
 /* Group (g, part): tile g, columns first, then rows, then i; from tile `whole` on, `splits` groups have a tile, and write to `tail`. */
 __attribute__((reqd_work_group_size(ITEMS, 1, 1)))
-__kernel void products(__global float *c, __global float *tail, __global const float4 *a, __global const float4 *b, const int M, const int N,
+__kernel void products(__global float *c, __global float *tail, __global const float4 *LOADED a, __global const float4 *LOADED b, const int M, const int N,
                        const int D, const int accumulate, const int count, const int whole, const int splits) {
     const int me = get_local_id(0), x = me % 8, y = me / 8, tiles_n = N / TILE_N, tiles_m = M / TILE_M, part = get_group_id(1);
     const int late = max((int)get_group_id(0) - whole, 0), tile = min((int)get_group_id(0), whole + late / splits);
@@ -54,7 +54,7 @@ __kernel void products(__global float *c, __global float *tail, __global const f
     int buffer = 0;
     for (int step = first + 1; step < last; step++) {
         FETCH
-        barrier(CLK_LOCAL_MEM_FENCE);  /* here, so that compilers leave the loads before the products that hide them */
+        barrier(CLK_LOCAL_MEM_FENCE);  /* after the loads, which the products are to hide: tile.h */
         tile_multiply(sums, left + buffer * DEPTH * TILE_M, right + buffer * DEPTH * TILE_N, x, y);
         buffer ^= 1;
         KEEP(buffer)

@@ -11,6 +11,14 @@
 #define UNROLL_4 _Pragma("unroll 4") /* several loads on their way at once */
 #define INLINED static inline __attribute__((always_inline))  /* compilers leave functions of this size alone otherwise, with sums in memory */
 
+/* Of the pointers that a step's loads go through. With `restrict` a compiler may move the loads behind most of the products, which leaves small
+   tiles waiting for each; without, they stay before the barrier. Large tiles are 6 to 11 % faster with it (H200). */
+#if UNITS_M * UNITS_N > 4
+#define LOADED restrict
+#else
+#define LOADED
+#endif
+
 /* A side's two buffers in local memory: one is filled while the other is multiplied. */
 #define SIDE(name, width) __local float name[2 * DEPTH * (width)] __attribute__((aligned(16)))
 

@@ -46,7 +46,7 @@ __kernel void pack(__global float *packed, __global const float *weight, const i
 /* Group (i, split): tile i, channels first, and the split-th part of the steps. R, S < 17. With one part y is the result, else
    partial[split][pixel][k] in y's place. */
 __attribute__((reqd_work_group_size(ITEMS, 1, 1)))
-__kernel void correlate(__global float *y, __global const float4 *x, __global const float4 *packed,
+__kernel void correlate(__global float *y, __global const float4 *LOADED x, __global const float4 *LOADED packed,
                         __global const float *restrict bias, PIXELS, const int blocks, const int H, const int W, const int R, const int S,
                         const int U, const int V, const int pad_h, const int pad_w, const int steps, const int KP) {
     const int me = get_local_id(0), tx = me % 8, ty = me / 8, splits = get_num_groups(1), split = get_group_id(1);
@@ -119,7 +119,7 @@ __kernel void correlate(__global float *y, __global const float4 *x, __global co
     int buffer = 0;
     for (step = first + 1; step < last; step++) {
         FETCH
-        barrier(CLK_LOCAL_MEM_FENCE);  /* here, so that compilers leave the loads before the products that hide them */
+        barrier(CLK_LOCAL_MEM_FENCE);  /* after the loads, which the products are to hide: tile.h */
         tile_multiply(sums, left + buffer * DEPTH * TILE_M, right + buffer * DEPTH * TILE_N, tx, ty);
         buffer ^= 1;
         KEEP(buffer)

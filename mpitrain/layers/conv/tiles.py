@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -109,7 +110,8 @@ class TilesFilter:
     """The gradient by the weights on one device by one tile: dweight from dy and x."""
 
     def __init__(self, device: Device, geometry: Geometry, tile: Tile) -> None:
-        self._device, self._g, self._tile = device, geometry.flattened(), tile
+        self._device, self._g = device, geometry.flattened()
+        self._tile = replace(tile, rate=tile.filter_rate)
         g = self._g
         self._in, self._out = block_of(g.c, device.block), block_of(g.k, device.block)
         self._width = round_up(round_up(g.c, self._in) * g.r * g.s, tile.n)
