@@ -59,14 +59,12 @@ class Feed:
         part = self._wire.scatter_parts(images, labels, self.parts, plan.shape, np.dtype(plan.dtype))
         self._waiting[step] = self.parts, part
 
-    def part(self, step: int, more: bool) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        """Images and labels of this rank's part. `more`: the next step's batch starts on its way now."""
+    def part(self, step: int) -> tuple[NDArray[Any], NDArray[np.int32]]:
+        """Images and labels of this rank's part."""
         if step not in self._waiting:
             self.start(step)
         self.now, part = self._waiting.pop(step)
         images, labels = part.wait()
-        if more:
-            self.start(step + 1)
         if self._plan.ways:
             places = np.arange(self.mine.start, self.mine.stop)
             drawn = augment.draws(places, step, self._plan.seed, self._plan.shape)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,14 @@ from mpitrain.fuse import fuse
 from mpitrain.layers.add import add_into
 from mpitrain.layers.blocks import stored, stored_memory, stored_size
 from mpitrain.layers.images import Images
-from mpitrain.layers.layer import Parameter, Pass, Shape
+from mpitrain.layers.layer import Layer, Parameter, Pass, Shape
 from mpitrain.layers.network import Network, Node
 from mpitrain.layout import Layout
 from mpitrain.plan import INPUT, infer_shapes, make_plan
 from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
+from mpitrain.runtime.recording import Recordings
 
 
 def parameters_of(network: Network, shapes: Mapping[str, Shape]) -> dict[str, Parameter]:
@@ -98,6 +100,8 @@ class Graph:
             for number, name in enumerate(node.inputs)
             if (node.name, number) in self.plan.terms
         }
+        self._recordings = Recordings()
+        self._varying = [node.layer for node in network.nodes if type(node.layer).vary is not Layer.vary]
         self._complete_from: dict[str, int] = {}
         """Node -> start of its first tensor in the coded part: all gradients from there on are complete after its backward pass."""
         start = self.layout.coded
@@ -157,21 +161,41 @@ class Graph:
         self._images.normalise(mean, std)
 
     def load(self, images: NDArray[Any], labels: NDArray[Any]) -> None:
-        """Bring a run's images (n, C, H, W), uint8 or float32, and labels (n,) to the device, normalised."""
+        """Queue bringing a run's images (n, C, H, W), uint8 or float32, and labels (n,) to the device, normalised.
+
+        Both must stay as they are until the run has begun to compute.
+        """
         self._images.load(self._values[INPUT], images)
-        self._labels.write(labels.astype(np.int32))
+        self._labels.send(np.ascontiguousarray(labels, np.int32))
 
     def forward(self, run: Pass) -> None:
         """Compute every value for the loaded images."""
+        for layer in self._varying:
+            layer.vary(run)
+        self._play(run, "forward", lambda: self._forward(run))
+
+    def _forward(self, run: Pass) -> None:
         for node in self.network.nodes:
             node.layer.forward(run, self._values[node.name], *(self._values[name] for name in node.inputs))
+
+    def _play(self, run: Pass, part: str, queue: Callable[[], None]) -> None:
+        """Queue a part of a run by `queue`, or as it was queued for a run like this one."""
+        recorded = self._recordings.of((run.images, run.training, run.accumulate))
+        commands = recorded.get(part)
+        if commands is None:
+            with self.device.record() as commands:
+                queue()
+            recorded[part] = commands
+            return
+        for command in commands:
+            command()
 
     def backward(self, run: Pass, last: bool = True) -> Iterator[Bucket]:
         """Compute every gradient, and yield each bucket as soon as it is complete if these are the `last` images of the step."""
         waiting = list(self.buckets) if last else []
         missing = {node.name: node for node in self.network.nodes if node.name in self._repeated}
         for node in reversed(self.network.nodes):
-            self._backward_of(node, run, missing)
+            self._play(run, node.name, partial(self._backward_of, node, run, missing))
             while (
                 waiting
                 and waiting[0].start >= self._complete_from[node.name]

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -22,6 +22,8 @@ STALLED = 86
 """The watchdog ended a job in which nothing moved."""
 FLUSH = 10.0
 """Seconds between two moments at which TensorBoard sees what is new."""
+STEP_SECONDS = 0.1
+"""Between two steps that TensorBoard sees, at least; log.jsonl has them all."""
 LINGER = 0.5
 """Seconds for the last words to arrive: launchers hand on a rank's stderr, and drop what is on its way when the job is aborted."""
 
@@ -104,9 +106,7 @@ class Reporter:
             self._log.write(line + "\n")
             self._log.flush()
             if self._board is not None and name in ("step", "evaluate"):
-                for key in ("loss", "lr", "images_per_second", "top1", "top5"):
-                    if key in facts:
-                        self._board.add(f"{name}/{key}", facts[key], facts["step"])
+                self._board.add(name, facts)
         except OSError as error:
             raise RunError(f"{self._path} cannot be written: {error.strerror or error}") from error
         if self._json:
@@ -174,20 +174,32 @@ def _append(path: Path) -> IO[str]:
 
 
 class _Board:
-    """A file of TensorBoard's events, written here and now: tensorboardX's own SummaryWriter writes in a thread, whose errors nobody hears."""
+    """A file of TensorBoard's events, written by the main thread.
+
+    tensorboardX's own SummaryWriter writes in a thread that swallows write errors.
+    """
 
     def __init__(self, folder: Path, kinds: tuple[Any, Any, Any]) -> None:
-        writer, self._event, self._scalar = kinds
+        writer, self._event, self._summary = kinds
         self._writer = writer(str(folder / "events"))
-        self._flushed = time.monotonic()
+        self._flushed = self._stepped = 0.0
 
-    def add(self, name: str, value: float, step: int) -> None:
-        self._writer.write_event(
-            self._event(wall_time=time.time(), step=step, summary=self._scalar(name, value))
-        )
-        if time.monotonic() - self._flushed > FLUSH:
+    def add(self, name: str, facts: Mapping[str, Any]) -> None:
+        """The numbers of a step or an evaluation; of steps that follow each other fast only some."""
+        now = time.monotonic()
+        if name == "step" and now - self._stepped < STEP_SECONDS:
+            return
+        self._stepped = now if name == "step" else self._stepped
+        values = [
+            self._summary.Value(tag=f"{name}/{key}", simple_value=facts[key])
+            for key in ("loss", "lr", "images_per_second", "top1", "top5")
+            if key in facts
+        ]
+        summary = self._summary(value=values)
+        self._writer.write_event(self._event(wall_time=time.time(), step=facts["step"], summary=summary))
+        if now - self._flushed > FLUSH:
             self._writer.flush()
-            self._flushed = time.monotonic()
+            self._flushed = now
 
     def close(self) -> None:
         self._writer.close()
@@ -198,7 +210,7 @@ def _tensorboard(folder: Path) -> _Board | None:
     try:
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.summary import scalar
+        from tensorboardX.proto.summary_pb2 import Summary
     except ImportError:
         return None
-    return _Board(folder, (EventsWriter, Event, scalar))
+    return _Board(folder, (EventsWriter, Event, Summary))

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
+from mpitrain.runtime.program import Launch
+from mpitrain.runtime.recording import Varying
 
 CHUNK = 16384
 """Values a work-item updates on a CPU: 64 KiB of each vector."""
@@ -19,16 +23,31 @@ class MomentumSgd:
         self._kernels = device.program("sgd")
         self.weights, self.momentum, self.weight_decay = weights, momentum, weight_decay
         self.velocity = device.zeros(weights.shape)
-        self.rate = 0.0
+        self._rate = Varying(np.float32(0))
+        self._launches: dict[tuple[int, int, Array], Launch] = {}
+
+    @property
+    def rate(self) -> float:
         """Learning rate of the step; set before its first range."""
+        return float(self._rate.value)
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        self._rate.value = np.float32(rate)
 
     def update(self, start: int, stop: int, mean: Array) -> None:
-        """Move weights [start, stop) by the mean gradient (stop - start,)."""
+        """Move weights [start, stop) by the mean gradient (stop - start,), an array that comes again each step."""
+        launch = self._launches.get((start, stop, mean))
+        if launch is None:
+            launch = self._launches[start, stop, mean] = self._prepare(start, stop, mean)
+        launch()
+
+    def _prepare(self, start: int, stop: int, mean: Array) -> Launch:
         n = stop - start
         chunk = CHUNK if self._device.kind == "cpu" else self._device.wide
-        self._kernels.momentum_sgd(
+        return self._kernels.momentum_sgd.prepare(
             -(-n // chunk), self.weights.part(start, stop), self.velocity.part(start, stop), mean, n, chunk,
-            float(self.rate), float(self.momentum), float(self.weight_decay),
+            self._rate, float(self.momentum), float(self.weight_decay),
         )  # fmt: skip
 
 

@@ -313,9 +313,11 @@ class _Training:
     def go(self) -> Result:
         """All steps, with what comes between them; then the last checkpoint and the hashes."""
         self.reporter = Reporter(self.folder if self.wire.rank == 0 else None, self.run.json, self.run.quiet)
+        self._late: Callable[[], None] = lambda: None
         try:
             return self._go()
         finally:
+            self._catch_up()
             self.reporter.close()
             self.exchange.close()
 
@@ -360,18 +362,32 @@ class _Training:
         sent = self.wire.bytes_sent
         if self.health.due(t + 1):
             self.health.sample(t + 1)
-        outcome = step(self.work, t, more=t + 1 < self.facts.steps)
+        outcome = step(self.work, t, lambda: self._meanwhile(t))
         now.loss, bound, now.stop = self._agree(outcome, t + 1)
         health = self._look_after(t + 1)  # a death in it undoes the step, too
         now.step, now.settled = t + 1, False
         if self.undo:
             self.undo.end()
         sent = self.wire.bytes_sent - sent
-        self._log_step(outcome, now.step, now.loss, bound, rate, sent, health)
+        loss = now.loss
+        self._late = lambda: self._log_step(outcome, t + 1, loss, bound, rate, sent, health)
+
+    def _meanwhile(self, t: int) -> None:
+        """Beside the device's work on step t: say what the step before was, and set the next batch on its way."""
+        if t + 1 < self.facts.steps:
+            self.feed.start(t + 1)
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Say of the last step what has not been said yet."""
+        late, self._late = self._late, lambda: None
+        late()
 
     def _settle(self) -> None:
         """What is due after a step: a score, a checkpoint."""
         run, now, per_epoch, t = self.run, self.now, self.facts.per_epoch, self.now.step
+        if now.stop or t == self.facts.steps:
+            self._catch_up()
         last = t == self.facts.steps and not is_made_up(str(run.data))  # whose score says nothing
         # A signal gives little time: the checkpoint comes before anything else.
         due = t % interval(run.evaluate_every, per_epoch, "--evaluate-every") == 0 or last
@@ -388,6 +404,7 @@ class _Training:
         Raises agreed errors, which end the job, if rank 0 is dead or nobody is.
         """
         assert self.undo is not None
+        self._catch_up()
         undo, now, seat = self.undo, self.now, self.exchange.seat
         self.watch.at("shrink", now.step)
         self.wire.give_up()
@@ -489,6 +506,7 @@ class _Training:
         """Score the test images, shared among ranks. Raises RunError on every rank for weights that the last update has spoilt."""
         if not self.facts.tests or self.run.compute_seconds is not None:
             return None
+        self._catch_up()
         self.watch.at("evaluate", t)
         self.fault("evaluate", t)
         self.state.average_statistics()
@@ -506,6 +524,7 @@ class _Training:
         """Write the checkpoint of a step. Collective. Raises RunError, on every rank, rather than write weights that are not finite."""
         if self.run.compute_seconds is not None:
             return  # nothing has been learnt
+        self._catch_up()
         begin = time.perf_counter()
         self.watch.at("checkpoint", t)
         self.fault("checkpoint", t)

@@ -246,6 +246,8 @@ class Wire:
     def table(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """Every rank's short float64 vector, (size, n), on every rank."""
         mine = np.ascontiguousarray(vector, np.float64)
+        if self.size == 1:
+            return mine[None]
         everything = np.empty((self.size, *mine.shape))
         self._wait([self._facts.Iallgather(mine, everything)])
         return everything
