@@ -121,6 +121,19 @@ class _Now:
         return cls(**facts, scores=Scores(**scores) if scores else None)
 
 
+@dataclass(frozen=True)
+class _Agreed:
+    """What every rank knows of a step that is done."""
+
+    loss: float
+    """Mean over the batch."""
+    error_bound: float
+    stop: bool
+    """Whether a signal asks for the end."""
+    cpu_seconds: float
+    """Of all ranks' processes, since the step before was done."""
+
+
 class _Training:
     """The parts of a run, made in the order in which they are needed."""
 
@@ -324,6 +337,7 @@ class _Training:
     def _go(self) -> Result:
         self._header()
         begin, self.now = time.perf_counter(), _Now(self.done)
+        self._cpu = time.process_time()
         self.recent: deque[float] = deque(maxlen=100)
         self.reporter.begin(self.done, self.facts.steps)
         dead: Exception | None = None
@@ -363,14 +377,14 @@ class _Training:
         if self.health.due(t + 1):
             self.health.sample(t + 1)
         outcome = step(self.work, t, lambda: self._meanwhile(t))
-        now.loss, bound, now.stop = self._agree(outcome, t + 1)
+        agreement = self._agree(outcome, t + 1)
+        now.loss, now.stop = agreement.loss, agreement.stop
         health = self._look_after(t + 1)  # a death in it undoes the step, too
         now.step, now.settled = t + 1, False
         if self.undo:
             self.undo.end()
         sent = self.wire.bytes_sent - sent
-        loss = now.loss
-        self._late = lambda: self._log_step(outcome, t + 1, loss, bound, rate, sent, health)
+        self._late = lambda: self._log_step(outcome, agreement, t + 1, rate, sent, health)
 
     def _meanwhile(self, t: int) -> None:
         """Beside the device's work on step t: say what the step before was, and set the next batch on its way."""
@@ -440,15 +454,15 @@ class _Training:
             f"go{'es' * (wire.size == 1)} on from here, on the same batches (--on-failure continue)"
         )
 
-    def _agree(self, outcome: Outcome, t: int) -> tuple[float, float, bool]:
-        """Tell each other how the step went: the batch's mean loss, the error bound, whether a signal asks for the end.
+    def _agree(self, outcome: Outcome, t: int) -> _Agreed:
+        """Tell each other how the step went.
 
         Raises RunError on every rank for a loss or a gradient that is not finite.
         """
         self.watch.at("agree", t)
         found = outcome.exchange
         mine = [outcome.loss, found.error_bound, float(self.stop.asked), float(not found.finite)]
-        mine.append(outcome.seconds["compute"])
+        mine += [outcome.seconds["compute"], self._cpu_seconds()]
         table = self.wire.table(np.array(mine))
         loss = float(table[:, 0].sum()) / self.batch_size
         if not math.isfinite(loss):
@@ -456,7 +470,13 @@ class _Training:
         if table[:, 3].any():
             raise self._diverged(t, "the gradient is not finite (NaN or infinite)")
         self._balance(table[:, 4].tolist(), t)
-        return loss, float(table[:, 1].max()), bool(table[:, 2].any())
+        bound, stop, cpu = float(table[:, 1].max()), bool(table[:, 2].any()), float(table[:, 5].sum())
+        return _Agreed(loss, bound, stop, cpu)
+
+    def _cpu_seconds(self) -> float:
+        """Of this process, all its threads, since the last call."""
+        before, self._cpu = self._cpu, time.process_time()
+        return self._cpu - before
 
     def _balance(self, seconds: list[float], t: int) -> None:
         """Now and then: name a rank that the others wait for, and with --balance speed divide batches anew."""
@@ -616,9 +636,8 @@ class _Training:
     def _log_step(
         self,
         outcome: Outcome,
+        agreement: _Agreed,
         t: int,
-        loss: float,
-        bound: float,
         lr: float,
         sent: int,
         health: dict[str, float],
@@ -626,13 +645,15 @@ class _Training:
         per_epoch, total = self.facts.per_epoch, outcome.seconds["total"]
         epoch, place = divmod(t - 1, per_epoch)
         rate = self.batch_size / total
+        loss = agreement.loss
         self.recent.append(loss)
         facts: dict[str, Any] = (
-            {"error_bound": bound} if self.kind == "dynamic8" and self.wire.size > 1 else {}
+            {"error_bound": agreement.error_bound} if self.kind == "dynamic8" and self.wire.size > 1 else {}
         )
         self.reporter.event(
             "step", step=t, epoch=epoch, loss=loss, lr=lr, images=self.batch_size, images_per_second=round(rate, 1),
-            seconds={name: round(value, 6) for name, value in outcome.seconds.items()}, bytes_sent=sent, **facts, **health,
+            seconds={name: round(value, 6) for name, value in outcome.seconds.items()}, cpu_seconds=round(agreement.cpu_seconds, 6), bytes_sent=sent,
+            **facts, **health,
         )  # fmt: skip
 
         def line() -> str:
