@@ -12,16 +12,16 @@ import numpy as np
 import pyopencl as cl
 from measure import HERE, SideError, peak_memory, seconds_of, serve
 
-from mpitrain import models
+from mpitrain.engine.gemm import Gemm, Left, Result, matrix
+from mpitrain.job.errors import MpitrainError
 from mpitrain.layers import Convolution
 from mpitrain.layers.blocks import stored, stored_memory
 from mpitrain.layers.layer import Layer, Pass, Shape, pair
-from mpitrain.layers.network import Node
-from mpitrain.plan import INPUT, infer_shapes
-from mpitrain.report import MpitrainError
+from mpitrain.network import models
+from mpitrain.network.memory import INPUT, infer_shapes
+from mpitrain.network.network import Node
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device, open_device
-from mpitrain.runtime.gemm import Gemm, Left, Result, matrix
 
 CHAINS = 12
 """Of one work-item of peak.cl."""

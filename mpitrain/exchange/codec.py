@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from mpitrain.exchange.codec_numpy import LEVELS, THRESHOLDS, Codec, Facts8, Facts16, blocks
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Launch

@@ -12,14 +12,14 @@ from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.choice import KINDS, LOSSY, STARS
 from mpitrain.exchange.codec import DeviceCodec, make_codec, make_scale
 from mpitrain.exchange.deltas import Deltas
-from mpitrain.exchange.hops import Hops, Pending, complete
 from mpitrain.exchange.leaders import Leaders
 from mpitrain.exchange.mean import PLAIN, Mean, Place, own_values, plain_hops, star_hops
 from mpitrain.exchange.residuals import Residuals
 from mpitrain.exchange.stream import MOST, Stream
 from mpitrain.exchange.window import Window
-from mpitrain.exchange.wire import Wire
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
+from mpitrain.mpi.hops import Hops, Pending, complete
+from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mpitrain.job.errors import UserError
 from mpitrain.layers.flat import shares
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape, size
-from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mpitrain.job.errors import UserError
 from mpitrain.layers.blocks import stored_size
 from mpitrain.layers.flat import copy, split
 from mpitrain.layers.layer import Layer, Pass, Shape, size
-from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 from mpitrain.runtime.recording import Varying

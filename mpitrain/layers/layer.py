@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from numpy.typing import DTypeLike
 
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 

@@ -12,13 +12,13 @@ import numpy as np
 import pyopencl as cl
 from numpy.typing import DTypeLike, NDArray
 
-from mpitrain.config import whole
-from mpitrain.report import RunError, UserError
+from mpitrain.job.config import whole
+from mpitrain.job.errors import RunError, UserError
 from mpitrain.runtime import platforms, pocl
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.program import Program
 from mpitrain.runtime.recording import Command
-from mpitrain.runtime.tune import Memory
+from mpitrain.runtime.tuned import Memory
 
 
 def open_device(choice: str = "auto", local_rank: int = 0, cores: Sequence[int] | None = None) -> Device:

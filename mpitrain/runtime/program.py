@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pyopencl as cl
 
-from mpitrain.report import RunError
+from mpitrain.job.errors import RunError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.platforms import cache_folder, write_atomically
 from mpitrain.runtime.recording import Varying

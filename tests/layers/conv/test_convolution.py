@@ -12,12 +12,12 @@ import pytest
 from blocks import from_blocks, to_blocks
 from numpy.typing import NDArray
 
+from mpitrain.job.errors import UserError
 from mpitrain.layers import Convolution
 from mpitrain.layers.conv import implicit
 from mpitrain.layers.conv.algorithms import PASSES, candidates
 from mpitrain.layers.conv.winograd import BOUND
 from mpitrain.layers.layer import Pass, pair
-from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 
