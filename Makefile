@@ -8,7 +8,7 @@ demo: $(VENV)/demo.stamp  ## train LeNet on real handwritten digits, on two rank
 
 test: $(VENV)/test.stamp  ## all tests: serial ones, then those of the exchange under 1, 2, 3 and 4 ranks
 	$(BIN)/python -m pytest -q tests
-	for n in 1 2 3 4; do $(BIN)/mpirun -n $$n $(BIN)/python -m pytest -q --only-mpi tests/exchange || exit 1; done
+	for n in 1 2 3 4; do $(BIN)/mpirun -n $$n $(BIN)/python -m pytest -q --only-mpi tests/exchange tests/mpi tests/training || exit 1; done
 
 lint: $(VENV)/test.stamp  ## ruff and mypy
 	$(BIN)/ruff format --check .

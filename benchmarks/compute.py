@@ -1,6 +1,6 @@
 """What one device computes, against PyTorch and NumPy on the same cores, in turn in one run.
 
-    python benchmarks/compute.py steps --network vgg16 --device intel     whole training steps
+    python benchmarks/compute.py steps --network vgg16 --device intel     training steps of the command, on one and on two ranks
     python benchmarks/compute.py layers                                   every convolution, a pass at a time
     python benchmarks/compute.py products -n 15                           matrix products
     python benchmarks/compute.py                                          all three
@@ -90,9 +90,13 @@ def platform_word(device: Mapping[str, Any]) -> str:
 def brief(row: Mapping[str, Any]) -> str:
     """A row while one waits for the next."""
     where = row.get("what") or " ".join(str(row[key]) for key in ("network", "node", "pass") if key in row)
+    if "ranks" in row:
+        where += f", {row['ranks']} ranks"
     ours = row["ours"]
-    gflops = "{:.4g} GFLOPS".format(ours["gflops"][1])
-    speed = "{:.4g} img/s".format(ours["images_per_second"][1]) if "images_per_second" in ours else gflops
+    if "images_per_second" in ours:
+        speed = "{:.4g} img/s".format(ours["images_per_second"][1])
+    else:
+        speed = "{:.4g} GFLOPS".format(ours["gflops"][1])
     return f"{where}: {speed}, {row['ratio'][1]:.3g} times the peer"
 
 

@@ -54,7 +54,7 @@ def work(methods: list[str], sizes: list[int], most: int, seconds: float, out: P
 
     import mpitrain
     from mpitrain.exchange.allreduce import taken
-    from mpitrain.exchange.wire import library, over
+    from mpitrain.mpi.wire import library, over
 
     comm = MPI.COMM_WORLD
     wire, rows, factor = over(comm), [], np.float32(1 / comm.size)

@@ -22,8 +22,8 @@ from typing import Any
 
 import lab
 
-from mpitrain.curve import COMPUTE, PAPER, Point, star_seconds
-from mpitrain.scaling import measure, read_point
+from mpitrain.commands.curve import COMPUTE, PAPER, Point, star_seconds
+from mpitrain.commands.scaling import measure, read_point
 
 EXCHANGES = ("dynamic8", "star-dynamic8", "star-float32")
 BATCH = 256

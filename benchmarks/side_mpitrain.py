@@ -1,4 +1,4 @@
-"""mpitrain's side of a comparison: whole training steps, single convolutions, matrix products, and what the device can do at most."""
+"""mpitrain's side of a comparison: single convolutions, matrix products, and what the device can do at most."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ import numpy as np
 import pyopencl as cl
 from measure import HERE, SideError, peak_memory, seconds_of, serve
 
-from mpitrain import models
-from mpitrain.graph import Graph
+from mpitrain.engine.gemm import Gemm, Left, Result, matrix
+from mpitrain.job.errors import MpitrainError
 from mpitrain.layers import Convolution
 from mpitrain.layers.blocks import stored, stored_memory
 from mpitrain.layers.layer import Layer, Pass, Shape, pair
-from mpitrain.layers.network import Network, Node
-from mpitrain.plan import INPUT, infer_shapes
-from mpitrain.report import MpitrainError
+from mpitrain.network import models
+from mpitrain.network.memory import INPUT, infer_shapes
+from mpitrain.network.network import Node
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device, open_device
-from mpitrain.runtime.gemm import Gemm, Left, Result, matrix
-from mpitrain.sgd import MomentumSgd
 
 CHAINS = 12
 """Of one work-item of peak.cl."""
@@ -37,7 +35,6 @@ class Ours:
     def __init__(self) -> None:
         self._held = ExitStack()
         self._works: dict[str, Callable[[], float]] = {}
-        self._loss = float("nan")
 
     def open(self, device: str) -> dict[str, Any]:
         """Take a device by the name that --device gives it; facts about it."""
@@ -82,49 +79,9 @@ class Ours:
         """Seconds of one turn of something prepared."""
         return self._works[name]()
 
-    def loss(self) -> float:
-        """Mean loss of the last step."""
-        return self._loss
-
     def _prepare(self) -> None:
         self._held.close()
         self._held.enter_context(self.device.scope())
-
-    def step(self, network: str, batch: int) -> dict[str, Any]:
-        """Prepare "step": images in, momentum SGD's update out."""
-        self._prepare()
-        net = models.load(network)
-        graph = Graph(self.device, net, batch)
-        channels = net.input_shape[0]
-        graph.normalise(np.full(channels, 0.5, np.float32), np.full(channels, 0.25, np.float32))
-        graph.weights.write(graph.layout.initial(0))
-        random = np.random.default_rng(0)
-        images = random.integers(0, 256, (batch, *net.input_shape), np.uint8)
-        labels = random.integers(0, net.classes, batch)
-        # Gradients are sums over images. This rate and decay make the update that of their mean, with no pass to divide them.
-        decay = float(net.defaults["weight_decay"])  # type: ignore[arg-type]
-        sgd = MomentumSgd(self.device, graph.weights, 0.9, decay * batch)
-        sgd.rate = 1e-3 / batch
-        seed = 0
-
-        def step() -> None:
-            nonlocal seed
-            seed += 1
-            run = Pass(batch, seed=seed)
-            graph.load(images, labels)
-            graph.forward(run)
-            for bucket in graph.backward(run):
-                sgd.update(bucket.start, bucket.stop, graph.gradient.part(bucket.start, bucket.stop))
-            self._loss = float(graph.losses(batch).mean())
-            self.device.finish()
-
-        self._works = {"step": partial(seconds_of, step)}
-        return {
-            "parameters": graph.layout.count,
-            "work": _work(net, infer_shapes(net), batch),
-            "planned": graph.nbytes,
-            "decay": decay,
-        }
 
     def convolutions(self, network: str) -> list[dict[str, Any]]:
         """Every distinct convolution of a network, in its order: its numbers, the first node that is one, and how many there are."""
@@ -224,16 +181,7 @@ def operands(m: int, n: int, k: int) -> tuple[Any, Any]:
     return random.standard_normal((m, k), np.float32), random.standard_normal((k, n), np.float32)
 
 
-def _work(network: Network, shapes: dict[str, Shape], batch: int) -> int:
-    """Multiplications and additions of a step: thrice the forward pass's, but no gradient of the images."""
-    work = 0
-    for node in network.nodes:
-        passes = 2 if INPUT in node.inputs else 3
-        work += passes * batch * node.layer.flops(*(shapes[name] for name in node.inputs))
-    return work
-
-
 if __name__ == "__main__":
     ours = Ours()
-    names = ("open", "peak", "time", "loss", "step", "convolutions", "convolution", "product")
+    names = ("open", "peak", "time", "convolutions", "convolution", "product")
     serve({name: getattr(ours, name) for name in names} | {"memory": peak_memory})

@@ -53,10 +53,15 @@ def layout_of(name: str) -> Any:
     return torch.channels_last if name == "channels-last" else torch.contiguous_format
 
 
-def step(network: str, batch: int, layout: str, decay: float) -> dict[str, Any]:
-    """Prepare "step": uint8 images in, momentum SGD's update out."""
+HELD = 256
+"""Images in host memory from which batches are drawn."""
+DECAY = {"lenet": 0.0, "vgg16": 5e-4, "resnet152": 1e-4}
+
+
+def step(network: str, batch: int, layout: str) -> dict[str, Any]:
+    """Prepare "step": a batch of uint8 images drawn from host memory in, momentum SGD's update out."""
     module = NETWORKS[network]().train().to(memory_format=layout_of(layout))
-    settings: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "weight_decay": decay}
+    settings: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "weight_decay": DECAY[network]}
     fused = True
     try:  # one pass over the weights instead of four; not what torch.optim takes by itself, but to be had by one word
         optimizer = torch.optim.SGD(module.parameters(), fused=True, **settings)
@@ -64,13 +69,14 @@ def step(network: str, batch: int, layout: str, decay: float) -> dict[str, Any]:
         optimizer, fused = torch.optim.SGD(module.parameters(), **settings), False
     shape = (1, 28, 28) if network == "lenet" else (3, 224, 224)
     classes = 10 if network == "lenet" else 1000
-    images = torch.randint(0, 256, (batch, *shape), dtype=torch.uint8)
-    labels = torch.randint(0, classes, (batch,))
+    images = torch.randint(0, 256, (HELD, *shape), dtype=torch.uint8)
+    labels = torch.randint(0, classes, (HELD,))
 
     def work() -> None:
-        x = images.float().mul_(1 / (255 * 0.25)).sub_(2).contiguous(memory_format=layout_of(layout))
+        drawn = torch.randint(0, HELD, (batch,))
+        x = images[drawn].float().mul_(1 / (255 * 0.25)).sub_(2).contiguous(memory_format=layout_of(layout))
         optimizer.zero_grad()
-        loss = functional.cross_entropy(module(x), labels)
+        loss = functional.cross_entropy(module(x), labels[drawn])
         loss.backward()
         optimizer.step()
         losses[:] = [loss.item()]

@@ -8,33 +8,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mpitrain.config import Run as Run
     from mpitrain.exchange.allreduce import allreduce as allreduce
-    from mpitrain.model import Model as Model
-    from mpitrain.model import load as load
-    from mpitrain.train import Result as Result
-    from mpitrain.train import train as train
+    from mpitrain.job.config import Run as Run
+    from mpitrain.network.model import Model as Model
+    from mpitrain.network.model import load as load
+    from mpitrain.training.train import Result as Result
+    from mpitrain.training.train import train as train
 
 __version__ = "0.1.0"
 __all__ = ["Model", "Result", "Run", "allreduce", "load", "train"]
 
 _HOMES = {
-    "Model": "model",
-    "Result": "train",
-    "Run": "config",
+    "Model": "network.model",
+    "Result": "training.train",
+    "Run": "job.config",
     "allreduce": "exchange.allreduce",
-    "load": "model",
-    "train": "train",
+    "load": "network.model",
+    "train": "training.train",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'mpitrain' has no attribute {name!r}")
-    module = importlib.import_module(f"mpitrain.{_HOMES[name]}")
-    for each, home in _HOMES.items():
-        if (
-            home == _HOMES[name]
-        ):  # `mpitrain.train` becomes the function, not the module that was just imported
-            globals()[each] = getattr(module, each)
-    return globals()[name]
+    found = globals()[name] = getattr(importlib.import_module(f"mpitrain.{_HOMES[name]}"), name)
+    return found

@@ -1,5 +1,5 @@
 """`python -m mpitrain` is the command `mpitrain`."""
 
-from mpitrain.cli import main
+from mpitrain.commands.cli import main
 
 main()

@@ -19,15 +19,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mpitrain import checkpoint, models
-from mpitrain.checkpoint import Entry, Reader
 from mpitrain.data.bad import Bad
 from mpitrain.data.source import Dataset, open_source
 from mpitrain.exchange.codec_numpy import BLOCK, Plain, PlainDynamic8, PlainFloat16
 from mpitrain.exchange.message import HEADER, PARTS, Label, check, seal
-from mpitrain.models import netfile
-from mpitrain.plan import infer_shapes
-from mpitrain.report import MpitrainError
+from mpitrain.job import checkpoint
+from mpitrain.job.checkpoint import Entry, Reader
+from mpitrain.job.errors import MpitrainError
+from mpitrain.network import models
+from mpitrain.network.memory import infer_shapes
+from mpitrain.network.models import netfile
 
 LABEL = Label(codec=1, block=BLOCK, bucket=3, phase=PARTS, step=7, count=BLOCK)
 MOST_MEMORY = 4 << 30

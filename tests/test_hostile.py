@@ -21,17 +21,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mpitrain.checkpoint import NEEDED
-from mpitrain.config import Run, interval, numbers
+from mpitrain.commands.scaling import parse_ranks
 from mpitrain.data import augment
 from mpitrain.data.folder import decode
 from mpitrain.data.source import open_source
 from mpitrain.exchange.codec_numpy import BLOCK, Plain, PlainDynamic8, PlainFloat16, blocks, flush
-from mpitrain.inject import Fault
-from mpitrain.models import netfile
-from mpitrain.report import UserError
+from mpitrain.job.checkpoint import NEEDED
+from mpitrain.job.config import Run, interval, numbers
+from mpitrain.job.errors import UserError
+from mpitrain.network.models import netfile
 from mpitrain.runtime.device import _index
-from mpitrain.scaling import parse_ranks
+from mpitrain.training.faults import Fault
 
 QUICK = settings(
     derandomize=True,

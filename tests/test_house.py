@@ -12,34 +12,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE, KERNELS = ROOT / "mpitrain", ROOT / "kernels"
-FLOORS = {
-    0: ("config", "report", "roll", "watchdog", "witness"),
-    1: ("runtime",),
-    2: ("layers", "data", "exchange", "sgd"),
-    3: ("graph", "models", "layout", "plan", "fuse", "fit", "pretend"),
-    4: (
-        "step",
-        "feed",
-        "facts",
-        "state",
-        "stop",
-        "inject",
-        "health",
-        "balance",
-        "evaluate",
-        "predict",
-        "model",
-        "checkpoint",
-        "undo",
-        "patience",
-    ),
-    5: ("train", "summary", "scaling", "submit", "curve", "redraw", "tune", "tune_worker"),
-    6: ("cli", "__main__", "__init__"),
-}
-"""Rooms by floor; a folder is a room, and so is a file beside the folders."""
-ONE_ROOM = {0: "settings and words", 3: "networks", 4: "the hops of a job", 5: "whole jobs", 6: "the command"}
-"""Floors whose files are one room: they may know each other, as long as nobody's imports go in a circle."""
-DOORS = {"pyopencl": "runtime", "mpi4py": "exchange.wire", "click": "cli"}
+ROOMS = (
+    ("job",),
+    ("mpi", "runtime", "watch"),
+    ("engine", "data", "exchange"),
+    ("layers",),
+    ("network",),
+    ("training",),
+    ("commands",),
+    ("__init__", "__main__"),
+)
+"""Floors from the ground up, and the rooms on each. A folder is a room; imports go down or stay in their room."""
+DOORS = {"pyopencl": "runtime", "mpi4py": "mpi", "click": "commands.cli"}
 
 
 def _modules() -> dict[str, Path]:
@@ -75,13 +59,13 @@ def _room(module: str) -> str:
 
 
 def _floor(module: str) -> int:
-    floors = [floor for floor, rooms in FLOORS.items() if _room(module) in rooms]
-    assert len(floors) == 1, f"{module} stands on {len(floors)} floors; write it into FLOORS"
+    floors = [floor for floor, rooms in enumerate(ROOMS) if _room(module) in rooms]
+    assert len(floors) == 1, f"{module} stands on {len(floors)} floors; write it into ROOMS"
     return floors[0]
 
 
 def test_every_room_on_a_floor_is_there_and_stands_once() -> None:
-    rooms = [room for rooms in FLOORS.values() for room in rooms]
+    rooms = [room for floor in ROOMS for room in floor]
     assert len(rooms) == len(set(rooms))
     assert set(rooms) == {_room(module) for module in MODULES}
 
@@ -111,12 +95,27 @@ def test_imports_say_the_whole_name() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_go_down_or_stay_in_their_room(module: str) -> None:
     for other in _imports(MODULES[module]) & MODULES.keys():
-        if other in ("__init__", "kernels"):
+        if other == "__init__":
             continue
-        same_room = _room(other) == _room(module) or (
-            _floor(other) == _floor(module) and _floor(module) in ONE_ROOM
+        assert _room(other) == _room(module) or _floor(other) < _floor(module), (
+            f"{module} imports {other}, which is not below it"
         )
-        assert same_room or _floor(other) < _floor(module), f"{module} imports {other}, which is not below it"
+
+
+def test_the_floors_are_as_few_as_the_imports_allow_and_at_most_nine() -> None:
+    """A room stands right above the highest room that it imports, counted from the imports themselves."""
+    below: dict[str, set[str]] = {_room(module): set() for module in MODULES}
+    for module, path in MODULES.items():
+        others = {_room(other) for other in _imports(path) & MODULES.keys()}
+        below[_room(module)] |= others - {_room(module), "__init__"}
+
+    def height(room: str) -> int:
+        return 1 + max((height(other) for other in below[room]), default=0)
+
+    heights = {room: height(room) for room in below}
+    assert max(heights.values()) <= 9
+    too_high = {room for room, found in heights.items() if found > _floor(f"{room}.x") + 1}
+    assert not too_high
 
 
 def test_no_imports_go_in_a_circle() -> None:
@@ -130,8 +129,8 @@ def test_no_imports_go_in_a_circle() -> None:
 
 def test_codecs_and_the_wire_do_not_know_each_other() -> None:
     for codec in ("exchange.codec", "exchange.codec_numpy"):
-        assert "exchange.wire" not in _imports(MODULES[codec])
-        assert codec not in _imports(MODULES["exchange.wire"])
+        assert "mpi.wire" not in _imports(MODULES[codec])
+        assert codec not in _imports(MODULES["mpi.wire"])
 
 
 @pytest.mark.parametrize(("library", "door"), DOORS.items())
@@ -185,12 +184,12 @@ def test_every_file_opens_with_its_purpose() -> None:
 SKIPS = {
     "test_house.py": "this one",
     "data/test_idx.py": "root may read every file, so none is unreadable",
-    "exchange/test_health.py": "one rank sends nothing, and has nobody to differ from",
+    "training/hooks/test_compare.py": "one rank sends nothing, and has nobody to differ from",
     "exchange/test_exchange.py": "one rank sends nothing, and float32 codes nothing",
     "drills/launcher.py": "/proc is Linux's; that mpirun is there is tested below",
     "drills/test_outcomes.py": "PoCL's wheel is for x86 alone; tests/runtime/test_platforms.py fails where it is missing",
     "drills/test_survivors.py": "MPICH ends a job when a rank dies; .ci/run runs it under Open MPI",
-    "test_scaling.py": "a system's MPI need not lie beside this Python; signals are POSIX's",
+    "commands/test_scaling.py": "a system's MPI need not lie beside this Python; signals are POSIX's",
     "drills/test_hosts.py": "several hosts are network namespaces, which need root on Linux",
     "drills/test_machine.py": "disks that fail and limits of memory are root's on Linux",
     "jobs/test_slurm.py": "SLURM is a system's package and wants root; .ci/run installs it",
@@ -215,8 +214,13 @@ def test_the_launcher_that_others_skip_without_is_here() -> None:
 
 def test_the_floors_see_a_wrong_import() -> None:
     """The reading itself: names as they are written, in functions, under TYPE_CHECKING and with an alias."""
-    text = "import a.b as c\nif TYPE_CHECKING:\n    from mpitrain.graph import Graph\ndef f():\n    from mpitrain import train, config\n"
-    assert _names(ast.parse(text), top_only=False) == {"a.b", "graph", "train", "config"}
+    text = "import a.b as c\nif TYPE_CHECKING:\n    from mpitrain.network.graph import Graph\ndef f():\n    from mpitrain.training import train, step\n"
+    assert _names(ast.parse(text), top_only=False) == {
+        "a.b",
+        "network.graph",
+        "training.train",
+        "training.step",
+    }
     assert _names(ast.parse(text), top_only=True) == {"a.b"}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.data.dataset import Images, Shape
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 
 WAYS = ("crop", "flip")
 STREAM = 0x6175676D656E74

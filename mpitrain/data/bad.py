@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mpitrain.report import MpitrainError, Reporter
+from mpitrain.job.display import Display
+from mpitrain.job.errors import MpitrainError
+from mpitrain.job.log import Log
 
 FEW = 3
 """Names in a line."""
@@ -22,7 +24,7 @@ class Bad:
         """most: None where nothing may be left out. alive is called now and then in long work, say with a line about how far that is."""
         self.most, self.alive, self.say = most, alive, say
         self.names: list[str] = []
-        self._reporter: Reporter | None = None
+        self._told: tuple[Display, Log] | None = None
 
     def leave_out(self, name: str, error: MpitrainError) -> None:
         """Count an image that cannot be read. Raises `error`, with words about --skip-bad, for the first one that is too many."""
@@ -36,16 +38,17 @@ class Bad:
             )
             raise type(error)(f"{error}; {hint}") from error
         self.names.append(name)
-        if self._reporter:
-            self._reporter.say(f"left out: {error} ({len(self.names)} of --skip-bad {self.most})")
-            self._reporter.event("skip", images=1, names=[name])
+        if self._told:
+            display, log = self._told
+            display.say(f"left out: {error} ({len(self.names)} of --skip-bad {self.most})")
+            log.event("skip", images=1, names=[name])
 
-    def tell(self, reporter: Reporter) -> None:
+    def tell(self, display: Display, log: Log) -> None:
         """Report what was left out so far, and from now on each image as it is found."""
-        self._reporter = reporter
+        self._told = display, log
         if self.names:
-            reporter.say(f"  --skip-bad {self.most}: {self}")
-            reporter.event("skip", images=len(self.names), names=self.names)
+            display.say(f"  --skip-bad {self.most}: {self}")
+            log.event("skip", images=len(self.names), names=self.names)
 
     def __str__(self) -> str:
         some = ", ".join(self.names[:FEW]) + ", ..." * (len(self.names) > FEW)

@@ -12,7 +12,7 @@ import numpy as np
 
 from mpitrain.data.bad import Bad
 from mpitrain.data.dataset import ArraySplit, Dataset, from_arrays, wrong_labels
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 
 PIXELS = 3 * 32 * 32
 TEN = [f"data_batch_{number}.bin" for number in range(1, 6)]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.data.bad import Bad
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 
 Shape = tuple[int, int, int]
 """Channels, height and width of one image."""

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from mpitrain.data.bad import Bad
 from mpitrain.data.dataset import Dataset, Images, Labels, Shape
-from mpitrain.report import MpitrainError, RunError, UserError
+from mpitrain.job.errors import MpitrainError, RunError, UserError
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 THREADS = 4

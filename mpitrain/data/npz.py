@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mpitrain.data.bad import Bad
 from mpitrain.data.dataset import ArraySplit, Dataset, from_arrays
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 
 DEFLATE = 1032
 """Deflate makes nothing smaller than by this factor, so an archive that promises more lies."""

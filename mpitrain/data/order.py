@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 
 STREAM = 0x6F72646572
 """Keeps these draws apart from the other draws of a seed."""

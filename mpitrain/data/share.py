@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import accumulate
 
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 
 
 def parts(count: int, size: int, speeds: Sequence[float] | None = None) -> list[slice]:

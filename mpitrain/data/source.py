@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mpitrain.config import is_made_up
 from mpitrain.data import cifar, digits, folder, idx, npz, synthetic
 from mpitrain.data.bad import Bad
 from mpitrain.data.dataset import MAX_CLASSES, Dataset, Shape, Split
-from mpitrain.report import UserError
+from mpitrain.job.config import is_made_up
+from mpitrain.job.errors import UserError
 
 __all__ = ["Dataset", "Shape", "Split", "open_source"]
 

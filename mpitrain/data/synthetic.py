@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.data.dataset import Dataset, Images, Labels, Shape, statistics
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 
 TRAIN = 65_536
 TEST = 1_024

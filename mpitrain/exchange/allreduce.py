@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.exchange.blocking import Floats, Way, by_doubling, by_library, by_shards
 from mpitrain.exchange.choice import KINDS, quickest
 from mpitrain.exchange.codec import make_codec
 from mpitrain.exchange.codec_numpy import HOST_CODECS, Plain
-from mpitrain.exchange.hops import Hops
 from mpitrain.exchange.leaders import Leaders
 from mpitrain.exchange.mean import Mean, Place
 from mpitrain.exchange.probe import in_turn
 from mpitrain.exchange.spin import Spin, floats
 from mpitrain.exchange.stream import MOST, fly
-from mpitrain.exchange.wire import Communicator, Wire, over
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
+from mpitrain.mpi.blocking import Floats, Way, by_doubling, by_library, by_shards
+from mpitrain.mpi.hops import Hops
+from mpitrain.mpi.wire import Communicator, Wire, over
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device, open_device
 

@@ -8,9 +8,10 @@ from typing import TypeAlias
 import numpy as np
 
 from mpitrain.exchange.codec_numpy import LEVELS, THRESHOLDS, Codec, Facts8, Facts16, blocks
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
+from mpitrain.runtime.program import Launch
 
 CHUNK = 16
 """Blocks a work-item takes on a CPU: 32 KiB of floats, enough that starting it costs nothing beside them."""
@@ -30,8 +31,8 @@ def make_codec(name: str, device: Device) -> DeviceCodec:
 
 
 def make_scale(device: Device) -> Callable[[Array, float], None]:
-    """x = x * factor on a device, for exchanges without a codec."""
-    return _OnDevice(device).scale
+    """x = x * factor on a device, for exchanges without a codec: arrays that come again, with few factors."""
+    return _OnDevice(device).scale_again
 
 
 class _OnDevice:
@@ -42,6 +43,7 @@ class _OnDevice:
         self._kernels = device.program("codec")
         self._chunk = CHUNK if device.kind == "cpu" else 1
         self._group = device.group
+        self._scales: dict[tuple[Array, float], Launch] = {}
 
     def bytes(self, size: int) -> Array:
         return self._device.empty((size,), np.uint8)
@@ -52,6 +54,17 @@ class _OnDevice:
     def scale(self, x: Array, factor: float) -> None:
         if x.size:
             self._kernels.scale(self._items(x), x, x.size, self._chunk, float(factor), group=self._group)
+
+    def scale_again(self, x: Array, factor: float) -> None:
+        """`scale`, prepared at the first call with the same array and factor."""
+        launch = self._scales.get((x, factor))
+        if launch is None:
+            items = self._items(x)
+            launch = self._kernels.scale.prepare(
+                items, x, x.size, self._chunk, float(factor), group=self._group
+            )
+            self._scales[x, factor] = launch
+        launch()
 
     def _items(self, x: Array) -> int:
         """A work-item for each chunk of blocks on a CPU, a group of them for each block elsewhere."""

@@ -12,14 +12,14 @@ from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.choice import KINDS, LOSSY, STARS
 from mpitrain.exchange.codec import DeviceCodec, make_codec, make_scale
 from mpitrain.exchange.deltas import Deltas
-from mpitrain.exchange.hops import Hops, Pending, complete
 from mpitrain.exchange.leaders import Leaders
 from mpitrain.exchange.mean import PLAIN, Mean, Place, own_values, plain_hops, star_hops
 from mpitrain.exchange.residuals import Residuals
 from mpitrain.exchange.stream import MOST, Stream
 from mpitrain.exchange.window import Window
-from mpitrain.exchange.wire import Wire
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
+from mpitrain.mpi.hops import Hops, Pending, complete
+from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 
@@ -98,6 +98,7 @@ class Exchange:
         self._wire, self._main, self._star = wire, device, kind in STARS
         self._device = device = device.beside() if wire.size > 1 else device
         self._weights, self._gradient = weights.on(device), gradient.on(device)
+        self._parts = {bucket.number: self._gradient.part(bucket.start, bucket.stop) for bucket in buckets}
         self._to_all, self._apply = update == "replicated", apply
         self._begin = begin or (lambda gradient: None)
         self._scale = make_scale(device)
@@ -196,7 +197,8 @@ class Exchange:
 
     def send(self, bucket: Bucket, images: int) -> None:
         """Start a bucket, which is complete when the work queued on the device so far is done. images: of all ranks in this step."""
-        hops = self._hops(bucket, images, self._main.mark(), self._begun)
+        ready = self._main.mark() if self._wire.size > 1 else None
+        hops = self._hops(bucket, images, ready, self._begun)
         self._begun += 1
         if self._stream is not None:
             self._stream.send(hops)
@@ -231,12 +233,12 @@ class Exchange:
         if self._stream is not None:
             self._stream.close()
 
-    def _hops(self, bucket: Bucket, images: int, ready: Pending, number: int) -> Hops[None]:
+    def _hops(self, bucket: Bucket, images: int, ready: Pending | None, number: int) -> Hops[None]:
         """A bucket from gradient sums to new weights."""
-        if self._wire.size > 1:
+        if ready is not None:
             yield ready
         self._set_out()
-        gradient = self._gradient.part(bucket.start, bucket.stop)
+        gradient = self._parts[bucket.number]
         self._begin(self._gradient)
         if self._window is not None:
             yield from self._window.mean(gradient, images, self._to_all, number)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from mpitrain.exchange.codec_numpy import V
-from mpitrain.exchange.hops import Hops
 from mpitrain.exchange.stream import MOST
 from mpitrain.exchange.window import SLOTS, Window, floats
-from mpitrain.exchange.wire import Wire
+from mpitrain.mpi.hops import Hops
+from mpitrain.mpi.wire import Wire
 
 
 class Leaders:

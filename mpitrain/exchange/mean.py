@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.exchange.codec_numpy import BLOCK, Bytes, Codec, V, blocks
-from mpitrain.exchange.hops import Hops, Pending, complete
 from mpitrain.exchange.message import HEADER, MEANS, PARTS, Label, check, seal
+from mpitrain.mpi.hops import Hops, Pending, complete
 
 PLAIN = 3
 """The wire's lane for float32, and the one after it. Coded messages have lanes with the numbers of their phases."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.report import RunError
+from mpitrain.job.errors import RunError
 
 MAGIC = b"mpiT"
 VERSION = 1

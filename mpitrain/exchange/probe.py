@@ -10,7 +10,7 @@ import numpy as np
 
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.exchange import Exchange, needs_master
-from mpitrain.exchange.wire import Wire
+from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 

@@ -14,8 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
-from mpitrain.exchange.blocking import Floats, ends
 from mpitrain.exchange.window import NOTE, add
+from mpitrain.mpi.blocking import Floats, ends
 
 SHORT = 1 << 13
 """Values up to which every rank adds up all: reading 32 KiB of each takes less than a second stage."""

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from mpitrain.exchange.hops import Hops, Pending
+from mpitrain.mpi.hops import Hops, Pending
 
 MOST = 4
 """Flights on their way at once: parts, means, deltas, and one that begins."""

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.exchange.codec_numpy import V
-from mpitrain.exchange.hops import Hops, Pending
 from mpitrain.exchange.mean import shards
+from mpitrain.mpi.hops import Hops, Pending
 
 SLOTS = 2
 """Of vectors that are through in no time."""

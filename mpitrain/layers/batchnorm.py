@@ -8,12 +8,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mpitrain.job.cut import parts, round_up
+from mpitrain.job.errors import UserError
 from mpitrain.layers.blocks import WIDEST, block_of
 from mpitrain.layers.flat import shares, shares_of
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape, size
-from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.counting import parts, round_up
 from mpitrain.runtime.device import Device
 
 VECTORS = 4

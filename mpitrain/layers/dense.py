@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mpitrain.engine.gemm import Bias, Gemm, Left, Result, matrix
+from mpitrain.engine.tile import DEPTH, MOST_PARTIAL, Tile, splits_of
+from mpitrain.job.cut import parts, round_up
+from mpitrain.job.errors import UserError
 from mpitrain.layers.bias import BiasGradient
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape, size
-from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.counting import parts, round_up
 from mpitrain.runtime.device import Device
-from mpitrain.runtime.gemm import Bias, Gemm, Left, Result, matrix
-from mpitrain.runtime.tile import DEPTH, MOST_PARTIAL, Tile, splits_of
 
 FEW = 64
 """Images up to which the weights are most of the traffic, and are best not packed."""

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mpitrain.job.errors import UserError
 from mpitrain.layers.blocks import block_of, stored_size
 from mpitrain.layers.flat import copy, split
 from mpitrain.layers.layer import Layer, Pass, Shape, size
-from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
+from mpitrain.runtime.recording import Varying
 
 
 class Dropout(Layer):
@@ -37,8 +38,14 @@ class Dropout(Layer):
     def build(self, device: Device, *shapes: Shape) -> None:
         self.device = device
         self.kernels = device.program("dropout", BLOCK=block_of(shapes[0][0], device.block))
+        self._first, self._keys = Varying(np.uint32(0)), (Varying(np.uint32(0)), Varying(np.uint32(0)))
         self.size = stored_size(shapes[0], device.block)
         self.plane = size(shapes[0][1:]) if len(shapes[0]) == 3 and device.block > 1 else 0
+
+    def vary(self, run: Pass) -> None:
+        self._first.value = np.uint32(run.first)
+        for key, value in zip(self._keys, _keys(run.seed, self.name), strict=True):
+            key.value = value
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         self._apply(run, y, x[0])
@@ -54,10 +61,11 @@ class Dropout(Layer):
         if not run.training or self.p == 0:
             copy(y, x, run.images * self.size)
             return
+        self.vary(run)
         items, chunk = split(self.device, self.size)
         threshold = min(round(self.p * 2**32), 2**32 - 1)
         self.kernels.dropout(
-            (items, run.images), y, x, self.size, chunk, np.uint32(run.first), *_keys(run.seed, self.name),
+            (items, run.images), y, x, self.size, chunk, self._first, *self._keys,
             np.uint32(threshold), 1 / (1 - self.p), self.plane, group=(self.device.group, 1),
         )  # fmt: skip
 

@@ -12,6 +12,7 @@ from mpitrain.layers.flat import split
 from mpitrain.layers.layer import Shape, size
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
+from mpitrain.runtime.program import Launch
 
 
 class Images:
@@ -22,11 +23,13 @@ class Images:
         self.channels, self.pixels = shape[0], size(shape[1:])
         self._raw = {kind: device.empty((0,), kind) for kind in (np.uint8, np.float32)}
         self._capacity = capacity
+        self._launches: dict[tuple[Array, Any, int], Launch] = {}
         self._normal = device.empty((2 * self.channels,))
 
     def normalise(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
         """Set mean and std (C,) of pixels in [0, 1] (uint8), or of values as they are (float32)."""
         self._mean, self._std = mean.astype(np.float64), std.astype(np.float64)
+        self._unit = 0.0
 
     def load(self, y: Array, images: NDArray[Any]) -> None:
         """Fill y, in blocks for N images, from images (n, C, H, W), n <= N, uint8 or float32."""
@@ -35,18 +38,21 @@ class Images:
         if raw.size == 0:
             raw = self._raw[kind] = self.device.empty((self._capacity * size(self.shape),), kind)
         unit = 255.0 if kind is np.uint8 else 1.0
-        normal = np.stack([1 / (unit * self._std), -self._mean / self._std], axis=1)
-        self._normal.write(normal.astype(np.float32).ravel())
-        raw.write(images)
+        if unit != self._unit:
+            normal = np.stack([1 / (unit * self._std), -self._mean / self._std], axis=1)
+            self._normal.write(normal.astype(np.float32).ravel())
+            self._unit = unit
+        raw.send(np.ascontiguousarray(images))
+        launch = self._launches.get((y, kind, len(images)))
+        if launch is None:
+            launch = self._launches[y, kind, len(images)] = self._prepare(y, kind, len(images))
+        launch()
+
+    def _prepare(self, y: Array, kind: Any, images: int) -> Launch:
         items, chunk = split(self.device, self.pixels)
         block = block_of(self.channels, self.device.block)
         program = self.device.program("images", PIXEL="uchar" if kind is np.uint8 else "float", BLOCK=block)
-        program.images(
-            (items, len(images) * -(-self.channels // block)),
-            y,
-            raw,
-            self._normal,
-            self.channels,
-            self.pixels,
-            chunk,
-        )
+        return program.images.prepare(
+            (items, images * -(-self.channels // block)),
+            y, self._raw[kind], self._normal, self.channels, self.pixels, chunk,
+        )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from numpy.typing import DTypeLike
 
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 
@@ -114,6 +114,12 @@ class Layer:
 
     def build(self, device: Device, *shapes: Shape) -> None:
         """Compile the kernels and keep what the passes need."""
+
+    def vary(self, run: Pass) -> None:
+        """Set what differs between two runs of as many images: the `Varying` arguments of its kernels.
+
+        The graph calls it before each forward pass, whose kernels it may have recorded.
+        """
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         """Fill y (N, *output) from x (N, *input): only the first `run.images` images count."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mpitrain.job.errors import UserError
 from mpitrain.layers.blocks import block_of
 from mpitrain.layers.flat import split_rows
 from mpitrain.layers.layer import Layer, Pass, Shape, pair
-from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Kernel

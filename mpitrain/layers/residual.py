@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mpitrain.job.errors import UserError
 from mpitrain.layers.batchnorm import BatchNorm
 from mpitrain.layers.layer import Pass, Shape
-from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 
 

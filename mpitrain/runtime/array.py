@@ -72,8 +72,7 @@ class Array:
 
     def write(self, host: NDArray[Any]) -> None:
         """Copy a host array of as many elements (fewer: the first ones) and the same type into it; done when it returns."""
-        if host.dtype != self.dtype or host.size > self.size:
-            raise ValueError(f"cannot write {host.dtype}{host.shape} into {self}")
+        self._check(host)
         if host.size:
             cl.enqueue_copy(
                 self.device.queue,
@@ -82,6 +81,19 @@ class Array:
                 dst_offset=self._offset,
                 is_blocking=True,
             )
+
+    def send(self, host: NDArray[Any]) -> None:
+        """`write` that is only queued: the host array must stay as it is until the device has come to it."""
+        self._check(host)
+        if host.size:
+            event = cl.enqueue_copy(
+                self.device.queue, self._root, host, dst_offset=self._offset, is_blocking=False
+            )
+            self.device.hold(event)  # an event that holds a host array waits when it is dropped
+
+    def _check(self, host: NDArray[Any]) -> None:
+        if host.dtype != self.dtype or host.size > self.size:
+            raise ValueError(f"cannot write {host.dtype}{host.shape} into {self}")
 
     def download(self) -> NDArray[Any]:
         """A host copy, after all work queued before."""
@@ -94,22 +106,30 @@ class Array:
         """Queue a copy of another array of the same size in bytes (larger: its beginning)."""
         if self.nbytes > other.nbytes:
             raise ValueError(f"cannot copy {other} into {self}")
-        if self.nbytes:
-            cl.enqueue_copy(
-                self.device.queue,
-                self._root,
-                other._root,
-                byte_count=self.nbytes,
-                src_offset=other._offset,
-                dst_offset=self._offset,
-            )
+        if not self.nbytes:
+            return
+        size, origin, place = self.nbytes, other._offset, self._offset
+
+        def command() -> None:
+            self.device.last = cl.enqueue_copy(
+                self.device.queue, self._root, other._root,
+                byte_count=size, src_offset=origin, dst_offset=place,
+            )  # fmt: skip
+
+        self.device.queue_command(command)
 
     def fill(self, value: float) -> None:
         """Queue setting every element to a value."""
-        if self.nbytes:
-            cl.enqueue_fill(
-                self.device.queue, self._root, np.array(value, self.dtype), self.nbytes, offset=self._offset
+        if not self.nbytes:
+            return
+        pattern = np.array(value, self.dtype)
+
+        def command() -> None:
+            self.device.last = cl.enqueue_fill(
+                self.device.queue, self._root, pattern, self.nbytes, offset=self._offset
             )
+
+        self.device.queue_command(command)
 
     @contextmanager
     def host(self, write: bool = False) -> Iterator[NDArray[Any]]:

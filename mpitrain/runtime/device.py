@@ -12,12 +12,13 @@ import numpy as np
 import pyopencl as cl
 from numpy.typing import DTypeLike, NDArray
 
-from mpitrain.config import whole
-from mpitrain.report import RunError, UserError
+from mpitrain.job.config import whole
+from mpitrain.job.errors import RunError, UserError
 from mpitrain.runtime import platforms, pocl
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.program import Program
-from mpitrain.runtime.tune import Memory
+from mpitrain.runtime.recording import Command
+from mpitrain.runtime.tuned import Memory
 
 
 def open_device(choice: str = "auto", local_rank: int = 0, cores: Sequence[int] | None = None) -> Device:
@@ -115,6 +116,11 @@ class Device:
         self.local_memory: int = entry.cl.local_mem_size
         self.context = cl.Context([entry.cl])
         self.queue = cl.CommandQueue(self.context)
+        self.last: cl.Event | None = None
+        """Of the command that was queued last."""
+        self._held: list[cl.Event] = []
+        self.recorded: list[Command] | None = None
+        """What is being queued, while somebody records it."""
         is_pocl = "Portable" in self.platform
         if self.kind == "gpu":
             self.wide = 4
@@ -199,22 +205,47 @@ class Device:
         """What `mpitrain tune` has found out about it."""
         return Memory(self.identity, self.units)
 
+    @contextmanager
+    def record(self) -> Iterator[list[Command]]:
+        """What is queued inside, which is done as ever, as commands to be queued again."""
+        commands = self.recorded = []
+        try:
+            yield commands
+        finally:
+            self.recorded = None
+
+    def queue_command(self, command: Command) -> None:
+        """Do something that queues, and keep it if it is being recorded."""
+        if self.recorded is not None:
+            self.recorded.append(command)
+        command()
+
     def mark(self) -> Mark:
-        """What was asked for so far, as something to look at or to wait for."""
-        event = cl.enqueue_marker(self.queue)
+        """What was asked for so far, as something to look at or to wait for.
+
+        It is the event of the last command. After a marker or a barrier command, Intel's runtime no
+        longer lets the host thread that waits in a blocking read compute, and so loses a core.
+        """
         self.queue.flush()
-        return Mark(event)
+        return Mark(self.last)
+
+    def hold(self, event: cl.Event) -> None:
+        """Keep the event of the last command, and the host array that it holds, until `finish`."""
+        self._held.append(event)
+        self.last = event
 
     def finish(self) -> None:
         """Wait for everything asked for so far."""
         self.queue.finish()
+        self._held.clear()
 
     def beside(self) -> Device:
         """The same device with a second queue, always the same one, for a thread of its own; `Array.on` gives it this one's arrays."""
         if self._beside is None:
             twin = copy.copy(self)
             twin.queue = cl.CommandQueue(self.context)
-            twin._programs, twin._scopes, twin.allocated = {}, [], 0
+            twin._programs, twin._scopes, twin._held, twin.allocated = {}, [], [], 0
+            twin.last, twin.recorded = None, None
             self._beside = twin
         return self._beside
 
@@ -222,13 +253,17 @@ class Device:
 class Mark:
     """A point in a device's queue."""
 
-    def __init__(self, event: cl.Event) -> None:
+    def __init__(self, event: cl.Event | None) -> None:
+        """event: of the last command; None where there was none."""
         self._event = event
 
     def done(self) -> bool:
         """Whether everything before it is done."""
-        return bool(self._event.command_execution_status <= cl.command_execution_status.COMPLETE)
+        return self._event is None or bool(
+            self._event.command_execution_status <= cl.command_execution_status.COMPLETE
+        )
 
     def wait(self) -> None:
         """Return when everything before it is done."""
-        self._event.wait()
+        if self._event is not None:
+            self._event.wait()

@@ -7,19 +7,22 @@ import hashlib
 import importlib.resources
 import re
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyopencl as cl
 
-from mpitrain.report import RunError
+from mpitrain.job.errors import RunError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.platforms import cache_folder, write_atomically
+from mpitrain.runtime.recording import Varying
 
 if TYPE_CHECKING:
     from mpitrain.runtime.device import Device
 
+Argument: TypeAlias = "Array | int | float | np.generic | Varying"
+"""What a kernel takes."""
 INCLUDE = re.compile(r'^#include "([\w/.]+)"[ \t]*$', re.MULTILINE)
 
 
@@ -69,24 +72,71 @@ class Kernel:
         self._kernel = kernel
 
     def __call__(
-        self,
-        items: int | tuple[int, ...],
-        *arguments: Array | int | float | np.generic,
-        group: int | tuple[int, ...] | None = None,
+        self, items: int | tuple[int, ...], *arguments: Argument, group: int | tuple[int, ...] | None = None
     ) -> None:
-        """Queue it. Python's int becomes int, float becomes float; `items` is rounded up to whole groups of `group` work-items."""
-        size = (items,) if isinstance(items, int) else items
-        if 0 in size:
+        """Queue it. Python's int becomes int, float becomes float.
+
+        `items` is rounded up to whole groups of `group` work-items.
+        """
+        if self._device.recorded is not None:
+            launch = self.prepare(items, *arguments, group=group)
+            self._device.recorded.append(launch)
+            launch()
             return
-        local = (group,) if isinstance(group, int) else group
-        if local is not None:
-            size = tuple(-(-whole // part) * part for whole, part in zip(size, local, strict=True))
-        self._kernel(self._device.queue, size, local, *map(_argument, arguments))
+        size, local = _sizes(items, group)
+        if 0 not in size:
+            values = map(_argument, arguments)
+            self._device.last = self._kernel(self._device.queue, size, local, *values)
+
+    def prepare(
+        self, items: int | tuple[int, ...], *arguments: Argument, group: int | tuple[int, ...] | None = None
+    ) -> Launch:
+        """The same call, to be made later and more than once."""
+        own = cl.Kernel(self._kernel.program, self._kernel.function_name)
+        return Launch(self._device, own, *_sizes(items, group), arguments)
 
 
-def _argument(value: Array | int | float | np.generic) -> Any:
+class Launch:
+    """A kernel with its arguments set before: each call queues it. Arrays among them are kept alive."""
+
+    def __init__(
+        self,
+        device: Device,
+        kernel: cl.Kernel,
+        size: tuple[int, ...],
+        local: tuple[int, ...] | None,
+        arguments: Sequence[Argument],
+    ) -> None:
+        self._device, self._kernel, self._size, self._local = device, kernel, size, local
+        self._arguments = arguments
+        self._varying = [(at, each) for at, each in enumerate(arguments) if isinstance(each, Varying)]
+        kernel.set_args(*map(_argument, arguments))
+
+    def __call__(self) -> None:
+        if 0 in self._size:
+            return
+        for at, argument in self._varying:
+            self._kernel.set_arg(at, argument.value)
+        device = self._device
+        device.last = cl.enqueue_nd_range_kernel(device.queue, self._kernel, self._size, self._local)
+
+
+def _sizes(
+    items: int | tuple[int, ...], group: int | tuple[int, ...] | None
+) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """Work-items and work-items a group, as OpenCL wants them."""
+    size = (items,) if isinstance(items, int) else items
+    local = (group,) if isinstance(group, int) else group
+    if local is not None:
+        size = tuple(-(-whole // part) * part for whole, part in zip(size, local, strict=True))
+    return size, local
+
+
+def _argument(value: Argument) -> Any:
     if isinstance(value, Array):
         return value.buffer
+    if isinstance(value, Varying):
+        return value.value
     if isinstance(value, int):
         return np.int32(value)
     if isinstance(value, float):

@@ -5,7 +5,7 @@ import pytest
 
 from mpitrain.data import augment
 from mpitrain.data.share import parts
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 
 BOTH = augment.parse("crop,flip")
 

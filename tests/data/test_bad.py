@@ -15,7 +15,7 @@ from PIL import Image
 from mpitrain.data import folder
 from mpitrain.data.bad import Bad
 from mpitrain.data.source import Dataset, open_source
-from mpitrain.report import RunError, UserError
+from mpitrain.job.errors import RunError, UserError
 
 SHAPE = (3, 8, 10)
 

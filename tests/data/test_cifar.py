@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mpitrain.data import cifar
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 
 
 def records(labels, seed=0):

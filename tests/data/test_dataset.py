@@ -7,7 +7,7 @@ import pytest
 
 from mpitrain.data import dataset
 from mpitrain.data.dataset import ArraySplit, from_arrays, statistics
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 
 
 def split(images, labels):

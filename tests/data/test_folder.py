@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mpitrain.data import folder
-from mpitrain.report import RunError, UserError
+from mpitrain.job.errors import RunError, UserError
 
 SHAPE = (3, 8, 10)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpitrain.data import idx
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 
 
 def images_bytes(images, magic=0x803):

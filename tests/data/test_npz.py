@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpitrain.data.npz import open_npz
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 
 
 def pictures(count, shape=(3, 4, 5), dtype=np.uint8):

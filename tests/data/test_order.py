@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mpitrain.data import order
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 7])

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from mpitrain.data.share import parts
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 
 SPEEDS = [None, [1, 1, 1, 1], [1, 2, 3, 4], [0.1, 0.1, 0.1, 0.7], [1e-300, 1, 1e300, 5], [1e9, 1, 1, 1]]
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from mpitrain.data.source import open_source
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 
 
 def opened(spec, **options):

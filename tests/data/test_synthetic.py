@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpitrain.data.synthetic import open_synthetic
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 
 
 def data(spec="synthetic", shape=(3, 32, 32), classes=10, seed=0):

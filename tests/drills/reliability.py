@@ -26,7 +26,7 @@ from hosts import Hosts, signal_ranks
 from launcher import Job, Launch
 from machine import fail, failing, fill, memory, mounted, unmount
 
-from mpitrain.checkpoint import newest
+from mpitrain.job.checkpoint import newest
 
 ROOT = Path(__file__).parents[2]
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "reliability.md"
@@ -48,7 +48,7 @@ updating: rank 0, which alone updates; while compiling: before the first). `pyth
 - **!** marks a cell that took more than {spare} s beyond that, or in which no line named rank, phase and step of the fault, or after which the newest
   whole checkpoint was older than one step, or a process stayed behind. {wrong}
 
-The line that names the cause comes from the rank itself, or, where it is dead or stopped, from a process beside it (`mpitrain/witness.py`), as
+The line that names the cause comes from the rank itself, or, where it is dead or stopped, from a process beside it (`mpitrain/watch/witness.py`), as
 
 ```
 mpitrain: rank 1 of 3, forward at step 2: died without a word: killed, or at fault in native code

@@ -19,7 +19,7 @@ TRAIN = """
 import json, signal, sys, threading
 import numpy as np
 import mpitrain
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 
 out = sys.argv[1]
 before = signal.getsignal(signal.SIGTERM)

@@ -10,7 +10,7 @@ import pytest
 from launcher import Ended, Job, Launch
 from machine import fail, failing, fill, memory, missing_disk, missing_memory, mounted, unmount
 
-from mpitrain import checkpoint
+from mpitrain.job import checkpoint
 
 FAILED = 1
 TRAINS = ("lenet", "--exchange", "dynamic8", "--epochs", 1000, "--checkpoint-every", 5, "--evaluate-every", "1000ep", "--quiet")  # fmt: skip

@@ -123,9 +123,10 @@ def test_an_evaluation_leaves_out_too(
 SLOW = """
 import sys, time
 from pathlib import Path
-from mpitrain import cli, evaluate, patience
+from mpitrain.commands import cli, evaluate
+from mpitrain.mpi import heartbeat
 from mpitrain.data import folder
-evaluate.STALL, patience.OFTEN, folder.CHUNK = 2.0, 0.2, 1
+evaluate.STALL, heartbeat.OFTEN, folder.CHUNK = 2.0, 0.2, 1
 quick, seconds, hangs = folder.trouble, float(sys.argv.pop()), float(sys.argv.pop())
 
 def slow(file, shape):

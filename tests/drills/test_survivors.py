@@ -124,7 +124,7 @@ def test_a_death_while_weights_are_compared_costs_no_step_of_the_log(
 
 MEET_TWICE = """
 import os, signal, sys
-from mpitrain.exchange import wire as module
+from mpitrain.mpi import wire as module
 
 wire = module.connect()
 if wire.rank == 1:

@@ -10,11 +10,11 @@ from mpi4py import MPI
 from ranks import digest, values
 
 from mpitrain.exchange import allreduce as module
-from mpitrain.exchange import blocking
 from mpitrain.exchange.allreduce import allreduce
 from mpitrain.exchange.codec_numpy import HALF_STEP
-from mpitrain.exchange.wire import over
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
+from mpitrain.mpi import blocking
+from mpitrain.mpi.wire import over
 
 pytestmark = pytest.mark.mpi
 KINDS = ["auto", "float32", "float16", "dynamic8", "window"]

@@ -22,7 +22,7 @@ from mpitrain.exchange.codec_numpy import (
     blocks,
     flush,
 )
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 from mpitrain.runtime.device import Device
 
 KINDS = {"dynamic8": PlainDynamic8, "float16": PlainFloat16}

@@ -9,8 +9,8 @@ from ranks import BUCKETS, IMAGES, LENGTH, MANY, Model, assert_nothing_is_lost, 
 from mpitrain.exchange.choice import LOSSY
 from mpitrain.exchange.exchange import Exchange
 from mpitrain.exchange.residuals import Residuals
-from mpitrain.exchange.wire import Wire, connect
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
+from mpitrain.mpi.wire import Wire, connect
 
 pytestmark = pytest.mark.mpi
 

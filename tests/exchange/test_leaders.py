@@ -22,14 +22,14 @@ from ranks import (
     values,
 )
 
-from mpitrain.exchange import wire as module
 from mpitrain.exchange.allreduce import allreduce
 from mpitrain.exchange.codec import make_codec
 from mpitrain.exchange.mean import Mean, Place
 from mpitrain.exchange.residuals import Residuals
-from mpitrain.exchange.wire import Wire, over
-from mpitrain.health import Health
-from mpitrain.report import RunError
+from mpitrain.job.errors import RunError
+from mpitrain.mpi import wire as module
+from mpitrain.mpi.wire import Wire, over
+from mpitrain.training.hooks.compare import Health
 
 RANKS = MPI.COMM_WORLD.size
 pytestmark = pytest.mark.mpi(min_size=3)

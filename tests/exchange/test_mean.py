@@ -10,11 +10,11 @@ from ranks import BLOCK, IMAGES, coded_once, open_cpu, values
 
 from mpitrain.exchange.codec import make_codec
 from mpitrain.exchange.codec_numpy import Plain, PlainDynamic8
-from mpitrain.exchange.hops import Pending
 from mpitrain.exchange.mean import Mean, Place, own_values, shards
 from mpitrain.exchange.message import HEADER
-from mpitrain.exchange.wire import Wire, connect
-from mpitrain.report import RunError
+from mpitrain.job.errors import RunError
+from mpitrain.mpi.hops import Pending
+from mpitrain.mpi.wire import Wire, connect
 
 SIZES = [1, 700, 2 * BLOCK, 5 * BLOCK, 41 * BLOCK]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpitrain.exchange.message import DELTAS, HEADER, NAMES, PARTS, Label, check, seal
-from mpitrain.report import RunError
+from mpitrain.job.errors import RunError
 
 LABEL = Label(codec=1, block=512, bucket=3, phase=PARTS, step=1 << 40, count=512)
 

@@ -9,7 +9,7 @@ import pytest
 from ranks import open_cpu
 
 from mpitrain.exchange.probe import CLEAR, FEW, LEAST_TURNS, in_turn, measure
-from mpitrain.exchange.wire import Wire, connect
+from mpitrain.mpi.wire import Wire, connect
 
 pytestmark = pytest.mark.mpi
 

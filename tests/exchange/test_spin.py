@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from ranks import digest, values
 
 from mpitrain.exchange import spin as module
-from mpitrain.exchange.blocking import Floats
 from mpitrain.exchange.spin import PIECE, SHORT, Spin
-from mpitrain.exchange.wire import Wire
-from mpitrain.report import RunError
+from mpitrain.job.errors import RunError
+from mpitrain.mpi.blocking import Floats
+from mpitrain.mpi.wire import Wire
 
 pytestmark = pytest.mark.mpi(min_size=2)
 SIZES = [0, 1, 17, SHORT, SHORT + 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + SHORT + 5]

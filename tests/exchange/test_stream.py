@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from mpitrain.exchange.hops import Hops, complete
 from mpitrain.exchange.stream import MOST, Stream, fly
+from mpitrain.mpi.hops import Hops, complete
 
 
 class Later:

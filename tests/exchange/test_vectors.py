@@ -15,7 +15,7 @@ from mpitrain.exchange.codec_numpy import Plain, PlainDynamic8
 from mpitrain.exchange.deltas import Deltas
 from mpitrain.exchange.mean import Mean, Place
 from mpitrain.exchange.message import HEADER, LAYOUT, VERSION, Label, check
-from mpitrain.report import RunError
+from mpitrain.job.errors import RunError
 
 VECTORS = Path(__file__).parent / "vectors"
 MESSAGES = sorted((VECTORS / "messages").iterdir())

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from slurm_cluster import Cluster, missing, wait_for
 
-from mpitrain import cli
-from mpitrain.submit import Job, launcher, mpi_type, script
+from mpitrain.commands import cli
+from mpitrain.commands.submit import Job, launcher, mpi_type, script
 
 JOBS = Path(__file__).parents[2] / "jobs"
 REASON = missing() or (

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from mpitrain.job.errors import UserError
 from mpitrain.layers.add import Add
-from mpitrain.report import UserError
 
 
 @pytest.mark.parametrize("in_place", [False, True])

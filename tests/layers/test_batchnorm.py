@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from mpitrain.job.errors import UserError
 from mpitrain.layers.batchnorm import BatchNorm
-from mpitrain.report import UserError
 
 SHAPES = [(5,), (67,), (3, 1, 1), (4, 5, 7), (2, 33, 40)]
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mpitrain.job.errors import UserError
 from mpitrain.layers import Dense
 from mpitrain.layers.layer import Pass
-from mpitrain.report import UserError
 from mpitrain.runtime.device import Device
 
 SPARE, GUARD = 2, 77.0

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from mpitrain.job.errors import UserError
 from mpitrain.layers.dropout import Dropout
-from mpitrain.report import UserError
 
 SHAPE = (3, 7, 211)  # more than one work-item's values, and odd
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from mpitrain.job.errors import UserError
 from mpitrain.layers.pool import AveragePool, GlobalAveragePool, MaxPool
-from mpitrain.report import UserError
 
 # kernel, stride, padding, ceil, (H, W)
 CASES = [

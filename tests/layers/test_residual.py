@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from mpitrain.job.errors import UserError
 from mpitrain.layers.add import Add
 from mpitrain.layers.batchnorm import BatchNorm
 from mpitrain.layers.residual import BatchNormAdd
-from mpitrain.report import UserError
 
 SHAPES = [(3, 1, 1), (4, 5, 7), (33, 9, 6)]
 

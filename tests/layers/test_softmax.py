@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from mpitrain.job.errors import UserError
 from mpitrain.layers.softmax import SoftmaxCrossEntropy
-from mpitrain.report import UserError
 
 
 def reference(labels):

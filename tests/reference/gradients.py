@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain import models
-from mpitrain.graph import Graph
 from mpitrain.layers.layer import Pass
+from mpitrain.network import models
+from mpitrain.network.graph import Graph
 from mpitrain.runtime.device import open_device
 
 

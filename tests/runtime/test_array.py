@@ -8,7 +8,7 @@ import numpy as np
 import pyopencl as cl
 import pytest
 
-from mpitrain.report import RunError
+from mpitrain.job.errors import RunError
 from mpitrain.runtime.array import load
 from mpitrain.runtime.device import Device
 

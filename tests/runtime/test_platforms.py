@@ -12,7 +12,7 @@ from typing import Any
 import pyopencl as cl
 import pytest
 
-from mpitrain.report import UserError
+from mpitrain.job.errors import UserError
 from mpitrain.runtime import device as devices
 from mpitrain.runtime import platforms, pocl
 from mpitrain.runtime.device import Entry, list_devices, open_device

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpitrain.report import RunError
+from mpitrain.job.errors import RunError
 from mpitrain.runtime import program
 from mpitrain.runtime.device import Device, open_device
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from mpitrain.engine.tile import TILES
 from mpitrain.layers.blocks import stored_size
 from mpitrain.layers.conv import correlation, winograd_tiles
 from mpitrain.layers.conv.correlation import Correlation
@@ -17,7 +18,6 @@ from mpitrain.layers.conv.winograd import Winograd, WinogradFilter
 from mpitrain.layers.conv.winograd_tiles import WinogradTiles, WinogradTilesFilter
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
-from mpitrain.runtime.tile import TILES
 
 PassName = Literal["forward", "backward data", "backward filter"]
 PASSES: tuple[PassName, ...] = ("forward", "backward data", "backward filter")

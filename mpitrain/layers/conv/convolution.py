@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mpitrain.job.errors import UserError
 from mpitrain.layers.bias import BiasGradient
 from mpitrain.layers.conv.algorithms import PASSES, choose
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape, pair
 from mpitrain.layers.relu import Relu
-from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 

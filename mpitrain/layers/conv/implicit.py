@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mpitrain.engine.gemm import DATA, FILTER, IMAGES, Bias, Gemm, Left, Result, Right
 from mpitrain.layers.blocks import Planes
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
-from mpitrain.runtime.gemm import DATA, FILTER, IMAGES, Bias, Gemm, Left, Result, Right
 
 PACKED_LIMIT = 1 << 23
 """Values of dy that backward filter packs at once (32 MiB): more images than that go in several products that add up."""

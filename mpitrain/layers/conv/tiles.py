@@ -7,14 +7,14 @@ from functools import cached_property
 
 import numpy as np
 
+from mpitrain.engine.tile import DEPTH, MOST_PARTIAL, Tile, splits_of, tile_time
+from mpitrain.job.cut import parts, round_up
 from mpitrain.layers.blocks import block_of
 from mpitrain.layers.conv.correlation import Correlation
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.counting import parts, round_up
 from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Program
-from mpitrain.runtime.tile import DEPTH, MOST_PARTIAL, Tile, splits_of, tile_time
 
 LARGEST_FILTER = 16
 """Rows or columns of a filter at most: a pixel keeps a bit for each."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from mpitrain.job.cut import even, parts, round_up
 from mpitrain.layers.conv.correlation import Correlation
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.counting import even, parts, round_up
 from mpitrain.runtime.device import Device
 
 VECTORS = 2

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from mpitrain.engine.tile import DEPTH, PLAIN, TILES, Tile, splits_of, tail_of, tile_time
+from mpitrain.job.cut import even, parts, round_up
 from mpitrain.layers.blocks import block_of
 from mpitrain.layers.conv.correlation import Correlation
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.counting import even, parts, round_up
 from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Program
-from mpitrain.runtime.tile import DEPTH, PLAIN, TILES, Tile, splits_of, tail_of, tile_time
 
 PIECE = 1 << 27
 """Values of transformed tiles that are in scratch at once, x's and y's together (512 MiB, and a 16th of the device's memory at most): more

@@ -12,15 +12,15 @@ import pytest
 from blocks import from_blocks, to_blocks
 from numpy.typing import NDArray
 
+from mpitrain.engine.tile import TILES
+from mpitrain.job.errors import UserError
 from mpitrain.layers import Convolution
 from mpitrain.layers.conv import implicit, tiles, winograd_tiles
 from mpitrain.layers.conv.algorithms import GPU_WINOGRAD, PASSES, candidates
 from mpitrain.layers.conv.winograd import BOUND
 from mpitrain.layers.layer import Pass, pair
-from mpitrain.report import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
-from mpitrain.runtime.tile import TILES
 
 CASES = [
     # images, C, H, W, channels, kernel, stride, padding, groups

@@ -1,0 +1,322 @@
+"""The command line: options in, one call out. Every way to end, good or bad, goes through `main`."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import click
+
+from mpitrain import __version__
+from mpitrain.commands.submit import Job
+from mpitrain.job.config import Run, option
+from mpitrain.job.errors import DONE, FAILED, WRONG_USE, MpitrainError
+from mpitrain.mpi.launch import launched_ranks
+from mpitrain.watch import witness
+from mpitrain.watch.signals import ignore
+from mpitrain.watch.witness import LINGER, last_words
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120}
+
+
+class Commands(click.Group):
+    """`mpitrain NETWORK` is `mpitrain train NETWORK`: what is no command's name is a network's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            args = ["train", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    cls=Commands, context_settings=CONTEXT, epilog="NETWORK alone trains it: mpirun -n 4 mpitrain lenet"
+)
+@click.version_option(__version__, prog_name="mpitrain")
+def commands() -> None:
+    """Train convolutional networks with MPI on whatever OpenCL devices the job has."""
+
+
+def _options_of(settings: type[Run] | type[Job]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """One click option a field of a dataclass, so that each is declared once."""
+    hints = typing.get_type_hints(settings)
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for each in reversed(dataclasses.fields(settings)):
+            facts = each.metadata
+            if not facts:
+                continue
+            kinds = [
+                kind
+                for kind in typing.get_args(hints[each.name]) or (hints[each.name],)
+                if kind is not type(None)
+            ]
+            more: dict[str, Any] = {
+                "default": each.default,
+                "help": facts["help"],
+                "hidden": facts.get("hidden", False),
+            }
+            if kinds[0] is bool:
+                more["is_flag"] = True
+            else:
+                more["type"] = click.Choice(facts["choices"]) if "choices" in facts else kinds[0]
+                more["metavar"] = facts.get("metavar")
+                more["show_default"] = each.default not in (None, "")
+            if "optional_value" in facts:
+                more |= {"is_flag": False, "flag_value": facts["optional_value"]}
+            function = click.option(option(each.name), each.name, **more)(function)
+        return function
+
+    return decorate
+
+
+@commands.command()
+@click.argument("network")
+@_options_of(Run)
+def train(**options: Any) -> int:
+    """Train NETWORK: lenet, vgg11 to vgg19, resnet18 to resnet152, or a network file (.toml)."""
+    witness.call()
+    from mpitrain.training.train import train as run
+
+    for number in (
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    ):  # a second one may come when the run has ended on the first
+        signal.signal(number, signal.SIG_IGN)
+    return run(Run(**options)).exit_code
+
+
+@commands.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--data", metavar="SOURCE", help="As in training. [default: what it was trained on]")
+@click.option(
+    "--batch-size", default=256, type=click.IntRange(1), help="Images at a time, all ranks together."
+)
+@click.option("--device", default="auto", help="As in training.")
+@click.option("--skip-bad", default=0, metavar="N", type=click.IntRange(0), help="As in training.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def evaluate(
+    checkpoint: Path, data: str | None, batch_size: int, device: str, skip_bad: int, as_json: bool
+) -> None:
+    """Loss, top-1 and top-5 of CHECKPOINT on the test images of --data."""
+    from mpitrain.commands.evaluate import evaluate_checkpoint
+
+    evaluate_checkpoint(checkpoint, data, batch_size, device, as_json, skip_bad)
+
+
+@commands.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--top", default=5, type=click.IntRange(1), help="Classes to show for an image.")
+@click.option("--device", default="auto", help="As in training.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object an image.")
+def predict(checkpoint: Path, images: Sequence[Path], top: int, device: str, as_json: bool) -> None:
+    """Classes and probabilities of IMAGES (any format that Pillow reads), best first."""
+    from mpitrain.commands.predict import predict_files
+
+    predict_files(checkpoint, images, top, device, as_json)
+
+
+@commands.command()
+@click.argument("network")
+@click.option(
+    "--data", metavar="SOURCE", help="Adapt the network to this data. [default: its own size and classes]"
+)
+@click.option("--classes", type=click.IntRange(1), help="Classes of the last layer.")
+@click.option(
+    "--batch-size", default=32, type=click.IntRange(1), help="Images on one device, for the memory plan."
+)
+@click.option("--ranks", default=4, type=click.IntRange(1), help="Ranks, for the bytes on the wire.")
+@click.option("--toml", is_flag=True, help="Print the network as a network file instead.")
+def summary(
+    network: str, data: str | None, classes: int | None, batch_size: int, ranks: int, toml: bool
+) -> None:
+    """Layers, shapes, parameters, work, memory and bytes per step of NETWORK."""
+    from mpitrain.commands.summary import print_summary
+
+    print_summary(network, data, classes, batch_size, ranks, toml)
+
+
+@commands.command()
+@click.argument("network")
+@click.option(
+    "--data", metavar="SOURCE", help="Adapt the network to this data. [default: its own size and classes]"
+)
+@click.option(
+    "--batch-size", default=16, type=click.IntRange(1), help="Images that one rank computes at a time."
+)
+@click.option("--device", default="auto", help="As in training.")
+@click.option("--again", is_flag=True, help="Measure also what is known.")
+def tune(network: str, data: str | None, batch_size: int, device: str, again: bool) -> None:
+    """Measure which algorithm is fastest for each convolution of NETWORK on this device, and remember it.
+
+    Training takes what is remembered, and else what a count of the work favours: tuning is never needed, but may help.
+    """
+    from mpitrain.commands.tune import tune as measure
+
+    measure(network, data, batch_size, device, again)
+
+
+@commands.command()
+@click.option("--ranks", default=4, type=click.IntRange(1), help="Local ranks to show the choice for.")
+@click.option("--device", default="auto", help="As in training.")
+def devices(ranks: int, device: str) -> None:
+    """OpenCL platforms and devices, which one each local rank would take, and why."""
+    from mpitrain.commands.summary import print_devices
+
+    print_devices(ranks, device)
+
+
+@commands.command(context_settings={"ignore_unknown_options": True})
+@click.argument("network")
+@click.option("--ranks", default="1,2,4,8", help="Numbers of ranks to run with.")
+@click.option(
+    "--launcher", default="mpirun -n {ranks}", help="How to start ranks; {ranks} stands for their number."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for curve.csv, curve.png and the runs. [default: runs/scaling-<network>-<time>]",
+)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def scaling(network: str, ranks: str, launcher: str, out: Path | None, options: Sequence[str]) -> None:
+    """Train NETWORK with each number of ranks and draw the curve beside the paper's. Further OPTIONS go to the training."""
+    from mpitrain.commands.scaling import measure
+
+    measure(network, ranks, launcher, out, options)
+
+
+@commands.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def curve(folder: Path) -> None:
+    """Draw the curve of the runs in FOLDER/ranks-1, ranks-2, ..., which jobs/scaling.sbatch leaves behind."""
+    from mpitrain.commands.redraw import redraw
+
+    redraw(folder)
+
+
+@commands.command(context_settings={"ignore_unknown_options": True})
+@click.argument("network")
+@_options_of(Job)
+@click.option("--dry-run", is_flag=True, help="Print the job script instead of submitting it.")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def submit(network: str, dry_run: bool, options: Sequence[str], **asked: Any) -> None:
+    """Train NETWORK as a job of SLURM. Further OPTIONS go to the training, and are checked before the job waits in the queue."""
+    from mpitrain.commands.submit import submit as hand_in
+
+    settings = train.make_context("mpitrain train", [network, *options]).params
+    Run(**settings)
+    hand_in(network, options, Job(**asked), dry_run)
+
+
+@commands.command()
+def launcher() -> None:
+    """Print how ranks are started in a job of SLURM: by srun, with what suits the MPI that is installed, or by mpirun. Job scripts ask it."""
+    from mpitrain.commands.submit import print_launcher
+
+    print_launcher()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script. Whatever happens on this rank, the whole job ends: with one line, and the exit code of CLI.md."""
+    threading.excepthook = lambda args: _end(args.exc_value)
+    if _rank() and {"-h", "--help", "--version"} & set(sys.argv[1:] if arguments is None else arguments):
+        sys.exit(DONE)  # the first rank says it
+    try:
+        result = commands.main(
+            args=None if arguments is None else list(arguments), prog_name="mpitrain", standalone_mode=False
+        )
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.ClickException as error:
+        if _rank() == 0:
+            error.show()
+        _leave(WRONG_USE)
+    except BaseException as error:
+        _end(error)
+    _leave(result if isinstance(result, int) else DONE)
+
+
+def _end(error: BaseException | None) -> None:
+    """Say what happened and end the job: in good order if all ranks agree about the error, by MPI_Abort if only this one knows."""
+    code = error.exit_code if isinstance(error, MpitrainError) else FAILED
+    words = (
+        str(error) if isinstance(error, MpitrainError) else f"{type(error).__name__}: {error}".rstrip(": ")
+    )
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        words = "interrupted"
+    expected = isinstance(error, (MpitrainError, KeyboardInterrupt, click.Abort))
+    wire = sys.modules.get("mpitrain.mpi.wire")
+    job = wire.connected() if wire else None
+    # Before the ranks have met, what is wrong with the command is known to all of them.
+    agreed = expected and (job is None or (isinstance(error, MpitrainError) and error.agreed))
+    if not agreed and wire is None:
+        wire = _join()
+    if agreed or wire is None:
+        if (job.rank if job else _rank()) == 0:  # where rank 0 is dead, the first of the others
+            _trace(error, expected)
+            print(f"mpitrain: {words}", file=sys.stderr, flush=True)
+        _leave(code)
+    _trace(error, expected)
+    last_words(f"{job.name}{_phase()}: {words}" if job else f"rank {_rank()}: {words}")
+    wire.abort(code)
+    _leave(code, aborted=True)  # MPI_Abort may come back before the launcher's signal arrives
+
+
+def _join() -> ModuleType | None:
+    """Join the MPI job, if there is one, in order to abort it: its other ranks wait for this one."""
+    if not _launched():
+        return None
+    try:
+        return importlib.import_module("mpitrain.mpi.wire")
+    except ImportError:
+        return None
+
+
+def _trace(error: BaseException | None, expected: bool) -> None:
+    if error is not None and ("--verbose" in sys.argv or not expected):
+        traceback.print_exception(error)
+
+
+def _phase() -> str:
+    """What this rank was doing, if it was training."""
+    train = sys.modules.get("mpitrain.training.train")
+    watch = train.watching() if train else None
+    return f", {watch.phase} at step {watch.step}" if watch else ""
+
+
+def _leave(code: int, aborted: bool = False) -> NoReturn:
+    """Exit like all other ranks. Launchers kill the rest when one exits with an error, so what rank 0 has said arrives first."""
+    if code != DONE and not aborted:
+        ignore()
+    witness.done()
+    sys.stdout.flush()
+    if code != DONE and _launched():
+        time.sleep(LINGER)
+    wire = sys.modules.get("mpitrain.mpi.wire")
+    if wire and (job := wire.connected()) and job.bereaved:
+        sys.stderr.flush()
+        os._exit(code)  # MPI_Finalize waits for dead ranks that were alone on their host (Open MPI 5.0)
+    sys.exit(code)
+
+
+def _launched() -> bool:
+    """Whether a launcher has started more processes than this."""
+    launched = launched_ranks(os.environ)
+    return launched is not None and launched[1] > 1
+
+
+def _rank() -> int:
+    """This process's number in its job, also before it has joined MPI; launchers number their processes."""
+    names = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
+    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), 0)

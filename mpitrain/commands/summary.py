@@ -1,0 +1,126 @@
+"""What a network or a machine is like, before anything runs: `mpitrain summary` and `mpitrain devices`."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from mpitrain.data.source import open_source
+from mpitrain.layers.layer import size
+from mpitrain.network import models
+from mpitrain.network.fuse import fuse
+from mpitrain.network.graph import parameters_of, statistics_of
+from mpitrain.network.memory import infer_shapes, make_plan
+from mpitrain.network.models import netfile
+from mpitrain.network.network import Network
+from mpitrain.network.parameters import Layout
+from mpitrain.runtime.device import list_devices, open_device
+from mpitrain.runtime.platforms import own_cores, share_of_cores
+
+MIB = 1 << 20
+
+CPU_BLOCK = 16
+"""Channels in a block that the memory plan is shown for: those of a CPU with AVX-512."""
+
+
+def print_summary(
+    name: str, data: str | None, classes: int | None, batch_size: int, ranks: int, toml: bool
+) -> None:
+    """Print a network's table and totals, or its network file. Raises UserError for a network that does not fit together."""
+    network = models.load(name, None, classes)
+    if data is not None:
+        source = open_source(data, shape_hint=_image(network), classes=classes)
+        network = models.load(name, source.shape, source.classes)
+    if toml:
+        print(netfile.encode(network), end="")
+        return
+    shapes = infer_shapes(network)
+    table = Table(
+        title=f"{network.name}: {_shape(network.input_shape)} images, {network.classes} classes",
+        title_justify="left",
+    )
+    for heading in ("layer", "kind", "from", "output", "parameters", "MFLOP forward"):
+        table.add_column(heading, justify="right" if heading in ("parameters", "MFLOP forward") else "left")
+    previous, flops = "input", 0
+    for node in network.nodes:
+        inputs = [shapes[each] for each in node.inputs]
+        count = sum(size(parameter.shape) for parameter in node.layer.parameters(*inputs).values())
+        work = node.layer.flops(*inputs)
+        flops += work
+        origin = "" if node.inputs == (previous,) else ", ".join(node.inputs)
+        row = (node.name, type(node.layer).__name__, origin, _shape(shapes[node.name]))
+        table.add_row(*row, f"{count:,}" if count else "", f"{work / 1e6:,.1f}" if work else "")
+        previous = node.name
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(table)
+    layout = Layout(parameters_of(network, shapes))
+    plan = make_plan(fuse(network, CPU_BLOCK), shapes, batch_size, training=True, block=CPU_BLOCK)
+    unshared = sum(storage.nbytes(batch_size) for storage in plan.storages)
+    statistics = sum(size(each.shape) for each in statistics_of(network, shapes).values())
+    print(
+        f"{layout.count:,} parameters in {len(layout.slots)} tensors ({layout.count * 4 / MIB:,.1f} MiB), {statistics:,} statistics"
+    )
+    print(f"{flops / 1e9:,.3f} GFLOP an image forward, about {3 * flops / 1e9:,.3f} for a training step")
+    print(
+        f"memory of a training step at {batch_size} images: {2 * layout.length * 4 / MIB:,.1f} MiB weights and gradients, "
+        f"{plan.nbytes / MIB:,.1f} MiB values in {len(plan.slots)} shared buffers ({unshared / MIB:,.1f} without sharing)"
+    )
+    print(f"on the wire a step, {ranks} ranks, sent by all together: " + ", ".join(_wire(layout, ranks)))
+
+
+def _wire(layout: Layout, ranks: int) -> list[str]:
+    """Bytes a step with rank 0 updating: gradients to it (a reduction), and deltas or weights from it."""
+    values = layout.length
+    coded = sum(bucket.stop - bucket.start for bucket in layout.buckets() if bucket.coded)
+    rest = values - coded
+    found = []
+    for kind, each in (("float32", 4.0), ("float16", 2.0), ("dynamic8", 1 + 1 / 512)):
+        # coded parts go to the owners of shards and their means to rank 0; MPI's reduction, and two ranks, need one stage
+        again = 0 if kind == "float32" or ranks == 2 else each * coded * (ranks - 1) / ranks
+        gradients = each * coded * (1 if ranks == 2 else ranks - 1) + again
+        found.append(f"{kind} {(gradients + (ranks - 1) * (each * coded + 8 * rest)) / MIB:,.1f} MiB")
+    return found if ranks > 1 else ["nothing"]
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(str(extent) for extent in shape) if shape else "1"
+
+
+def _image(network: Network) -> tuple[int, int, int]:
+    c, h, w = network.input_shape
+    return c, h, w
+
+
+def print_devices(ranks: int, choice: str) -> None:
+    """Print every OpenCL device, and which one each of so many local ranks would take with how many cores."""
+    entries = list_devices()
+    table = Table(title="OpenCL devices, best first", title_justify="left")
+    for heading in ("platform", "device", "kind", "units", "memory", "version"):
+        table.add_column(heading)
+    for entry in entries:
+        device = entry.cl
+        cells = (
+            entry.platform.name,
+            " ".join(device.name.split()),
+            entry.kind,
+            str(device.max_compute_units),
+        )
+        table.add_row(
+            *cells, f"{device.global_mem_size / 2**30:.1f} GiB", entry.platform.version.split(" Linux")[0]
+        )
+    Console(width=None if sys.stdout.isatty() else 110).print(table)
+    cores = own_cores()
+    for rank in range(ranks):
+        taken = open_device(choice, rank)
+
+        share = share_of_cores([cores] * ranks, rank)
+        why = (
+            "a GPU is preferred"
+            if taken.kind == "gpu"
+            else "no GPU here; Intel's runtime is the fastest for CPUs we know, PoCL the fallback"
+        )
+        reason = why if choice == "auto" else f"--device {choice}"
+        held = f", cores {','.join(map(str, share))}" if taken.kind == "cpu" else ""
+        print(f"local rank {rank} of {ranks}: {taken.name} ({taken.platform}){held}: {reason}")

@@ -1,0 +1,1 @@
+"""What a device computes with: matrix products."""

@@ -1,5 +1,0 @@
-"""Networks by name or from a network file: `load` finds them, one file a family builds them."""
-
-from mpitrain.models.named import NAMES, load
-
-__all__ = ["NAMES", "load"]

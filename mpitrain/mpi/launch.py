@@ -1,0 +1,46 @@
+"""Whether the launcher and the MPI library that this process loaded belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mpitrain.job.errors import UserError, agreed
+
+
+def check_launch(size: int, environment: Mapping[str, str], library: str) -> None:
+    """Compare the communicator's size with what the launcher says it started.
+
+    The mpirun of one MPI with the library of another starts N jobs of one rank each, without a word. Raises UserError then.
+    """
+    launched = launched_ranks(environment)
+    if launched is None or launched[1] == size:
+        return
+    variable, ranks = launched
+    raise agreed(
+        UserError(
+            f"the launcher started {ranks} ranks ({variable}={ranks}), but MPI sees {size}: launcher and library are not of one MPI; "
+            f"the library is {library}"
+        )
+    )
+
+
+def launched_ranks(environment: Mapping[str, str]) -> tuple[str, int] | None:
+    """The variable in which a launcher says how many ranks it started, and the number; None without a launcher.
+
+    mpirun's own come first: within srun (Hydra starts its proxies so) SLURM's count proxies. SLURM's count only in a numbered step,
+    for a batch script and an interactive shell have them too.
+    """
+    for variable in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
+        if environment.get(variable, "").isdigit():
+            return variable, int(environment[variable])
+    step = environment.get("SLURM_STEP_ID", "")
+    if step.isdigit() and int(step) < 0xFFFFFFF0:
+        for variable in ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"):
+            if environment.get(variable, "").isdigit():
+                return variable, int(environment[variable])
+    return None
+
+
+def outlives_ranks(environment: Mapping[str, str]) -> bool:
+    """Whether this is a job of Open MPI's that goes on when a rank dies: `mpirun --with-ft ulfm` tells its ranks so."""
+    return environment.get("OMPI_MCA_mpi_ft_enable", "") in ("1", "true")

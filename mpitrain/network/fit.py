@@ -1,0 +1,21 @@
+"""How many images of a network fit into memory at a time."""
+
+from __future__ import annotations
+
+from mpitrain.network.fuse import fuse
+from mpitrain.network.graph import LARGEST_SLOT, parameters_of
+from mpitrain.network.memory import infer_shapes, make_plan
+from mpitrain.network.network import Network
+from mpitrain.network.parameters import Layout
+from mpitrain.runtime.device import Device
+
+
+def images_that_fit(network: Network, device: Device, room: float, vectors: int) -> int:
+    """At least 1, with so many bytes for their values and for that many flat vectors of the network's length."""
+    shapes = infer_shapes(network)
+    fused = fuse(network, device.block)
+    one, two = (make_plan(fused, shapes, images, True, device.block) for images in (1, 2))
+    room -= vectors * 4 * Layout(parameters_of(network, shapes)).length
+    by_memory = int(room / max(1, two.nbytes - one.nbytes))
+    by_largest = min(device.largest, LARGEST_SLOT) // max(one.slots)
+    return max(1, min(by_memory, by_largest))

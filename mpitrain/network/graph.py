@@ -1,0 +1,242 @@
+"""A network with memory on a device: images and labels in; losses, scores and a stream of gradient buckets out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpitrain.exchange.bucket import Bucket
+from mpitrain.job.errors import UserError
+from mpitrain.layers.add import add_into
+from mpitrain.layers.blocks import stored, stored_memory, stored_size
+from mpitrain.layers.images import Images
+from mpitrain.layers.layer import Layer, Parameter, Pass, Shape
+from mpitrain.network.fuse import fuse
+from mpitrain.network.memory import INPUT, infer_shapes, make_plan
+from mpitrain.network.network import Network, Node
+from mpitrain.network.parameters import Layout
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.device import Device
+from mpitrain.runtime.recording import Recordings
+
+
+def parameters_of(network: Network, shapes: Mapping[str, Shape]) -> dict[str, Parameter]:
+    """Every trained tensor by full name, in network order."""
+    return {
+        f"{node.name}.{name}": parameter
+        for node in network.nodes
+        for name, parameter in node.layer.parameters(*(shapes[each] for each in node.inputs)).items()
+    }
+
+
+def statistics_of(network: Network, shapes: Mapping[str, Shape]) -> dict[str, Parameter]:
+    """Every measured tensor (running means and variances) by full name, in network order."""
+    return {
+        f"{node.name}.{name}": parameter
+        for node in network.nodes
+        for name, parameter in node.layer.statistics(*(shapes[each] for each in node.inputs)).items()
+    }
+
+
+LARGEST_SLOT = 4 * (2**31 - 1)
+"""Bytes of the longest array that kernels can count through in int32."""
+
+
+class Graph:
+    """Runs a network on at most `capacity` images at a time. Raises UserError naming the layer if something does not fit.
+
+    `weights` and `gradient` are flat float32 vectors laid out by `layout`; gradients are sums over images. `statistics` is the
+    flat vector of running means and variances. Without `training` there is no gradient and memory only for the way forward.
+    """
+
+    def __init__(self, device: Device, network: Network, capacity: int, training: bool = True) -> None:
+        self.shapes = infer_shapes(network)
+        self.layout = Layout(parameters_of(network, self.shapes))
+        self.statistics_layout = Layout(statistics_of(network, self.shapes))
+        network = fuse(network, device.block)  # differs from device to device; the layouts must not
+        self.device, self.network, self.capacity = device, network, capacity
+        self.buckets = self.layout.buckets()
+        self.plan = make_plan(network, self.shapes, capacity, training, device.block)
+        if max(self.plan.slots) > LARGEST_SLOT:
+            raise UserError(
+                f"--sub-batch {capacity}: {network.name} has values too large for it; take a smaller one"
+            )
+        self.weights = device.zeros((self.layout.length,))
+        self.gradient = device.zeros((self.layout.length if training else 0,))
+        self.statistics = device.upload(self.statistics_layout.initial(0))
+        slots = [
+            device.empty((nbytes // kind.itemsize,), kind)
+            for nbytes, kind in zip(self.plan.slots, self.plan.kinds, strict=True)
+        ]
+        self._storages = []
+        for storage in self.plan.storages:
+            start = storage.offset // storage.dtype.itemsize
+            stop = start + storage.nbytes(capacity) // storage.dtype.itemsize
+            self._storages.append(slots[storage.slot].part(start, stop))
+        self._build(training)
+        scratch = max(node.layer.workspace(capacity, *self._inputs_of(node)) for node in network.nodes)
+        self.scratch = device.empty((max(1, scratch),))
+        for node in network.nodes:
+            node.layer.scratch = self.scratch
+        self._images = Images(device, self.shapes[INPUT], capacity)
+        channels = self.shapes[INPUT][0]
+        self.normalise(np.zeros(channels, np.float32), np.ones(channels, np.float32))
+        self._values = {
+            name: self._array(storage, self.shapes[name]) for name, storage in self.plan.values.items()
+        }
+        self._repeated = {
+            name: self._array(storage, self.shapes[name]) for name, storage in self.plan.repeated.items()
+        }
+        self._gradients = {
+            name: self._array(storage, self.shapes[name]) for name, storage in self.plan.gradients.items()
+        }
+        self._terms = {
+            (node.name, number): self._array(self.plan.terms[node.name, number], self.shapes[name])
+            for node in network.nodes
+            for number, name in enumerate(node.inputs)
+            if (node.name, number) in self.plan.terms
+        }
+        self._recordings = Recordings()
+        self._varying = [node.layer for node in network.nodes if type(node.layer).vary is not Layer.vary]
+        self._complete_from: dict[str, int] = {}
+        """Node -> start of its first tensor in the coded part: all gradients from there on are complete after its backward pass."""
+        start = self.layout.coded
+        for node in reversed(network.nodes):
+            places = (
+                self.layout.slots[f"{node.name}.{name}"]
+                for name in node.layer.parameters(*self._inputs_of(node))
+            )
+            start = self._complete_from[node.name] = min(
+                [start, *(slot.start for slot in places if len(slot.shape) > 1)]
+            )
+        loss = network.nodes[-1]
+        self._labels: Array = loss.layer.labels  # type: ignore[attr-defined]  # every loss has them
+
+    def _inputs_of(self, node: Node) -> list[Shape]:
+        return [self.shapes[name] for name in node.inputs]
+
+    def _array(self, storage: int, shape: Shape) -> Array:
+        return self._storages[storage].reshape((self.capacity, *stored(shape, self.device.block)))
+
+    def _build(self, training: bool) -> None:
+        """Compile every layer and hand it its parameters, statistics and memory."""
+        for node in self.network.nodes:
+            layer, inputs = node.layer, self._inputs_of(node)
+            layer.name, layer.capacity = node.name, self.capacity
+            layer.build(self.device, *inputs)
+            for name in layer.parameters(*inputs):
+                setattr(layer, name, self.view(self.weights, f"{node.name}.{name}"))
+                if training:
+                    setattr(layer, f"d{name}", self.view(self.gradient, f"{node.name}.{name}"))
+            for name in layer.statistics(*inputs):
+                slot = self.statistics_layout.slots[f"{node.name}.{name}"]
+                setattr(layer, name, self.statistics.part(slot.start, slot.stop).reshape(slot.shape))
+            for name, (shape, _) in layer.memory(self.capacity, *inputs).items():
+                setattr(
+                    layer,
+                    name,
+                    self._storages[self.plan.memories[node.name, name]].reshape(
+                        stored_memory(shape, self.device.block)
+                    ),
+                )
+
+    def view(self, vector: Array, name: str) -> Array:
+        """One parameter's tensor in a flat vector of this graph's layout."""
+        slot = self.layout.slots[name]
+        return vector.part(slot.start, slot.stop).reshape(slot.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of device memory that it holds: vectors, planned values and scratch."""
+        vectors = self.weights.nbytes + self.gradient.nbytes + self.statistics.nbytes
+        return vectors + self.plan.nbytes + self.scratch.nbytes
+
+    def normalise(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
+        """Set the mean and deviation (C,) by which `load` normalises images."""
+        self.normal = mean, std
+        self._images.normalise(mean, std)
+
+    def load(self, images: NDArray[Any], labels: NDArray[Any]) -> None:
+        """Queue bringing a run's images (n, C, H, W), uint8 or float32, and labels (n,) to the device, normalised.
+
+        Both must stay as they are until the run has begun to compute.
+        """
+        self._images.load(self._values[INPUT], images)
+        self._labels.send(np.ascontiguousarray(labels, np.int32))
+
+    def forward(self, run: Pass) -> None:
+        """Compute every value for the loaded images."""
+        for layer in self._varying:
+            layer.vary(run)
+        self._play(run, "forward", lambda: self._forward(run))
+
+    def _forward(self, run: Pass) -> None:
+        for node in self.network.nodes:
+            node.layer.forward(run, self._values[node.name], *(self._values[name] for name in node.inputs))
+
+    def _play(self, run: Pass, part: str, queue: Callable[[], None]) -> None:
+        """Queue a part of a run by `queue`, or as it was queued for a run like this one."""
+        recorded = self._recordings.of((run.images, run.training, run.accumulate))
+        commands = recorded.get(part)
+        if commands is None:
+            with self.device.record() as commands:
+                queue()
+            recorded[part] = commands
+            return
+        for command in commands:
+            command()
+
+    def backward(self, run: Pass, last: bool = True) -> Iterator[Bucket]:
+        """Compute every gradient, and yield each bucket as soon as it is complete if these are the `last` images of the step."""
+        waiting = list(self.buckets) if last else []
+        missing = {node.name: node for node in self.network.nodes if node.name in self._repeated}
+        for node in reversed(self.network.nodes):
+            self._play(run, node.name, partial(self._backward_of, node, run, missing))
+            while (
+                waiting
+                and waiting[0].start >= self._complete_from[node.name]
+                and waiting[0].stop <= self.layout.coded
+            ):
+                yield waiting.pop(0)
+        yield from waiting
+
+    def _backward_of(self, node: Node, run: Pass, missing: dict[str, Node]) -> None:
+        """One node's; `missing` values that it reads are computed first."""
+        dx: list[Array | None] = []
+        for number, name in enumerate(node.inputs):
+            dx.append(self._terms.get((node.name, number)) or self._gradients.get(name))
+        x = [self._repeated.get(name, self._values[name]) for name in node.inputs]
+        for name in node.inputs:
+            if name in missing:
+                origin = missing.pop(name)
+                origin.layer.repeat(
+                    run, self._repeated[name], *(self._values[each] for each in origin.inputs)
+                )
+        node.layer.backward(run, dx, self._gradients[node.name], x, self._values[node.name])
+        for number, name in enumerate(node.inputs):
+            term = self._terms.get((node.name, number))
+            if term is not None:
+                add_into(
+                    self.device,
+                    self._gradients[name],
+                    term,
+                    run.images * stored_size(self.shapes[name], self.device.block),
+                )
+
+    def losses(self, images: int) -> NDArray[np.float32]:
+        """The loss of each image of the last run."""
+        return self._values[self.network.nodes[-1].name].reshape((images,)).download()
+
+    @property
+    def scores(self) -> Array:
+        """Class scores (capacity, classes) of the last run."""
+        return self._values[self.network.nodes[-1].inputs[0]]
+
+    @property
+    def labels(self) -> Array:
+        """Labels int32 (capacity,) of the last run."""
+        return self._labels

@@ -1,0 +1,5 @@
+"""Networks by name or from a network file: `load` finds them, one file a family builds them."""
+
+from mpitrain.network.models.named import NAMES, load
+
+__all__ = ["NAMES", "load"]

@@ -1,0 +1,90 @@
+"""Whether a run is sound: all ranks hold the same weights, and what coding leaves out stays small."""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import numpy as np
+
+from mpitrain.exchange.exchange import Exchange
+from mpitrain.job.errors import RunError, agreed
+from mpitrain.mpi.wire import Wire
+from mpitrain.network.graph import Graph
+
+EVERY = 50
+"""Steps between two looks. A look reads all weights once, on each rank."""
+
+
+class Health:
+    """Looks at the weights and residuals of all ranks, between steps."""
+
+    def __init__(self, wire: Wire, graph: Graph, exchange: Exchange, batch_size: int) -> None:
+        self._wire, self._graph, self._exchange, self._images = wire, graph, exchange, batch_size
+
+    def due(self, step: int) -> bool:
+        """Whether the step of this number, counted from 1, ends with a look."""
+        return self._wire.size > 1 and step % EVERY == 0
+
+    def sample(self, step: int) -> None:
+        """Before a step that is due: choose the bucket to look at."""
+        self._exchange.sample(step // EVERY)
+
+    def compare(self, step: int) -> None:
+        """Raise RunError on every rank, naming the first tensor that differs, unless all hold the same weights. Collective."""
+        names = list(self._graph.layout.slots)
+        with self._graph.weights.host() as weights:
+            slots = self._graph.layout.slots.values()
+            sums = [zlib.crc32(weights[slot.start : slot.stop].data) for slot in slots]
+        table = self._wire.table(np.array(sums, np.float64))  # which hold 32 bits exactly
+        differs = (table != table[0]).any(axis=0)
+        if differs.any():
+            first = int(np.argmax(differs))
+            numbers = self._wire.numbers
+            ranks = [
+                str(number)
+                for number, row in zip(numbers, table, strict=True)
+                if row[first] != table[0, first]
+            ]
+            who = f"rank{'s' * (len(ranks) > 1)} {', '.join(ranks)}"
+            raise agreed(
+                RunError(f"step {step}: weights differ between rank 0 and {who}, first in {names[first]}")
+            )
+
+    def measures(self) -> dict[str, float]:
+        """For the log: what coding did in the step that ended. Collective; nothing where nothing is coded, or not by this rank.
+
+        sampled_bucket, its number; measured_error, the largest error that coding made in a value of its mean; flushed, the share of its
+        values, of all ranks, that were coded as zero and are not; residual_norm, of what all ranks have not sent yet, all buckets, over
+        the images of a batch.
+        """
+        exchange, wire = self._exchange, self._wire
+        if not exchange.codes:
+            return {}
+        found, coders = exchange.sampled(), exchange.coders
+        error, flushed, squares = np.zeros(0, np.float32), 0, 0.0
+        if found is not None and coders is not None:
+            # A sender's residual is its coding error, and so is the owner's: together they are the error of the mean.
+            with found.sender.host() as residual:
+                error = residual.copy()
+            coders.allreduce(error)
+            error /= np.float32(self._images)
+            if found.owner is not None:
+                start = found.start
+                with found.owner.host() as residual:
+                    error = error[start : start + residual.size] + residual
+            elif exchange.shares_owned:
+                error = error[:0]  # others own this bucket
+            with exchange.residuals()["sender"].host() as residual:
+                squares = float(np.dot(residual, residual))
+            flushed = found.flushed
+        table = wire.table(np.array([np.abs(error).max(initial=0.0), flushed, squares]))
+        if found is None:
+            return {}
+        _, count = exchange.seat
+        return {
+            "sampled_bucket": found.bucket,
+            "measured_error": float(table[:, 0].max()),
+            "flushed": float(table[:, 1].sum()) / (found.sender.size * count),
+            "residual_norm": math.sqrt(table[:, 2].sum()) / self._images,
+        }

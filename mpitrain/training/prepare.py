@@ -1,0 +1,134 @@
+"""What rank 0 finds out before a run begins, and every rank must know: the data's shape, the number of steps, where files go."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mpitrain.data import augment
+from mpitrain.data.bad import Bad
+from mpitrain.data.order import steps_per_epoch
+from mpitrain.data.source import Dataset, open_source
+from mpitrain.job.config import Run, known, numbers
+from mpitrain.job.errors import UserError
+from mpitrain.network import models
+from mpitrain.network.memory import infer_shapes
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+ENDLESS = 1 << 62
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts of a run that come from its data and its disk, small enough to tell every rank."""
+
+    settings: dict[str, Any]
+    """Options that were left to the network or the data, now known."""
+    shape: tuple[int, int, int]
+    classes: int
+    dtype: str
+    count: int
+    """Training images."""
+    tests: int
+    """Test images, 0 for none."""
+    mean: list[float]
+    std: list[float]
+    per_epoch: int
+    """Steps in an epoch."""
+    steps: int
+    """Steps of the whole run."""
+    folder: str
+    """The run directory."""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of_json(cls, facts: dict[str, Any]) -> Facts:
+        c, h, w = facts["shape"]
+        return cls(**{**facts, "shape": (c, h, w)})
+
+    def complete(self, run: Run) -> Run:
+        """The run with everything said."""
+        return replace(run, **self.settings)
+
+
+def look(run: Run, ranks: int, alive: Callable[[], None]) -> tuple[Facts, Dataset]:
+    """Check a run against the network, the data and the disk, and call alive() meanwhile.
+
+    Raises UserError for one that cannot be; nothing is overwritten.
+    """
+    if run.precision != "float32":
+        raise UserError(f"--precision {run.precision}: not built yet; float32 is what there is")
+    first = models.load(run.network, None, run.classes, dropout=not run.no_dropout)
+    run = run.completed(dict(first.defaults))
+    augment.parse(run.augment)
+    c, h, w = first.input_shape
+    bad = Bad(run.skip_bad, alive, lambda line: None if run.quiet or run.json else print(line, flush=True))
+    data = open_source(known(run.data), shape_hint=(c, h, w), classes=run.classes, seed=run.seed, bad=bad)
+    batch_size = known(run.batch_size)
+    if batch_size < ranks:
+        raise UserError(f"--batch-size {batch_size}: {ranks} ranks need at least one image each")
+    per_epoch = steps_per_epoch(len(data.train), batch_size)
+    by_steps = ENDLESS if run.steps is None else run.steps
+    by_epochs = ENDLESS if run.epochs is None else run.epochs * per_epoch
+    infer_shapes(models.load(run.network, data.shape, data.classes, dropout=not run.no_dropout))
+    facts = Facts(
+        settings={
+            name: getattr(run, name) for name in ("data", "batch_size", "weight_decay", "steps", "epochs")
+        },
+        shape=data.shape,
+        classes=data.classes,
+        dtype=str(data.train.dtype),
+        count=len(data.train),
+        tests=len(data.test) if data.test else 0,
+        mean=numbers(run.mean, data.shape[0], "--mean") if run.mean else data.mean.tolist(),
+        std=numbers(run.std, data.shape[0], "--std", above=0.0) if run.std else data.std.tolist(),
+        per_epoch=per_epoch,
+        steps=min(by_steps, by_epochs),
+        folder=str(_folder(run)),
+    )
+    return facts, data
+
+
+def _folder(run: Run) -> Path:
+    """The run directory: --out, that of the checkpoint to resume, or a new one named by network and time."""
+    resumed = Path(run.resume).resolve() if run.resume and run.resume != "newest" else None
+    if resumed and not resumed.is_file():
+        raise UserError(f"--resume {resumed}: there is no such file")
+    home = resumed.parent.parent if resumed and resumed.parent.name == "checkpoints" else None
+    if run.out is None and run.resume:
+        if home is None:
+            raise UserError(f"--resume {run.resume}: say with --out DIR in which run directory to go on")
+        return home
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = Path(run.out) if run.out else Path("runs") / f"{Path(run.network).stem}-{stamp}"
+    goes_on = (
+        run.resume == "newest" or (home is not None and home == folder.resolve()) or _branched(folder, run)
+    )
+    if (folder / "log.jsonl").exists() and not goes_on:
+        raise UserError(
+            f"--out {folder}: there is a run in it already; --resume goes on with it, another --out starts anew"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder} cannot be made: {error.strerror}") from None
+    return folder
+
+
+def _branched(folder: Path, run: Run) -> bool:
+    """Whether the run in `folder` began from the checkpoint that this one is told to resume: a job that is started again with the same words."""
+    try:
+        began = tomllib.loads((folder / "config.toml").read_text())["run"]["resume"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return bool(began == run.resume)

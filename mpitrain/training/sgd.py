@@ -1,0 +1,67 @@
+"""Momentum SGD on flat device vectors, and how the learning rate moves."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.device import Device
+from mpitrain.runtime.program import Launch
+from mpitrain.runtime.recording import Varying
+
+CHUNK = 16384
+"""Values a work-item updates on a CPU: 64 KiB of each vector."""
+
+
+class MomentumSgd:
+    """v = momentum v - rate (g + decay w),  w = w + v,  for a range of the vector at a time. Source: PAPER's optimiser, with decay."""
+
+    def __init__(self, device: Device, weights: Array, momentum: float, weight_decay: float) -> None:
+        self._device = device
+        self._kernels = device.program("sgd")
+        self.weights, self.momentum, self.weight_decay = weights, momentum, weight_decay
+        self.velocity = device.zeros(weights.shape)
+        self._rate = Varying(np.float32(0))
+        self._launches: dict[tuple[int, int, Array], Launch] = {}
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the step; set before its first range."""
+        return float(self._rate.value)
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        self._rate.value = np.float32(rate)
+
+    def update(self, start: int, stop: int, mean: Array) -> None:
+        """Move weights [start, stop) by the mean gradient (stop - start,), an array that comes again each step."""
+        launch = self._launches.get((start, stop, mean))
+        if launch is None:
+            launch = self._launches[start, stop, mean] = self._prepare(start, stop, mean)
+        launch()
+
+    def _prepare(self, start: int, stop: int, mean: Array) -> Launch:
+        n = stop - start
+        chunk = CHUNK if self._device.kind == "cpu" else self._device.wide
+        return self._kernels.momentum_sgd.prepare(
+            -(-n // chunk), self.weights.part(start, stop), self.velocity.part(start, stop), mean, n, chunk,
+            self._rate, float(self.momentum), float(self.weight_decay),
+        )  # fmt: skip
+
+
+def learning_rate(step: int, steps: int, lr: float, schedule: str, warmup: int) -> float:
+    """The rate of step 0 .. steps - 1.
+
+    warmup: so many steps rise in a line to lr. Then "constant"; "step": a tenth after 1/2 and again after 3/4 of the run; "cosine":
+    half a cosine down to 0.
+    """
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    if schedule == "step":
+        return lr * 0.1 ** ((done >= 0.5) + (done >= 0.75))
+    if schedule == "cosine":
+        return lr * 0.5 * (1 + math.cos(math.pi * done))
+    return lr

@@ -1,0 +1,50 @@
+"""End a job in which a rank stands still: MPI itself waits for a stopped process or a cut link for ever."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from mpitrain.job.errors import STALLED
+from mpitrain.watch import witness
+from mpitrain.watch.witness import last_words
+
+GRACE = 3.0
+"""Seconds that the abort has to end the process before it ends itself."""
+
+
+class Watchdog:
+    """Knows what this rank is doing, and calls `abort` when it has done nothing else for `limit` seconds."""
+
+    def __init__(self, rank: int, limit: float, abort: Callable[[int], None]) -> None:
+        self.phase, self.step = "start", 0
+        self._rank, self._limit, self._abort = rank, limit, abort
+        self._since = time.monotonic()
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def at(self, phase: str, step: int | None = None) -> None:
+        """Progress: this phase of this step begins (the same phase again counts, too)."""
+        self.phase = phase
+        if step is not None:
+            self.step = step
+        self._since = time.monotonic()
+        witness.note(f"{self.phase} at step {self.step}")
+
+    def stop(self) -> None:
+        """The work is done: watch no longer."""
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(min(1.0, self._limit / 4)):
+            if time.monotonic() - self._since > self._limit:
+                absent = witness.absent()
+                last_words(
+                    f"{witness.whom(self._rank)}: no progress for {self._limit:g} s in {self.phase} at step {self.step}; "
+                    f"{absent + '; ' if absent else ''}ending the job (--stall-seconds)"
+                )
+                threading.Timer(GRACE, os._exit, [STALLED]).start()
+                self._abort(STALLED)
+                return

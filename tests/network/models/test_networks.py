@@ -1,0 +1,124 @@
+"""The built-in networks are the published ones: the same parameters, under the same names."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from mpitrain.job.errors import UserError
+from mpitrain.layers import Dropout
+from mpitrain.network.models import NAMES, load
+
+# LeNet, VGG16 and ResNet152 as in the paper, the others as torchvision publishes them.
+PUBLISHED = {
+    "lenet": (431_080, 8),
+    "vgg11": (132_863_336, 22),
+    "vgg13": (133_047_848, 26),
+    "vgg16": (138_357_544, 32),
+    "vgg19": (143_667_240, 38),
+    "resnet18": (11_689_512, 62),
+    "resnet34": (21_797_672, 110),
+    "resnet50": (25_557_032, 161),
+    "resnet101": (44_549_160, 314),
+    "resnet152": (60_192_808, 467),
+}
+
+
+def test_every_network_has_a_published_size():
+    assert set(PUBLISHED) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_the_published_ones(name, tensors):
+    shapes = tensors(load(name, None, None, True))
+    assert (sum(math.prod(shape) for shape in shapes.values()), len(shapes)) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_last_layer_is_the_loss_of_one_score_a_class(name, values):
+    network = load(name, None, 7, True)
+    assert network.classes == 7
+    assert network.nodes[-1].name == "loss"
+    assert values(network)[network.nodes[-1].inputs[0]] == (7,)
+
+
+@pytest.mark.parametrize(
+    ("name", "some"),
+    [
+        (
+            "lenet",
+            {"conv1.weight": (20, 1, 5, 5), "conv2.bias": (50,), "fc1.bias": (500,), "fc2.bias": (10,)},
+        ),
+        (
+            "vgg11",
+            {"features.0.weight": (64, 3, 3, 3), "features.18.bias": (512,), "classifier.6.bias": (1000,)},
+        ),
+        ("resnet18", {"layer2.0.downsample.0.weight": (128, 64, 1, 1), "layer4.1.bn2.weight": (512,)}),
+        (
+            "resnet50",
+            {
+                "conv1.weight": (64, 3, 7, 7),
+                "bn1.weight": (64,),
+                "layer1.0.downsample.1.bias": (256,),
+                "layer2.0.conv2.weight": (128, 128, 3, 3),
+                "layer4.2.conv3.weight": (2048, 512, 1, 1),
+                "fc.bias": (1000,),
+            },
+        ),
+    ],
+)
+def test_tensors_have_torchvisions_names_and_shapes(name, some, tensors):
+    shapes = tensors(load(name, None, None, True))
+    assert {key: shapes.get(key) for key in some} == some
+
+
+def test_bottlenecks_stride_in_their_3x3(values):
+    shapes = values(load("resnet50", None, None, True))
+    assert shapes["layer2.0.conv1"] == (128, 56, 56)
+    assert shapes["layer2.0.conv2"] == (128, 28, 28)
+
+
+def test_vggs_first_dense_layer_takes_whatever_the_features_give(tensors):
+    for size, inputs in ((224, 25088), (64, 2048), (32, 512)):
+        network = load("vgg16", (3, size, size), 10, True)
+        assert 4096 * inputs == math.prod(tensors(network)["classifier.0.weight"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_dropout_nothing_else_changes(name, tensors):
+    whole, less = load(name, None, None, True), load(name, None, None, False)
+    assert not any(isinstance(node.layer, Dropout) for node in less.nodes)
+    assert tensors(less) == tensors(whole)
+
+
+def test_only_vgg_drops_out():
+    dropping = [
+        n for n in NAMES if any(isinstance(v.layer, Dropout) for v in load(n, None, None, True).nodes)
+    ]
+    assert dropping == ["vgg11", "vgg13", "vgg16", "vgg19"]
+
+
+def test_defaults_are_the_command_lines():
+    assert load("lenet", None, None, True).defaults == {
+        "batch_size": 64,
+        "weight_decay": 0.0,
+        "data": "digits",
+    }
+    assert load("vgg19", None, None, True).defaults["weight_decay"] == 5e-4
+    assert load("resnet34", None, None, True).defaults["weight_decay"] == 1e-4
+    assert load("resnet34", None, None, True).defaults["batch_size"] == 256
+    assert load("resnet34", None, None, True).defaults["data"] == "synthetic"
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(
+        UserError, match=r"unknown network 'resnet51': did you mean resnet\d+\? known are lenet, vgg11"
+    ):
+        load("resnet51", None, None, True)
+
+
+@pytest.mark.parametrize(("shape", "classes"), [((28, 28), 10), ((0, 28, 28), 10), ((1, 28, 28), 0)])
+def test_impossible_sizes_are_refused(shape, classes):
+    with pytest.raises(UserError, match="lenet: expected"):
+        load("lenet", shape, classes, True)

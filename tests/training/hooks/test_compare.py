@@ -1,0 +1,96 @@
+"""What is measured of a step's coding, on any number of ranks: the true error of the mean, and what became zero."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from ranks import BUCKETS, IMAGES, LENGTH, Model, true_mean, values
+
+from mpitrain.job.errors import RunError
+from mpitrain.mpi.wire import Wire, connect
+from mpitrain.training.hooks.compare import EVERY, Health
+
+pytestmark = pytest.mark.mpi
+
+
+@pytest.fixture(scope="module")
+def wire() -> Wire:
+    return connect()
+
+
+def health_of(model: Model) -> Health:
+    slots = {
+        "first": SimpleNamespace(start=0, stop=LENGTH // 2),
+        "second": SimpleNamespace(start=LENGTH // 2, stop=LENGTH),
+    }
+    graph: Any = SimpleNamespace(weights=model.weights, layout=SimpleNamespace(slots=slots))
+    return Health(model.wire, graph, model.exchange, IMAGES)
+
+
+WAYS = [("dynamic8", "root"), ("dynamic8", "replicated"), ("float16", "root"), ("star-dynamic8", "root")]
+
+
+@pytest.mark.parametrize(("kind", "update"), WAYS)
+@pytest.mark.parametrize("turn", range(3))
+def test_the_measured_error_is_the_error_and_within_the_bound(
+    wire: Wire, kind: str, update: str, turn: int
+) -> None:
+    model = Model(wire, kind, update)
+    health = health_of(model)
+    health.sample(turn * EVERY)
+    report = model.step(0)
+    found = health.measures()
+    bound = wire.table(np.array([report.error_bound])).max()
+    if wire.size == 1:
+        assert not found
+        return
+    bucket = BUCKETS[turn]
+    assert found["sampled_bucket"] == bucket.number
+    here = slice(bucket.start, bucket.stop)
+    error = np.abs(model.means - true_mean(wire.size, 0))[here].max()
+    has_mean = update == "replicated" or wire.rank == 0
+    error = wire.table(np.array([error if has_mean else 0.0])).max()
+    rounding = 1e-6 * np.abs(true_mean(wire.size, 0)).max()
+    assert abs(found["measured_error"] - error) <= rounding
+    assert 0 < found["measured_error"] <= bound + rounding
+    assert found["residual_norm"] > 0
+    assert 0 <= found["flushed"] <= 1
+    assert not health.measures()
+
+
+def test_small_values_beside_a_large_one_are_counted_as_flushed(wire: Wire) -> None:
+    if wire.size == 1:
+        pytest.skip("one rank codes nothing")
+    model = Model(wire, "dynamic8", "root")
+    health = health_of(model)
+    bucket = BUCKETS[2]
+
+    def change(gradient: np.ndarray) -> None:
+        gradient[bucket.start : bucket.stop] = 1e-12
+        gradient[bucket.start : bucket.stop : 512] = 1.0
+        gradient[bucket.start + 1 : bucket.stop : 512] = 0.0  # a zero stays what it is
+
+    health.sample(2 * EVERY)
+    model.step(0, change)
+    assert health.measures()["flushed"] == pytest.approx(510 / 512)
+
+
+def test_the_first_tensor_that_differs_is_named_on_every_rank(wire: Wire) -> None:
+    if wire.size == 1:
+        pytest.skip("one rank has nobody to differ from")
+    model = Model(wire, "float32", "root")
+    health = health_of(model)
+    health.compare(50)
+    last = wire.size - 1
+    weights = values(LENGTH, 99)
+    if wire.rank == last:
+        weights.view(np.uint32)[LENGTH // 2 + 3] ^= 1
+    model.weights.write(weights)
+    with pytest.raises(
+        RunError, match=f"step 50: weights differ between rank 0 and rank {last}, first in second"
+    ) as raised:
+        health.compare(50)
+    assert raised.value.agreed
