@@ -16,7 +16,7 @@ from mpitrain.mpi.wire import Part, Wire
 
 
 @dataclass(frozen=True)
-class Plan:
+class Batches:
     """What every rank knows of the data, so that it knows its part without being told."""
 
     count: int
@@ -33,12 +33,14 @@ class Plan:
 class Feed:
     """This rank's part of each step's batch. Rank 0 holds the images; the others give None for them."""
 
-    def __init__(self, wire: Wire, plan: Plan, split: Split | None) -> None:
-        self._wire, self._plan, self._split = wire, plan, split
-        self.parts = parts(plan.batch_size, wire.size)
+    def __init__(self, wire: Wire, batches: Batches, split: Split | None) -> None:
+        self._wire, self._batches, self._split = wire, batches, split
+        self.parts = parts(batches.batch_size, wire.size)
         """How the batches that start from now on are divided."""
         self.now = self.parts
         """How the batch that `part` gave out last is divided."""
+        self.speeds: tuple[float, ...] | None = None
+        """Of each rank, by which batches are divided; None: alike."""
         self._waiting: dict[int, tuple[list[slice], Part]] = {}
 
     @property
@@ -48,15 +50,16 @@ class Feed:
 
     def divide(self, speeds: Sequence[float]) -> None:
         """Divide batches in proportion to the ranks' speeds, all but those that are on their way. All ranks call it at the same step."""
-        self.parts = parts(self._plan.batch_size, self._wire.size, speeds)
+        self.speeds = tuple(speeds)
+        self.parts = parts(self._batches.batch_size, self._wire.size, speeds)
 
     def start(self, step: int) -> None:
         """Set a step's batch on its way; `part` of that step then waits for what is missing of it."""
-        plan, images, labels = self._plan, None, None
+        of, images, labels = self._batches, None, None
         if self._split is not None:
-            images, wide = self._split.read(order.batch(step, plan.count, plan.batch_size, plan.seed))
+            images, wide = self._split.read(order.batch(step, of.count, of.batch_size, of.seed))
             labels = wide.astype(np.int32)
-        part = self._wire.scatter_parts(images, labels, self.parts, plan.shape, np.dtype(plan.dtype))
+        part = self._wire.scatter_parts(images, labels, self.parts, of.shape, np.dtype(of.dtype))
         self._waiting[step] = self.parts, part
 
     def part(self, step: int) -> tuple[NDArray[Any], NDArray[np.int32]]:
@@ -65,8 +68,8 @@ class Feed:
             self.start(step)
         self.now, part = self._waiting.pop(step)
         images, labels = part.wait()
-        if self._plan.ways:
+        if self._batches.ways:
             places = np.arange(self.mine.start, self.mine.stop)
-            drawn = augment.draws(places, step, self._plan.seed, self._plan.shape)
-            images = augment.augment(images, drawn, self._plan.ways)
+            drawn = augment.draws(places, step, self._batches.seed, self._batches.shape)
+            images = augment.augment(images, drawn, self._batches.ways)
         return images, labels

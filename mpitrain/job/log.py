@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +29,7 @@ class Log:
         self._json = json_lines
         self._log: IO[str] | None = None
         self._board: _Board | None = None
+        self._deferred: Callable[[], None] | None = None
         if folder is None:
             return
         self._path = folder / "log.jsonl"
@@ -47,6 +48,7 @@ class Log:
         """
         if self._log is None:
             return
+        self.catch_up()
         line = json.dumps({"event": name, "time": round(time.time(), 3), **facts})
         try:
             self._log.write(line + "\n")
@@ -69,8 +71,20 @@ class Log:
         if not same:
             raise RunError(f"{self._path} is not there any more, as if its disk had been unmounted")
 
+    def defer(self, action: Callable[[], None]) -> None:
+        """Do what writes an event later: before the next event, or when `catch_up` is called."""
+        self.catch_up()
+        self._deferred = action
+
+    def catch_up(self) -> None:
+        """Do what has been deferred."""
+        action, self._deferred = self._deferred, None
+        if action is not None:
+            action()
+
     def close(self) -> None:
-        """End the files."""
+        """Catch up, and end the files."""
+        self.catch_up()
         # Every event has been flushed, and a disk that refused one has been named.
         with contextlib.suppress(OSError):
             if self._log is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ ENDLESS = 1 << 62
 
 
 @dataclass(frozen=True)
-class Facts:
+class Prepared:
     """Facts of a run that come from its data and its disk, small enough to tell every rank."""
 
     settings: dict[str, Any]
@@ -48,11 +48,8 @@ class Facts:
     folder: str
     """The run directory."""
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
     @classmethod
-    def of_json(cls, facts: dict[str, Any]) -> Facts:
+    def of_json(cls, facts: dict[str, Any]) -> Prepared:
         c, h, w = facts["shape"]
         return cls(**{**facts, "shape": (c, h, w)})
 
@@ -61,7 +58,7 @@ class Facts:
         return replace(run, **self.settings)
 
 
-def look(run: Run, ranks: int, alive: Callable[[], None]) -> tuple[Facts, Dataset]:
+def look(run: Run, ranks: int, alive: Callable[[], None]) -> tuple[Prepared, Dataset]:
     """Check a run against the network, the data and the disk, and call alive() meanwhile.
 
     Raises UserError for one that cannot be; nothing is overwritten.
@@ -81,7 +78,7 @@ def look(run: Run, ranks: int, alive: Callable[[], None]) -> tuple[Facts, Datase
     by_steps = ENDLESS if run.steps is None else run.steps
     by_epochs = ENDLESS if run.epochs is None else run.epochs * per_epoch
     infer_shapes(models.load(run.network, data.shape, data.classes, dropout=not run.no_dropout))
-    facts = Facts(
+    found = Prepared(
         settings={
             name: getattr(run, name) for name in ("data", "batch_size", "weight_decay", "steps", "epochs")
         },
@@ -96,7 +93,7 @@ def look(run: Run, ranks: int, alive: Callable[[], None]) -> tuple[Facts, Datase
         steps=min(by_steps, by_epochs),
         folder=str(_folder(run)),
     )
-    return facts, data
+    return found, data
 
 
 def _folder(run: Run) -> Path:

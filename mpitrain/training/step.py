@@ -2,76 +2,82 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from mpitrain.data.feed import Feed
-from mpitrain.exchange.exchange import Exchange, ExchangeReport
+import numpy as np
+
+from mpitrain.exchange.exchange import ExchangeReport
+from mpitrain.job.errors import RunError, agreed
 from mpitrain.layers.layer import Pass
-from mpitrain.network.graph import Graph
-from mpitrain.training.faults import Fault
-from mpitrain.watch.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from mpitrain.training.world import World
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a step works with on one rank."""
+class StepReport:
+    """A step that all ranks have done, as this rank knows it."""
 
-    feed: Feed
-    graph: Graph
-    exchange: Exchange
-    watch: Watchdog
-    fault: Fault
-    batch_size: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What this rank saw of a step."""
-
+    step: int
+    """Steps that are done now."""
     loss: float
-    """Sum over this rank's images."""
+    """Mean over the batch, the same on every rank."""
+    stop: bool
+    """Whether a signal has asked any rank for the end."""
+    error_bound: float
+    """Largest error that coding can have made in a value of the mean gradient."""
+    compute_seconds: tuple[float, ...]
+    """Of each rank."""
+    cpu_seconds: float
+    """CPU time of all ranks' processes."""
     seconds: dict[str, float]
-    """total, compute, exchange (not hidden by compute), wait (for images), and host: what this thread did of its own
-    while it waited neither for the device nor for images nor for other ranks."""
-    exchange: ExchangeReport
+    """Of this rank: total, compute, exchange (not hidden by compute), wait (for images), and host: what
+    the main thread did of its own, waiting neither for the device nor for images nor for other ranks."""
+    bytes_sent: int
+    """By this rank."""
+    rate: float
+    """Learning rate."""
 
 
-def step(work: Work, t: int, meanwhile: Callable[[], None]) -> Outcome:
-    """One update, from sample numbers to new weights on every rank.
+def step(world: World, t: int) -> StepReport:
+    """One update, from sample numbers to new weights on every rank, until all have agreed that it is done.
 
-    meanwhile: called once, when the device has enough to do: what may be done beside it.
+    Raises RunError on every rank for a loss or a gradient that is not finite.
     """
-    begin = time.perf_counter()
-    work.watch.at("scatter", t)
-    work.fault("scatter", t)
-    images, labels = work.feed.part(t)  # sent while the last step ran
+    plan, local, feed, graph = world.plan, world.local, world.feed, world.local.graph
+    watch, fault = local.watch, local.fault
+    sent = world.wire.bytes_sent
+    begin, cpu = time.perf_counter(), time.process_time()
+    watch.at("scatter", t)
+    fault("scatter", t)
+    images, labels = feed.part(t)  # sent while the last step ran
     waited = time.perf_counter() - begin
     loss = blocked = 0.0
-    for first in range(0, max(1, len(images)), work.graph.capacity):
-        part = slice(first, first + work.graph.capacity)
+    for first in range(0, max(1, len(images)), graph.capacity):
+        part = slice(first, first + graph.capacity)
         last = part.stop >= len(images)
         run = Pass(
-            len(images[part]), True, first > 0, seed=(work.seed << 32) + t, first=work.feed.mine.start + first
+            len(images[part]), True, first > 0, seed=(plan.run.seed << 32) + t, first=feed.mine.start + first
         )
-        work.watch.at("forward", t)
-        work.fault("forward", t)
-        work.graph.load(images[part], labels[part])
-        work.graph.forward(run)
-        work.fault.drag(run.images)
-        work.watch.at("backward", t)
-        for bucket in work.graph.backward(run, last):  # last layer first
-            work.exchange.send(bucket, work.batch_size)  # codes, wire, mean, update, deltas: meanwhile
+        watch.at("forward", t)
+        fault("forward", t)
+        graph.load(images[part], labels[part])
+        graph.forward(run)
+        fault.drag(run.images)
+        watch.at("backward", t)
+        for bucket in graph.backward(run, last):  # last layer first
+            world.exchange.send(bucket, plan.batch_size)  # codes, mean, update, deltas: meanwhile
         if first == 0:
-            meanwhile()
+            _meanwhile(world, t)
         queued = time.perf_counter()
-        loss += float(work.graph.losses(run.images).sum(dtype="float64"))
+        loss += float(graph.losses(run.images).sum(dtype="float64"))
         blocked += time.perf_counter() - queued
-    work.watch.at("exchange", t)
+    watch.at("exchange", t)
     queued = time.perf_counter()
-    report = work.exchange.finish()  # every rank now holds the new weights
+    report = world.exchange.finish()  # every rank now holds the new weights
     blocked += time.perf_counter() - queued
     total, exchanged = time.perf_counter() - begin, report.seconds - report.hidden
     seconds = {
@@ -81,4 +87,42 @@ def step(work: Work, t: int, meanwhile: Callable[[], None]) -> Outcome:
         "wait": waited,
         "host": total - blocked - waited,
     }
-    return Outcome(loss, seconds, report)
+    watch.at("agree", t + 1)
+    table = _agree(world, loss, report, seconds["compute"], time.process_time() - cpu)
+    mean = float(table[:, 0].sum()) / plan.batch_size
+    if not math.isfinite(mean):
+        raise diverged(world, t + 1, f"the loss is {mean}")
+    if table[:, 3].any():
+        raise diverged(world, t + 1, "the gradient is not finite (NaN or infinite)")
+    return StepReport(
+        step=t + 1,
+        loss=mean,
+        stop=bool(table[:, 2].any()),
+        error_bound=float(table[:, 1].max()),
+        compute_seconds=tuple(table[:, 4].tolist()),
+        cpu_seconds=float(table[:, 5].sum()),
+        seconds=seconds,
+        bytes_sent=world.wire.bytes_sent - sent,
+        rate=plan.rate(t),
+    )
+
+
+def _meanwhile(world: World, t: int) -> None:
+    """Beside the device's work: set the next batch on its way, and write what the last step left to write."""
+    if t + 1 < world.plan.steps:
+        world.feed.start(t + 1)
+    world.local.log.catch_up()
+
+
+def _agree(
+    world: World, loss: float, report: ExchangeReport, compute: float, cpu: float
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """A row of each rank: sum of losses, error bound, stop, gradient not finite, compute and CPU seconds."""
+    stop, spoilt = float(world.local.stop.asked), float(not report.finite)
+    return world.wire.table(np.array([loss, report.error_bound, stop, spoilt, compute, cpu]))
+
+
+def diverged(world: World, t: int, what: str) -> RunError:
+    """The error that every rank raises for values that are not finite."""
+    lr = world.plan.run.lr
+    return agreed(RunError(f"step {t}: {what}; a smaller --lr (now {lr:g}) or a --warmup may help"))

@@ -8,6 +8,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mpitrain.training.plan import Plan, Progress
+    from mpitrain.training.world import World
 
 FIRST, EVERY = 5, 20
 """Steps that are measured before the first word, and between later ones."""
@@ -53,6 +58,50 @@ class Balance:
         self.speeds = tuple((speed / time) ** 0.5 for speed, time in zip(known, each, strict=True))
         rank, cost = straggler(images, each)
         return Found(self.speeds, rank if cost > COST else None, round(cost, 3))
+
+
+class Divide:
+    """Now and then: names a rank that the others wait for, and with --balance speed divides batches anew."""
+
+    name = "balance"
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._balance: Balance | None = None
+        self._ranks: tuple[int, ...] = ()
+        self._named = -1
+
+    def due(self, progress: Progress) -> bool:
+        return progress.last is not None
+
+    def run(self, world: World, progress: Progress) -> Progress:
+        wire, feed, report, by_speed = world.wire, world.feed, progress.last, self._plan.by_speed
+        if wire.size == 1 or report is None:
+            return progress
+        if self._balance is None or self._ranks != tuple(wire.numbers):
+            self._balance, self._ranks, self._named = Balance(feed.speeds), tuple(wire.numbers), -1
+        images = [part.stop - part.start for part in feed.now]
+        found = self._balance.note(images, report.compute_seconds)
+        if found is None:
+            return progress
+        if by_speed:
+            feed.divide(found.speeds)
+        parts = [part.stop - part.start for part in feed.parts]
+        late = None if found.straggler is None else wire.numbers[found.straggler]
+        if found.straggler is not None and found.straggler != self._named:
+            self._named = found.straggler
+            hint = "--balance speed gives it fewer images"
+            if by_speed:
+                hint = f"it gets {parts[self._named]} images of {self._plan.batch_size}"
+            world.local.display.say(
+                f"step {progress.step}: rank {late} makes steps {found.cost:.0%} longer; {hint}"
+            )
+        if by_speed or late is not None:
+            speeds = [round(speed, 2) for speed in found.speeds]
+            world.local.log.event(
+                "balance", step=progress.step, parts=parts, speeds=speeds, straggler=late, cost=found.cost
+            )  # fmt: skip
+        return progress
 
 
 def straggler(images: Sequence[int], each: Sequence[float]) -> tuple[int, float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import zlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,8 +14,39 @@ from mpitrain.job.errors import RunError, agreed
 from mpitrain.mpi.wire import Wire
 from mpitrain.network.graph import Graph
 
+if TYPE_CHECKING:
+    from mpitrain.training.plan import Plan, Progress
+    from mpitrain.training.world import World
+
 EVERY = 50
 """Steps between two looks. A look reads all weights once, on each rank."""
+
+
+class Compare:
+    """Every EVERY steps: weights are compared, and measures of coding go into the step's line of the log."""
+
+    name = "compare"
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def due(self, progress: Progress) -> bool:
+        """Also a step before: which bucket is looked at is chosen before the step."""
+        return progress.last is not None and (progress.step + 1) % EVERY < 2
+
+    def run(self, world: World, progress: Progress) -> Progress:
+        """Raises RunError on every rank if the ranks' weights differ."""
+        local, t = world.local, progress.step
+        if world.wire.size == 1:
+            return progress
+        health = Health(world.wire, local.graph, world.exchange, self._plan.batch_size)
+        if t % EVERY:
+            health.sample(t + 1)
+            return progress
+        local.watch.at("compare", t)
+        local.fault("compare", t, local.graph.weights)
+        health.compare(t)
+        return replace(progress, notes={**progress.notes, **health.measures()})
 
 
 class Health:
@@ -21,10 +54,6 @@ class Health:
 
     def __init__(self, wire: Wire, graph: Graph, exchange: Exchange, batch_size: int) -> None:
         self._wire, self._graph, self._exchange, self._images = wire, graph, exchange, batch_size
-
-    def due(self, step: int) -> bool:
-        """Whether the step of this number, counted from 1, ends with a look."""
-        return self._wire.size > 1 and step % EVERY == 0
 
     def sample(self, step: int) -> None:
         """Before a step that is due: choose the bucket to look at."""

@@ -1,17 +1,25 @@
-"""Loss, top-1 and top-5 on test images, shared among ranks."""
+"""Score the test images, shared among ranks: loss, top-1 and top-5."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mpitrain.data.source import Split
+from mpitrain.job.config import is_made_up
 from mpitrain.layers.accuracy import Accuracy
 from mpitrain.layers.layer import Pass
 from mpitrain.mpi.wire import Wire
 from mpitrain.network.graph import Graph
+from mpitrain.training.step import diverged
+
+if TYPE_CHECKING:
+    from mpitrain.training.plan import Plan, Progress
+    from mpitrain.training.world import World
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,42 @@ class Scores:
     top1: float
     top5: float
     images: int
+
+
+class Evaluate:
+    """Every so many steps or epochs, and after the last step where images are real."""
+
+    name = "evaluate"
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._every = plan, plan.every("evaluate_every")
+
+    def due(self, progress: Progress) -> bool:
+        plan, t = self._plan, progress.step
+        # A signal gives little time: the checkpoint comes before anything else.
+        if not plan.prepared.tests or plan.simulated or progress.stop or progress.last is None:
+            return False
+        last = t == plan.steps and not is_made_up(str(plan.run.data))  # whose score says nothing
+        return t % self._every == 0 or last
+
+    def run(self, world: World, progress: Progress) -> Progress:
+        """Raises RunError on every rank for weights that the last update has spoilt."""
+        local, t = world.local, progress.step
+        local.log.catch_up()
+        local.watch.at("evaluate", t)
+        local.fault("evaluate", t)
+        world.state.average_statistics()
+        test = local.dataset.test if local.dataset else None
+        count = self._plan.prepared.tests
+        found = score(world.wire, local.graph, test, count, lambda: local.watch.at("evaluate", t))
+        if not math.isfinite(found.loss):
+            raise diverged(world, t, f"the loss on the test images is {found.loss}")
+        local.log.event("evaluate", step=t, **asdict(found))
+        local.display.say(
+            f"Test:  step {t:6d}  loss {found.loss:.4f}  top-1 {found.top1:.4f}  "
+            f"top-5 {found.top5:.4f}  ({found.images} images)"
+        )
+        return replace(progress, scores=found)
 
 
 def score(

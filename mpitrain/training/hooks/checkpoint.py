@@ -1,0 +1,74 @@
+"""Write a checkpoint: every so many steps or epochs, and at the end of a run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from mpitrain.job import checkpoint
+from mpitrain.job.errors import RunError
+from mpitrain.network.models import netfile
+from mpitrain.training.step import diverged
+
+if TYPE_CHECKING:
+    from mpitrain.training.plan import Plan, Progress
+    from mpitrain.training.world import World
+
+
+class Checkpoint:
+    """Rank 0 writes weights, momentum, residuals and settings; the others send what is theirs."""
+
+    name = "checkpoint"
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._every = plan, plan.every("checkpoint_every")
+
+    def due(self, progress: Progress) -> bool:
+        if self._plan.simulated:
+            return False  # nothing has been learnt
+        return self._plan.is_over(progress) or progress.step % self._every == 0
+
+    def run(self, world: World, progress: Progress) -> Progress:
+        """Raises RunError, on every rank, rather than write weights that are not finite."""
+        local, t = world.local, progress.step
+        begin = time.perf_counter()
+        local.log.catch_up()
+        local.watch.at("checkpoint", t)
+        local.fault("checkpoint", t)
+        if not world.wire.from_root(world.state.is_finite):
+            raise diverged(world, t, "the weights are not finite (NaN or infinite)")
+        local.log.check_place()
+        world.state.average_statistics()
+        path = checkpoint.path_of(world.plan.folder / "checkpoints", t)
+        try:
+            world.state.save(path, _settings(world, t))
+        except RunError:
+            # Says more than "no such file" where the disk has gone meanwhile.
+            local.log.check_place()
+            raise
+        seconds = round(time.perf_counter() - begin, 3)
+        local.log.event("checkpoint", step=t, path=str(path), seconds=seconds)
+        return progress
+
+
+def _settings(world: World, t: int) -> dict[str, Any]:
+    """What a checkpoint says of the run that it is of."""
+    plan, local = world.plan, world.local
+    mean, std = local.graph.normal
+    return {
+        "network": netfile.encode(plan.network),
+        "name": plan.network.name,
+        "step": t,
+        "run": asdict(plan.run),
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+        "classes": list(local.dataset.class_names) if local.dataset else [],
+        "ranks": world.wire.size,
+        "exchange": plan.exchange,
+        "coders": world.exchange.seat[1],
+        "coded_from": plan.coded_from,
+        "images": plan.prepared.count,
+        "sub_batch": plan.sub_batch,
+        "speeds": world.feed.speeds if plan.by_speed else None,
+    }

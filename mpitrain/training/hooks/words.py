@@ -1,0 +1,121 @@
+"""What a run says: the header at its start, and a line of each step in the log and on the terminal."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import deque
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from mpitrain import __version__
+from mpitrain.job.config import write_toml
+
+if TYPE_CHECKING:
+    from mpitrain.training.plan import Plan, Progress
+    from mpitrain.training.world import World
+
+RECENT_STEPS = 100
+"""Steps whose mean loss is shown."""
+
+
+class Words:
+    """Writes each step on rank 0, beside the device's work on the step after it."""
+
+    name = "words"
+
+    def __init__(self, plan: Plan) -> None:
+        self._recent: deque[float] = deque(maxlen=RECENT_STEPS)
+
+    def due(self, progress: Progress) -> bool:
+        return progress.last is not None
+
+    def run(self, world: World, progress: Progress) -> Progress:
+        if world.wire.rank == 0:
+            self._recent.append(progress.loss)
+            mean = sum(self._recent) / len(self._recent)
+            world.local.log.defer(lambda: _say_step(world, progress, mean))
+        return progress
+
+
+def _say_step(world: World, progress: Progress, mean: float) -> None:
+    plan, report, t = world.plan, progress.last, progress.step
+    assert report is not None
+    per_epoch, total = plan.prepared.per_epoch, report.seconds["total"]
+    epoch, place = divmod(t - 1, per_epoch)
+    speed = plan.batch_size / total
+    coded = plan.exchange == "dynamic8" and world.wire.size > 1
+    bound = {"error_bound": report.error_bound} if coded else {}
+    world.local.log.event(
+        "step", step=t, epoch=epoch, loss=report.loss, lr=report.rate, images=plan.batch_size,
+        images_per_second=round(speed, 1),
+        seconds={name: round(value, 6) for name, value in report.seconds.items()},
+        cpu_seconds=round(report.cpu_seconds, 6), bytes_sent=report.bytes_sent, **bound, **progress.notes,
+    )  # fmt: skip
+
+    def line() -> str:
+        share = f"[{place + 1:5d}/{per_epoch} ({100 * (place + 1) // per_epoch:3d}%)]"
+        took = f"{total:.3f} s, {speed:.0f} img/s, exchange {report.seconds['exchange']:.3f} s"
+        return f"Train: {epoch:3d} {share}  loss {report.loss:.4f} ({mean:.4f})  {took}  lr {report.rate:.1e}"
+
+    whole = place + 1 == per_epoch or t == plan.steps
+    brief = f"epoch {epoch}  loss {report.loss:.3f}  {speed:.0f} img/s"
+    world.local.display.step(t, brief, line, whole)
+
+
+def say_header(world: World, said: str) -> None:
+    """Say and log what runs where; said: of where the run starts. Collective."""
+    plan, local, wire = world.plan, world.local, world.wire
+    run, say, count = plan.run, local.display.say, wire.size
+    cpu = local.device.kind == "cpu"
+    held = f", cores {','.join(map(str, local.cores))}" if cpu else ""
+    devices = wire.gather_facts(f"{local.device.name} ({local.device.platform}){held}")
+    hosts = wire.gather_facts(wire.host)
+    if wire.rank:
+        return
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    versions = {"mpitrain": __version__, "python": platform.python_version(), "mpi": wire.library}
+    versions |= {name: version(name) for name in ("numpy", "pyopencl", "mpi4py")}
+    exchange, graph, prepared = world.exchange, local.graph, plan.prepared
+    settings = asdict(run) | {
+        "exchange_chosen": plan.exchange,
+        "exchange_reason": plan.reason,
+        "coded_from": plan.coded_from,
+        "coders": exchange.seat[1] if exchange.codes else 0,
+        "capacity": graph.capacity,
+    }
+    tables = {"run": settings, "versions": versions, "ranks": {"devices": devices, "hosts": hosts}}
+    write_toml(plan.folder / "config.toml", tables)
+    local.log.event(
+        "start", network=plan.network.name, parameters=graph.layout.count, ranks=count, devices=devices,
+        batch_size=plan.batch_size, exchange=plan.exchange, update=run.update, versions=versions,
+        step=plan.begun, restarts=restarts,
+    )  # fmt: skip
+    test = f", {prepared.tests:,} test" if prepared.tests else ""
+    divided = graph.capacity < world.feed.mine.stop - world.feed.mine.start
+    say(
+        f"mpitrain {__version__}: {plan.network.name}, {graph.layout.count:,} parameters, on {run.data} "
+        f"({prepared.count:,} images{test}); batch {plan.batch_size} over {count} rank{'s' * (count > 1)}"
+        + (f" in sub-batches of {graph.capacity}" if divided else "")
+    )
+    shown = devices if run.verbose or count <= 4 else devices[:1]
+    for rank, device in enumerate(shown):
+        say(f"  rank {rank}: {device}" + (f" and {count - 1} more" if len(shown) < count else ""))
+    if wire.local_size > local.host_cores and cpu:
+        say(f"  {wire.local_size} ranks share {local.host_cores} cores of this host: they take turns")
+    if cpu and "Portable" in local.device.platform and run.device == "auto":
+        say(
+            "  PoCL computes, since Intel's runtime is not here; `pip install mpitrain[runtimes]` "
+            "brings the faster one"
+        )
+    where = f", {exchange}" if str(exchange) else ""
+    say(f"  {wire.library}; exchange {plan.exchange}{where} ({plan.reason}), update {run.update}")
+    if local.dataset:
+        local.dataset.bad.tell(local.display, local.log)
+    if said:
+        say(f"  {said}")
+    if plan.begun:
+        say(f"  goes on after step {plan.begun} of {plan.steps}")
+    if restarts:
+        say(f"  SLURM has started this job again: restart {restarts}")

@@ -1,0 +1,235 @@
+"""How a run begins: the ranks meet, rank 0 looks at data and disk, and all agree on a Plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpitrain.data.share import parts
+from mpitrain.data.source import Dataset
+from mpitrain.exchange.choice import LOSSY, candidates, choose, coded_from
+from mpitrain.exchange.exchange import needs_master
+from mpitrain.exchange.probe import measure
+from mpitrain.exchange.window import floats
+from mpitrain.job import checkpoint
+from mpitrain.job.config import Run, known
+from mpitrain.job.cut import parts as count_of_parts
+from mpitrain.job.display import Display
+from mpitrain.job.errors import UserError, agreed
+from mpitrain.job.log import Log
+from mpitrain.mpi.heartbeat import patiently
+from mpitrain.mpi.wire import Wire
+from mpitrain.network import models
+from mpitrain.network.fit import images_that_fit
+from mpitrain.network.graph import Graph
+from mpitrain.network.network import Network
+from mpitrain.network.parameters import BUCKET
+from mpitrain.network.simulated import Pretend
+from mpitrain.runtime.device import Device, open_device
+from mpitrain.runtime.platforms import available_memory, own_cores, share_of_cores
+from mpitrain.training.faults import Fault
+from mpitrain.training.plan import Plan, Resumed
+from mpitrain.training.prepare import Prepared, look
+from mpitrain.training.state import check_resumable
+from mpitrain.training.world import Local, World, applies_mean, make_world
+from mpitrain.watch import witness
+from mpitrain.watch.signals import Stop
+from mpitrain.watch.watchdog import Watchdog
+
+MEMORY_SHARE = 0.75
+"""Share of the free memory that weights and a sub-batch chosen by itself may take; the rest is for
+messages and other programs."""
+
+
+def introduce(wire: Wire, several_hosts: bool) -> None:
+    """Tell this rank's witness who it is, and where those of the others answer."""
+    witness.who(wire.name)
+    if several_hosts:
+        witness.meet(wire.gather_facts)
+
+
+def join(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> tuple[World, str]:
+    """The world of a run before its first step, and what to say of where it starts. Collective.
+
+    Raises UserError, on every rank alike, for a run that cannot be.
+    """
+    stop.listen()
+    watch.at("setup")
+    fault("setup", 0)
+    _check_outlives(run, wire)
+    prepared, dataset = _prepare(run, wire, watch)
+    run = prepared.complete(run)
+    network = models.load(run.network, prepared.shape, prepared.classes, dropout=not run.no_dropout)
+    neighbours = wire.neighbours(own_cores())
+    cores = share_of_cores(neighbours, wire.local_rank)
+    device: Device = wire.together(lambda: open_device(run.device, wire.local_rank, cores))
+    resumed = _to_resume(run, wire, prepared, network, watch) if run.resume else None
+
+    watch.at("compile")
+    fault("compile", 0)
+    kind, reason, coded = _choose_exchange(run, wire, device, resumed)
+    sub_batch = (
+        run.sub_batch
+        or (resumed and resumed.sub_batch)
+        or min(wire.gather_facts(_images_that_fit(run, wire, network, device, kind)))
+    )
+    plan = Plan(run, prepared, network, kind, reason, coded, sub_batch, resumed)
+    speaks = wire.rank == 0
+    display = Display(silent=not speaks or run.quiet or run.json)
+    device.on_compile = _Compiling(watch, display, device.name)
+    graph = wire.leaders_first(lambda: _graph(plan, wire, device))
+    graph.buckets = graph.layout.buckets(coded)
+    graph.normalise(np.array(prepared.mean, np.float32), np.array(prepared.std, np.float32))
+    local = Local(
+        device=device,
+        cores=cores,
+        host_cores=len({core for each in neighbours for core in each}),
+        graph=graph,
+        dataset=dataset,
+        watch=watch,
+        fault=fault,
+        stop=stop,
+        log=Log(plan.folder if speaks else None, run.json),
+        display=display,
+    )
+    same_ranks = resumed is not None and resumed.ranks == wire.size
+    world = make_world(
+        plan, local, wire, resumed.speeds if resumed and same_ranks and plan.by_speed else None
+    )
+    said = _resume(world, resumed) if resumed else _begin(world)
+    _check_space(world)
+    return world, said
+
+
+def _check_outlives(run: Run, wire: Wire) -> None:
+    """Raise UserError for --on-failure continue where MPI ends the job when a rank dies."""
+    if run.on_failure != "continue":
+        return
+    witness.spare_the_launcher()
+    if wire.size > 1 and not wire.outlives_ranks:
+        raise agreed(
+            UserError(
+                "--on-failure continue: expected Open MPI 5 under mpirun --with-ft ulfm, "
+                f"got {wire.library}, which ends the job when a rank dies"
+            )
+        )
+
+
+def _prepare(run: Run, wire: Wire, watch: Watchdog) -> tuple[Prepared, Dataset | None]:
+    """What rank 0 finds out of data and disk, on every rank; the data themselves on rank 0 alone."""
+    dataset: Dataset | None = None
+
+    def look_at(alive: Callable[[], None]) -> dict[str, Any]:
+        nonlocal dataset
+        found, dataset = look(run, wire.size, alive)
+        return asdict(found)
+
+    found = patiently(wire, look_at, lambda: watch.at("setup"))
+    return Prepared.of_json(found), dataset
+
+
+def _to_resume(run: Run, wire: Wire, prepared: Prepared, network: Network, watch: Watchdog) -> Resumed | None:
+    """The checkpoint to go on from; None if the run is yet to save its first one."""
+
+    def find() -> dict[str, Any] | None:
+        folder = Path(prepared.folder)
+        found = checkpoint.to_resume(folder, known(run.resume), lambda: watch.at("setup"))
+        if found is None:
+            return None
+        check_resumable(found, network, run, prepared.count)
+        names = ("step", "sub_batch", "exchange", "coded_from", "ranks", "speeds")
+        settings = {name: found.settings.get(name) for name in names}
+        return {"path": str(found.path), "refused": found.refused, **settings}
+
+    found = wire.from_root(find)
+    return Resumed(**found) if found else None
+
+
+def _choose_exchange(run: Run, wire: Wire, device: Device, resumed: Resumed | None) -> tuple[str, str, int]:
+    """How gradients travel, why, and from how many values on buckets are coded.
+
+    As before where a run goes on, for residuals and the order of sums belong to it.
+    """
+    lossy_before = resumed is not None and resumed.exchange in LOSSY
+    coded = int(resumed.coded_from or 0) if resumed and lossy_before else 0
+    if resumed and run.exchange == "auto" and (resumed.ranks == wire.size or lossy_before):
+        before = resumed.exchange
+        if before != "window" or wire.one_host:
+            return before, "as the checkpoint's run", coded
+    kinds = candidates(run.exchange, wire)
+    if "window" in kinds and not wire.has_room(floats(BUCKET)):
+        kinds = ("float32",)
+    measured = measure(wire, device, kinds, run.update)
+    kind, why = choose(run.exchange, wire, measured[max(measured)] if measured else None)
+    coded = (coded or coded_from(kind, measured)) if kind in LOSSY else 0
+    return kind, why + (f"; buckets of fewer than {coded:,} values in float32" if coded else ""), coded
+
+
+def _images_that_fit(run: Run, wire: Wire, network: Network, device: Device, kind: str) -> int:
+    """How many images this rank can compute at a time. Collective."""
+    memory = available_memory() if device.kind == "cpu" else device.memory
+    mine = [device.kind, device.number]
+    room = MEMORY_SHARE * memory / wire.neighbours(mine).count(mine)
+    copies = 3 if run.on_failure == "continue" else 0  # of rank 0's: weights, momentum, residual
+    own_master = needs_master(wire.rank, wire.size, kind, run.update)
+    vectors = 2 + applies_mean(wire.rank, run.update) + own_master + (kind in LOSSY) + copies
+    return images_that_fit(network, device, room, vectors)
+
+
+def _graph(plan: Plan, wire: Wire, device: Device) -> Graph:
+    # With --balance speed a part may grow; one of more than twice the equal size is computed in sub-batches.
+    part = parts(plan.batch_size, wire.size)[wire.rank]
+    room = (part.stop - part.start) * (2 if plan.by_speed else 1)
+    capacity = min(plan.sub_batch, room)
+    if plan.run.compute_seconds is not None:
+        return Pretend(device, plan.network, capacity, plan.run.compute_seconds)
+    return Graph(device, plan.network, capacity)
+
+
+class _Compiling:
+    """Says once, on one rank a job, that there is something to wait for."""
+
+    def __init__(self, watch: Watchdog, display: Display, device: str) -> None:
+        self._watch, self._display, self._device = watch, display, device
+        self._said = False
+
+    def __call__(self, name: str) -> None:
+        self._watch.at("compile")
+        if not self._said:
+            self._display.say(
+                f"compiling kernels for {self._device}: seconds to a minute, and later runs find them in a cache"
+            )
+        self._said = True
+
+
+def _begin(world: World) -> str:
+    """Weights from the seed or --init; returns what to say of them."""
+    run, folder = world.plan.run, world.plan.folder
+    said = world.state.begin(run.seed, run.init)
+    if not run.resume:
+        return said
+    nothing = f"--resume: no checkpoint in {folder}/checkpoints yet, so it starts from the beginning."
+    return f"{nothing} {said}".rstrip()
+
+
+def _resume(world: World, resumed: Resumed) -> str:
+    """Everything from the checkpoint; returns what to say of it."""
+    path = Path(resumed.path)
+    world.wire.together(lambda: world.state.resume(path, world.plan.run))
+    said = [*resumed.refused, f"passed over for {path.name}"] if resumed.refused else []
+    if resumed.exchange in LOSSY and resumed.ranks > 1 and not world.exchange.residuals():
+        said.append(f"what {resumed.exchange} had left out of {path.name} stays out: nothing is coded here")
+    return "; ".join(said)
+
+
+def _check_space(world: World) -> None:
+    """Raise UserError, on every rank, if the disk has no room for the checkpoints that this run will keep."""
+    plan = world.plan
+    count = max(1, count_of_parts(plan.steps - plan.begun, plan.every("checkpoint_every")))
+    nbytes = world.state.size_of_checkpoint()
+    if not plan.simulated:
+        world.wire.from_root(lambda: checkpoint.check_space(plan.folder, nbytes, count))

@@ -1,0 +1,53 @@
+"""The loop of a training: steps, what comes between them, and going on without ranks that die."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mpitrain.mpi.wire import FAILURES
+from mpitrain.training.hooks.hook import Hook
+from mpitrain.training.plan import Progress
+from mpitrain.training.recover import recover
+from mpitrain.training.step import step
+from mpitrain.training.world import World
+
+
+def run(world: World, progress: Progress, hooks: Sequence[Hook]) -> tuple[World, Progress]:
+    """Train to the last step, or to a signal. Returns the world of the ranks that are left, and how far they are."""
+    try:
+        while True:
+            try:
+                if progress.settled and not world.plan.is_over(progress):
+                    progress = one_step(world, progress)
+                progress = settle(world, progress, hooks)
+                if world.plan.is_over(progress):
+                    return world, progress
+            except FAILURES as error:
+                if world.undo is None:
+                    raise
+                world, progress = recover(world, progress, error)  # fewer ranks, the same batches
+    finally:
+        world.exchange.close()
+
+
+def one_step(world: World, progress: Progress) -> Progress:
+    """A step, until all ranks have agreed that it is done: every rank then holds the new weights."""
+    t = progress.step
+    world.local.stop.listen()
+    if world.sgd:
+        world.sgd.rate = world.plan.rate(t)
+    if world.undo:
+        world.undo.begin(t)
+    progress = progress.after(step(world, t))
+    if world.undo:
+        world.undo.end()
+    return progress
+
+
+def settle(world: World, progress: Progress, hooks: Sequence[Hook]) -> Progress:
+    """What is due after a step. A hook that has run after it already is left out, as one may die in the midst of them."""
+    for hook in hooks:
+        if progress.done.get(hook.name) != progress.step and hook.due(progress):
+            progress = hook.run(world, progress).ran(hook.name)
+    return replace(progress, settled=True)

@@ -1,0 +1,120 @@
+"""What a step works with: what this rank has by itself (Local), and the parts tied to living ranks (World)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mpitrain.data import augment
+from mpitrain.data.feed import Batches, Feed
+from mpitrain.data.source import Dataset
+from mpitrain.exchange.exchange import Exchange, needs_master
+from mpitrain.job.config import known
+from mpitrain.job.display import Display
+from mpitrain.job.log import Log
+from mpitrain.mpi.wire import Wire
+from mpitrain.network.graph import Graph
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.device import Device
+from mpitrain.training.faults import Fault
+from mpitrain.training.plan import Plan
+from mpitrain.training.sgd import MomentumSgd
+from mpitrain.training.state import State
+from mpitrain.training.undo import Undo
+from mpitrain.watch.signals import Stop
+from mpitrain.watch.watchdog import Watchdog
+
+
+@dataclass(frozen=True)
+class Local:
+    """What this rank has by itself; it outlives the death of other ranks."""
+
+    device: Device
+    cores: Sequence[int]
+    """That this rank computes on, if its device is a CPU."""
+    host_cores: int
+    """That the ranks of this host share."""
+    graph: Graph
+    dataset: Dataset | None
+    """On rank 0."""
+    watch: Watchdog
+    fault: Fault
+    stop: Stop
+    log: Log
+    display: Display
+
+
+@dataclass(frozen=True)
+class World:
+    """The parts of a run that know of the other ranks: made anew, with fewer ranks, when one dies."""
+
+    plan: Plan
+    local: Local
+    wire: Wire
+    feed: Feed
+    sgd: MomentumSgd | None
+    """On ranks that apply the mean gradient."""
+    exchange: Exchange
+    state: State
+    undo: Undo | None
+    """With --on-failure continue."""
+
+
+class Updates:
+    """What an exchange asks of the training above it."""
+
+    def __init__(self, local: Local, sgd: MomentumSgd | None) -> None:
+        self._watch, self._fault, self._sgd = local.watch, local.fault, sgd
+
+    def set_out(self, gradient: Array) -> None:
+        """A bucket of the gradient sets out."""
+        self._fault("exchange", self._watch.step, gradient)
+
+    def update(self, start: int, stop: int, mean: Array) -> None:
+        """Move weights [start, stop) by the mean gradient."""
+        self._fault("update", self._watch.step)
+        if self._sgd:
+            self._sgd.update(start, stop, mean)
+
+    def alive(self) -> None:
+        """The exchange goes on."""
+        self._watch.at(self._watch.phase)
+
+
+def make_world(plan: Plan, local: Local, wire: Wire, speeds: Sequence[float] | None = None) -> World:
+    """The world of these ranks. Collective. speeds: of each rank, by which batches are divided; None: alike."""
+    run, graph, device, prepared = plan.run, local.graph, local.device, plan.prepared
+    batches = Batches(
+        prepared.count,
+        prepared.shape,
+        prepared.dtype,
+        plan.batch_size,
+        run.seed,
+        augment.parse(run.augment),
+    )
+    feed = Feed(wire, batches, local.dataset.train if local.dataset else None)
+    if speeds:
+        feed.divide(speeds)
+    own_master = needs_master(wire.rank, wire.size, plan.exchange, run.update)
+    master = device.zeros(graph.weights.shape) if own_master else graph.weights
+    # Updates are part of the exchange, which goes on beside the backward pass.
+    aside = device.beside() if wire.size > 1 else device
+    sgd = None
+    if applies_mean(wire.rank, run.update):
+        sgd = MomentumSgd(aside, master, run.momentum, known(run.weight_decay))
+    updates = Updates(local, sgd)
+    exchange = Exchange(
+        wire, device, graph.weights, graph.gradient, graph.buckets, plan.exchange, run.update,
+        updates.update, master if own_master else None, streaming=not run.no_streaming,
+        begin=updates.set_out, alive=updates.alive,
+    )  # fmt: skip
+    state = State(wire, graph, sgd, exchange, updates.alive)
+    undo = None
+    if plan.continues and wire.size > 1:
+        undo = Undo(graph, sgd if wire.rank == 0 else None, exchange)
+    return World(plan, local, wire, feed, sgd, exchange, state, undo)
+
+
+def applies_mean(rank: int, update: str) -> bool:
+    """Whether this rank applies the mean gradient."""
+    return rank == 0 or update == "replicated"
