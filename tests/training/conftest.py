@@ -1,0 +1,40 @@
+"""What tests of a training share: the world of a short run of LeNet, on one rank, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpitrain.job.config import Run
+from mpitrain.mpi.wire import connect
+from mpitrain.training.faults import Fault
+from mpitrain.training.join import join
+from mpitrain.training.world import World
+from mpitrain.watch.signals import Stop
+from mpitrain.watch.watchdog import Watchdog
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture
+def make_world(tmp_path: Path) -> Iterator[MakeWorld]:
+    """make_world(steps=3, ...): any options of a run."""
+    made: list[World] = []
+    wire = connect()
+
+    def make(**options: Any) -> World:
+        run = Run("lenet", **{"quiet": True, "out": str(tmp_path / "run"), **options})
+        watch, stop = Watchdog(wire.rank, run.stall_seconds, wire.abort), Stop()
+        world, _ = join(run, wire, watch, Fault(run.inject, wire.rank), stop)
+        made.append(world)
+        return world
+
+    yield make
+    for world in made:
+        world.local.watch.stop()
+        world.local.stop.leave()
+        world.exchange.close()
+        world.local.log.close()

@@ -1,0 +1,64 @@
+"""Who is named and how batches are divided, on a made-up world of two ranks."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from mpitrain.data.share import parts
+from mpitrain.training.hooks.balance import EVERY, FIRST, WARM, Divide
+from mpitrain.training.plan import Progress
+
+
+class Feed:
+    """Parts of a batch of 64."""
+
+    speeds: tuple[float, ...] | None = None
+
+    def __init__(self) -> None:
+        self.parts = self.now = parts(64, 2)
+
+    def divide(self, speeds: tuple[float, ...]) -> None:
+        self.speeds = speeds
+        self.parts = self.now = parts(64, 2, speeds)
+
+
+def run(by_speed: bool, steps: int) -> tuple[Feed, list[str], list[dict[str, Any]]]:
+    """What is said and logged in so many steps, where rank 1 takes twice as long for an image."""
+    said: list[str] = []
+    logged: list[dict[str, Any]] = []
+    plan: Any = SimpleNamespace(by_speed=by_speed, batch_size=64)
+    feed = Feed()
+    local = SimpleNamespace(
+        display=SimpleNamespace(say=said.append),
+        log=SimpleNamespace(event=lambda name, **facts: logged.append({"event": name, **facts})),
+    )
+    world: Any = SimpleNamespace(wire=SimpleNamespace(size=2, numbers=(0, 3)), feed=feed, local=local)
+    hook = Divide(plan)
+    for step in range(1, steps + 1):
+        seconds = [(part.stop - part.start) * each for part, each in zip(feed.now, (0.1, 0.2), strict=True)]
+        report: Any = SimpleNamespace(compute_seconds=tuple(seconds))
+        progress = Progress(step, last=report)
+        assert hook.due(progress)
+        hook.run(world, progress)
+    return feed, said, logged
+
+
+def test_a_straggler_is_named_once_by_the_number_it_had_when_the_job_began() -> None:
+    _, said, logged = run(by_speed=False, steps=WARM + FIRST + 2 * EVERY)
+    assert said == [
+        f"step {WARM + FIRST}: rank 3 makes steps 100% longer; --balance speed gives it fewer images"
+    ]
+    assert [event["straggler"] for event in logged] == [3, 3, 3]
+
+
+def test_by_speed_the_slow_rank_gets_half_as_many_images() -> None:
+    feed, _, logged = run(by_speed=True, steps=WARM + FIRST)
+    lengths = [part.stop - part.start for part in feed.parts]
+    assert lengths == [43, 21]
+    assert logged[-1]["parts"] == lengths
+
+
+def test_nothing_is_due_before_a_step_has_been_done() -> None:
+    plan: Any = SimpleNamespace(by_speed=True, batch_size=64)
+    assert not Divide(plan).due(Progress(0))
