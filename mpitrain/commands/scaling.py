@@ -17,12 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
-
 from mpitrain.commands.curve import Point, check_plots, counted, csv_text, draw, point, summary, table
+from mpitrain.job import toml
 from mpitrain.job.config import whole
 from mpitrain.job.errors import DONE, FAILED, RunError, UserError
 
@@ -227,5 +223,5 @@ def _events(folder: Path) -> list[dict[str, Any]]:
 
 def read_point(folder: Path) -> Point:
     """The point that a run directory stands for. Raises RunError if it has no step to measure."""
-    config = tomllib.loads((folder / "config.toml").read_text())
+    config = toml.parse((folder / "config.toml").read_text())
     return point(_events(folder), config["ranks"]["hosts"])

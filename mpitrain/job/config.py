@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
-from mpitrain.job.errors import RunError, UserError
+from mpitrain.job.errors import UserError
 
 NETWORK_DEFAULTS = {"data": "synthetic", "batch_size": 256, "weight_decay": 0.0}
 """For settings that are None until the network has its say."""
@@ -199,21 +197,3 @@ def known(value: Any) -> Any:
     """A setting that `Run.completed` has filled in."""
     assert value is not None
     return value
-
-
-def write_toml(path: Path, tables: dict[str, dict[str, Any]]) -> None:
-    """Tables of strings, numbers, truths and lists of them as a TOML file; None is left out. JSON's values are TOML's, too.
-
-    Raises RunError if the disk refuses.
-    """
-    lines = []
-    for table, facts in tables.items():
-        lines += [
-            f"[{table}]",
-            *(f"{name} = {json.dumps(value)}" for name, value in facts.items() if value is not None),
-            "",
-        ]
-    try:
-        path.write_text("\n".join(lines))
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error

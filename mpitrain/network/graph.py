@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -42,6 +44,11 @@ def statistics_of(network: Network, shapes: Mapping[str, Shape]) -> dict[str, Pa
     }
 
 
+def own_layers(network: Network) -> Network:
+    """The network with copies of its layers, for a graph to bind to arrays: the one given stays as it is."""
+    return replace(network, nodes=tuple(replace(node, layer=copy.copy(node.layer)) for node in network.nodes))
+
+
 LARGEST_SLOT = 4 * (2**31 - 1)
 """Bytes of the longest array that kernels can count through in int32."""
 
@@ -57,7 +64,8 @@ class Graph:
         self.shapes = infer_shapes(network)
         self.layout = Layout(parameters_of(network, self.shapes))
         self.statistics_layout = Layout(statistics_of(network, self.shapes))
-        network = fuse(network, device.block)  # differs from device to device; the layouts must not
+        # What is fused differs from device to device; the layouts must not.
+        network = own_layers(fuse(network, device.block))
         self.device, self.network, self.capacity = device, network, capacity
         self.buckets = self.layout.buckets()
         self.plan = make_plan(network, self.shapes, capacity, training, device.block)

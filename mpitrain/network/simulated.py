@@ -26,7 +26,7 @@ GRADIENT = 1e-4
 """Every value of every gradient. What it is does not matter to who carries it, as long as it is not nothing."""
 
 
-class Pretend(Graph):
+class SimulatedGraph(Graph):
     """Takes `seconds` an image, divided over layers as their FLOPs are; a bucket is complete when its layers' time is over."""
 
     def __init__(self, device: Device, network: Network, capacity: int, seconds: float) -> None:

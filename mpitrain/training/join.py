@@ -24,11 +24,11 @@ from mpitrain.job.log import Log
 from mpitrain.mpi.heartbeat import patiently
 from mpitrain.mpi.wire import Wire
 from mpitrain.network import models
-from mpitrain.network.fit import images_that_fit
+from mpitrain.network.batch_limit import batch_limit
 from mpitrain.network.graph import Graph
 from mpitrain.network.network import Network
 from mpitrain.network.parameters import BUCKET
-from mpitrain.network.simulated import Pretend
+from mpitrain.network.simulated import SimulatedGraph
 from mpitrain.runtime.device import Device, open_device
 from mpitrain.runtime.platforms import available_memory, own_cores, share_of_cores
 from mpitrain.training.faults import Fault
@@ -75,7 +75,7 @@ def join(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> tup
     sub_batch = (
         run.sub_batch
         or (resumed and resumed.sub_batch)
-        or min(wire.gather_facts(_images_that_fit(run, wire, network, device, kind)))
+        or min(wire.gather_facts(_batch_limit(run, wire, network, device, kind)))
     )
     plan = Plan(run, prepared, network, kind, reason, coded, sub_batch, resumed)
     speaks = wire.rank == 0
@@ -169,7 +169,7 @@ def _choose_exchange(run: Run, wire: Wire, device: Device, resumed: Resumed | No
     return kind, why + (f"; buckets of fewer than {coded:,} values in float32" if coded else ""), coded
 
 
-def _images_that_fit(run: Run, wire: Wire, network: Network, device: Device, kind: str) -> int:
+def _batch_limit(run: Run, wire: Wire, network: Network, device: Device, kind: str) -> int:
     """How many images this rank can compute at a time. Collective."""
     memory = available_memory() if device.kind == "cpu" else device.memory
     mine = [device.kind, device.number]
@@ -177,7 +177,7 @@ def _images_that_fit(run: Run, wire: Wire, network: Network, device: Device, kin
     copies = 3 if run.on_failure == "continue" else 0  # of rank 0's: weights, momentum, residual
     own_master = needs_master(wire.rank, wire.size, kind, run.update)
     vectors = 2 + applies_mean(wire.rank, run.update) + own_master + (kind in LOSSY) + copies
-    return images_that_fit(network, device, room, vectors)
+    return batch_limit(network, device, room, vectors)
 
 
 def _graph(plan: Plan, wire: Wire, device: Device) -> Graph:
@@ -186,7 +186,7 @@ def _graph(plan: Plan, wire: Wire, device: Device) -> Graph:
     room = (part.stop - part.start) * (2 if plan.by_speed else 1)
     capacity = min(plan.sub_batch, room)
     if plan.run.compute_seconds is not None:
-        return Pretend(device, plan.network, capacity, plan.run.compute_seconds)
+        return SimulatedGraph(device, plan.network, capacity, plan.run.compute_seconds)
     return Graph(device, plan.network, capacity)
 
 

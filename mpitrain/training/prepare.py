@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,15 +12,11 @@ from mpitrain.data import augment
 from mpitrain.data.bad import Bad
 from mpitrain.data.order import steps_per_epoch
 from mpitrain.data.source import Dataset, open_source
+from mpitrain.job import toml
 from mpitrain.job.config import Run, known, numbers
 from mpitrain.job.errors import UserError
 from mpitrain.network import models
 from mpitrain.network.memory import infer_shapes
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 ENDLESS = 1 << 62
 
@@ -125,7 +120,7 @@ def _folder(run: Run) -> Path:
 def _branched(folder: Path, run: Run) -> bool:
     """Whether the run in `folder` began from the checkpoint that this one is told to resume: a job that is started again with the same words."""
     try:
-        began = tomllib.loads((folder / "config.toml").read_text())["run"]["resume"]
+        began = toml.parse((folder / "config.toml").read_text())["run"]["resume"]
     except (OSError, ValueError, KeyError):
         return False
     return bool(began == run.resume)

@@ -301,3 +301,10 @@ def test_computing_twice_saves(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     repeated = make_plan(fused, shapes, 4, True, 16).nbytes
     monkeypatch.setattr(BatchNorm, "can_repeat", lambda *_: False)
     assert repeated < 0.9 * make_plan(fused, shapes, 4, True, 16).nbytes
+
+
+def test_a_graph_leaves_the_network_it_is_given_as_it_was(device: Device) -> None:
+    network = models.load("lenet")
+    before = {node.name: dict(vars(node.layer)) for node in network.nodes}
+    Graph(device, network, 2)
+    assert {node.name: dict(vars(node.layer)) for node in network.nodes} == before

@@ -10,7 +10,7 @@ import pytest
 from mpitrain.layers.layer import Pass
 from mpitrain.network import models
 from mpitrain.network.graph import Graph
-from mpitrain.network.simulated import Pretend
+from mpitrain.network.simulated import SimulatedGraph
 from mpitrain.runtime.device import Device, open_device
 
 
@@ -23,7 +23,7 @@ def test_it_sleeps_as_long_as_was_asked_and_no_longer(cpu: Device, monkeypatch: 
     """What is asked of the clock is counted, so a busy machine changes nothing."""
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
-    graph = Pretend(cpu, models.load("lenet"), 20, 0.01)
+    graph = SimulatedGraph(cpu, models.load("lenet"), 20, 0.01)
     run = Pass(20, True, False, seed=0, first=0)
     graph.forward(run)
     assert sum(slept) == pytest.approx(20 * 0.01 / 3)
@@ -34,18 +34,18 @@ def test_it_sleeps_as_long_as_was_asked_and_no_longer(cpu: Device, monkeypatch: 
 
 def test_buckets_come_as_from_a_real_network_and_are_not_empty(cpu: Device) -> None:
     real = Graph(cpu, models.load("lenet"), 2)
-    pretended = Pretend(cpu, models.load("lenet"), 2, 0.0)
+    simulated = SimulatedGraph(cpu, models.load("lenet"), 2, 0.0)
     run = Pass(2, True, False, seed=0, first=0)
-    assert list(pretended.backward(run, last=False)) == []
-    for bucket, expected in zip(pretended.backward(run), real.buckets, strict=True):
+    assert list(simulated.backward(run, last=False)) == []
+    for bucket, expected in zip(simulated.backward(run), real.buckets, strict=True):
         assert bucket == expected
-        assert (pretended.gradient.part(bucket.start, bucket.stop).download() > 0).all()
-    assert pretended.layout.slots == real.layout.slots
+        assert (simulated.gradient.part(bucket.start, bucket.stop).download() > 0).all()
+    assert simulated.layout.slots == real.layout.slots
 
 
 def test_vgg16s_dense_layers_are_ready_at_once(cpu: Device) -> None:
     """They have nine tenths of the parameters and a hundredth of the FLOPs: most of the exchange can hide."""
-    graph = Pretend(cpu, models.load("vgg16"), 1, 0.3)
+    graph = SimulatedGraph(cpu, models.load("vgg16"), 1, 0.3)
     begin, early = time.perf_counter(), 0
     for bucket in graph.backward(Pass(1, True, False, seed=0, first=0)):
         early += bucket.stop - bucket.start if time.perf_counter() - begin < 0.1 else 0

@@ -26,7 +26,6 @@ import difflib
 import inspect
 import json
 import re
-import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -34,15 +33,11 @@ from pathlib import Path
 from typing import Any
 
 from mpitrain import layers
+from mpitrain.job import toml
 from mpitrain.job.errors import UserError
 from mpitrain.layers.layer import Layer, Shape
 from mpitrain.network.models.chain import IMAGES, Chain
 from mpitrain.network.network import Network
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 
 def _snake(name: str) -> str:
@@ -105,7 +100,7 @@ def decode(
     A network without "classes" in it keeps its own number, which must be enough. Errors (UserError) begin with `file`.
     """
     try:
-        table = tomllib.loads(text)
+        table = toml.parse(text)
     except (
         ValueError,
         RecursionError,

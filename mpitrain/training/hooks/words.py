@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from mpitrain import __version__
-from mpitrain.job.config import write_toml
+from mpitrain.job import toml
 
 if TYPE_CHECKING:
     from mpitrain.training.plan import Plan, Progress
@@ -86,7 +86,7 @@ def say_header(world: World, said: str) -> None:
         "capacity": graph.capacity,
     }
     tables = {"run": settings, "versions": versions, "ranks": {"devices": devices, "hosts": hosts}}
-    write_toml(plan.folder / "config.toml", tables)
+    toml.write(plan.folder / "config.toml", tables)
     local.log.event(
         "start", network=plan.network.name, parameters=graph.layout.count, ranks=count, devices=devices,
         batch_size=plan.batch_size, exchange=plan.exchange, update=run.update, versions=versions,

@@ -10,7 +10,7 @@ from mpitrain.network.parameters import Layout
 from mpitrain.runtime.device import Device
 
 
-def images_that_fit(network: Network, device: Device, room: float, vectors: int) -> int:
+def batch_limit(network: Network, device: Device, room: float, vectors: int) -> int:
     """At least 1, with so many bytes for their values and for that many flat vectors of the network's length."""
     shapes = infer_shapes(network)
     fused = fuse(network, device.block)
