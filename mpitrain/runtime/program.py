@@ -14,6 +14,7 @@ import numpy as np
 import pyopencl as cl
 
 from mpitrain.job.errors import RunError
+from mpitrain.runtime import nvidia
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.platforms import cache_folder, write_atomically
 from mpitrain.runtime.recording import Varying
@@ -165,12 +166,21 @@ def _build(device: Device, name: str, source: str, options: list[str]) -> cl.Pro
 def _compile(device: Device, name: str, source: str, options: list[str]) -> cl.Program:
     device.on_compile(name)
     try:
-        return _finish(cl.Program(device.context, source), options)
+        return _retargeted(device, source, _finish(cl.Program(device.context, source), options))
     except cl.RuntimeError as error:
         log = "\n".join(line for line in str(error).splitlines() if "error" in line) or str(error)
         raise RunError(
             f"kernels/{name}.cl does not compile for {device.name} ({device.platform}): {log}"
         ) from error
+
+
+def _retargeted(device: Device, source: str, program: cl.Program) -> cl.Program:
+    """The same, with instructions that the driver's compiler had to be kept from reading."""
+    if not nvidia.is_marked(source):
+        return program
+    binaries: Any = program.get_info(cl.program_info.BINARIES)
+    ptx = nvidia.retarget(binaries[0].rstrip(b"\0").decode())
+    return _finish(cl.Program(device.context, [device.cl], [ptx.encode()]), [])
 
 
 def _finish(program: cl.Program, options: list[str]) -> cl.Program:
