@@ -84,12 +84,12 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
     {                                                                                                             \
         const uint needed = 1u << tap_row | 1u << (16 + tap_column);                                              \
         const int tap = ((chunk * h + tap_row) * w + tap_column) * 8;                                             \
-        _Pragma("unroll") for (int i = 0; i < LEFT_COPIES; i++) {                                                 \
-            const int met = (inside[i] & needed) == needed;                                                       \
-            copy_later(to_left + (place) * STAGE_BYTES + i * ROWS_AT_ONCE * 128, x + (met ? from[i] + tap : 0), met ? 16 : 0); \
+        _Pragma("unroll") for (int l = 0; l < LEFT_COPIES; l++) {                                                 \
+            const int met = (inside[l] & needed) == needed;                                                       \
+            copy_later(to_left + (place) * STAGE_BYTES + l * ROWS_AT_ONCE * 128, x + (met ? from[l] + tap : 0), met ? 16 : 0); \
         }                                                                                                         \
-        _Pragma("unroll") for (int i = 0; i < RIGHT_COPIES; i++)                                                  \
-            copy_later(to_right + (place) * STAGE_BYTES + i * ITEMS * 16, from_right + i * ITEMS, 16);            \
+        _Pragma("unroll") for (int l = 0; l < RIGHT_COPIES; l++)                                                  \
+            copy_later(to_right + (place) * STAGE_BYTES + l * ITEMS * 16, from_right + l * ITEMS, 16);            \
         from_right += weight_rows * 8;                                                                            \
         if (++tap_column == s) {                                                                                  \
             tap_column = 0;                                                                                       \
@@ -107,8 +107,8 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
     _Pragma("unroll") for (int i = 0; i < COLUMNS / 2; i++) sums1[i] = 0.0f;
 #endif
     const int stages = chunks * r * s;
-    for (int i = 0; i < DISTANCE; i++) {
-        if (i < stages) COPY_STAGE(i);
+    for (int first = 0; first < DISTANCE; first++) {
+        if (first < stages) COPY_STAGE(first);
         COPIES_ISSUED();
     }
 #if ON_HOPPER

@@ -123,9 +123,9 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void filter_parts(
     _Pragma("unroll") for (int i = 0; i < COLUMNS / 2; i++) sums1[i] = 0.0f;
 #endif
     const int stages = max(0, (last - part * pixels_a_part + PIXELS - 1) / PIXELS);
-    for (int i = 0; i < DISTANCE; i++) {
-        if (i < stages) {
-            COPY_STAGE(i);
+    for (int first = 0; first < DISTANCE; first++) {
+        if (first < stages) {
+            COPY_STAGE(first);
         }
         COPIES_ISSUED();
     }
