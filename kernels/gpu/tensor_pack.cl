@@ -52,12 +52,12 @@ __kernel void pack_images(__global uint4 *rows, __global const float *x, const i
 }
 
 /* The same of images with few channels, for a filter as if it were 1x1: channel (c R + r) S + s of pixel (p, q) is
-   x[c][p * stride + r - pad][q * stride + s - pad]. rows (N, chunks, P, Q, 128 bytes), x (N, blocks, H, W, 32). */
+   x[c][p * stride + r - pad][q * stride + s - pad]. rows (N, chunks, P, Q, 128 bytes), x (N, blocks, H, W, block). */
 __kernel void pack_gathered(
-    __global uint4 *rows, __global const float *x, const int images, const int c, const int h, const int w, const int p, const int q,
-    const int r, const int s, const int stride_h, const int stride_w, const int pad_h, const int pad_w
+    __global uint4 *rows, __global const float *x, const int images, const int block, const int c, const int h, const int w, const int p,
+    const int q, const int r, const int s, const int stride_h, const int stride_w, const int pad_h, const int pad_w
 ) {
-    const int channels = c * r * s, chunks = (channels + ROW_CHANNELS - 1) / ROW_CHANNELS, blocks = (c + 31) / 32;
+    const int channels = c * r * s, chunks = (channels + ROW_CHANNELS - 1) / ROW_CHANNELS, blocks = (c + block - 1) / block;
     const size_t item = get_global_id(0), row = item / PARTS;
     if (row >= (size_t)images * chunks * p * q) return;
     const int part = item % PARTS, plane = row / (p * q), pixel = row - (size_t)plane * p * q, n = plane / chunks;
@@ -68,7 +68,7 @@ __kernel void pack_gathered(
         const int from = (first + i) / (r * s), tap = (first + i) % (r * s), in_h = top + tap / s, in_w = left + tap % s;
         v[i] = 0.0f;
         if (first + i < channels && (uint)in_h < (uint)h && (uint)in_w < (uint)w)
-            v[i] = x[((((size_t)n * blocks + from / 32) * h + in_h) * w + in_w) * 32 + from % 32];
+            v[i] = x[((((size_t)n * blocks + from / block) * h + in_h) * w + in_w) * block + from % block];
     }
     put(rows + row * 8, (float8)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]), part, 0);
 }

@@ -65,7 +65,12 @@ class Run:
     device: str = _option(
         "auto", "auto, cpu, gpu, or part of a platform's name, with an index: pocl, nvidia:1."
     )
-    precision: str = _option("float32", "Arithmetic of the products.", choices=("float32", "tf32", "bf16"))
+    precision: str = _option(
+        "float32",
+        "Arithmetic of convolutions: float32 on any device; on an NVIDIA GPU's tensor cores high (pairs of bfloat16, about 16 bits), "
+        "tf32 (11 bits) or bf16 (8 bits), with sums, weights and all else in float32.",
+        choices=("float32", "high", "tf32", "bf16"),
+    )
     balance: str = _option(
         "equal",
         "How a batch is divided: alike, or in proportion to each rank's measured speed.",

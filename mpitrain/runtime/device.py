@@ -114,6 +114,10 @@ class Device:
         self.memory: int = entry.cl.global_mem_size
         self.largest: int = entry.cl.max_mem_alloc_size
         self.local_memory: int = entry.cl.local_mem_size
+        self.precision = "float32"
+        """Arithmetic of convolutions; layers/conv/tensor.py sets it, after a check."""
+        self.wgmma = False
+        """Whether they multiply by Hopper's own instruction then."""
         self.context = cl.Context([entry.cl])
         self.queue = cl.CommandQueue(self.context)
         self.last: cl.Event | None = None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+import pyopencl as cl
+
 MARK = "//@@ "
 """Before an instruction that only Hopper's own target (sm_90a) has."""
 LOCAL_MARK = re.compile(r"//@local (\d+)")
@@ -17,6 +19,14 @@ RESIDENT_MARK = re.compile(r"//@resident (\d+)")
 GROUP_SIZE = re.compile(r"^\.reqntid .*$", re.MULTILINE)
 LARGEST_LOCAL = 226 << 10
 """Bytes of local memory that ran on an H200; one KiB more is refused."""
+
+
+def capability(device: cl.Device) -> tuple[int, int]:
+    """Compute capability of one of NVIDIA's GPUs, as (9, 0); (0, 0) for any other device."""
+    try:
+        return device.compute_capability_major_nv, device.compute_capability_minor_nv
+    except (cl.Error, AttributeError):
+        return 0, 0
 
 
 def is_marked(source: str) -> bool:
@@ -40,7 +50,9 @@ def retarget(ptx: str) -> str:
     if not sizes:
         return ptx
     if len(sizes) > 1 or max(sizes) > LARGEST_LOCAL:
-        raise ValueError(f"local memory of {sorted(sizes)} bytes wanted, expected one size up to {LARGEST_LOCAL}")
+        raise ValueError(
+            f"local memory of {sorted(sizes)} bytes wanted, expected one size up to {LARGEST_LOCAL}"
+        )
     ptx, found = LOCAL_ARRAY.subn(rf"\g<1>1024\g<2>{sizes.pop()}\g<3>", ptx)
     if not found:
         raise ValueError("no array of 32 KiB in the program's local memory")

@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import resource
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -30,6 +31,7 @@ from mpitrain.job.config import Run, interval, is_made_up, known, write_toml
 from mpitrain.job.display import Display
 from mpitrain.job.errors import DONE, STOPPED, RunError, UserError, agreed
 from mpitrain.job.log import Log
+from mpitrain.layers.conv.precision import use
 from mpitrain.mpi.heartbeat import patiently
 from mpitrain.mpi.wire import FAILURES, Wire, connect
 from mpitrain.network import models
@@ -266,7 +268,14 @@ class _Training:
         neighbours = wire.neighbours(own_cores())
         self.host_cores = len({core for cores in neighbours for core in cores})
         self.cores = share_of_cores(neighbours, wire.local_rank)
-        device: Device = wire.together(lambda: open_device(self.run.device, wire.local_rank, self.cores))
+        device: Device = wire.together(self._device_in_precision)
+        return device
+
+    def _device_in_precision(self) -> Device:
+        device = open_device(self.run.device, self.wire.local_rank, self.cores)
+        fallback = use(device, self.run.precision)
+        if fallback:
+            print(f"rank {self.wire.rank}: {fallback}", file=sys.stderr, flush=True)
         return device
 
     def _compiling(self, name: str) -> None:

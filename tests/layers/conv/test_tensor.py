@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 
 from mpitrain.layers.conv import correlation
 from mpitrain.layers.conv.geometry import Geometry
-from mpitrain.layers.conv.tensor import FORMATS, Format, ImageRows, gathered, pack_program, reciprocal, row_channels
+from mpitrain.layers.conv.tensor import (
+    FORMATS,
+    Format,
+    ImageRows,
+    gathered,
+    pack_program,
+    reciprocal,
+    row_channels,
+)
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 
@@ -20,12 +28,12 @@ ROUNDED = {"bf16": 2.0**-8, "tf32": 2.0**-11, "high": 2.0**-16}
 """Relative rounding of one value, at most."""
 
 
-def blocks_of_32(values: Values) -> Values:
-    """(N, C, H, W) as (N, C/32, H, W, 32)."""
+def blocks(values: Values, block: int) -> Values:
+    """(N, C, H, W) as (N, C/block, H, W, block)."""
     n, c, h, w = values.shape
-    padded = np.zeros((n, -(-c // 32) * 32, h, w), np.float32)
+    padded = np.zeros((n, -(-c // block) * block, h, w), np.float32)
     padded[:, :c] = values
-    return np.ascontiguousarray(padded.reshape(n, -1, 32, h, w).transpose(0, 1, 3, 4, 2))
+    return np.ascontiguousarray(padded.reshape(n, -1, block, h, w).transpose(0, 1, 3, 4, 2))
 
 
 def from_bfloat16(bits: Values) -> Values:
@@ -63,10 +71,12 @@ def test_rows_hold_the_images_rounded(device: Device, fmt: Format, channels: int
     assert not decoded[:, channels:].any()
 
 
-def image_rows(device: Device, fmt: Format, channels: int, x: Values, gather: Geometry | None = None, pixels: int = 15) -> Values:
+def image_rows(
+    device: Device, fmt: Format, channels: int, x: Values, gather: Geometry | None = None, pixels: int = 15
+) -> Values:
     packer = ImageRows(device, fmt, channels, pixels, gather)
     rows = device.empty((packer.size(IMAGES),))
-    packer.write(rows, device.upload(blocks_of_32(x)), IMAGES)
+    packer.write(rows, device.upload(blocks(x, 4 if gather else 32)), IMAGES)
     return rows.download()[: IMAGES * packer.chunks * pixels * 32].reshape(IMAGES, packer.chunks, pixels, 32)
 
 
@@ -82,7 +92,9 @@ def test_rounding_keeps_what_is_not_a_number(device: Device, fmt: Format) -> Non
 
 def order_of_rows() -> Values:
     """Of each 32 rows of packed weights, the output channel in each."""
-    return np.array([16 * (j // 2) + 4 * i + 2 * (j % 2) + e for j in range(4) for i in range(4) for e in range(2)])
+    return np.array(
+        [16 * (j // 2) + 4 * i + 2 * (j % 2) + e for j in range(4) for i in range(4) for e in range(2)]
+    )
 
 
 def unpacked(packed: Values, fmt: Format, weight_rows: int, stages: int) -> Values:
@@ -91,7 +103,9 @@ def unpacked(packed: Values, fmt: Format, weight_rows: int, stages: int) -> Valu
     number = np.arange(weight_rows)
     pieces = np.take_along_axis(pieces, (np.arange(8) ^ (number & 7)[:, None])[None, :, :, None], 2)
     result = np.empty((stages, weight_rows, row_channels(fmt)), np.float32)
-    result[:, number // 32 * 32 + order_of_rows()[number % 32]] = decode(pieces.reshape(stages, weight_rows, 32), fmt)
+    result[:, number // 32 * 32 + order_of_rows()[number % 32]] = decode(
+        pieces.reshape(stages, weight_rows, 32), fmt
+    )
     return result
 
 
@@ -115,7 +129,11 @@ def test_weights_are_packed_for_every_correlation(device: Device, fmt: Format, g
             c.out_step, c.in_step, *c.first_tap, *c.tap_step, c.tap_row, int(c.out_step < c.in_step), group=1,
         )  # fmt: skip
         found = unpacked(packed.download(), fmt, weight_rows, chunks * c.r * c.s)
-        found = found.reshape(chunks, c.r, c.s, weight_rows, -1).transpose(3, 0, 4, 1, 2).reshape(weight_rows, -1, c.r, c.s)
+        found = (
+            found.reshape(chunks, c.r, c.s, weight_rows, -1)
+            .transpose(3, 0, 4, 1, 2)
+            .reshape(weight_rows, -1, c.r, c.s)
+        )
         k, i, r, s = np.ix_(range(c.k), range(c.c), range(c.r), range(c.s))
         taps = (c.first_tap[0] + r * c.tap_step[0]) * c.tap_row + c.first_tap[1] + s * c.tap_step[1]
         close(found[: c.k, : c.c], weight.ravel()[k * c.out_step + i * c.in_step + taps], fmt)
