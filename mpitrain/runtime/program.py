@@ -28,12 +28,13 @@ INCLUDE = re.compile(r'^#include "([\w/.]+)"[ \t]*$', re.MULTILINE)
 
 
 def read_source(name: str, kind: str) -> str:
-    """kernels/NAME.cl, or kernels/KIND/NAME.cl where CPUs and GPUs differ, with its includes put in place.
+    """kernels/NAME.cl, or kernels/KIND/NAME.cl where CPUs and GPUs differ, or kernels/nvidia/NAME.cl, with its
+    includes put in place.
 
     `#line` directives keep the compiler's messages on the file's own names and lines.
     """
     folder = importlib.resources.files("mpitrain.kernels")
-    for file in (f"{name}.cl", f"{kind}/{name}.cl"):
+    for file in (f"{name}.cl", f"{kind}/{name}.cl", f"nvidia/{name}.cl"):
         if folder.joinpath(file).is_file():
             return _expand(folder, file)
     raise RunError(f"no kernel file {name}.cl or {kind}/{name}.cl in {folder}")

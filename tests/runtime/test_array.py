@@ -162,3 +162,13 @@ def test_a_second_queue_works_on_the_same_memory(device: Device) -> None:
     x.on(beside).part(512, 1024).fill(3.0)
     beside.finish()
     assert x.download().sum() == 3 * 512
+
+
+def test_parts_give_back_their_objects_before_the_memory_itself(device: Device) -> None:
+    whole = device.upload(VALUES)
+    parts = [whole.part(256, 512), whole.part(512, 1024).reshape((4, 128)), whole.part(256, 1024).part(256, 512)]
+    objects = [each.buffer for each in parts]
+    count = objects[0].reference_count
+    assert count == 1
+    whole.release()
+    assert all(each._view is None for each in parts)

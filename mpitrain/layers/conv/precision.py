@@ -71,8 +71,8 @@ def compile_all(device: Device, fmt: Format, hopper: bool) -> None:
     by_filter: Format = "bf16" if fmt == "bf16" else "high"
     wanted: list[tuple[str, dict[str, int]]] = []
     for tile in tiles(hopper):
-        wanted.append(("nvidia/tensor", tensor.definitions(fmt, tile, hopper)))
-        wanted.append(("nvidia/tensor_filter", tensor.filter_definitions(by_filter, tile, hopper)))
+        wanted.append(("tensor", tensor.definitions(fmt, tile, hopper)))
+        wanted.append(("tensor_filter", tensor.filter_definitions(by_filter, tile, hopper)))
     with ThreadPoolExecutor(min(len(wanted), os.cpu_count() or 1)) as threads:
         for done in [threads.submit(device.program, name, **facts) for name, facts in wanted]:
             done.result()

@@ -1,6 +1,6 @@
 """Convolution on NVIDIA's tensor cores: operands of fewer bits, sums in float32, on images in blocks of 32 channels.
 
-A pass first writes what it multiplies as rows of 128 bytes (kernels/gpu/tensor_pack.cl), in one of three formats:
+A pass first writes what it multiplies as rows of 128 bytes (kernels/nvidia/tensor_pack.cl), in one of three formats:
 
 bf16  64 channels rounded to bfloat16 (8 bits of mantissa)
 tf32  32 channels rounded to TF32 (11 bits)
@@ -129,7 +129,7 @@ def row_channels(fmt: Format) -> int:
 
 def pack_program(device: Device, fmt: Format) -> Program:
     """The kernels that write rows of a format."""
-    return device.program("gpu/tensor_pack", FORMAT=FORMATS.index(fmt), MOST_TAPS=MOST_TAPS)
+    return device.program("tensor_pack", FORMAT=FORMATS.index(fmt), MOST_TAPS=MOST_TAPS)
 
 
 class ImageRows:
@@ -293,7 +293,7 @@ class TensorCorrelations:
             int(bias is not None), c.k, c.c, weight_rows, c.r, c.s, c.out_step, c.in_step, *c.first_tap, *c.tap_step, c.tap_row,
             int(c.out_step < c.in_step), group=64,
         )  # fmt: skip
-        kernels = self._device.program("nvidia/tensor", **definitions(self._format, tile, self._hopper))
+        kernels = self._device.program("tensor", **definitions(self._format, tile, self._hopper))
         kernels.correlate(
             groups(tile) * tile.items, y, rows, packed, padded, pixels, self._rows.chunks, c.h, c.w, c.k, c.p, c.q, c.r, c.s,
             *c.stride, *c.padding, *c.size, *c.first_pixel, *c.pixel_step, weight_rows, int(rectify),
@@ -361,9 +361,7 @@ class TensorFilter:
 
         tile = min(self._tiles, key=time)
         many, each = self._split(tile, images)
-        kernels = self._device.program(
-            "nvidia/tensor_filter", **filter_definitions(self.format, tile, self._hopper)
-        )
+        kernels = self._device.program("tensor_filter", **filter_definitions(self.format, tile, self._hopper))
         kernels.filter_parts(
             (self._groups(tile) * tile.items, many), sums, rows_dy, rows_x, images * g.p * g.q, self._dy.chunks, self._x.chunks,
             g.h, g.w, g.k, g.p, g.q, g.r, g.s, *g.stride, *g.padding, each, *reciprocal(g.p * g.q), *reciprocal(g.q),

@@ -64,7 +64,9 @@ def assembled(name: str, facts: dict[str, int], folder: Path) -> str:
     text = re.sub(
         r"^\.target .*$", ".target sm_90" if facts["ON_HOPPER"] else ".target sm_80", text, flags=re.MULTILINE
     )
-    text = re.sub(r"(\.b8 \S+)\[\d{5,}\]", r"\1[32768]", nvidia.retarget(text))  # the assembler alone allows 48 KiB
+    text = re.sub(
+        r"(\.b8 \S+)\[\d{5,}\]", r"\1[32768]", nvidia.retarget(text)
+    )  # the assembler alone allows 48 KiB
     ptx.write_text(text)
     arch = "sm_90a" if facts["ON_HOPPER"] else "sm_80"
     done = subprocess.run(
@@ -80,7 +82,7 @@ def assembled(name: str, facts: dict[str, int], folder: Path) -> str:
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("tile", TILES.values(), ids=str)
 def test_correlations_assemble_without_spilling(fmt: Format, tile: Tile, hopper: int, tmp_path: Path) -> None:
-    said = assembled("nvidia/tensor", definitions(fmt, tile, bool(hopper)), tmp_path)
+    said = assembled("tensor", definitions(fmt, tile, bool(hopper)), tmp_path)
     assert " 0 bytes spill stores" in said
     assert "wgmma" not in said, "products wait for each other"
 
@@ -91,6 +93,6 @@ def test_correlations_assemble_without_spilling(fmt: Format, tile: Tile, hopper:
 def test_gradients_by_filters_assemble_without_spilling(
     fmt: Format, tile: Tile, hopper: int, tmp_path: Path
 ) -> None:
-    said = assembled("nvidia/tensor_filter", filter_definitions(fmt, tile, bool(hopper)), tmp_path)
+    said = assembled("tensor_filter", filter_definitions(fmt, tile, bool(hopper)), tmp_path)
     assert " 0 bytes spill stores" in said
     assert "wgmma" not in said, "products wait for each other"
