@@ -44,9 +44,23 @@ def test_float32_asks_for_nothing(plain: Device) -> None:
 
 
 @pytest.mark.parametrize("wanted", tensor.FORMATS)
-def test_a_device_without_tensor_cores_is_refused_by_name(plain: Device, wanted: str) -> None:
+def test_a_device_is_used_if_it_has_tensor_cores_and_refused_by_name_if_not(
+    plain: Device, wanted: str
+) -> None:
+    if nvidia.capability(plain.cl) >= (8, 0):
+        assert use(plain, wanted) is None
+        return
     with pytest.raises(UserError, match=f"--precision {wanted}: .*{plain.units} units.*float32"):
         use(plain, wanted)
+
+
+@pytest.mark.parametrize("wanted", tensor.FORMATS)
+def test_every_tile_is_right_by_either_instruction(plain: Device, wanted: tensor.Format) -> None:
+    """On an NVIDIA GPU (--devices nvidia); elsewhere there is no such instruction."""
+    major, _ = nvidia.capability(plain.cl)
+    for plain.wgmma in {9: (True, False)}.get(major, (False,) if major >= 8 else ()):
+        for name, error in precision.errors(plain, wanted):
+            assert error < LIMITS[wanted], name
 
 
 @pytest.mark.parametrize(
