@@ -304,10 +304,22 @@ def _leave(code: int, aborted: bool = False) -> NoReturn:
     if code != DONE and _launched():
         time.sleep(LINGER)
     wire = sys.modules.get("mpitrain.mpi.wire")
-    if wire and (job := wire.connected()) and job.bereaved:
-        sys.stderr.flush()
-        os._exit(code)  # MPI_Finalize waits for dead ranks that were alone on their host (Open MPI 5.0)
+    job = wire.connected() if wire else None
+    devices = sys.modules.get("mpitrain.runtime.device")
+    if job and job.bereaved:
+        _exit(code)  # MPI_Finalize waits for dead ranks that were alone on their host (Open MPI 5.0)
+    if devices and devices.gpu_opened:
+        if wire:
+            wire.finalize()
+        _exit(code)  # NVIDIA's driver was seen to crash while the interpreter is torn down
     sys.exit(code)
+
+
+def _exit(code: int) -> NoReturn:
+    """End the process here and now, with all that has been said."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _launched() -> bool:

@@ -40,7 +40,7 @@ class Run:
         None, "Updates; with --epochs whichever comes first. [default: 10 for synthetic data]", least=0
     )
     lr: float = _option(0.01, "Learning rate.", above=0.0)
-    momentum: float = _option(0.9, "Share of the last update that goes on.", least=0.0, below=1.0)
+    momentum: float = _option(0.9, "Momentum coefficient.", least=0.0, below=1.0)
     weight_decay: float | None = _option(
         None, "Pull of each weight towards 0. [default: 5e-4 for vgg, 1e-4 for resnet, else 0]", least=0.0
     )
@@ -63,7 +63,12 @@ class Run:
     device: str = _option(
         "auto", "auto, cpu, gpu, or part of a platform's name, with an index: pocl, nvidia:1."
     )
-    precision: str = _option("float32", "Arithmetic of the products.", choices=("float32", "tf32", "bf16"))
+    precision: str = _option(
+        "float32",
+        "Arithmetic of convolutions: float32 on any device; on an NVIDIA GPU's tensor cores high (pairs of bfloat16, about 16 bits), "
+        "tf32 (11 bits) or bf16 (8 bits), with sums, weights and all else in float32.",
+        choices=("float32", "high", "tf32", "bf16"),
+    )
     balance: str = _option(
         "equal",
         "How a batch is divided: alike, or in proportion to each rank's measured speed.",

@@ -33,7 +33,7 @@ def shares_of(device: Device, most: int, images: int, pixels: int) -> int:
 
 def same_memory(a: Array, b: Array) -> bool:
     """Whether two arrays start at the same place of the same buffer."""
-    return a._root is b._root and a._offset == b._offset
+    return a.memory is b.memory and a._offset == b._offset
 
 
 def copy(to: Array, origin: Array, n: int) -> None:

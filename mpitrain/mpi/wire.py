@@ -668,6 +668,12 @@ def abort(code: int) -> None:
     MPI.COMM_WORLD.Abort(code)
 
 
+def finalize() -> None:
+    """Leave MPI, as the interpreter does at its end; for a process that ends without that."""
+    if not MPI.Is_finalized():
+        MPI.Finalize()
+
+
 def library() -> str:
     """The MPI library's version and path."""
     version = MPI.Get_library_version().partition("\0")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,20 +14,63 @@ from numpy.typing import DTypeLike, NDArray
 
 if TYPE_CHECKING:
     from mpitrain.runtime.device import Device
+    from mpitrain.runtime.program import Launch
 
 ALIGNMENT = 512
 """Bytes at which parts of an array may start: the coarsest that an OpenCL device asks of sub-buffers (4096 bits, NVIDIA)."""
 
 
+class Memory:
+    """A buffer, with the sub-buffers made of it and the launches that were prepared with it.
+
+    They are released in the order launches, sub-buffers, buffer, whatever order Python's garbage collector
+    takes. OpenCL does not ask for that, but with NVIDIA's driver processes ended in segmentation faults
+    when graphs with recorded launches were collected.
+    """
+
+    def __init__(self, device: Device, buffer: cl.Buffer) -> None:
+        self.buffer = buffer
+        self.launches: set[Launch] = set()
+        self._device = device
+        self._parts: dict[tuple[int, int], cl.MemoryObject] = {}
+        self._released = False
+
+    def part(self, offset: int, nbytes: int) -> cl.MemoryObject:
+        """The OpenCL object of a range of bytes."""
+        if offset == 0:
+            return self.buffer
+        found = self._parts.get((offset, nbytes))
+        if found is None:
+            found = self._parts[offset, nbytes] = self.buffer.get_sub_region(offset, max(nbytes, 1))
+        return found
+
+    def release(self) -> None:
+        """Give everything back. Not to be used afterwards."""
+        if self._released:
+            return
+        self._released = True
+        with contextlib.suppress(cl.Error):  # at the interpreter's end the context may have gone
+            self._device.settle()
+            for launch in list(self.launches):
+                launch.drop()
+            for part in self._parts.values():
+                part.release()
+            self._parts.clear()
+            self.buffer.release()
+
+    def __del__(self) -> None:
+        self.release()
+
+
 class Array:
-    """A dense C-ordered array on a device. Views (`part`, `reshape`) share its memory and do not own it."""
+    """A dense C-ordered array on a device. Views (`part`, `reshape`, `on`) share its memory and do not own it."""
 
     def __init__(
         self,
         device: Device,
         shape: tuple[int, ...],
         dtype: DTypeLike,
-        root: cl.Buffer,
+        memory: Memory,
         offset: int = 0,
         owner: bool = True,
     ) -> None:
@@ -35,16 +79,16 @@ class Array:
         self.dtype = np.dtype(dtype)
         self.size = int(np.prod(shape, dtype=np.int64))
         self.nbytes = self.size * self.dtype.itemsize
-        self._root = root
+        self.memory = memory
         self._offset = offset
         self._owner = owner
-        self._view: cl.MemoryObject | None = root if offset == 0 else None
+        self._view: cl.MemoryObject | None = None
 
     @property
     def buffer(self) -> cl.MemoryObject:
         """The OpenCL object that kernels take."""
         if self._view is None:
-            self._view = self._root.get_sub_region(self._offset, max(self.nbytes, 1))
+            self._view = self.memory.part(self._offset, self.nbytes)
         return self._view
 
     def __repr__(self) -> str:
@@ -57,18 +101,19 @@ class Array:
             raise ValueError(
                 f"part [{start}, {stop}) of {self}: must lie inside and start at a multiple of {ALIGNMENT} bytes"
             )
-        return Array(self.device, (stop - start,), self.dtype, self._root, self._offset + offset, owner=False)
+        place = self._offset + offset
+        return Array(self.device, (stop - start,), self.dtype, self.memory, place, owner=False)
 
     def reshape(self, shape: tuple[int, ...]) -> Array:
         """The first elements under another shape, as a view; the shape may be smaller than the array."""
-        view = Array(self.device, shape, self.dtype, self._root, self._offset, owner=False)
+        view = Array(self.device, shape, self.dtype, self.memory, self._offset, owner=False)
         if view.nbytes > self.nbytes:
             raise ValueError(f"{self} cannot be seen as {shape}: too few elements")
         return view
 
     def on(self, device: Device) -> Array:
         """The same memory for work on another queue of its device (`Device.beside`), as a view."""
-        return Array(device, self.shape, self.dtype, self._root, self._offset, owner=False)
+        return Array(device, self.shape, self.dtype, self.memory, self._offset, owner=False)
 
     def write(self, host: NDArray[Any]) -> None:
         """Copy a host array of as many elements (fewer: the first ones) and the same type into it; done when it returns."""
@@ -76,7 +121,7 @@ class Array:
         if host.size:
             cl.enqueue_copy(
                 self.device.queue,
-                self._root,
+                self.memory.buffer,
                 np.ascontiguousarray(host),
                 dst_offset=self._offset,
                 is_blocking=True,
@@ -87,7 +132,7 @@ class Array:
         self._check(host)
         if host.size:
             event = cl.enqueue_copy(
-                self.device.queue, self._root, host, dst_offset=self._offset, is_blocking=False
+                self.device.queue, self.memory.buffer, host, dst_offset=self._offset, is_blocking=False
             )
             self.device.hold(event)  # an event that holds a host array waits when it is dropped
 
@@ -99,7 +144,9 @@ class Array:
         """A host copy, after all work queued before."""
         host = np.empty(self.shape, self.dtype)
         if host.size:
-            cl.enqueue_copy(self.device.queue, host, self._root, src_offset=self._offset, is_blocking=True)
+            cl.enqueue_copy(
+                self.device.queue, host, self.memory.buffer, src_offset=self._offset, is_blocking=True
+            )
         return host
 
     def copy_from(self, other: Array) -> None:
@@ -112,7 +159,7 @@ class Array:
 
         def command() -> None:
             self.device.last = cl.enqueue_copy(
-                self.device.queue, self._root, other._root,
+                self.device.queue, self.memory.buffer, other.memory.buffer,
                 byte_count=size, src_offset=origin, dst_offset=place,
             )  # fmt: skip
 
@@ -126,7 +173,7 @@ class Array:
 
         def command() -> None:
             self.device.last = cl.enqueue_fill(
-                self.device.queue, self._root, pattern, self.nbytes, offset=self._offset
+                self.device.queue, self.memory.buffer, pattern, self.nbytes, offset=self._offset
             )
 
         self.device.queue_command(command)
@@ -142,7 +189,13 @@ class Array:
             return
         flags: Any = cl.map_flags.READ | cl.map_flags.WRITE if write else cl.map_flags.READ
         mapped, _ = cl.enqueue_map_buffer(
-            self.device.queue, self._root, flags, self._offset, self.shape, self.dtype, is_blocking=True
+            self.device.queue,
+            self.memory.buffer,
+            flags,
+            self._offset,
+            self.shape,
+            self.dtype,
+            is_blocking=True,
         )
         try:
             yield mapped
@@ -157,7 +210,7 @@ class Array:
         """Give its memory back (a view gives back nothing). Not to be used afterwards."""
         if self._owner:
             self._owner = False
-            self._root.release()
+            self.memory.release()
 
 
 def load(device: Device, path: Path) -> Array:

@@ -15,10 +15,10 @@ from numpy.typing import DTypeLike, NDArray
 from mpitrain.job.config import whole
 from mpitrain.job.errors import RunError, UserError
 from mpitrain.runtime import platforms, pocl
-from mpitrain.runtime.array import Array
+from mpitrain.runtime.array import Array, Memory
 from mpitrain.runtime.program import Program
 from mpitrain.runtime.recording import Command
-from mpitrain.runtime.tuned import Memory
+from mpitrain.runtime.tuned import TunedChoices
 
 
 def open_device(choice: str = "auto", local_rank: int = 0, cores: Sequence[int] | None = None) -> Device:
@@ -100,10 +100,16 @@ def list_devices(cores: Sequence[int] | None = None) -> list[Entry]:
     return entries
 
 
+gpu_opened = False
+"""Whether this process has opened a GPU."""
+
+
 class Device:
     """One OpenCL device with one in-order queue: kernels and copies run in the order in which they were asked for."""
 
     def __init__(self, entry: Entry) -> None:
+        global gpu_opened
+        gpu_opened = gpu_opened or entry.kind == "gpu"
         self.cl: cl.Device = entry.cl
         self.number = entry.number
         """Its place in this process's list of devices: ranks of a host with the same number may share it."""
@@ -114,6 +120,10 @@ class Device:
         self.memory: int = entry.cl.global_mem_size
         self.largest: int = entry.cl.max_mem_alloc_size
         self.local_memory: int = entry.cl.local_mem_size
+        self.precision = "float32"
+        """Arithmetic of convolutions; layers/conv/tensor.py sets it, after a check."""
+        self.wgmma = False
+        """Whether they multiply by Hopper's own instruction then."""
         self.context = cl.Context([entry.cl])
         self.queue = cl.CommandQueue(self.context)
         self.last: cl.Event | None = None
@@ -162,7 +172,7 @@ class Device:
             raise RunError(
                 f"{self.name} is out of memory: {nbytes >> 20} MiB more wanted; a smaller --sub-batch helps"
             ) from error
-        array = Array(self, shape, dtype, root)
+        array = Array(self, shape, dtype, Memory(self, root))
         self.allocated += nbytes
         if self._scopes:
             self._scopes[-1].append(array)
@@ -201,9 +211,9 @@ class Device:
         return self._programs[key]
 
     @cached_property
-    def tuned(self) -> Memory:
+    def tuned(self) -> TunedChoices:
         """What `mpitrain tune` has found out about it."""
-        return Memory(self.identity, self.units)
+        return TunedChoices(self.identity, self.units)
 
     @contextmanager
     def record(self) -> Iterator[list[Command]]:
@@ -238,6 +248,12 @@ class Device:
         """Wait for everything asked for so far."""
         self.queue.finish()
         self._held.clear()
+        self.last = None
+
+    def settle(self) -> None:
+        """`finish`, if anything has been queued since the last one."""
+        if self.last is not None:
+            self.finish()
 
     def beside(self) -> Device:
         """The same device with a second queue, always the same one, for a thread of its own; `Array.on` gives it this one's arrays."""

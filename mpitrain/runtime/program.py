@@ -14,6 +14,7 @@ import numpy as np
 import pyopencl as cl
 
 from mpitrain.job.errors import RunError
+from mpitrain.runtime import nvidia
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.platforms import cache_folder, write_atomically
 from mpitrain.runtime.recording import Varying
@@ -27,12 +28,13 @@ INCLUDE = re.compile(r'^#include "([\w/.]+)"[ \t]*$', re.MULTILINE)
 
 
 def read_source(name: str, kind: str) -> str:
-    """kernels/NAME.cl, or kernels/KIND/NAME.cl where CPUs and GPUs differ, with its includes put in place.
+    """kernels/NAME.cl, or kernels/KIND/NAME.cl where CPUs and GPUs differ, or kernels/nvidia/NAME.cl, with its
+    includes put in place.
 
     `#line` directives keep the compiler's messages on the file's own names and lines.
     """
     folder = importlib.resources.files("mpitrain.kernels")
-    for file in (f"{name}.cl", f"{kind}/{name}.cl"):
+    for file in (f"{name}.cl", f"{kind}/{name}.cl", f"nvidia/{name}.cl"):
         if folder.joinpath(file).is_file():
             return _expand(folder, file)
     raise RunError(f"no kernel file {name}.cl or {kind}/{name}.cl in {folder}")
@@ -97,7 +99,7 @@ class Kernel:
 
 
 class Launch:
-    """A kernel with its arguments set before: each call queues it. Arrays among them are kept alive."""
+    """A kernel with its arguments set before: each call queues it. It lives as long as its arrays' memory, or until `drop`."""
 
     def __init__(
         self,
@@ -107,18 +109,29 @@ class Launch:
         local: tuple[int, ...] | None,
         arguments: Sequence[Argument],
     ) -> None:
-        self._device, self._kernel, self._size, self._local = device, kernel, size, local
-        self._arguments = arguments
+        self._device, self._size, self._local = device, size, local
+        self._kernel: cl.Kernel | None = kernel
+        self._memories = {each.memory for each in arguments if isinstance(each, Array)}
+        for memory in self._memories:
+            memory.launches.add(self)
         self._varying = [(at, each) for at, each in enumerate(arguments) if isinstance(each, Varying)]
         kernel.set_args(*map(_argument, arguments))
 
     def __call__(self) -> None:
         if 0 in self._size:
             return
+        assert self._kernel is not None, "its memory has been released"
         for at, argument in self._varying:
             self._kernel.set_arg(at, argument.value)
         device = self._device
         device.last = cl.enqueue_nd_range_kernel(device.queue, self._kernel, self._size, self._local)
+
+    def drop(self) -> None:
+        """Give the kernel back; called at the latest when one of its arrays' memory goes."""
+        self._kernel = None
+        for memory in self._memories:
+            memory.launches.discard(self)
+        self._memories.clear()
 
 
 def _sizes(
@@ -165,12 +178,21 @@ def _build(device: Device, name: str, source: str, options: list[str]) -> cl.Pro
 def _compile(device: Device, name: str, source: str, options: list[str]) -> cl.Program:
     device.on_compile(name)
     try:
-        return _finish(cl.Program(device.context, source), options)
+        return _retargeted(device, source, _finish(cl.Program(device.context, source), options))
     except cl.RuntimeError as error:
         log = "\n".join(line for line in str(error).splitlines() if "error" in line) or str(error)
         raise RunError(
             f"kernels/{name}.cl does not compile for {device.name} ({device.platform}): {log}"
         ) from error
+
+
+def _retargeted(device: Device, source: str, program: cl.Program) -> cl.Program:
+    """The same, with instructions that the driver's compiler had to be kept from reading."""
+    if not nvidia.is_marked(source):
+        return program
+    binaries: Any = program.get_info(cl.program_info.BINARIES)
+    ptx = nvidia.retarget(binaries[0].rstrip(b"\0").decode())
+    return _finish(cl.Program(device.context, [device.cl], [ptx.encode()]), [])
 
 
 def _finish(program: cl.Program, options: list[str]) -> cl.Program:

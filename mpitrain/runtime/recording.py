@@ -7,12 +7,20 @@ were set before 2 to 9.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
 Command: TypeAlias = Callable[[], None]
 """Queues one thing on a device."""
+
+
+@runtime_checkable
+class Kept(Protocol):
+    """A command that holds something of the device."""
+
+    def drop(self) -> None:
+        """Give it back; the command is not called again."""
 
 
 class Varying:
@@ -34,6 +42,12 @@ class Recordings:
         found = self._known.get(kind)
         if found is None:
             while len(self._known) >= self._limit:
-                del self._known[next(iter(self._known))]  # the oldest
+                self._forget(next(iter(self._known)))  # the oldest
             found = self._known[kind] = {}
         return found
+
+    def _forget(self, kind: Hashable) -> None:
+        for commands in self._known.pop(kind).values():
+            for command in commands:
+                if isinstance(command, Kept):
+                    command.drop()

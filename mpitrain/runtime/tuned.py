@@ -18,7 +18,7 @@ from mpitrain.runtime.platforms import cache_folder, write_atomically
 FORMAT = 1
 
 
-class Memory:
+class TunedChoices:
     """What was measured on one device: for a problem ("forward 64x56x56 ..."), a size (images), and a number of cores."""
 
     def __init__(self, identity: str, units: int) -> None:

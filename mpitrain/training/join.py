@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mpitrain.job.cut import parts as count_of_parts
 from mpitrain.job.display import Display
 from mpitrain.job.errors import UserError, agreed
 from mpitrain.job.log import Log
+from mpitrain.layers.conv.precision import use
 from mpitrain.mpi.heartbeat import patiently
 from mpitrain.mpi.wire import Wire
 from mpitrain.network import models
@@ -66,7 +68,7 @@ def join(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> tup
     network = models.load(run.network, prepared.shape, prepared.classes, dropout=not run.no_dropout)
     neighbours = wire.neighbours(own_cores())
     cores = share_of_cores(neighbours, wire.local_rank)
-    device: Device = wire.together(lambda: open_device(run.device, wire.local_rank, cores))
+    device: Device = wire.together(lambda: _open_device(run, wire, cores))
     resumed = _to_resume(run, wire, prepared, network, watch) if run.resume else None
 
     watch.at("compile")
@@ -103,6 +105,15 @@ def join(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> tup
     said = _resume(world, resumed) if resumed else _begin(world)
     _check_space(world)
     return world, said
+
+
+def _open_device(run: Run, wire: Wire, cores: Sequence[int]) -> Device:
+    """This rank's device, in the precision asked for; says so where it falls back to another."""
+    device = open_device(run.device, wire.local_rank, cores)
+    fallback = use(device, run.precision)
+    if fallback:
+        print(f"rank {wire.rank}: {fallback}", file=sys.stderr, flush=True)
+    return device
 
 
 def _check_outlives(run: Run, wire: Wire) -> None:

@@ -58,8 +58,6 @@ def look(run: Run, ranks: int, alive: Callable[[], None]) -> tuple[Prepared, Dat
 
     Raises UserError for one that cannot be; nothing is overwritten.
     """
-    if run.precision != "float32":
-        raise UserError(f"--precision {run.precision}: not built yet; float32 is what there is")
     first = models.load(run.network, None, run.classes, dropout=not run.no_dropout)
     run = run.completed(dict(first.defaults))
     augment.parse(run.augment)

@@ -46,7 +46,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "warmup": ([-1], [0]),
     "exchange": (["int4", "Float32"], ["auto", "dynamic8", "float16", "float32"]),
     "update": (["sharded"], ["root", "replicated"]),
-    "precision": (["float16"], ["float32", "tf32", "bf16"]),
+    "precision": (["float16"], ["float32", "high", "tf32", "bf16"]),
     "balance": (["fast"], ["equal", "speed"]),
     "on_failure": (["go on", ""], ["stop", "continue"]),
     "classes": ([0], [1]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -96,12 +98,12 @@ def test_the_end_of_a_scope_releases_and_the_end_of_a_view_does_not(device: Devi
         kept.part(256, 512).release()
         kept.reshape((4,)).release()
     with pytest.raises(cl.LogicError, match="double-unref"):
-        inside._root.release()
+        inside.memory.buffer.release()
     np.testing.assert_array_equal(kept.download(), VALUES)
     kept.release()
     kept.release()  # a second time is nothing
     with pytest.raises(cl.LogicError, match="double-unref"):
-        kept._root.release()
+        kept.memory.buffer.release()
 
 
 def test_a_scope_within_a_scope_gives_back_its_own(device: Device) -> None:
@@ -119,10 +121,10 @@ def test_a_scope_within_a_scope_gives_back_its_own(device: Device) -> None:
 def test_a_host_view_ends_with_its_block_even_by_an_error(device: Device) -> None:
     whole = device.upload(VALUES)
     with pytest.raises(ZeroDivisionError), whole.host(write=True) as host:
-        assert whole._root.map_count == (device.kind == "cpu")
+        assert whole.memory.buffer.map_count == (device.kind == "cpu")
         raise ZeroDivisionError
     device.finish()  # Intel's runtime counts it when its turn has come
-    assert host.shape == VALUES.shape and whole._root.map_count == 0
+    assert host.shape == VALUES.shape and whole.memory.buffer.map_count == 0
 
 
 def test_a_host_view_of_a_cpu_is_the_memory_itself(device: Device) -> None:
@@ -162,3 +164,25 @@ def test_a_second_queue_works_on_the_same_memory(device: Device) -> None:
     x.on(beside).part(512, 1024).fill(3.0)
     beside.finish()
     assert x.download().sum() == 3 * 512
+
+
+def test_memory_gives_back_launches_and_parts_before_itself(device: Device) -> None:
+    whole = device.upload(VALUES)
+    part = whole.part(256, 512)
+    launch = device.program("relu").relu_forward.prepare(1, part, part, 256, 256, group=device.group)
+    launch()
+    memory = whole.memory
+    assert memory.launches == {launch}
+    whole.release()
+    assert launch._kernel is None
+    assert not memory.launches
+    assert not memory._parts
+
+
+def test_launches_in_a_circle_go_when_the_collector_comes(device: Device) -> None:
+    array = device.upload(VALUES)
+    launch = device.program("relu").relu_forward.prepare(1, array, array, 256, 256, group=device.group)
+    gone = weakref.ref(launch)
+    del array, launch
+    gc.collect()
+    assert gone() is None

@@ -8,11 +8,12 @@ from typing import Literal
 
 from mpitrain.engine.tile import TILES
 from mpitrain.layers.blocks import stored_size
-from mpitrain.layers.conv import correlation, winograd_tiles
+from mpitrain.layers.conv import correlation, tensor, winograd_tiles
 from mpitrain.layers.conv.correlation import Correlation
 from mpitrain.layers.conv.direct import Direct, DirectFilter
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.implicit import ImplicitGemm
+from mpitrain.layers.conv.tensor import TensorCorrelations, TensorFilter
 from mpitrain.layers.conv.tiles import LARGEST_FILTER, Tiles, TilesFilter
 from mpitrain.layers.conv.winograd import Winograd, WinogradFilter
 from mpitrain.layers.conv.winograd_tiles import WinogradTiles, WinogradTilesFilter
@@ -27,7 +28,7 @@ PASSES: tuple[PassName, ...] = ("forward", "backward data", "backward filter")
 class Algorithm:
     """One pass of one layer on one device.
 
-    `run` is forward(y, x, weight, bias, rectify, images, scratch), backward data(dx, dy, weight, images, scratch) or
+    `run` is forward(y, x, weight, bias, rectify, images, scratch), backward data(dx, dy, weight, images, scratch[, ready]) or
     backward filter(dweight, dy, x, accumulate, images, scratch).
     """
 
@@ -37,9 +38,14 @@ class Algorithm:
     run: Callable[..., None]
     rectifies: bool = False
     """Whether a forward pass does the ReLU itself."""
+    rows: str = ""
+    """Format of dy's rows that scratch starts with after a backward filter pass, and that backward data takes there if `ready`."""
 
 
 Make = Callable[[], Algorithm]
+
+TENSOR = "tensor"
+"""The algorithm on tensor cores: the only one that computes in the device's precision, so it is taken wherever it can be."""
 
 GPU_WINOGRAD = {"winograd4": 4, "winograd2": 2}
 """Outputs of a tile, each way, by the names of the algorithms on GPUs."""
@@ -48,6 +54,8 @@ GPU_WINOGRAD = {"winograd4": 4, "winograd2": 2}
 def candidates(device: Device, g: Geometry, what: PassName) -> dict[str, Make]:
     """Name -> how to make it, for every algorithm that can compute this pass; the last one can compute any."""
     found: dict[str, Make] = {}
+    if device.precision != "float32" and tensor.supports(g, what == "backward data"):
+        found[TENSOR] = lambda: _tensor(what, device, g)
     if device.kind == "gpu" and g.groups == 1 and max(g.r, g.s) <= LARGEST_FILTER:
         for name in (name for name, tile in TILES.items() if tile.local_memory <= device.local_memory):
             found[name] = lambda name=name: _tiled(name, what, device, g)  # type: ignore[misc]
@@ -75,7 +83,7 @@ def candidates(device: Device, g: Geometry, what: PassName) -> dict[str, Make]:
 def choose(device: Device, g: Geometry, what: PassName, images: int, forced: Mapping[str, str]) -> Algorithm:
     """The algorithm for a pass at so many images: the one forced, or measured to be fastest, or favoured by a count of its work."""
     found = candidates(device, g, what)
-    name = forced.get(what) or device.tuned.choice(f"{what} {g}", images)
+    name = forced.get(what) or (TENSOR if TENSOR in found else device.tuned.choice(f"{what} {g}", images))
     if name is None or (name not in found and what not in forced):
         name = min(found, key=lambda each: estimate(device, what, each, g, images))
     if name not in found:
@@ -148,6 +156,30 @@ def _blocked(
             each(dx, dy, weight, None, False, images, scratch)
 
     return Algorithm(name, lambda images: max((each.workspace(images) for each in sums), default=0), run)
+
+
+def _tensor(what: PassName, device: Device, g: Geometry) -> Algorithm:
+    fmt, hopper = tensor.format_of(device.precision), device.wgmma
+    if what == "forward":
+        flat = tensor.gathered(g)
+        forward = TensorCorrelations(
+            device, [correlation.forward(flat or g)], fmt, hopper, gather=g if flat else None
+        )
+        return Algorithm(TENSOR, forward.workspace, forward, rectifies=True)
+    if what == "backward filter":
+        backward = TensorFilter(device, g, fmt, hopper)
+        return Algorithm(TENSOR, backward.workspace, backward, rows=backward.format)
+    sums = correlation.backward_data(g)
+    gradient = TensorCorrelations(device, sums, fmt, hopper)
+    missed = len(sums) < g.stride[0] * g.stride[1]
+    image = stored_size((g.c, g.h, g.w), device.block)
+
+    def run(dx: Array, dy: Array, weight: Array, images: int, scratch: Array, ready: bool = False) -> None:
+        if missed:  # pixels that no tap meets
+            dx.reshape((images * image,)).fill(0)
+        gradient(dx, dy, weight, None, False, images, scratch, ready)
+
+    return Algorithm(TENSOR, gradient.workspace, run, rows=fmt)
 
 
 def _implicit(what: PassName, device: Device, g: Geometry) -> Algorithm:

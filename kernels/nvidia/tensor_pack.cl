@@ -1,0 +1,157 @@
+/* What tensor cores read: rows of 128 bytes made of float32 images in blocks of 32 channels, and of
+   weights.
+
+   FORMAT 0: a row is 64 channels rounded to bfloat16; 1: 32 channels rounded to TF32 (10 bits of
+   mantissa; ties away from zero, as the hardware's own rounding); 2: 32 pairs of bfloat16, x = high
+   + low, high parts first. One work-item makes 8 channels. */
+#if FORMAT == 0
+#define ROW_CHANNELS 64
+#else
+#define ROW_CHANNELS 32
+#endif
+#define PARTS (ROW_CHANNELS / 8)
+
+/* The nearest bfloat16, ties to even, as 16 bits. */
+inline uint bfloat16_bits(const float v) {
+    const uint bits = as_uint(v);
+    if ((bits & 0x7fffffff) > 0x7f800000) return bits >> 16 | 0x40; /* NaN */
+    return bits + 0x7fff + (bits >> 16 & 1) >> 16;
+}
+
+inline uint tf32_bits(const float v) {
+    const uint bits = as_uint(v);
+    if ((bits & 0x7fffffff) > 0x7f800000) return (bits | 0x400000) & 0xffffe000; /* NaN */
+    return bits + 0x1000 & 0xffffe000;
+}
+
+inline uint pair_bits(const float a, const float b) {
+    return bfloat16_bits(a) | bfloat16_bits(b) << 16;
+}
+inline float low_part(const float v) { return v - as_float(bfloat16_bits(v) << 16); }
+
+/* Put 8 channels, part `part` of a row, into it; pieces of 16 bytes are exclusive-ored with
+   `swizzle`. */
+inline void put(__global uint4 *row, const float8 v, const int part, const int swizzle) {
+#if FORMAT == 1
+    row[2 * part ^ swizzle] =
+        (uint4)(tf32_bits(v.s0), tf32_bits(v.s1), tf32_bits(v.s2), tf32_bits(v.s3));
+    row[2 * part + 1 ^ swizzle] =
+        (uint4)(tf32_bits(v.s4), tf32_bits(v.s5), tf32_bits(v.s6), tf32_bits(v.s7));
+#else
+    row[part ^ swizzle] = (uint4)(pair_bits(v.s0, v.s1), pair_bits(v.s2, v.s3),
+                                  pair_bits(v.s4, v.s5), pair_bits(v.s6, v.s7));
+#endif
+#if FORMAT == 2
+    row[part + 4 ^ swizzle] = (uint4)(pair_bits(low_part(v.s0), low_part(v.s1)),
+                                      pair_bits(low_part(v.s2), low_part(v.s3)),
+                                      pair_bits(low_part(v.s4), low_part(v.s5)),
+                                      pair_bits(low_part(v.s6), low_part(v.s7)));
+#endif
+}
+
+/* rows (N, chunks, pixels, 128 bytes) from x (N, blocks, pixels, 32). */
+__kernel void pack_images(
+    __global uint4 *rows, __global const float *x, const int images, const int blocks,
+    const int pixels
+) {
+    const int chunks = (blocks * 32 + ROW_CHANNELS - 1) / ROW_CHANNELS;
+    const size_t item = get_global_id(0), row = item / PARTS;
+    if (row >= (size_t)images * chunks * pixels) return;
+    const int part = item % PARTS, plane = row / pixels, pixel = row - (size_t)plane * pixels;
+    const int n = plane / chunks, block = (plane - n * chunks) * (ROW_CHANNELS / 32) + part / 4;
+    float8 v = (float8)(0.0f);
+    if (block < blocks)
+        v = vload8(0, x + (((size_t)n * blocks + block) * pixels + pixel) * 32 + part % 4 * 8);
+    put(rows + row * 8, v, part, 0);
+}
+
+/* The same of images with few channels, for a filter as if it were 1x1: channel (c R + r) S + s of
+   pixel (p, q) is x[c][p * stride + r - pad][q * stride + s - pad]. rows (N, chunks, P, Q, 128
+   bytes), x (N, blocks, H, W, block). */
+__kernel void pack_gathered(
+    __global uint4 *rows, __global const float *x, const int images, const int block, const int c,
+    const int h, const int w, const int p, const int q, const int r, const int s,
+    const int stride_h, const int stride_w, const int pad_h, const int pad_w
+) {
+    const int channels = c * r * s, chunks = (channels + ROW_CHANNELS - 1) / ROW_CHANNELS,
+              blocks = (c + block - 1) / block;
+    const size_t item = get_global_id(0), row = item / PARTS;
+    if (row >= (size_t)images * chunks * p * q) return;
+    const int part = item % PARTS, plane = row / (p * q), pixel = row - (size_t)plane * p * q,
+              n = plane / chunks;
+    const int top = pixel / q * stride_h - pad_h, left = pixel % q * stride_w - pad_w;
+    const int first = (plane - n * chunks) * ROW_CHANNELS + part * 8;
+    float v[8];
+    _Pragma("unroll") for (int i = 0; i < 8; i++) {
+        const int from = (first + i) / (r * s), tap = (first + i) % (r * s), in_h = top + tap / s,
+                  in_w = left + tap % s;
+        v[i] = 0.0f;
+        if (first + i < channels && (uint)in_h < (uint)h && (uint)in_w < (uint)w)
+            v[i] =
+                x[((((size_t)n * blocks + from / block) * h + in_h) * w + in_w) * block +
+                  from % block];
+    }
+    put(rows + row * 8, (float8)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]), part, 0);
+}
+
+/* rows (chunks, R S, weight_rows, 128 bytes) of weight(k, c, r, s) = weight[k * out_step + c *
+   in_step + tap] for a correlation (correlation.py). Of each 32 rows, row 8 j + 2 i + e is output
+   channel 16 (j / 2) + 4 i + 2 (j % 2) + e: so a work-item of the product holds four channels side
+   by side. Pieces of a row are swizzled. padded (weight_rows) becomes bias, or zeros where there is
+   none (has_bias), and behind K. A work-item makes 8 channels of every tap; neighbours are rows
+   (rows_first) or channels, whichever lie side by side in weight. */
+__kernel void pack_weights(
+    __global uint4 *rows, __global float *padded, __global const float *weight,
+    __global const float *bias, const int has_bias, const int k, const int c, const int weight_rows,
+    const int r, const int s, const int out_step, const int in_step, const int first_row,
+    const int first_column, const int row_step, const int column_step, const int tap_row,
+    const int rows_first
+) {
+    const int chunks = (c + ROW_CHANNELS - 1) / ROW_CHANNELS, item = get_global_id(0),
+              all_parts = chunks * PARTS;
+    if (item >= weight_rows * all_parts) return;
+    const int out = rows_first ? item % weight_rows : item / all_parts;
+    const int all_part = rows_first ? item / weight_rows : item % all_parts;
+    const int chunk = all_part / PARTS, part = all_part % PARTS, in = all_part * 8,
+              inner = out % 32;
+    if (all_part == 0) padded[out] = has_bias && out < k ? bias[out] : 0.0f;
+    const int row =
+        out - inner + (inner / 16 * 2 + inner / 2 % 2) * 8 + inner / 4 % 4 * 2 + inner % 2;
+    for (int i = 0; i < r; i++)
+        for (int j = 0; j < s; j++) {
+            const int tap = (first_row + i * row_step) * tap_row + first_column + j * column_step;
+            float v[8];
+            _Pragma("unroll") for (int l = 0; l < 8; l++) v[l] =
+                out < k && in + l < c
+                    ? weight[(size_t)out * out_step + (size_t)(in + l) * in_step + tap]
+                    : 0.0f;
+            put(rows + ((size_t)(chunk * r * s + i * s + j) * weight_rows + row) * 8,
+                (float8)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]), part, row & 7);
+        }
+}
+
+/* dweight (K, C, taps) = the sum of sums (parts, K, taps, channels), first part first, plus what is
+   there if `add`; channels is C rounded up to 64s. A group adds up taps x 64 values of one k: they
+   are read along channels and written along taps. */
+__kernel void sum_parts(
+    __global float *dweight, __global const float *sums, const int parts, const int k, const int c,
+    const int taps, const int add
+) {
+    __local float values[MOST_TAPS * 64];
+    const int item = get_local_id(0), items = get_local_size(0), out = get_group_id(1),
+              first = get_group_id(0) * 64;
+    const int channels = (c + 63) / 64 * 64;
+    const size_t part_size = (size_t)k * taps * channels;
+    for (int i = item; i < taps * 64; i += items) {
+        __global const float *from =
+            sums + ((size_t)out * taps + i / 64) * channels + first + i % 64;
+        float total = 0.0f;
+        for (int part = 0; part < parts; part++) total += from[part * part_size];
+        values[i % 64 * taps + i / 64] = total;
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int i = item; i < taps * min(64, c - first); i += items) {
+        __global float *to = dweight + ((size_t)out * c + first) * taps + i;
+        *to = add ? *to + values[i] : values[i];
+    }
+}

@@ -1,0 +1,126 @@
+"""Set a device to the arithmetic that a run asks for: tensor cores are checked first, on the device, against float64.
+
+A product of small convolutions is computed by every tile that a run may take. Where Hopper's own instruction is wrong, the older
+one is taken; where that is wrong too, float32; both with a sentence that the caller has to show.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpitrain.job.errors import UserError
+from mpitrain.layers.conv import correlation, tensor
+from mpitrain.layers.conv.geometry import Geometry
+from mpitrain.layers.conv.tensor import Format, TensorCorrelations, TensorFilter, Tile
+from mpitrain.runtime import nvidia
+from mpitrain.runtime.device import Device
+
+LIMITS: dict[Format, float] = {"bf16": 1e-2, "tf32": 1e-3, "high": 1e-4}
+"""Relative errors (norms) that a right kernel stays under: three to ten times what was seen."""
+CHECKED = Geometry(40, 6, 5, 70, 3, 3, 6, 5, (1, 1), (1, 1), 1)
+"""Borders, channels that fill no tile, and more stages than local memory holds."""
+IMAGES = 3
+
+Values = NDArray[Any]
+
+
+def use(device: Device, precision: str) -> str | None:
+    """Let convolutions on a device compute in a precision. Returns the sentence to show if they fall back to another way.
+
+    Raises UserError where the device has no tensor cores that it could use.
+    """
+    if precision == "float32":
+        return None
+    major = nvidia.capability(device.cl)[0]
+    if major < 8:
+        raise UserError(
+            f"--precision {precision}: expected an NVIDIA GPU of compute capability 8.0 or more, got {device}; "
+            "float32 is what it can do"
+        )
+    fmt = tensor.format_of(precision)
+    compile_all(device, fmt, major == 9)
+    wrong = worst = None
+    for device.wgmma in [True, False] if major == 9 else [False]:
+        wrong = next((each for each in errors(device, fmt) if not each[1] < LIMITS[fmt]), None)
+        if wrong is None:
+            device.precision = precision
+            break
+        worst = worst or wrong
+    if worst is None:
+        return None
+    way = "mma.sync, the slower instruction" if wrong is None else "float32"
+    return (
+        f"--precision {precision}: on {device} {worst[0]} has an error of {worst[1]:.1e}, expected less than "
+        f"{LIMITS[fmt]:.0e}; convolutions compute by {way} instead"
+    )
+
+
+def tiles(hopper: bool) -> list[Tile]:
+    """Every tile that a run may take."""
+    return list(tensor.TILES.values()) if hopper else [tensor.WITHOUT_HOPPER]
+
+
+def compile_all(device: Device, fmt: Format, hopper: bool) -> None:
+    """Compile every kernel that a run may need, side by side: seconds each."""
+    by_filter: Format = "bf16" if fmt == "bf16" else "high"
+    wanted: list[tuple[str, dict[str, int]]] = []
+    for tile in tiles(hopper):
+        wanted.append(("tensor", tensor.definitions(fmt, tile, hopper)))
+        wanted.append(("tensor_filter", tensor.filter_definitions(by_filter, tile, hopper)))
+    with ThreadPoolExecutor(min(len(wanted), os.cpu_count() or 1)) as threads:
+        for done in [threads.submit(device.program, name, **facts) for name, facts in wanted]:
+            done.result()
+
+
+def errors(device: Device, fmt: Format) -> Iterator[tuple[str, float]]:
+    """What was computed, by which instruction and tile, and its relative error against float64; NaN for what is missing."""
+    g, random = CHECKED, np.random.default_rng(0)
+    x, dy = random.normal(size=(IMAGES, g.c, g.h, g.w)), random.normal(size=(IMAGES, g.k, g.p, g.q))
+    weight = random.normal(size=(g.k, g.c, g.r, g.s))
+    x, dy, weight = (each.astype(np.float32).astype(np.float64) for each in (x, dy, weight))
+    windows = np.lib.stride_tricks.sliding_window_view(_padded(x), (g.r, g.s), (2, 3))
+    back = np.lib.stride_tricks.sliding_window_view(_padded(dy), (g.r, g.s), (2, 3))
+    y = np.einsum("ncpqrs,kcrs->nkpq", windows, weight)
+    dx = np.einsum("nkhwrs,kcrs->nchw", back, weight[:, :, ::-1, ::-1])
+    dweight = np.einsum("ncpqrs,nkpq->kcrs", windows, dy)
+    with device.scope():
+        on_device = {name: device.upload(_blocks(each)) for name, each in (("x", x), ("dy", dy))}
+        weights, into = device.upload(weight.astype(np.float32)), device.empty(weight.shape)
+        for tile in tiles(device.wgmma):
+            way = f"{'wgmma' if device.wgmma else 'mma.sync'} {tile}"
+            for name, source, sums, expected in (
+                ("forward", "x", [correlation.forward(g)], y),
+                ("backward data", "dy", correlation.backward_data(g), dx),
+            ):
+                run = TensorCorrelations(device, sums, fmt, device.wgmma, tile)
+                result = device.upload(np.full_like(_blocks(expected), np.nan))
+                scratch = device.empty((run.workspace(IMAGES),))
+                run(result, on_device[source], weights, None, False, IMAGES, scratch)
+                yield f"{name} by {way}", _error(result.download(), _blocks(expected))
+            by_filter = TensorFilter(device, g, fmt, device.wgmma, tile)
+            into.fill(np.nan)
+            scratch = device.empty((by_filter.workspace(IMAGES),))
+            by_filter(into, on_device["dy"], on_device["x"], False, IMAGES, scratch)
+            yield f"backward filter by {way}", _error(into.download(), dweight)
+
+
+def _padded(images: Values) -> Values:
+    return np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
+
+
+def _blocks(images: Values) -> Values:
+    """(N, C, H, W) as float32 in blocks of 32 channels."""
+    n, c, h, w = images.shape
+    padded = np.pad(images, ((0, 0), (0, -c % tensor.BLOCK), (0, 0), (0, 0)))
+    split = padded.reshape(n, -1, tensor.BLOCK, h, w).transpose(0, 1, 3, 4, 2)
+    return np.ascontiguousarray(split, np.float32)
+
+
+def _error(result: Values, expected: Values) -> float:
+    return float(np.linalg.norm(result - expected) / np.linalg.norm(expected))

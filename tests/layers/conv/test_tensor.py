@@ -1,0 +1,180 @@
+"""What tensor cores are fed: rows of images and weights, decoded here and multiplied in NumPy as the kernels multiply them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mpitrain.layers.conv import correlation
+from mpitrain.layers.conv.geometry import Geometry
+from mpitrain.layers.conv.tensor import (
+    FORMATS,
+    Format,
+    ImageRows,
+    gathered,
+    pack_program,
+    reciprocal,
+    row_channels,
+)
+from mpitrain.runtime.array import Array
+from mpitrain.runtime.device import Device
+
+Values = NDArray[Any]
+IMAGES = 2
+ROUNDED = {"bf16": 2.0**-8, "tf32": 2.0**-11, "high": 2.0**-16}
+"""Relative rounding of one value, at most."""
+
+
+def blocks(values: Values, block: int) -> Values:
+    """(N, C, H, W) as (N, C/block, H, W, block)."""
+    n, c, h, w = values.shape
+    padded = np.zeros((n, -(-c // block) * block, h, w), np.float32)
+    padded[:, :c] = values
+    return np.ascontiguousarray(padded.reshape(n, -1, block, h, w).transpose(0, 1, 3, 4, 2))
+
+
+def from_bfloat16(bits: Values) -> Values:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def decode(rows: Values, fmt: Format) -> Values:
+    """The values of rows (..., 32 float32 places)."""
+    if fmt == "tf32":
+        assert not (rows.view(np.uint32) & 0x1FFF).any()
+        return rows
+    halves = from_bfloat16(np.ascontiguousarray(rows).view(np.uint16))
+    return halves if fmt == "bf16" else halves[..., :32] + halves[..., 32:]
+
+
+def close(result: Values, expected: Values, fmt: Format) -> None:
+    np.testing.assert_allclose(result, expected, rtol=ROUNDED[fmt], atol=1e-30)
+
+
+@pytest.mark.parametrize("divisor", [1, 2, 3, 7, 49, 196, 3136, 50176, 65537, 2**20 + 7])
+def test_a_reciprocal_divides_every_whole_number(divisor: int) -> None:
+    factor, shift = reciprocal(divisor)
+    numbers = {0, 1, divisor - 1, divisor, divisor + 1, 2**31 - 1, (2**31 - 1) // divisor * divisor - 1}
+    for n in numbers | set(np.random.default_rng(0).integers(2**31, size=1000).tolist()):
+        assert n * int(factor) >> shift == n // divisor
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("channels", [3, 32, 70])
+def test_rows_hold_the_images_rounded(device: Device, fmt: Format, channels: int) -> None:
+    x = np.random.default_rng(0).normal(size=(IMAGES, channels, 5, 3)).astype(np.float32)
+    rows = image_rows(device, fmt, channels, x)
+    decoded = decode(rows, fmt).transpose(0, 1, 3, 2).reshape(IMAGES, -1, 5, 3)
+    close(decoded[:, :channels], x, fmt)
+    assert not decoded[:, channels:].any()
+
+
+def image_rows(
+    device: Device, fmt: Format, channels: int, x: Values, gather: Geometry | None = None, pixels: int = 15
+) -> Values:
+    packer = ImageRows(device, fmt, channels, pixels, gather)
+    rows = device.empty((packer.size(IMAGES),))
+    packer.write(rows, device.upload(blocks(x, 4 if gather else 32)), IMAGES)
+    return rows.download()[: IMAGES * packer.chunks * pixels * 32].reshape(IMAGES, packer.chunks, pixels, 32)
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_rounding_keeps_what_is_not_a_number(device: Device, fmt: Format) -> None:
+    x = np.zeros((IMAGES, 32, 5, 3), np.float32)
+    x[0, :2, 0, 0] = np.nan, -np.inf
+    x.view(np.uint32)[0, 2, 0, 0] = 0x7FFFFFFF
+    decoded = decode(image_rows(device, fmt, 32, x), fmt)[0, 0, 0]
+    assert np.isnan(decoded[[0, 2]]).all()
+    assert np.isnan(decoded[1]) if fmt == "high" else decoded[1] == -np.inf
+
+
+def order_of_rows() -> Values:
+    """Of each 32 rows of packed weights, the output channel in each."""
+    return np.array(
+        [16 * (j // 2) + 4 * i + 2 * (j % 2) + e for j in range(4) for i in range(4) for e in range(2)]
+    )
+
+
+def unpacked(packed: Values, fmt: Format, weight_rows: int, stages: int) -> Values:
+    """Weights (stages, output channel, channels of a row)."""
+    pieces = packed[: stages * weight_rows * 32].reshape(stages, weight_rows, 8, 4)
+    number = np.arange(weight_rows)
+    pieces = np.take_along_axis(pieces, (np.arange(8) ^ (number & 7)[:, None])[None, :, :, None], 2)
+    result = np.empty((stages, weight_rows, row_channels(fmt)), np.float32)
+    result[:, number // 32 * 32 + order_of_rows()[number % 32]] = decode(
+        pieces.reshape(stages, weight_rows, 32), fmt
+    )
+    return result
+
+
+GEOMETRIES = [
+    Geometry(40, 6, 5, 70, 3, 3, 6, 5, (1, 1), (1, 1), 1),
+    Geometry(33, 7, 8, 65, 3, 2, 3, 4, (2, 2), (0, 1), 1),
+    Geometry(3, 9, 9, 20, 3, 3, 5, 5, (2, 2), (1, 1), 1),
+]
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("g", GEOMETRIES, ids=str)
+def test_weights_are_packed_for_every_correlation(device: Device, fmt: Format, g: Geometry) -> None:
+    weight = np.random.default_rng(0).normal(size=(g.k, g.c, g.r, g.s)).astype(np.float32)
+    for c in (correlation.forward(g), *correlation.backward_data(g)):
+        weight_rows, chunks = -(-c.k // 64) * 64, -(-c.c // row_channels(fmt))
+        packed, padded = device.empty((weight_rows * chunks * c.r * c.s * 32,)), device.empty((weight_rows,))
+        bias = np.random.default_rng(1).normal(size=c.k).astype(np.float32)
+        pack_program(device, fmt).pack_weights(
+            weight_rows * chunks * row_channels(fmt) // 8, packed, padded, device.upload(weight), device.upload(bias), 1, c.k, c.c, weight_rows, c.r, c.s,
+            c.out_step, c.in_step, *c.first_tap, *c.tap_step, c.tap_row, int(c.out_step < c.in_step), group=1,
+        )  # fmt: skip
+        found = unpacked(packed.download(), fmt, weight_rows, chunks * c.r * c.s)
+        found = (
+            found.reshape(chunks, c.r, c.s, weight_rows, -1)
+            .transpose(3, 0, 4, 1, 2)
+            .reshape(weight_rows, -1, c.r, c.s)
+        )
+        k, i, r, s = np.ix_(range(c.k), range(c.c), range(c.r), range(c.s))
+        taps = (c.first_tap[0] + r * c.tap_step[0]) * c.tap_row + c.first_tap[1] + s * c.tap_step[1]
+        close(found[: c.k, : c.c], weight.ravel()[k * c.out_step + i * c.in_step + taps], fmt)
+        np.testing.assert_array_equal(padded.download(), np.pad(bias, (0, weight_rows - c.k)))
+        assert not found[c.k :].any() and not found[:, c.c :].any()
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_gathered_taps_times_the_weights_are_the_convolution(device: Device, fmt: Format) -> None:
+    g = GEOMETRIES[2]
+    random = np.random.default_rng(0)
+    x, weight = random.normal(size=(IMAGES, g.c, g.h, g.w)), random.normal(size=(g.k, g.c * g.r * g.s))
+    flat = gathered(g)
+    assert flat is not None
+    rows = image_rows(device, fmt, flat.c, x.astype(np.float32), g, g.p * g.q)
+    taps = decode(rows, fmt).transpose(0, 1, 3, 2).reshape(IMAGES, -1, g.p * g.q)
+    assert not taps[:, flat.c :].any()
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))[:, :, ::2, ::2]
+    expected = np.einsum("ncpqrs,kcrs->nkpq", windows, weight.reshape(g.k, g.c, g.r, g.s))
+    result = np.einsum("ncm,kc->nkm", taps[:, : flat.c], weight)
+    np.testing.assert_allclose(result, expected.reshape(result.shape), atol=40 * ROUNDED[fmt])
+
+
+@pytest.mark.parametrize("add", [0, 1])
+def test_parts_of_a_filters_gradient_are_added_up_in_order(device: Device, add: int) -> None:
+    random = np.random.default_rng(0)
+    many, k, c, taps = 5, 3, 70, 9
+    sums = random.normal(size=(many, k, taps, 128)).astype(np.float32)
+    before = random.normal(size=(k, c, taps)).astype(np.float32)
+    dweight = device.upload(before)
+    pack_program(device, "high").sum_parts(
+        (2 * device.group, k), dweight, device.upload(sums), many, k, c, taps, add, group=(device.group, 1)
+    )
+    expected = np.zeros((k, taps, 128), np.float32)
+    for part in sums:
+        expected += part
+    expected = expected[:, :, :c].transpose(0, 2, 1)
+    np.testing.assert_array_equal(dweight.download(), before + expected if add else expected)
+
+
+def test_an_array_of_rows_starts_where_a_part_may(device: Device) -> None:
+    rows: Array = device.empty((ImageRows(device, "high", 3, 7).size(1),))
+    assert rows.size % 128 == 0
