@@ -30,8 +30,11 @@ from mpitrain.job.config import Run, interval, is_made_up, known, write_toml
 from mpitrain.job.display import Display
 from mpitrain.job.errors import DONE, STOPPED, RunError, UserError, agreed
 from mpitrain.job.log import Log
-from mpitrain.mpi.heartbeat import patiently
-from mpitrain.mpi.wire import FAILURES, Wire, connect
+from mpitrain.mpi.connect import abort, connect
+from mpitrain.mpi.heartbeat import with_heartbeat
+from mpitrain.mpi.survive import among_the_living, give_up
+from mpitrain.mpi.wait import FAILURES
+from mpitrain.mpi.wire import Wire
 from mpitrain.network import models
 from mpitrain.network.fit import images_that_fit
 from mpitrain.network.graph import Graph
@@ -84,10 +87,10 @@ def train(run: Run) -> Result:
     """Train a network on all ranks of this job. Raises UserError, on every rank alike, for a run that cannot be."""
     global _watch
     wire = connect()
-    _introduce(wire, not wire.one_host)
-    fault = wire.together(lambda: Fault(run.inject, wire.rank))
-    wire.delay = fault.delay
-    _watch = Watchdog(wire.rank, run.stall_seconds, wire.abort)
+    _introduce(wire, not wire.ranks.one_host)
+    fault = wire.agree.together(lambda: Fault(run.inject, wire.ranks.rank))
+    wire.ranks.delay.seconds = fault.delay
+    _watch = Watchdog(wire.ranks.rank, run.stall_seconds, abort)
     stop = Stop()
     try:
         result = _Training(run, wire, _watch, fault, stop).go()
@@ -100,9 +103,9 @@ def train(run: Run) -> Result:
 
 def _introduce(wire: Wire, several_hosts: bool) -> None:
     """Tell this rank's witness who it is, and where those of the others answer."""
-    witness.who(wire.name)
+    witness.who(wire.ranks.name)
     if several_hosts:
-        witness.meet(wire.gather_facts)
+        witness.meet(wire.agree.gather_facts)
 
 
 @dataclass
@@ -147,60 +150,60 @@ class _Training:
         stop.listen()
         watch.at("setup")
         fault("setup", 0)
-        self.several_hosts = not wire.one_host
+        self.several_hosts = not wire.ranks.one_host
         if run.on_failure == "continue":
             witness.spare_the_launcher()
-        self.ranks = list(range(wire.size))
+        self.ranks = list(range(wire.ranks.size))
         """The numbers that those which are left had when the job began."""
         self.undo: Undo | None = None
         self.held: tuple[Mapping[str, Array], tuple[int, int]] | None = None
         """State to go on from with fewer ranks, and `Exchange.seat` when it was made; while they meet anew."""
-        if run.on_failure == "continue" and wire.size > 1 and not wire.outlives_ranks:
+        if run.on_failure == "continue" and wire.ranks.size > 1 and not wire.ranks.outlives_ranks:
             raise agreed(
                 UserError(
                     "--on-failure continue: expected Open MPI 5 under mpirun --with-ft ulfm, "
-                    f"got {wire.library}, which ends the job when a rank dies"
+                    f"got {wire.ranks.library}, which ends the job when a rank dies"
                 )
             )
         self.dataset: Dataset | None = None
-        found = patiently(wire, lambda beat: self._look(run, beat), lambda: watch.at("setup"))
+        found = with_heartbeat(wire.agree, lambda beat: self._look(run, beat), lambda: watch.at("setup"))
         self.facts = facts = Facts.of_json(found)
         self.run = run = facts.complete(run)
         self.batch_size: int = known(run.batch_size)
         self.folder = Path(facts.folder)
         self.network = models.load(run.network, facts.shape, facts.classes, dropout=not run.no_dropout)
         self.device = self._open_device()
-        resumed = wire.from_root(self._to_resume) if run.resume else None
+        resumed = wire.agree.from_root(self._to_resume) if run.resume else None
 
         watch.at("compile")
         fault("compile", 0)
         self.kind, self.why, self.coded_from = self._choose(resumed)
         # With --balance speed a part may grow; one of more than twice the equal size is computed in sub-batches.
         self.by_speed = run.balance == "speed"
-        part = parts(self.batch_size, wire.size)[wire.rank]
+        part = parts(self.batch_size, wire.ranks.size)[wire.ranks.rank]
         room = (part.stop - part.start) * (2 if self.by_speed else 1)
-        own_master = needs_master(wire.rank, wire.size, self.kind, run.update)
+        own_master = needs_master(wire.ranks.rank, wire.ranks.size, self.kind, run.update)
         copies = 3 if run.on_failure == "continue" else 0  # of rank 0's: weights, momentum, residual
         vectors = 2 + self._updates + own_master + (self.kind in LOSSY) + copies
         # One limit for all ranks, kept with the checkpoint: how a part is divided decides in which order its gradients are added.
         self.limit: int = (
             run.sub_batch
             or (resumed and resumed["sub_batch"])
-            or min(wire.gather_facts(images_that_fit(self.network, self.device, self._room(), vectors)))
+            or min(wire.agree.gather_facts(images_that_fit(self.network, self.device, self._room(), vectors)))
         )
         capacity = min(self.limit, room)
         self.compiles = False
         self.device.on_compile = self._compiling
-        self.graph = graph = wire.leaders_first(lambda: self._graph(capacity))
+        self.graph = graph = wire.agree.leaders_first(lambda: self._graph(capacity))
         graph.buckets = graph.layout.buckets(self.coded_from)
         graph.normalise(np.array(facts.mean, np.float32), np.array(facts.std, np.float32))
 
-        known_speeds = resumed["speeds"] if resumed and resumed["ranks"] == wire.size else None
+        known_speeds = resumed["speeds"] if resumed and resumed["ranks"] == wire.ranks.size else None
         self._join(known_speeds if self.by_speed else None)
         self.done, self.said = 0, ""
         if resumed:
             path = Path(resumed["path"])
-            self.done = wire.together(lambda: self.state.resume(path, run))
+            self.done = wire.agree.together(lambda: self.state.resume(path, run))
             said = [*resumed["refused"], f"passed over for {path.name}"] if resumed["refused"] else []
             if resumed["exchange"] in LOSSY and resumed["ranks"] > 1 and not self.exchange.residuals():
                 said.append(
@@ -216,7 +219,7 @@ class _Training:
     @property
     def _updates(self) -> bool:
         """Whether this rank applies the mean gradient."""
-        return self.wire.rank == 0 or self.run.update == "replicated"
+        return self.wire.ranks.rank == 0 or self.run.update == "replicated"
 
     def _join(self, speeds: list[float] | None = None) -> None:
         """Make the parts that know of the other ranks."""
@@ -227,10 +230,10 @@ class _Training:
         self.balance, self.named = Balance(speeds), -1
         if speeds:
             self.feed.divide(speeds)
-        own_master = needs_master(wire.rank, wire.size, self.kind, run.update)
+        own_master = needs_master(wire.ranks.rank, wire.ranks.size, self.kind, run.update)
         master = self.device.zeros(graph.weights.shape) if own_master else graph.weights
         # Updates are part of the exchange, which goes on beside the backward pass.
-        aside = self.device.beside() if wire.size > 1 else self.device
+        aside = self.device.beside() if wire.ranks.size > 1 else self.device
         self.sgd = (
             MomentumSgd(aside, master, run.momentum, known(run.weight_decay)) if self._updates else None
         )
@@ -243,11 +246,11 @@ class _Training:
         self.health = Health(wire, graph, self.exchange, self.batch_size)
         self.work = Work(self.feed, graph, self.exchange, watch, self.fault, self.batch_size, run.seed)
         self.undo = None
-        if run.on_failure == "continue" and wire.size > 1:
-            self.undo = Undo(graph, self.sgd if wire.rank == 0 else None, self.exchange)
+        if run.on_failure == "continue" and wire.ranks.size > 1:
+            self.undo = Undo(graph, self.sgd if wire.ranks.rank == 0 else None, self.exchange)
 
     def _look(self, run: Run, alive: Callable[[], None]) -> dict[str, Any]:
-        facts, self.dataset = look(run, self.wire.size, alive)
+        facts, self.dataset = look(run, self.wire.ranks.size, alive)
         return facts.as_json()
 
     def _to_resume(self) -> dict[str, Any] | None:
@@ -263,16 +266,18 @@ class _Training:
 
     def _open_device(self) -> Device:
         wire = self.wire
-        neighbours = wire.neighbours(own_cores())
+        neighbours = wire.agree.neighbours(own_cores())
         self.host_cores = len({core for cores in neighbours for core in cores})
-        self.cores = share_of_cores(neighbours, wire.local_rank)
-        device: Device = wire.together(lambda: open_device(self.run.device, wire.local_rank, self.cores))
+        self.cores = share_of_cores(neighbours, wire.ranks.local_rank)
+        device: Device = wire.agree.together(
+            lambda: open_device(self.run.device, wire.ranks.local_rank, self.cores)
+        )
         return device
 
     def _compiling(self, name: str) -> None:
         """Say, on one rank a job, that there is something to wait for."""
         self.watch.at("compile")
-        if self.wire.rank == 0 and not self.compiles and not (self.run.json or self.run.quiet):
+        if self.wire.ranks.rank == 0 and not self.compiles and not (self.run.json or self.run.quiet):
             print(
                 f"compiling kernels for {self.device.name}: seconds to a minute, and later runs find them in a cache",
                 flush=True,
@@ -285,7 +290,7 @@ class _Training:
         every = interval(self.run.checkpoint_every, self.facts.per_epoch, "--checkpoint-every")
         nbytes, count = self.state.size_of_checkpoint(), max(1, -(-steps // every))
         if self.run.compute_seconds is None:
-            self.wire.from_root(lambda: checkpoint.check_space(self.folder, nbytes, count))
+            self.wire.agree.from_root(lambda: checkpoint.check_space(self.folder, nbytes, count))
 
     def _update(self, start: int, stop: int, mean: Array) -> None:
         self.fault("update", self.watch.step)
@@ -296,7 +301,7 @@ class _Training:
         """Bytes of memory that this rank may take. Collective."""
         memory = available_memory() if self.device.kind == "cpu" else self.device.memory
         mine = [self.device.kind, self.device.number]
-        return ROOM * memory / self.wire.neighbours(mine).count(mine)
+        return ROOM * memory / self.wire.agree.neighbours(mine).count(mine)
 
     def _graph(self, capacity: int) -> Graph:
         if self.run.compute_seconds is not None:
@@ -313,16 +318,16 @@ class _Training:
         if (
             resumed
             and run.exchange == "auto"
-            and (resumed["ranks"] == wire.size or resumed["exchange"] in LOSSY)
+            and (resumed["ranks"] == wire.ranks.size or resumed["exchange"] in LOSSY)
         ):
             before = str(resumed["exchange"])
-            if before != "window" or wire.one_host:
+            if before != "window" or wire.ranks.one_host:
                 return before, "as the checkpoint's run", coded
-        kinds = candidates(run.exchange, wire)
-        if "window" in kinds and not wire.has_room(floats(BUCKET)):
+        kinds = candidates(run.exchange, wire.ranks)
+        if "window" in kinds and not wire.shared.has_room(floats(BUCKET)):
             kinds = ("float32",)
         measured = measure(wire, self.device, kinds, run.update)
-        kind, why = choose(run.exchange, wire, measured[max(measured)] if measured else None)
+        kind, why = choose(run.exchange, wire.ranks, measured[max(measured)] if measured else None)
         coded = (coded or coded_from(kind, measured)) if kind in LOSSY else 0
         return kind, why + (f"; buckets of fewer than {coded:,} values in float32" if coded else ""), coded
 
@@ -330,7 +335,7 @@ class _Training:
 
     def go(self) -> Result:
         """All steps, with what comes between them; then the last checkpoint and the hashes."""
-        speaks = self.wire.rank == 0
+        speaks = self.wire.ranks.rank == 0
         self.log = Log(self.folder if speaks else None, self.run.json)
         self.display = Display(silent=not speaks or self.run.quiet or self.run.json)
         self._late: Callable[[], None] = lambda: None
@@ -429,13 +434,13 @@ class _Training:
         self._catch_up()
         undo, now, seat = self.undo, self.now, self.exchange.seat
         self.watch.at("shrink", now.step)
-        self.wire.give_up()
+        give_up(self.wire)
         self.exchange.close()
         self.device.finish()
         self.device.beside().finish()
-        self.wire = wire = self.wire.among_the_living()
+        self.wire = wire = among_the_living(self.wire)
         _introduce(wire, self.several_hosts)
-        ranks = list(wire.numbers)
+        ranks = list(wire.ranks.numbers)
         if ranks[0] != 0:
             raise agreed(
                 RunError(
@@ -445,21 +450,21 @@ class _Training:
         lost = sorted(set(self.ranks) - set(ranks))
         if not lost:  # nothing that fewer ranks would mend
             raise agreed(RunError(str(error))) from error
-        self.now = now = _Now.of_json(wire.from_root(lambda: asdict(now)))
+        self.now = now = _Now.of_json(wire.agree.from_root(lambda: asdict(now)))
         # One more may die meanwhile: what this rank had before the first death is what counts.
         self.held = held, seat = self.held or (undo.held(now.step), seat)
         self._join()
-        first = self.sgd if wire.rank == 0 else None
+        first = self.sgd if wire.ranks.rank == 0 else None
         undo.restore(held, first)
         self.device.finish()
         velocity = [self.sgd.velocity] if self.sgd and self.run.update == "replicated" else []
         self.state.spread(self.graph.weights, *velocity)
         undo.hand_on(held, self.exchange, seat, self.batch_size, now.step)
         self.held, self.ranks = None, ranks
-        self.log.event("lost", step=now.step, ranks=lost, left=wire.size)
+        self.log.event("lost", step=now.step, ranks=lost, left=wire.ranks.size)
         self.display.say(
-            f"step {now.step}: rank{'s' * (len(lost) > 1)} {', '.join(map(str, lost))} lost; {wire.size} of the ranks "
-            f"go{'es' * (wire.size == 1)} on from here, on the same batches (--on-failure continue)"
+            f"step {now.step}: rank{'s' * (len(lost) > 1)} {', '.join(map(str, lost))} lost; {wire.ranks.size} of the ranks "
+            f"go{'es' * (wire.ranks.size == 1)} on from here, on the same batches (--on-failure continue)"
         )
 
     def _agree(self, outcome: Outcome, t: int) -> _Agreed:
@@ -471,7 +476,7 @@ class _Training:
         found = outcome.exchange
         mine = [outcome.loss, found.error_bound, float(self.stop.asked), float(not found.finite)]
         mine += [outcome.seconds["compute"], self._cpu_seconds()]
-        table = self.wire.table(np.array(mine))
+        table = self.wire.agree.table(np.array(mine))
         loss = float(table[:, 0].sum()) / self.batch_size
         if not math.isfinite(loss):
             raise self._diverged(t, f"the loss is {loss}")
@@ -489,7 +494,7 @@ class _Training:
     def _balance(self, seconds: list[float], t: int) -> None:
         """Now and then: name a rank that the others wait for, and with --balance speed divide batches anew."""
         images = [part.stop - part.start for part in self.feed.now]
-        found = self.balance.note(images, seconds) if self.wire.size > 1 else None
+        found = self.balance.note(images, seconds) if self.wire.ranks.size > 1 else None
         if found is None:
             return
         if self.by_speed:
@@ -503,7 +508,7 @@ class _Training:
                 else "--balance speed gives it fewer images"
             )
             self.display.say(
-                f"step {t}: rank {self.wire.numbers[self.named]} makes steps {found.cost:.0%} longer; {hint}"
+                f"step {t}: rank {self.wire.ranks.numbers[self.named]} makes steps {found.cost:.0%} longer; {hint}"
             )
         if self.by_speed or found.straggler is not None:
             speeds = [round(speed, 2) for speed in found.speeds]
@@ -512,7 +517,7 @@ class _Training:
                 step=t,
                 parts=parts,
                 speeds=speeds,
-                straggler=None if found.straggler is None else self.wire.numbers[found.straggler],
+                straggler=None if found.straggler is None else self.wire.ranks.numbers[found.straggler],
                 cost=found.cost,
             )
 
@@ -556,7 +561,7 @@ class _Training:
         begin = time.perf_counter()
         self.watch.at("checkpoint", t)
         self.fault("checkpoint", t)
-        if not self.wire.from_root(self.state.is_finite):
+        if not self.wire.agree.from_root(self.state.is_finite):
             raise self._diverged(t, "the weights are not finite (NaN or infinite)")
         self.log.check_place()
         self.state.average_statistics()
@@ -570,7 +575,7 @@ class _Training:
             "mean": mean.tolist(),
             "std": std.tolist(),
             "classes": list(self.dataset.class_names) if self.dataset else [],
-            "ranks": self.wire.size,
+            "ranks": self.wire.ranks.size,
             "exchange": self.kind,
             "coders": self.exchange.seat[1],
             "coded_from": self.coded_from,
@@ -589,15 +594,15 @@ class _Training:
 
     def _header(self) -> None:
         """Say and log what runs where."""
-        wire, run, say, count = self.wire, self.run, self.display.say, self.wire.size
+        wire, run, say, count = self.wire, self.run, self.display.say, self.wire.ranks.size
         cpu = self.device.kind == "cpu"
         held = f", cores {','.join(map(str, self.cores))}" if cpu else ""
-        devices = wire.gather_facts(f"{self.device.name} ({self.device.platform}){held}")
-        hosts = wire.gather_facts(wire.host)
-        if wire.rank:
+        devices = wire.agree.gather_facts(f"{self.device.name} ({self.device.platform}){held}")
+        hosts = wire.agree.gather_facts(wire.ranks.host)
+        if wire.ranks.rank:
             return
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        versions = {"mpitrain": __version__, "python": platform.python_version(), "mpi": wire.library}
+        versions = {"mpitrain": __version__, "python": platform.python_version(), "mpi": wire.ranks.library}
         versions |= {name: version(name) for name in ("numpy", "pyopencl", "mpi4py")}
         settings = asdict(run) | {
             "exchange_chosen": self.kind,
@@ -622,14 +627,16 @@ class _Training:
         shown = devices if run.verbose or count <= 4 else devices[:1]
         for rank, device in enumerate(shown):
             say(f"  rank {rank}: {device}" + (f" and {count - 1} more" if len(shown) < count else ""))
-        if wire.local_size > self.host_cores and cpu:
-            say(f"  {wire.local_size} ranks share {self.host_cores} cores of this host: they take turns")
+        if wire.ranks.local_size > self.host_cores and cpu:
+            say(
+                f"  {wire.ranks.local_size} ranks share {self.host_cores} cores of this host: they take turns"
+            )
         if cpu and "Portable" in self.device.platform and run.device == "auto":
             say(
                 "  PoCL computes, since Intel's runtime is not here; `pip install mpitrain[runtimes]` brings the faster one"
             )
         where = f", {self.exchange}" if str(self.exchange) else ""
-        say(f"  {wire.library}; exchange {self.kind}{where} ({self.why}), update {run.update}")
+        say(f"  {wire.ranks.library}; exchange {self.kind}{where} ({self.why}), update {run.update}")
         if self.dataset:
             self.dataset.bad.tell(self.display, self.log)
         if self.said:
@@ -654,7 +661,9 @@ class _Training:
         loss = agreement.loss
         self.recent.append(loss)
         facts: dict[str, Any] = (
-            {"error_bound": agreement.error_bound} if self.kind == "dynamic8" and self.wire.size > 1 else {}
+            {"error_bound": agreement.error_bound}
+            if self.kind == "dynamic8" and self.wire.ranks.size > 1
+            else {}
         )
         self.log.event(
             "step", step=t, epoch=epoch, loss=loss, lr=lr, images=self.batch_size, images_per_second=round(rate, 1),
@@ -676,9 +685,9 @@ class _Training:
         t = now.step
         self.watch.at("end", t)
         code = DONE if t >= self.facts.steps else STOPPED
-        hashes = tuple(self.wire.gather_facts(self.state.sha256()))
+        hashes = tuple(self.wire.agree.gather_facts(self.state.sha256()))
         same = len(set(hashes)) == 1
-        memory = sum(self.wire.gather_facts(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+        memory = sum(self.wire.agree.gather_facts(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
         images = (t - self.done) * self.batch_size
         self.log.event(
             "end", step=t, seconds=round(seconds, 3), images_per_second=round(images / seconds, 1),
