@@ -130,7 +130,7 @@ def _timed(comm: Any, wire: Any, run: Callable[[], None], times: int) -> tuple[f
     for _ in range(times):
         run()
     wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
-    table = wire.table(np.array([wall, cpu, wire.bytes_sent - sent], np.float64)) / times
+    table = wire.agree.table(np.array([wall, cpu, wire.bytes_sent - sent], np.float64)) / times
     return float(table[:, 0].max()), float(table[:, 1].sum()), int(table[:, 2].max())
 
 

@@ -78,7 +78,7 @@ class Model:
         self.weights = self.device.upload(values(LENGTH, 99))
         self.gradient = self.device.zeros((LENGTH,))
         self.master: Array | None = None
-        if needs_master(wire.rank, wire.size, kind, update):
+        if needs_master(wire.ranks.rank, wire.ranks.size, kind, update):
             self.master = self.device.upload(values(LENGTH, 99))
         self.means: NDArray[np.float32] = np.zeros(LENGTH, np.float32)
         self.exchange = Exchange(
@@ -92,7 +92,7 @@ class Model:
             w -= np.float32(0.01) * g
 
     def step(self, t: int, change: Callable[[NDArray[np.float32]], None] | None = None) -> ExchangeReport:
-        gradient = values(LENGTH, self.wire.rank, t)
+        gradient = values(LENGTH, self.wire.ranks.rank, t)
         if change:
             change(gradient)
         self.gradient.write(gradient)
@@ -104,7 +104,7 @@ class Model:
         """Whether a step is finite in which the last rank has such a value in a coded block."""
 
         def spoil(gradient: NDArray[np.float32]) -> None:
-            if self.wire.rank == self.wire.size - 1:
+            if self.wire.ranks.rank == self.wire.ranks.size - 1:
                 gradient[50 * BLOCK + 7] = value
 
         return self.step(t, spoil).finite
@@ -140,5 +140,5 @@ def assert_nothing_is_lost(wire: Wire) -> None:
     for t in range(5):
         model.step(t)
         total += model.means
-        true += true_mean(wire.size, t)
-    np.testing.assert_allclose(total + wire.sum(model.left_out()), true, atol=2e-6 * np.abs(true).max())
+        true += true_mean(wire.ranks.size, t)
+    np.testing.assert_allclose(total + wire.agree.sum(model.left_out()), true, atol=2e-6 * np.abs(true).max())

@@ -129,8 +129,10 @@ def test_no_imports_go_in_a_circle() -> None:
 
 def test_codecs_and_the_wire_do_not_know_each_other() -> None:
     for codec in ("exchange.codec", "exchange.codec_numpy"):
-        assert "mpi.wire" not in _imports(MODULES[codec])
-        assert codec not in _imports(MODULES["mpi.wire"])
+        for module, path in MODULES.items():
+            if _room(module) == "mpi":
+                assert module not in _imports(MODULES[codec])
+                assert codec not in _imports(path)
 
 
 @pytest.mark.parametrize(("library", "door"), DOORS.items())

@@ -256,19 +256,19 @@ def _end(error: BaseException | None) -> None:
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         words = "interrupted"
     expected = isinstance(error, (MpitrainError, KeyboardInterrupt, click.Abort))
-    wire = sys.modules.get("mpitrain.mpi.wire")
+    wire = sys.modules.get("mpitrain.mpi.connect")
     job = wire.connected() if wire else None
     # Before the ranks have met, what is wrong with the command is known to all of them.
     agreed = expected and (job is None or (isinstance(error, MpitrainError) and error.agreed))
     if not agreed and wire is None:
         wire = _join()
     if agreed or wire is None:
-        if (job.rank if job else _rank()) == 0:  # where rank 0 is dead, the first of the others
+        if (job.ranks.rank if job else _rank()) == 0:  # where rank 0 is dead, the first of the others
             _trace(error, expected)
             print(f"mpitrain: {words}", file=sys.stderr, flush=True)
         _leave(code)
     _trace(error, expected)
-    last_words(f"{job.name}{_phase()}: {words}" if job else f"rank {_rank()}: {words}")
+    last_words(f"{job.ranks.name}{_phase()}: {words}" if job else f"rank {_rank()}: {words}")
     wire.abort(code)
     _leave(code, aborted=True)  # MPI_Abort may come back before the launcher's signal arrives
 
@@ -278,7 +278,7 @@ def _join() -> ModuleType | None:
     if not _launched():
         return None
     try:
-        return importlib.import_module("mpitrain.mpi.wire")
+        return importlib.import_module("mpitrain.mpi.connect")
     except ImportError:
         return None
 
@@ -303,10 +303,10 @@ def _leave(code: int, aborted: bool = False) -> NoReturn:
     sys.stdout.flush()
     if code != DONE and _launched():
         time.sleep(LINGER)
-    wire = sys.modules.get("mpitrain.mpi.wire")
+    wire = sys.modules.get("mpitrain.mpi.connect")
     job = wire.connected() if wire else None
     devices = sys.modules.get("mpitrain.runtime.device")
-    if job and job.bereaved:
+    if job and job.ranks.bereaved:
         _exit(code)  # MPI_Finalize waits for dead ranks that were alone on their host (Open MPI 5.0)
     if devices and devices.gpu_opened:
         if wire:

@@ -11,8 +11,8 @@ from mpitrain.data.bad import Bad
 from mpitrain.data.source import Split, open_source
 from mpitrain.job.config import is_made_up
 from mpitrain.job.errors import UserError
-from mpitrain.mpi.heartbeat import patiently
-from mpitrain.mpi.wire import connect
+from mpitrain.mpi.connect import abort, connect
+from mpitrain.mpi.heartbeat import with_heartbeat
 from mpitrain.network.model import load
 from mpitrain.runtime.platforms import own_cores, prepare, share_of_cores
 from mpitrain.training.hooks.evaluate import Scores, score
@@ -29,9 +29,11 @@ def evaluate_checkpoint(
     bad = Bad(skip_bad)
     wire = connect()
     # As in training; without it each rank would take all cores of its host.
-    prepare(share_of_cores(wire.neighbours(own_cores()), wire.local_rank))
-    model = wire.together(
-        lambda: load(path, device, capacity=-(-batch_size // wire.size), local_rank=wire.local_rank)
+    prepare(share_of_cores(wire.agree.neighbours(own_cores()), wire.ranks.local_rank))
+    model = wire.agree.together(
+        lambda: load(
+            path, device, capacity=-(-batch_size // wire.ranks.size), local_rank=wire.ranks.local_rank
+        )
     )
     split: Split | None = None
 
@@ -61,12 +63,12 @@ def evaluate_checkpoint(
         split = source.test or source.train
         return len(split)
 
-    watch = Watchdog(wire.rank, STALL, wire.abort)
+    watch = Watchdog(wire.ranks.rank, STALL, abort)
     watch.at("evaluate")
-    count = int(patiently(wire, look, lambda: watch.at("evaluate")))
+    count = int(with_heartbeat(wire.agree, look, lambda: watch.at("evaluate")))
     found = score(wire, model.graph, split, count, lambda: watch.at("evaluate"))
     watch.stop()
-    if wire.rank == 0:
+    if wire.ranks.rank == 0:
         if as_json:
             print(json.dumps(asdict(found)))
         else:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from mpitrain.data import augment, order
 from mpitrain.data.share import parts
 from mpitrain.data.source import Split
-from mpitrain.mpi.wire import Part, Wire
+from mpitrain.mpi.scatter import Part
+from mpitrain.mpi.wire import Wire
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Feed:
 
     def __init__(self, wire: Wire, batches: Batches, split: Split | None) -> None:
         self._wire, self._batches, self._split = wire, batches, split
-        self.parts = parts(batches.batch_size, wire.size)
+        self.parts = parts(batches.batch_size, wire.ranks.size)
         """How the batches that start from now on are divided."""
         self.now = self.parts
         """How the batch that `part` gave out last is divided."""
@@ -46,12 +47,12 @@ class Feed:
     @property
     def mine(self) -> slice:
         """This rank's part of the batch that `part` gave out last."""
-        return self.now[self._wire.rank]
+        return self.now[self._wire.ranks.rank]
 
     def divide(self, speeds: Sequence[float]) -> None:
         """Divide batches in proportion to the ranks' speeds, all but those that are on their way. All ranks call it at the same step."""
         self.speeds = tuple(speeds)
-        self.parts = parts(self._batches.batch_size, self._wire.size, speeds)
+        self.parts = parts(self._batches.batch_size, self._wire.ranks.size, speeds)
 
     def start(self, step: int) -> None:
         """Set a step's batch on its way; `part` of that step then waits for what is missing of it."""
@@ -59,7 +60,7 @@ class Feed:
         if self._split is not None:
             images, wide = self._split.read(order.batch(step, of.count, of.batch_size, of.seed))
             labels = wide.astype(np.int32)
-        part = self._wire.scatter_parts(images, labels, self.parts, of.shape, np.dtype(of.dtype))
+        part = self._wire.scatter.start(images, labels, self.parts, of.shape, np.dtype(of.dtype))
         self._waiting[step] = self.parts, part
 
     def part(self, step: int) -> tuple[NDArray[Any], NDArray[np.int32]]:

@@ -20,8 +20,9 @@ from mpitrain.exchange.spin import Spin, floats
 from mpitrain.exchange.stream import MOST, fly
 from mpitrain.job.errors import UserError
 from mpitrain.mpi.blocking import Floats, Way, by_doubling, by_library, by_shards
+from mpitrain.mpi.connect import over
 from mpitrain.mpi.hops import Hops
-from mpitrain.mpi.wire import Communicator, Wire, over
+from mpitrain.mpi.wire import Communicator, Wire
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device, open_device
 
@@ -30,6 +31,8 @@ SMALL = 1 << 14
 WORTH_CODING = 1 << 12
 """Values (16 KiB) from which codes may be: over slow links."""
 KNOWN = ("auto", *KINDS)
+KEPT = "allreduce"
+"""Where a wire keeps what this module made for it."""
 FLOAT32 = np.dtype(np.float32)
 BLOCKING: dict[str, Way] = {"library": by_library, "doubling": by_doubling, "shards": by_shards}
 """Ways of float32 among which "auto" chooses, beside the other kinds."""
@@ -85,10 +88,10 @@ def allreduce(
         _fits(values, exchange, out)
     mean = np.empty(values.shape, np.float32) if out is None else out
     source, flat = _apart(values, mean)
-    if wire.size == 1 or exchange == "float32":
-        wire.mean(source, flat)
+    if wire.ranks.size == 1 or exchange == "float32":
+        wire.blocking.mean(source, flat)
         return mean
-    tools: _Tools = wire.tools or _tools(wire)
+    tools: _Tools = wire.kept.get(KEPT) or _tools(wire)
     kind = (
         exchange if exchange != "auto" else tools.chosen.get(source.size) or _choose(wire, tools, source.size)
     )
@@ -97,8 +100,8 @@ def allreduce(
 
 
 def _tools(wire: Wire) -> _Tools:
-    wire.tools = wire.tools or _Tools()
-    return wire.tools  # type: ignore[no-any-return]
+    tools: _Tools = wire.kept.setdefault(KEPT, _Tools())
+    return tools
 
 
 def taken(size: int, comm: Communicator) -> str | None:
@@ -119,10 +122,10 @@ def _apart(values: NDArray[np.float32], mean: Floats) -> tuple[Floats, Floats]:
 def _by(kind: str, wire: Wire, tools: _Tools, source: Floats, mean: Floats) -> None:
     """mean becomes the mean of the ranks' sources, by one kind of exchange or way of float32; flat ones, as `_apart` makes them."""
     if way := BLOCKING.get(kind):
-        wire.mean(source, mean, way)
+        wire.blocking.mean(source, mean, way)
         return
     if kind == "window":
-        spin = tools.spin = tools.spin or Spin(wire)
+        spin = tools.spin = tools.spin or Spin(wire.shared)
         spin.mean(source, mean)
     elif mean.size:
         cuts = [slice(start, min(start + PIECE, mean.size)) for start in range(0, mean.size, PIECE)]
@@ -130,7 +133,7 @@ def _by(kind: str, wire: Wire, tools: _Tools, source: Floats, mean: Floats) -> N
         short = mean.size <= SMALL
         coders = _coders(leaders.wire, tools, kind, short) if leaders.wire else [None] * MOST
         fly(
-            _coded(leaders, coders[number % MOST], source[cut], mean[cut], wire.size, number)
+            _coded(leaders, coders[number % MOST], source[cut], mean[cut], wire.ranks.size, number)
             for number, cut in enumerate(cuts)
         )
 
@@ -172,9 +175,9 @@ def _choose(wire: Wire, tools: _Tools, size: int) -> str:
 def _ways(wire: Wire, length: int) -> list[str]:
     """What may be quickest for vectors of so many values."""
     ways = [] if length > SMALL else ["doubling"]
-    ways += ["library"] if wire.size == 2 else ["library", "shards"]
-    if wire.one_host:
-        return [*ways, "window"] if wire.has_room(floats()) else ways
+    ways += ["library"] if wire.ranks.size == 2 else ["library", "shards"]
+    if wire.ranks.one_host:
+        return [*ways, "window"] if wire.shared.has_room(floats()) else ways
     return [*ways, "dynamic8"] if length >= WORTH_CODING else ways
 
 
@@ -183,17 +186,17 @@ def _alike(wire: Wire, size: int) -> bool:
 
     Which ranks' values are added first follows from their number and the ranks'. Longer vectors than were measured are not trusted.
     """
-    if wire.size == 2:
+    if wire.ranks.size == 2:
         return True
     if size > PIECE:
         return False
     mean = np.empty(size, np.float32)
-    wire.mean(_noise(wire, size), mean, by_library)
-    return wire.alike(np.array([zlib.crc32(mean.tobytes())]))
+    wire.blocking.mean(_noise(wire, size), mean, by_library)
+    return wire.agree.alike(np.array([zlib.crc32(mean.tobytes())]))
 
 
 def _noise(wire: Wire, size: int) -> Floats:
-    return np.random.default_rng(wire.rank).standard_normal(size, np.float32)
+    return np.random.default_rng(wire.ranks.rank).standard_normal(size, np.float32)
 
 
 def _device(tools: _Tools) -> Device:
@@ -214,7 +217,9 @@ def _coders(wire: Wire, tools: _Tools, kind: str, short: bool) -> list[_Coder]:
     if (kind, short) not in tools.coders:
         codec: Any = HOST_CODECS[kind]() if short else make_codec(kind, _device(tools))
         pieces: list[Any] = [codec.floats(SMALL)] if short else _pieces(tools)
-        tools.coders[kind, short] = [_Coder(Mean(wire, codec, to_all=True), piece) for piece in pieces]
+        tools.coders[kind, short] = [
+            _Coder(Mean(wire.transfer, codec, to_all=True), piece) for piece in pieces
+        ]
     return tools.coders[kind, short]
 
 
@@ -242,20 +247,20 @@ def _agree(wire: Wire, values: NDArray[Any], exchange: str, out: NDArray[Any] | 
     """Raise the same UserError on every rank unless all have float32 vectors of one size, one exchange, and room for the mean."""
     kind = KNOWN.index(exchange) if exchange in KNOWN else -1
     facts = np.array([values.size, values.dtype == FLOAT32, kind, _takes(values, out)])
-    if wire.alike(facts) and facts[1] and kind >= 0 and facts[3]:
+    if wire.agree.alike(facts) and facts[1] and kind >= 0 and facts[3]:
         return
-    table = wire.table(facts).astype(np.int64)
+    table = wire.agree.table(facts).astype(np.int64)
     for rank, (_, right_type, code, fits) in enumerate(table.tolist()):
         if not right_type:
-            came = f", got {values.dtype}" if rank == wire.rank else ""
+            came = f", got {values.dtype}" if rank == wire.ranks.rank else ""
             raise UserError(f"allreduce: expected a float32 vector on rank {rank}{came}")
         if code < 0:
-            came = f", got {exchange!r}" if rank == wire.rank else ""
+            came = f", got {exchange!r}" if rank == wire.ranks.rank else ""
             raise UserError(f"allreduce: expected an exchange of {', '.join(KNOWN)} on rank {rank}{came}")
         if not fits:
             raise UserError(
                 _unfit(values, out)
-                if rank == wire.rank
+                if rank == wire.ranks.rank
                 else f"allreduce: rank {rank} has an out that cannot hold the mean"
             )
         if code != table[0, 2]:

@@ -20,7 +20,7 @@ the choice should not, for the two add in different orders."""
 
 
 class Ranks(Protocol):
-    """Who takes part; Wire knows."""
+    """Who takes part; mpi's Ranks knows."""
 
     size: int
     local_size: int

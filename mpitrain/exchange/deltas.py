@@ -17,7 +17,7 @@ from mpitrain.mpi.hops import Hops, Pending, complete
 
 
 class Broadcasts(Protocol):
-    """The way of bytes that this module needs; Wire has it."""
+    """The way of bytes that this module needs; mpi's Transfer has it."""
 
     rank: int
 

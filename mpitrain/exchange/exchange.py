@@ -96,22 +96,22 @@ class Exchange:
         if update not in ("root", "replicated"):
             raise UserError(f"update {update}: expected root or replicated")
         self._wire, self._main, self._star = wire, device, kind in STARS
-        self._device = device = device.beside() if wire.size > 1 else device
+        self._device = device = device.beside() if wire.ranks.size > 1 else device
         self._weights, self._gradient = weights.on(device), gradient.on(device)
         self._parts = {bucket.number: self._gradient.part(bucket.start, bucket.stop) for bucket in buckets}
         self._to_all, self._apply = update == "replicated", apply
         self._begin = begin or (lambda gradient: None)
         self._scale = make_scale(device)
-        lossy = kind in LOSSY and wire.size > 1
+        lossy = kind in LOSSY and wire.ranks.size > 1
         coded = [bucket for bucket in buckets if bucket.coded] if lossy else []
         self._coded = {bucket.number: nth for nth, bucket in enumerate(coded)}
         own_master = master is not None and master is not weights
-        if needs_master(wire.rank, wire.size, kind, update) and coded and not own_master:
+        if needs_master(wire.ranks.rank, wire.ranks.size, kind, update) and coded and not own_master:
             raise ValueError("rank 0 needs master weights of its own beside the weights that all ranks share")
         self._master = master.on(device) if master is not None and own_master else None
         self._window: Window[Array] | None = None
-        if kind == "window" and wire.size > 1:
-            self._window = Window(wire, max(bucket.stop - bucket.start for bucket in buckets))
+        if kind == "window" and wire.ranks.size > 1:
+            self._window = Window(wire.shared, max(bucket.stop - bucket.start for bucket in buckets))
         longest = max((bucket.stop - bucket.start for bucket in coded), default=0)
         self._leaders = Leaders(wire, longest, everyone=self._star or not coded)
         self._slots: list[_Slot] = []
@@ -125,7 +125,7 @@ class Exchange:
             self._start(self._leaders.wire, make_codec(STARS.get(kind, kind), device), coded, longest)
         device.finish()
         self._stream: Stream | None = None
-        if streaming and wire.size > 1 and wire.threads:
+        if streaming and wire.ranks.size > 1 and wire.ranks.threads:
             self._stream = Stream(device.finish, alive or (lambda: None))
         self._step = self._begun = self._under_way = 0
         self._sample: int | None = None
@@ -136,8 +136,8 @@ class Exchange:
     def _start(self, wire: Wire, codec: DeviceCodec, coded: Sequence[Bucket], longest: int) -> None:
         """Make what only a rank that codes needs. wire: of those who do."""
         for _ in range(min(MOST, len(coded))):
-            deltas = None if self._to_all else Deltas(wire, codec, longest, self._star)
-            self._slots.append(_Slot(Mean(wire, codec, self._to_all, self._star), deltas))
+            deltas = None if self._to_all else Deltas(wire.transfer, codec, longest, self._star)
+            self._slots.append(_Slot(Mean(wire.transfer, codec, self._to_all, self._star), deltas))
         sent = owned = 0
         for bucket in coded:
             size = bucket.stop - bucket.start
@@ -173,7 +173,7 @@ class Exchange:
         """Who codes, if that is not every rank."""
         if self._leaders.cramped:
             return "every rank codes, as hosts lack shared memory"
-        if self._leaders.count < self._wire.size:
+        if self._leaders.count < self._wire.ranks.size:
             return f"between {self._leaders.count} hosts, shared memory within"
         return ""
 
@@ -197,7 +197,7 @@ class Exchange:
 
     def send(self, bucket: Bucket, images: int) -> None:
         """Start a bucket, which is complete when the work queued on the device so far is done. images: of all ranks in this step."""
-        ready = self._main.mark() if self._wire.size > 1 else None
+        ready = self._main.mark() if self._wire.ranks.size > 1 else None
         hops = self._hops(bucket, images, ready, self._begun)
         self._begun += 1
         if self._stream is not None:
@@ -244,13 +244,13 @@ class Exchange:
             yield from self._window.mean(gradient, images, self._to_all, number)
         elif bucket.number in self._coded:
             self._note((yield from self._coded_mean(bucket, gradient, images)))
-        elif self._star and self._wire.size > 1:
-            yield from star_hops(self._wire, gradient, self._scale, images)
+        elif self._star and self._wire.ranks.size > 1:
+            yield from star_hops(self._wire.transfer, gradient, self._scale, images)
         else:
-            yield from plain_hops(self._wire, gradient, self._to_all, self._scale, images)
-        if self._to_all or self._wire.rank == 0:
+            yield from plain_hops(self._wire.transfer, gradient, self._to_all, self._scale, images)
+        if self._to_all or self._wire.ranks.rank == 0:
             self._apply(bucket.start, bucket.stop, gradient)
-        if not self._to_all and self._wire.size > 1:
+        if not self._to_all and self._wire.ranks.size > 1:
             yield from self._spread(bucket, number)
         self._arrive()
 
@@ -272,7 +272,7 @@ class Exchange:
 
     def _spread(self, bucket: Bucket, number: int) -> Hops[None]:
         """Rank 0's new weights of a bucket to every rank."""
-        y, root = self._weights.part(bucket.start, bucket.stop), self._wire.rank == 0
+        y, root = self._weights.part(bucket.start, bucket.stop), self._wire.ranks.rank == 0
         w = (self._master or self._weights).part(bucket.start, bucket.stop) if root else None
         if bucket.number in self._coded:
             yield from self._coded_spread(bucket, y, w)
@@ -283,7 +283,7 @@ class Exchange:
         if w is not None and self._master is not None:
             y.copy_from(w)
         with y.host(write=not root) as values:
-            start = self._wire.start_star if self._star else self._wire.start_broadcast
+            start = self._wire.transfer.start_star if self._star else self._wire.transfer.start_broadcast
             yield start(values, PLAIN + 1)
 
     def _coded_spread(self, bucket: Bucket, y: Array, w: Array | None) -> Hops[None]:

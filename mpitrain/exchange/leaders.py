@@ -12,6 +12,7 @@ from mpitrain.exchange.codec_numpy import V
 from mpitrain.exchange.stream import MOST
 from mpitrain.exchange.window import SLOTS, Window, floats
 from mpitrain.mpi.hops import Hops
+from mpitrain.mpi.layers import layers
 from mpitrain.mpi.wire import Wire
 
 
@@ -25,23 +26,23 @@ class Leaders:
         """
         self.wire: Wire | None = wire
         """Of those who code; None on a rank that does not."""
-        self.count = wire.size
+        self.count = wire.ranks.size
         """Ranks that code."""
         self.cramped = False
         self._window: Window[Any] | None = None
-        if everyone or wire.hosts in (1, wire.size):
+        if everyone or wire.ranks.hosts in (1, wire.ranks.size):
             return
-        within, between = wire.layers()
+        within, between = layers(wire)
         slots = next((each for each in (MOST, SLOTS) if _fits(wire, within, floats(longest, each))), 0)
         self.cramped = not slots
         if slots:
-            self.wire, self.count = between, wire.hosts
-            self._window = Window(within, longest, slots) if within.size > 1 else None
+            self.wire, self.count = between, wire.ranks.hosts
+            self._window = Window(within.shared, longest, slots) if within.ranks.size > 1 else None
 
     @property
     def number(self) -> int:
         """This rank's among those who code; -1 if it does not."""
-        return self.wire.rank if self.wire else -1
+        return self.wire.ranks.rank if self.wire else -1
 
     def gather(self, x: V, number: int) -> Hops[None]:
         """The leader's x becomes the sum over its host's ranks, in their order; elsewhere x stays."""
@@ -57,4 +58,4 @@ class Leaders:
 
 def _fits(wire: Wire, within: Wire, count: int) -> bool:
     """Whether so much of shared memory a rank is there on all hosts."""
-    return all(wire.gather_facts(within.has_room(count)))
+    return all(wire.agree.gather_facts(within.shared.has_room(count)))

@@ -24,7 +24,7 @@ PLAIN = 3
 
 
 class Ways(Protocol):
-    """The ways of bytes that this module needs; Wire has them."""
+    """The ways of bytes that this module needs; mpi's Transfer has them."""
 
     rank: int
     size: int

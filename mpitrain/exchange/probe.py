@@ -52,7 +52,7 @@ def _round(
         best = dict.fromkeys(kinds, np.inf)
         for _ in range(turns):
             for kind, probe in probes.items():
-                wire.barrier()
+                wire.agree.barrier()
                 best[kind] = min(best[kind], probe.turn())
     return _slowest(wire, kinds, list(best.values()))
 
@@ -105,7 +105,7 @@ def _seconds(wire: Wire, way: Callable[[], None], times: int) -> float:
     before leaves links and caches otherwise than each way does itself."""
     for _ in range(times // 2):
         way()
-    wire.line_up()
+    wire.agree.line_up()
     begin = time.perf_counter()
     for _ in range(times):
         way()
@@ -114,7 +114,7 @@ def _seconds(wire: Wire, way: Callable[[], None], times: int) -> float:
 
 def _slowest(wire: Wire, names: Sequence[str], seconds: Sequence[float]) -> dict[str, float]:
     """The slowest rank's seconds of each name."""
-    table = wire.table(np.array(seconds)).max(axis=0)
+    table = wire.agree.table(np.array(seconds)).max(axis=0)
     return dict(zip(names, table.tolist(), strict=True))
 
 
@@ -123,11 +123,13 @@ class _Probe:
 
     def __init__(self, wire: Wire, device: Device, kind: str, update: str, size: int) -> None:
         self._bucket = Bucket(0, 0, size, coded=True)
-        noise = np.random.default_rng(wire.rank).standard_normal(size).astype(np.float32)
+        noise = np.random.default_rng(wire.ranks.rank).standard_normal(size).astype(np.float32)
         self._noise = device.upload(noise)
         self._gradient = device.zeros((size,))
         weights = device.zeros((size,))
-        master = device.zeros((size,)) if needs_master(wire.rank, wire.size, kind, update) else None
+        master = (
+            device.zeros((size,)) if needs_master(wire.ranks.rank, wire.ranks.size, kind, update) else None
+        )
         self._exchange = Exchange(
             wire,
             device,

@@ -29,14 +29,14 @@ NAP = 5e-4
 
 
 class Host(Protocol):
-    """What this module needs of the ranks; Wire has it."""
+    """What this module needs of the ranks; mpi's SharedMemory has it."""
 
     rank: int
     size: int
 
     def share(self, count: int) -> Sequence[Floats]: ...
 
-    def fence(self, laid: int = 0) -> None: ...
+    def fence(self, written: int = 0) -> None: ...
 
     def notice(self) -> None: ...
 
@@ -96,9 +96,9 @@ class Spin:
         self._turn ^= 1
         return self._slots[self._turn]
 
-    def _meet(self, laid: int = 0) -> None:
+    def _meet(self, written: int = 0) -> None:
         """Return when all ranks are here; each then sees what the others have written before."""
-        self._host.fence(laid)
+        self._host.fence(written)
         self._stage += 1
         stage = self._count[0] = self._stage
         for count in self._others:

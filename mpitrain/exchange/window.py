@@ -29,14 +29,14 @@ Floats = NDArray[np.float32]
 
 
 class Host(Protocol):
-    """What this module needs of the ranks; Wire has it."""
+    """What this module needs of the ranks; mpi's SharedMemory has it."""
 
     rank: int
     size: int
 
     def share(self, count: int) -> Sequence[Floats]: ...
 
-    def start_barrier(self, lane: int, laid: int = 0) -> Pending: ...
+    def start_barrier(self, lane: int, written: int = 0) -> Pending: ...
 
 
 class Window(Generic[V]):

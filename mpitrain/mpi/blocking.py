@@ -1,6 +1,6 @@
-"""The float32 mean over ranks by MPI's blocking calls, in the ways that are quickest for short and for long vectors.
+"""The float32 mean over ranks by MPI's blocking calls, quickest for short or for long vectors.
 
-They are for a thread that has nothing else to do, for they spin while they wait. The sum and the mean may be one array.
+They are for a thread that has nothing else to do, for they spin while they wait.
 """
 
 from __future__ import annotations
@@ -10,9 +10,17 @@ from itertools import pairwise
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+from mpi4py import MPI
 from numpy.typing import NDArray
 
+from mpitrain.mpi.pieces import ELEMENTS_PER_CALL, pieces
+from mpitrain.mpi.ranks import Ranks
+from mpitrain.mpi.sent import Sent
+from mpitrain.mpi.wait import failure
+
 Floats: TypeAlias = NDArray[np.float32]
+DOUBLING_MAX_BYTES = 1 << 12
+"""Length of a vector up to which few messages matter more than short ones."""
 
 
 class Calls(Protocol):
@@ -37,11 +45,16 @@ class Calls(Protocol):
 
 
 Way: TypeAlias = Callable[[Calls, Floats, Floats, np.float32], None]
-"""way(calls, source, mean, share): mean = share (the sum over ranks of source), both flat and C-ordered; collective."""
+"""way(calls, source, mean, share): mean = share * (the sum over ranks of source); collective.
+
+Both are flat and C-ordered, and may be one array."""
 
 
 def by_library(calls: Calls, source: Floats, mean: Floats, share: np.float32) -> None:
-    """MPI_Allreduce, which does not promise the same bytes on every rank (MPICH 6538, Open MPI 11721); of two ranks it gives them."""
+    """MPI_Allreduce. Only with two ranks is it sure to give every rank the same bytes.
+
+    (MPICH 6538, Open MPI 11721.)
+    """
     calls.Allreduce(None if source is mean else source, mean)
     np.multiply(mean, share, out=mean)
 
@@ -49,8 +62,8 @@ def by_library(calls: Calls, source: Floats, mean: Floats, share: np.float32) ->
 def by_doubling(calls: Calls, source: Floats, mean: Floats, share: np.float32) -> None:
     """Recursive doubling: pairs swap their sums so far, log2(size) times. For short vectors.
 
-    The same bytes everywhere: two partners add the same two sums, and a + b is b + a. Ranks beyond the last power of two hand
-    theirs to one below it first, and get the mean from there.
+    The same bytes everywhere: two partners add the same two sums, and a + b is b + a. Ranks beyond
+    the last power of two hand theirs to one below it first, and get the mean from there.
     """
     rank, twin = calls.rank, 1 << (calls.size.bit_length() - 1)
     if rank >= twin:
@@ -73,7 +86,10 @@ def by_doubling(calls: Calls, source: Floats, mean: Floats, share: np.float32) -
 
 
 def by_shards(calls: Calls, source: Floats, mean: Floats, share: np.float32) -> None:
-    """Each rank adds up one shard and hands it round. For long vectors; the same bytes everywhere, for each is made in one place."""
+    """Each rank adds up one shard and sends it to all. For long vectors.
+
+    The same bytes everywhere, for each shard is made by one rank.
+    """
     counts = [stop - start for start, stop in pairwise(ends(source.size, calls.size))]
     mine = np.empty(counts[calls.rank], np.float32)
     calls.Reduce_scatter(source, mine, counts)
@@ -82,5 +98,39 @@ def by_shards(calls: Calls, source: Floats, mean: Floats, share: np.float32) -> 
 
 
 def ends(count: int, size: int) -> list[int]:
-    """Where the shards of a vector begin, and its end: rank r adds up what lies between the r-th and the next."""
+    """Where the shards of a vector begin, and its end: rank r's lies between the r-th and the next."""
     return [rank * count // size for rank in range(size + 1)]
+
+
+class BlockingMean:
+    """The mean of flat float32 arrays over all ranks, for the main thread."""
+
+    def __init__(self, ranks: Ranks, communicator: MPI.Intracomm, sent: Sent) -> None:
+        self._ranks, self._communicator, self._sent = ranks, communicator, sent
+        self._size, self._delay = ranks.size, ranks.delay
+        self._share = np.float32(1 / ranks.size)
+
+    def mean(self, source: Floats, mean: Floats, way: Way | None = None) -> None:
+        """mean = the mean over ranks of source; C-ordered, one array or two that share no memory.
+
+        way: one of this module's; None takes one that gives all ranks the same bytes. Collective.
+        """
+        if self._delay.seconds:
+            self._delay.inject()
+        size = self._size
+        if size == 1:
+            np.copyto(mean, source)
+            return
+        if way is None:
+            short = source.nbytes <= DOUBLING_MAX_BYTES
+            way = by_doubling if short else by_library if size == 2 else by_shards
+        try:
+            if source.size <= ELEMENTS_PER_CALL:
+                way(self._communicator, source, mean, self._share)
+            else:
+                for piece, part in zip(pieces(source), pieces(mean), strict=True):
+                    one = part if source is mean else piece
+                    way(self._communicator, one, part, self._share)
+        except MPI.Exception as error:
+            raise failure(self._ranks, error) from error
+        self._sent.exchange += 2 * source.nbytes * (size - 1) // size

@@ -1,25 +1,27 @@
-"""Let rank 0 do what may take long, a look at all images, while every rank hears that it goes on: watchdogs would end the job otherwise."""
+"""Tell every rank that work of rank 0 goes on, so that no watchdog ends the job meanwhile."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 
-from mpitrain.mpi.wire import Json, Wire
+from mpitrain.mpi.agree import Agree, Json
 
-OFTEN = 0.5
-"""Seconds between two words of rank 0 about whether its work goes on."""
+BEAT_SECONDS = 0.5
+"""Between two words of rank 0 about whether its work goes on."""
 
 
-def patiently(wire: Wire, work: Callable[[Callable[[], None]], Json], alive: Callable[[], None]) -> Json:
-    """`wire.from_root` for work(beat) that calls beat() while it goes on; whenever it has, alive() is called on every rank.
+def with_heartbeat(
+    agree: Agree, work: Callable[[Callable[[], None]], Json], alive: Callable[[], None]
+) -> Json:
+    """`agree.from_root` for work(beat) that calls beat() while it goes on.
 
-    Rank 0 works in a thread.
+    Whenever it has, alive() is called on every rank. Rank 0 works in a thread.
     """
-    there = _Work(work) if wire.rank == 0 else None
+    there = _Work(work) if agree.ranks.rank == 0 else None
     before, done, found = -1, False, None
     while not done:
-        beats, done, found = wire.from_root(lambda: there and there.word())
+        beats, done, found = agree.from_root(lambda: there and there.word())
         if beats != before:
             alive()
         before = beats
@@ -46,8 +48,11 @@ class _Work:
         self._beats += 1
 
     def word(self) -> Json:
-        """How often the work has been alive, whether it is done, and what it has found; raises what it has raised."""
-        self._thread.join(OFTEN)
+        """How often the work has beaten, whether it is done, and its result.
+
+        Raises what the work has raised.
+        """
+        self._thread.join(BEAT_SECONDS)
         if self._error is not None:
             raise self._error
         done = not self._thread.is_alive()

@@ -8,9 +8,9 @@ from mpitrain.job.errors import UserError, agreed
 
 
 def check_launch(size: int, environment: Mapping[str, str], library: str) -> None:
-    """Compare the communicator's size with what the launcher says it started.
+    """Raise UserError unless the communicator is as large as the launcher says.
 
-    The mpirun of one MPI with the library of another starts N jobs of one rank each, without a word. Raises UserError then.
+    The mpirun of one MPI with the library of another starts N jobs of one rank each, silently.
     """
     launched = launched_ranks(environment)
     if launched is None or launched[1] == size:
@@ -18,17 +18,18 @@ def check_launch(size: int, environment: Mapping[str, str], library: str) -> Non
     variable, ranks = launched
     raise agreed(
         UserError(
-            f"the launcher started {ranks} ranks ({variable}={ranks}), but MPI sees {size}: launcher and library are not of one MPI; "
-            f"the library is {library}"
+            f"the launcher started {ranks} ranks ({variable}={ranks}), but MPI sees {size}: "
+            f"launcher and library are not of one MPI; the library is {library}"
         )
     )
 
 
 def launched_ranks(environment: Mapping[str, str]) -> tuple[str, int] | None:
-    """The variable in which a launcher says how many ranks it started, and the number; None without a launcher.
+    """The variable in which a launcher says how many ranks it started, and that number.
 
-    mpirun's own come first: within srun (Hydra starts its proxies so) SLURM's count proxies. SLURM's count only in a numbered step,
-    for a batch script and an interactive shell have them too.
+    None without a launcher. mpirun's own come first: within srun (Hydra starts its proxies so)
+    SLURM's count proxies. SLURM's count only in a numbered step, for a batch script and an
+    interactive shell have them too.
     """
     for variable in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
         if environment.get(variable, "").isdigit():
@@ -42,5 +43,5 @@ def launched_ranks(environment: Mapping[str, str]) -> tuple[str, int] | None:
 
 
 def outlives_ranks(environment: Mapping[str, str]) -> bool:
-    """Whether this is a job of Open MPI's that goes on when a rank dies: `mpirun --with-ft ulfm` tells its ranks so."""
+    """Whether the job goes on when a rank dies: `mpirun --with-ft ulfm` of Open MPI says so."""
     return environment.get("OMPI_MCA_mpi_ft_enable", "") in ("1", "true")

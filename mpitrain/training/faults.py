@@ -55,7 +55,7 @@ def _outgrow() -> None:
 
 
 class Fault:
-    """Strikes this rank once, in one phase of one step, if the text says so. `delay=S` in it slows messages instead (see Wire),
+    """Strikes this rank once, in one phase of one step, if the text says so. `delay=S` in it slows messages instead (see mpi/delay.py),
     `slow=S` the rank's computing."""
 
     def __init__(self, text: str, rank: int) -> None:

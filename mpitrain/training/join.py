@@ -23,7 +23,7 @@ from mpitrain.job.display import Display
 from mpitrain.job.errors import UserError, agreed
 from mpitrain.job.log import Log
 from mpitrain.layers.conv.precision import use
-from mpitrain.mpi.heartbeat import patiently
+from mpitrain.mpi.heartbeat import with_heartbeat
 from mpitrain.mpi.wire import Wire
 from mpitrain.network import models
 from mpitrain.network.batch_limit import batch_limit
@@ -49,9 +49,9 @@ messages and other programs."""
 
 def introduce(wire: Wire, several_hosts: bool) -> None:
     """Tell this rank's witness who it is, and where those of the others answer."""
-    witness.who(wire.name)
+    witness.who(wire.ranks.name)
     if several_hosts:
-        witness.meet(wire.gather_facts)
+        witness.meet(wire.agree.gather_facts)
 
 
 def join(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> tuple[World, str]:
@@ -66,9 +66,9 @@ def join(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> tup
     prepared, dataset = _prepare(run, wire, watch)
     run = prepared.complete(run)
     network = models.load(run.network, prepared.shape, prepared.classes, dropout=not run.no_dropout)
-    neighbours = wire.neighbours(own_cores())
-    cores = share_of_cores(neighbours, wire.local_rank)
-    device: Device = wire.together(lambda: _open_device(run, wire, cores))
+    neighbours = wire.agree.neighbours(own_cores())
+    cores = share_of_cores(neighbours, wire.ranks.local_rank)
+    device: Device = wire.agree.together(lambda: _open_device(run, wire, cores))
     resumed = _to_resume(run, wire, prepared, network, watch) if run.resume else None
 
     watch.at("compile")
@@ -77,13 +77,13 @@ def join(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> tup
     sub_batch = (
         run.sub_batch
         or (resumed and resumed.sub_batch)
-        or min(wire.gather_facts(_batch_limit(run, wire, network, device, kind)))
+        or min(wire.agree.gather_facts(_batch_limit(run, wire, network, device, kind)))
     )
     plan = Plan(run, prepared, network, kind, reason, coded, sub_batch, resumed)
-    speaks = wire.rank == 0
+    speaks = wire.ranks.rank == 0
     display = Display(silent=not speaks or run.quiet or run.json)
     device.on_compile = _Compiling(watch, display, device.name)
-    graph = wire.leaders_first(lambda: _graph(plan, wire, device))
+    graph = wire.agree.leaders_first(lambda: _graph(plan, wire, device))
     graph.buckets = graph.layout.buckets(coded)
     graph.normalise(np.array(prepared.mean, np.float32), np.array(prepared.std, np.float32))
     local = Local(
@@ -98,7 +98,7 @@ def join(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> tup
         log=Log(plan.folder if speaks else None, run.json),
         display=display,
     )
-    same_ranks = resumed is not None and resumed.ranks == wire.size
+    same_ranks = resumed is not None and resumed.ranks == wire.ranks.size
     world = make_world(
         plan, local, wire, resumed.speeds if resumed and same_ranks and plan.by_speed else None
     )
@@ -109,10 +109,10 @@ def join(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> tup
 
 def _open_device(run: Run, wire: Wire, cores: Sequence[int]) -> Device:
     """This rank's device, in the precision asked for; says so where it falls back to another."""
-    device = open_device(run.device, wire.local_rank, cores)
+    device = open_device(run.device, wire.ranks.local_rank, cores)
     fallback = use(device, run.precision)
     if fallback:
-        print(f"rank {wire.rank}: {fallback}", file=sys.stderr, flush=True)
+        print(f"rank {wire.ranks.rank}: {fallback}", file=sys.stderr, flush=True)
     return device
 
 
@@ -121,11 +121,11 @@ def _check_outlives(run: Run, wire: Wire) -> None:
     if run.on_failure != "continue":
         return
     witness.spare_the_launcher()
-    if wire.size > 1 and not wire.outlives_ranks:
+    if wire.ranks.size > 1 and not wire.ranks.outlives_ranks:
         raise agreed(
             UserError(
                 "--on-failure continue: expected Open MPI 5 under mpirun --with-ft ulfm, "
-                f"got {wire.library}, which ends the job when a rank dies"
+                f"got {wire.ranks.library}, which ends the job when a rank dies"
             )
         )
 
@@ -136,10 +136,10 @@ def _prepare(run: Run, wire: Wire, watch: Watchdog) -> tuple[Prepared, Dataset |
 
     def look_at(alive: Callable[[], None]) -> dict[str, Any]:
         nonlocal dataset
-        found, dataset = look(run, wire.size, alive)
+        found, dataset = look(run, wire.ranks.size, alive)
         return asdict(found)
 
-    found = patiently(wire, look_at, lambda: watch.at("setup"))
+    found = with_heartbeat(wire.agree, look_at, lambda: watch.at("setup"))
     return Prepared.of_json(found), dataset
 
 
@@ -156,7 +156,7 @@ def _to_resume(run: Run, wire: Wire, prepared: Prepared, network: Network, watch
         settings = {name: found.settings.get(name) for name in names}
         return {"path": str(found.path), "refused": found.refused, **settings}
 
-    found = wire.from_root(find)
+    found = wire.agree.from_root(find)
     return Resumed(**found) if found else None
 
 
@@ -167,15 +167,15 @@ def _choose_exchange(run: Run, wire: Wire, device: Device, resumed: Resumed | No
     """
     lossy_before = resumed is not None and resumed.exchange in LOSSY
     coded = int(resumed.coded_from or 0) if resumed and lossy_before else 0
-    if resumed and run.exchange == "auto" and (resumed.ranks == wire.size or lossy_before):
+    if resumed and run.exchange == "auto" and (resumed.ranks == wire.ranks.size or lossy_before):
         before = resumed.exchange
-        if before != "window" or wire.one_host:
+        if before != "window" or wire.ranks.one_host:
             return before, "as the checkpoint's run", coded
-    kinds = candidates(run.exchange, wire)
-    if "window" in kinds and not wire.has_room(floats(BUCKET)):
+    kinds = candidates(run.exchange, wire.ranks)
+    if "window" in kinds and not wire.shared.has_room(floats(BUCKET)):
         kinds = ("float32",)
     measured = measure(wire, device, kinds, run.update)
-    kind, why = choose(run.exchange, wire, measured[max(measured)] if measured else None)
+    kind, why = choose(run.exchange, wire.ranks, measured[max(measured)] if measured else None)
     coded = (coded or coded_from(kind, measured)) if kind in LOSSY else 0
     return kind, why + (f"; buckets of fewer than {coded:,} values in float32" if coded else ""), coded
 
@@ -184,16 +184,16 @@ def _batch_limit(run: Run, wire: Wire, network: Network, device: Device, kind: s
     """How many images this rank can compute at a time. Collective."""
     memory = available_memory() if device.kind == "cpu" else device.memory
     mine = [device.kind, device.number]
-    room = MEMORY_SHARE * memory / wire.neighbours(mine).count(mine)
+    room = MEMORY_SHARE * memory / wire.agree.neighbours(mine).count(mine)
     copies = 3 if run.on_failure == "continue" else 0  # of rank 0's: weights, momentum, residual
-    own_master = needs_master(wire.rank, wire.size, kind, run.update)
-    vectors = 2 + applies_mean(wire.rank, run.update) + own_master + (kind in LOSSY) + copies
+    own_master = needs_master(wire.ranks.rank, wire.ranks.size, kind, run.update)
+    vectors = 2 + applies_mean(wire.ranks.rank, run.update) + own_master + (kind in LOSSY) + copies
     return batch_limit(network, device, room, vectors)
 
 
 def _graph(plan: Plan, wire: Wire, device: Device) -> Graph:
     # With --balance speed a part may grow; one of more than twice the equal size is computed in sub-batches.
-    part = parts(plan.batch_size, wire.size)[wire.rank]
+    part = parts(plan.batch_size, wire.ranks.size)[wire.ranks.rank]
     room = (part.stop - part.start) * (2 if plan.by_speed else 1)
     capacity = min(plan.sub_batch, room)
     if plan.run.compute_seconds is not None:
@@ -230,7 +230,7 @@ def _begin(world: World) -> str:
 def _resume(world: World, resumed: Resumed) -> str:
     """Everything from the checkpoint; returns what to say of it."""
     path = Path(resumed.path)
-    world.wire.together(lambda: world.state.resume(path, world.plan.run))
+    world.wire.agree.together(lambda: world.state.resume(path, world.plan.run))
     said = [*resumed.refused, f"passed over for {path.name}"] if resumed.refused else []
     if resumed.exchange in LOSSY and resumed.ranks > 1 and not world.exchange.residuals():
         said.append(f"what {resumed.exchange} had left out of {path.name} stays out: nothing is coded here")
@@ -243,4 +243,4 @@ def _check_space(world: World) -> None:
     count = max(1, count_of_parts(plan.steps - plan.begun, plan.every("checkpoint_every")))
     nbytes = world.state.size_of_checkpoint()
     if not plan.simulated:
-        world.wire.from_root(lambda: checkpoint.check_space(plan.folder, nbytes, count))
+        world.wire.agree.from_root(lambda: checkpoint.check_space(plan.folder, nbytes, count))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mpitrain.mpi.wire import FAILURES
+from mpitrain.mpi.wait import FAILURES
 from mpitrain.training.hooks.hook import Hook
 from mpitrain.training.plan import Progress
 from mpitrain.training.recover import recover

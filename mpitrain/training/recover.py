@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mpitrain.job.errors import RunError, agreed
-from mpitrain.mpi.wire import FAILURES
+from mpitrain.mpi.survive import among_the_living, give_up
+from mpitrain.mpi.wait import FAILURES
 from mpitrain.runtime.array import Array
 from mpitrain.training.join import introduce
 from mpitrain.training.plan import Progress
@@ -40,13 +41,13 @@ class _Recovery:
         assert undo is not None
         seat = self._exchange.seat
         local.watch.at("shrink", self._progress.step)
-        self._wire.give_up()
+        give_up(self._wire)
         self._exchange.close()
         local.device.finish()
         local.device.beside().finish()
-        self._wire = wire = self._wire.among_the_living()
-        introduce(wire, not before.wire.one_host)
-        ranks = list(wire.numbers)
+        self._wire = wire = among_the_living(self._wire)
+        introduce(wire, not before.wire.ranks.one_host)
+        ranks = list(wire.ranks.numbers)
         if ranks[0] != 0:
             raise agreed(
                 RunError(
@@ -54,25 +55,25 @@ class _Recovery:
                     "--resume goes on from its checkpoint"
                 )
             )
-        lost = sorted(set(before.wire.numbers) - set(ranks))
+        lost = sorted(set(before.wire.ranks.numbers) - set(ranks))
         if not lost:  # nothing that fewer ranks would mend
             raise agreed(RunError(str(error))) from error
         mine = self._progress
-        self._progress = progress = mine.as_first_rank(wire.from_root(mine.as_json))
+        self._progress = progress = mine.as_first_rank(wire.agree.from_root(mine.as_json))
         # What this rank had before the first death is what counts.
         self._held = held, seat = self._held or (undo.held(progress.step), seat)
         world = make_world(plan, local, wire)
         self._exchange = world.exchange
-        undo.restore(held, world.sgd if wire.rank == 0 else None)
+        undo.restore(held, world.sgd if wire.ranks.rank == 0 else None)
         local.device.finish()
         replicated = world.sgd is not None and plan.run.update == "replicated"
         velocity = [world.sgd.velocity] if world.sgd and replicated else []
         world.state.spread(local.graph.weights, *velocity)
         undo.hand_on(held, world.exchange, seat, plan.batch_size, progress.step)
-        local.log.event("lost", step=progress.step, ranks=lost, left=wire.size)
+        local.log.event("lost", step=progress.step, ranks=lost, left=wire.ranks.size)
         local.display.say(
             f"step {progress.step}: rank{'s' * (len(lost) > 1)} {', '.join(map(str, lost))} lost; "
-            f"{wire.size} of the ranks go{'es' * (wire.size == 1)} on from here, on the same batches "
+            f"{wire.ranks.size} of the ranks go{'es' * (wire.ranks.size == 1)} on from here, on the same batches "
             "(--on-failure continue)"
         )
         return world, progress

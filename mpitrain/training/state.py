@@ -41,7 +41,7 @@ class State:
 
     def begin(self, seed: int, init: str | None) -> str:
         """Draw the weights on rank 0, or take them from a safetensors file, and give them to all. Returns what to say about the file."""
-        said: str = self._wire.from_root(lambda: self._draw(seed, init))
+        said: str = self._wire.agree.from_root(lambda: self._draw(seed, init))
         self.spread(self._graph.weights, self._graph.statistics)
         return said
 
@@ -75,17 +75,17 @@ class State:
         """Rank 0's vectors to every rank, bit for bit; master weights of other ranks follow their weights."""
         for vector in vectors:
             if vector.size:
-                with vector.host(write=self._wire.rank > 0) as host:
-                    self._wire.broadcast(host)
-        if self._master is not self._graph.weights and self._wire.rank > 0:
+                with vector.host(write=self._wire.ranks.rank > 0) as host:
+                    self._wire.transfer.broadcast(host)
+        if self._master is not self._graph.weights and self._wire.ranks.rank > 0:
             self._master.copy_from(self._graph.weights)
 
     def average_statistics(self) -> None:
         """Running means and variances, which every rank measured on its own images, become their average on all ranks."""
-        if self._graph.statistics.size and self._wire.size > 1:
+        if self._graph.statistics.size and self._wire.ranks.size > 1:
             mean = self._graph.statistics.download()
-            self._wire.allreduce(mean)  # whole, or not at all where a rank dies meanwhile
-            self._graph.statistics.write(mean / np.float32(self._wire.size))
+            self._wire.transfer.allreduce(mean)  # whole, or not at all where a rank dies meanwhile
+            self._graph.statistics.write(mean / np.float32(self._wire.ranks.size))
 
     def sha256(self) -> str:
         """Of this rank's parameters as little-endian float32 in network order."""
@@ -105,13 +105,13 @@ class State:
     def save(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Collective: rank 0 writes, the others send it their residuals when their turn is there. Raises RunError if the disk refuses."""
         entries = list(self._entries())
-        if self._wire.rank == 0:
+        if self._wire.ranks.rank == 0:
             checkpoint.write(path, entries, {"mpitrain": json.dumps(settings)})
             checkpoint.prune(path.parent)
             return
         for entry in entries:
             for piece in entry.pieces():
-                self._wire.send(piece, 0)
+                self._wire.transfer.send(piece, 0)
 
     def size_of_checkpoint(self) -> int:
         """Bytes of what `save` writes. Collective; right on rank 0."""
@@ -119,7 +119,7 @@ class State:
 
     def _entries(self) -> Iterator[Entry]:
         """On rank 0 every tensor of a checkpoint; on the others those that they must send."""
-        graph, rank = self._graph, self._wire.rank
+        graph, rank = self._graph, self._wire.ranks.rank
         if rank == 0:
             yield from self._tensors("", graph.weights, graph.layout.slots.values())
             yield from self._tensors("", graph.statistics, graph.statistics_layout.slots.values())
@@ -129,7 +129,7 @@ class State:
                 whole = partial(self._pieces, self._master, 0, self._master.size)
                 yield Entry("state/master", self._master.shape, whole)
         for name, vector in self._exchange.residuals().items():
-            facts = self._wire.gather_facts([vector.size, self._exchange.seat[0]])
+            facts = self._wire.agree.gather_facts([vector.size, self._exchange.seat[0]])
             for owner, (size, number) in enumerate(facts):
                 if size and rank in (0, owner):
                     mine, theirs = (
@@ -152,7 +152,7 @@ class State:
         for start in range(0, size, PIECE):
             self._alive()
             piece = np.empty(min(PIECE, size - start), np.float32)
-            self._wire.receive(piece, source)
+            self._wire.transfer.receive(piece, source)
             yield piece
 
     def resume(self, path: Path, run: Run) -> int:

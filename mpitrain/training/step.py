@@ -119,7 +119,7 @@ def _agree(
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """A row of each rank: sum of losses, error bound, stop, gradient not finite, compute and CPU seconds."""
     stop, spoilt = float(world.local.stop.asked), float(not report.finite)
-    return world.wire.table(np.array([loss, report.error_bound, stop, spoilt, compute, cpu]))
+    return world.wire.agree.table(np.array([loss, report.error_bound, stop, spoilt, compute, cpu]))
 
 
 def diverged(world: World, t: int, what: str) -> RunError:

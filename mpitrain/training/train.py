@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mpitrain.job.config import Run
 from mpitrain.job.errors import DONE, STOPPED
-from mpitrain.mpi.wire import Wire, connect
+from mpitrain.mpi.connect import abort, connect
+from mpitrain.mpi.wire import Wire
 from mpitrain.training import loop
 from mpitrain.training.faults import Fault
 from mpitrain.training.hooks.registry import make_hooks
@@ -44,10 +45,10 @@ def train(run: Run) -> Result:
     """Train a network on all ranks of this job. Raises UserError, on every rank alike, for a run that cannot be."""
     global _watch
     wire = connect()
-    introduce(wire, not wire.one_host)
-    fault = wire.together(lambda: Fault(run.inject, wire.rank))
-    wire.delay = fault.delay
-    _watch = Watchdog(wire.rank, run.stall_seconds, wire.abort)
+    introduce(wire, not wire.ranks.one_host)
+    fault = wire.agree.together(lambda: Fault(run.inject, wire.ranks.rank))
+    wire.ranks.delay.seconds = fault.delay
+    _watch = Watchdog(wire.ranks.rank, run.stall_seconds, abort)
     stop = Stop()
     try:
         result = _train(run, wire, _watch, fault, stop)

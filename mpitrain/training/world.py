@@ -95,12 +95,12 @@ def make_world(plan: Plan, local: Local, wire: Wire, speeds: Sequence[float] | N
     feed = Feed(wire, batches, local.dataset.train if local.dataset else None)
     if speeds:
         feed.divide(speeds)
-    own_master = needs_master(wire.rank, wire.size, plan.exchange, run.update)
+    own_master = needs_master(wire.ranks.rank, wire.ranks.size, plan.exchange, run.update)
     master = device.zeros(graph.weights.shape) if own_master else graph.weights
     # Updates are part of the exchange, which goes on beside the backward pass.
-    aside = device.beside() if wire.size > 1 else device
+    aside = device.beside() if wire.ranks.size > 1 else device
     sgd = None
-    if applies_mean(wire.rank, run.update):
+    if applies_mean(wire.ranks.rank, run.update):
         sgd = MomentumSgd(aside, master, run.momentum, known(run.weight_decay))
     updates = Updates(local, sgd)
     exchange = Exchange(
@@ -110,8 +110,8 @@ def make_world(plan: Plan, local: Local, wire: Wire, speeds: Sequence[float] | N
     )  # fmt: skip
     state = State(wire, graph, sgd, exchange, updates.alive)
     undo = None
-    if plan.continues and wire.size > 1:
-        undo = Undo(graph, sgd if wire.rank == 0 else None, exchange)
+    if plan.continues and wire.ranks.size > 1:
+        undo = Undo(graph, sgd if wire.ranks.rank == 0 else None, exchange)
     return World(plan, local, wire, feed, sgd, exchange, state, undo)
 
 

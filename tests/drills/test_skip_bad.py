@@ -126,7 +126,7 @@ from pathlib import Path
 from mpitrain.commands import cli, evaluate
 from mpitrain.mpi import heartbeat
 from mpitrain.data import folder
-evaluate.STALL, heartbeat.OFTEN, folder.CHUNK = 2.0, 0.2, 1
+evaluate.STALL, heartbeat.BEAT_SECONDS, folder.CHUNK = 2.0, 0.2, 1
 quick, seconds, hangs = folder.trouble, float(sys.argv.pop()), float(sys.argv.pop())
 
 def slow(file, shape):

@@ -124,25 +124,27 @@ def test_a_death_while_weights_are_compared_costs_no_step_of_the_log(
 
 MEET_TWICE = """
 import os, signal, sys
-from mpitrain.mpi import wire as module
+from mpitrain.mpi import survive
+from mpitrain.mpi.connect import connect
+from mpitrain.mpi.wait import FAILURES
 
-wire = module.connect()
-if wire.rank == 1:
+wire = connect()
+if wire.ranks.rank == 1:
     os.kill(os.getpid(), signal.SIGKILL)
-make = module.Wire.__init__
+make = survive.make
 
-def die(self, *arguments):
-    make(self, *arguments)
+def die(*arguments, **named):
+    make(*arguments, **named)
     os.kill(os.getpid(), signal.SIGKILL)
 
-if wire.rank == 2:
-    module.Wire.__init__ = die
+if wire.ranks.rank == 2:
+    survive.make = die
 try:
     while True:
-        wire.barrier()
-except module.FAILURES:
-    wire.give_up()
-living = wire.among_the_living()
+        wire.agree.barrier()
+except FAILURES:
+    survive.give_up(wire)
+living = survive.among_the_living(wire).ranks
 print(f"{living.name} goes on among {living.numbers}", flush=True)
 sys.stdout.flush()
 os._exit(0)

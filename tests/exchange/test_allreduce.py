@@ -14,7 +14,7 @@ from mpitrain.exchange.allreduce import allreduce
 from mpitrain.exchange.codec_numpy import HALF_STEP
 from mpitrain.job.errors import UserError
 from mpitrain.mpi import blocking
-from mpitrain.mpi.wire import over
+from mpitrain.mpi.connect import over
 
 pytestmark = pytest.mark.mpi
 KINDS = ["auto", "float32", "float16", "dynamic8", "window"]
@@ -36,7 +36,7 @@ def test_all_ranks_get_the_same_mean(comm: MPI.Intracomm, kind: str, size: int) 
     assert mean.dtype == np.float32
     assert mean.shape == vector.shape
     np.testing.assert_array_equal(vector, before)
-    assert len(set(over(comm).gather_facts(digest(mean)))) == 1
+    assert len(set(over(comm).agree.gather_facts(digest(mean)))) == 1
     assert digest(allreduce(vector, comm, kind)) == digest(mean)
     largest = max((np.abs(part).max(initial=0) for part in parts), default=0)
     allowed = {"dynamic8": 4 * HALF_STEP * largest, "float16": largest / 500}.get(kind, 1e-6 * largest)
@@ -112,5 +112,5 @@ def test_a_sum_that_differs_between_ranks_is_not_taken(
     monkeypatch.setattr(module, "by_library", unlike)
     monkeypatch.setattr(module, "in_turn", lambda wire, ways: {"library": [1.0], "shards": [2.0]})
     mean = allreduce(values(3000, comm.rank), own)
-    same = len(set(over(own).gather_facts(digest(mean)))) == 1
+    same = len(set(over(own).agree.gather_facts(digest(mean)))) == 1
     assert same is (comm.size != 2)  # of two ranks no order of adding differs, and nobody looks

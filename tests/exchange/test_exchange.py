@@ -10,7 +10,8 @@ from mpitrain.exchange.choice import LOSSY
 from mpitrain.exchange.exchange import Exchange
 from mpitrain.exchange.residuals import Residuals
 from mpitrain.job.errors import UserError
-from mpitrain.mpi.wire import Wire, connect
+from mpitrain.mpi.connect import connect
+from mpitrain.mpi.wire import Wire
 
 pytestmark = pytest.mark.mpi
 
@@ -33,23 +34,23 @@ def wire() -> Wire:
 @pytest.mark.parametrize(("kind", "update"), WAYS)
 def test_every_rank_holds_the_same_weights_after_each_step(wire: Wire, kind: str, update: str) -> None:
     model = Model(wire, kind, update)
-    wire.delay = 0.002
+    wire.ranks.delay.seconds = 0.002
     for t in range(3):
         model.step(t)
-        assert len(set(wire.gather_facts(digest(model.weights.download())))) == 1
-    wire.delay = 0.0
+        assert len(set(wire.agree.gather_facts(digest(model.weights.download())))) == 1
+    wire.ranks.delay.seconds = 0.0
 
 
 @pytest.mark.parametrize(("kind", "update"), WAYS)
 def test_two_runs_make_the_same_bytes(wire: Wire, kind: str, update: str) -> None:
     found = []
     for delay in (0.0, 0.002):
-        wire.delay = delay
+        wire.ranks.delay.seconds = delay
         model = Model(wire, kind, update)
         model.step(0)
         model.step(1)
         found.append(digest(model.weights.download()))
-    wire.delay = 0.0
+    wire.ranks.delay.seconds = 0.0
     assert found[0] == found[1]
 
 
@@ -57,25 +58,25 @@ def test_two_runs_make_the_same_bytes(wire: Wire, kind: str, update: str) -> Non
 def test_the_error_of_the_mean_stays_within_its_bound(wire: Wire, kind: str, update: str) -> None:
     model = Model(wire, kind, update)
     report = model.step(0)
-    has_mean = update == "replicated" or wire.rank == 0
-    error = np.abs(model.means - true_mean(wire.size, 0)).max() if has_mean else 0.0
+    has_mean = update == "replicated" or wire.ranks.rank == 0
+    error = np.abs(model.means - true_mean(wire.ranks.size, 0)).max() if has_mean else 0.0
     rounding = 1e-6 * np.abs(model.means).max()
     assert error <= report.error_bound + rounding
     assert report.finite
-    assert (report.error_bound > 0) == (has_mean and kind in LOSSY and wire.size > 1)
+    assert (report.error_bound > 0) == (has_mean and kind in LOSSY and wire.ranks.size > 1)
 
 
 @pytest.mark.parametrize(("kind", "update"), [way for way in WAYS if way[0] not in LOSSY])
 def test_exact_kinds_make_the_plain_mean(wire: Wire, kind: str, update: str) -> None:
     model = Model(wire, kind, update)
     report = model.step(0)
-    if update == "replicated" or wire.rank == 0:
-        np.testing.assert_allclose(model.means, true_mean(wire.size, 0), rtol=1e-4, atol=1e-7)
+    if update == "replicated" or wire.ranks.rank == 0:
+        np.testing.assert_allclose(model.means, true_mean(wire.ranks.size, 0), rtol=1e-4, atol=1e-7)
         start = values(LENGTH, 99)
         np.testing.assert_allclose(
-            model.weights.download(), start - 0.01 * true_mean(wire.size, 0), atol=1e-5
+            model.weights.download(), start - 0.01 * true_mean(wire.ranks.size, 0), atol=1e-5
         )
-    if wire.size == 1:
+    if wire.ranks.size == 1:
         assert report.bytes_sent == 0
 
 
@@ -87,9 +88,9 @@ def test_what_rounding_leaves_out_is_sent_later(wire: Wire, update: str) -> None
     for _ in range(steps):
         model.step(0)
         total += model.means
-        true += true_mean(wire.size, 0)
-        single = single or float(np.linalg.norm(model.means - true_mean(wire.size, 0)))
-    if (update == "replicated" or wire.rank == 0) and wire.size > 1:
+        true += true_mean(wire.ranks.size, 0)
+        single = single or float(np.linalg.norm(model.means - true_mean(wire.ranks.size, 0)))
+    if (update == "replicated" or wire.ranks.rank == 0) and wire.ranks.size > 1:
         assert np.linalg.norm(total - true) < 4 * single  # twelve times as much without error feedback
 
 
@@ -105,10 +106,10 @@ def test_weights_follow_the_master(wire: Wire) -> None:
 
 @pytest.mark.parametrize("update", ["root", "replicated"])
 def test_coded_steps_send_a_quarter(wire: Wire, update: str) -> None:
-    if wire.size == 1:
+    if wire.ranks.size == 1:
         pytest.skip("one rank sends nothing")
-    plain = sum(wire.gather_facts(Model(wire, "float32", update).step(0).bytes_sent))
-    coded = sum(wire.gather_facts(Model(wire, "dynamic8", update).step(0).bytes_sent))
+    plain = sum(wire.agree.gather_facts(Model(wire, "float32", update).step(0).bytes_sent))
+    coded = sum(wire.agree.gather_facts(Model(wire, "dynamic8", update).step(0).bytes_sent))
     # Three blocks in eighty are not coded, and with three ranks owners add a hop on the way to rank 0.
     assert coded < 0.36 * plain
 
@@ -116,7 +117,7 @@ def test_coded_steps_send_a_quarter(wire: Wire, update: str) -> None:
 @pytest.mark.parametrize("update", ["root", "replicated"])
 @pytest.mark.parametrize("kind", ["float16", "dynamic8"])
 def test_all_ranks_learn_of_a_gradient_that_is_not_finite(wire: Wire, kind: str, update: str) -> None:
-    if wire.size == 1:
+    if wire.ranks.size == 1:
         pytest.skip("nothing is coded")
     model = Model(wire, kind, update)
     assert model.step(0).finite
@@ -132,14 +133,14 @@ def test_restored_residuals_go_on_as_if_nothing_had_happened(wire: Wire, update:
     saved = {name: array.download() for name, array in one.exchange.residuals().items()}
 
     def read(name: str, rank: int, start: int, stop: int) -> np.ndarray:
-        assert rank == wire.rank, "as many ranks as before keep their own"
+        assert rank == wire.ranks.rank, "as many ranks as before keep their own"
         return saved[name][start:stop]
 
     two = Model(wire, "dynamic8", update)
     two.weights.write(one.weights.download())
     if one.master is not None and two.master is not None:
         two.master.write(one.master.download())
-    two.exchange.restore(Residuals(read, BUCKETS, wire.size, wire.size > 2, 60), 1)
+    two.exchange.restore(Residuals(read, BUCKETS, wire.ranks.size, wire.ranks.size > 2, 60), 1)
     one.step(1)
     two.step(1)
     assert digest(one.weights.download()) == digest(two.weights.download())
@@ -147,9 +148,9 @@ def test_restored_residuals_go_on_as_if_nothing_had_happened(wire: Wire, update:
 
 def test_owned_ranges_cover_the_coded_part_once(wire: Wire) -> None:
     model = Model(wire, "dynamic8", "root")
-    ranges = sorted(tuple(each) for found in wire.gather_facts(model.exchange.owned) for each in found)
+    ranges = sorted(tuple(each) for found in wire.agree.gather_facts(model.exchange.owned) for each in found)
     covered = [place for start, stop in ranges for place in range(start, stop)]
-    if wire.size > 2:
+    if wire.ranks.size > 2:
         assert covered == list(range(77 * 512))
         assert model.exchange.residuals()["owner"].size == sum(b - a for a, b in model.exchange.owned)
     else:
@@ -160,7 +161,7 @@ def test_owned_ranges_cover_the_coded_part_once(wire: Wire) -> None:
 def test_streaming_changes_no_byte(wire: Wire, kind: str, update: str) -> None:
     found = []
     for streaming in (True, False):
-        wire.delay = 0.002 if streaming else 0.0
+        wire.ranks.delay.seconds = 0.002 if streaming else 0.0
         model = Model(wire, kind, update, buckets=MANY, streaming=streaming)
         reports = [model.step(t) for t in range(3)]
         found.append([digest(model.weights.download()), *(report.bytes_sent for report in reports)])
@@ -169,7 +170,7 @@ def test_streaming_changes_no_byte(wire: Wire, kind: str, update: str) -> None:
         if not streaming:
             assert all(report.hidden == 0 for report in reports)
         model.exchange.close()
-    wire.delay = 0.0
+    wire.ranks.delay.seconds = 0.0
     assert found[0] == found[1]
 
 
@@ -181,51 +182,51 @@ def test_a_bucket_waits_for_the_work_that_makes_it(wire: Wire) -> None:
         model.gradient.part(bucket.start, bucket.stop).fill(float(IMAGES))
         model.exchange.send(bucket, IMAGES)
     model.exchange.finish()
-    np.testing.assert_allclose(model.means, wire.size, rtol=0.02)
+    np.testing.assert_allclose(model.means, wire.ranks.size, rtol=0.02)
 
 
 def test_the_wire_loses_nothing_that_rounding_leaves_out(wire: Wire) -> None:
-    if wire.size > 1:
+    if wire.ranks.size > 1:
         assert_nothing_is_lost(wire)
 
 
 @pytest.mark.parametrize(("kind", "update"), STARS)
 def test_a_star_sends_everything_through_rank_0(wire: Wire, kind: str, update: str) -> None:
-    sent = wire.gather_facts(Model(wire, kind, update, buckets=MANY).step(0).bytes_sent)
-    assert sent[0] == (wire.size - 1) * sum(sent[1:2])
+    sent = wire.agree.gather_facts(Model(wire, kind, update, buckets=MANY).step(0).bytes_sent)
+    assert sent[0] == (wire.ranks.size - 1) * sum(sent[1:2])
     assert len(set(sent[1:])) <= 1
 
 
 @pytest.mark.parametrize("update", ["root", "replicated"])
 def test_shared_memory_adds_in_rank_order(wire: Wire, update: str) -> None:
     model = Model(wire, "window", update, buckets=MANY)
-    wire.delay = 0.002
+    wire.ranks.delay.seconds = 0.002
     for t in range(2):
         model.step(t)
         total = values(LENGTH, 0, t)
-        for rank in range(1, wire.size):
+        for rank in range(1, wire.ranks.size):
             total = total + values(LENGTH, rank, t)
-        if update == "replicated" or wire.rank == 0:
+        if update == "replicated" or wire.ranks.rank == 0:
             np.testing.assert_array_equal(model.means, total * np.float32(1 / IMAGES))
-    wire.delay = 0.0
+    wire.ranks.delay.seconds = 0.0
 
 
 def test_shared_memory_that_is_not_there_is_refused_on_all_ranks(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if wire.size == 1:
+    if wire.ranks.size == 1:
         pytest.skip("one rank shares nothing")
-    assert wire.has_room(1 << 10)
-    assert not wire.has_room(1 << 50)
+    assert wire.shared.has_room(1 << 10)
+    assert not wire.shared.has_room(1 << 50)
     with pytest.raises(UserError, match="MiB of shared memory wanted, "):
-        wire.share(1 << 50)
-    monkeypatch.setattr(wire, "one_host", False)
+        wire.shared.share(1 << 50)
+    monkeypatch.setattr(wire.ranks, "one_host", False)
     with pytest.raises(UserError, match="on several hosts"):
-        wire.share(1 << 50)
+        wire.shared.share(1 << 50)
 
 
 def test_what_fails_in_the_thread_is_raised_by_finish(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    if wire.size == 1:
+    if wire.ranks.size == 1:
         pytest.skip("one rank has no thread")
     model = Model(wire, "float32", "replicated")
     monkeypatch.setattr(model.exchange, "_begin", lambda gradient: 1 / 0)

@@ -27,8 +27,10 @@ from mpitrain.exchange.codec import make_codec
 from mpitrain.exchange.mean import Mean, Place
 from mpitrain.exchange.residuals import Residuals
 from mpitrain.job.errors import RunError
-from mpitrain.mpi import wire as module
-from mpitrain.mpi.wire import Wire, over
+from mpitrain.mpi import shared as module
+from mpitrain.mpi.connect import over
+from mpitrain.mpi.layers import layers
+from mpitrain.mpi.wire import Wire, make
 from mpitrain.training.hooks.compare import Health
 
 RANKS = MPI.COMM_WORLD.size
@@ -48,18 +50,18 @@ def wire(request: pytest.FixtureRequest) -> Wire:
 
 
 def made_up(layout: str) -> Wire:
-    return Wire(MPI.COMM_WORLD, host=LAYOUTS[layout][MPI.COMM_WORLD.rank])
+    return make(MPI.COMM_WORLD, host=LAYOUTS[layout][MPI.COMM_WORLD.rank])
 
 
 def leaders_of(wire: Wire) -> list[int]:
     """The first rank of each host, in order."""
-    hosts: list[str] = wire.gather_facts(wire.host)
+    hosts: list[str] = wire.agree.gather_facts(wire.ranks.host)
     return [rank for rank, host in enumerate(hosts) if host not in hosts[:rank]]
 
 
 def sums_of_hosts(wire: Wire, t: int) -> list[np.ndarray]:
     """What each leader has to send in step t: its host's gradients added up in rank order."""
-    hosts: list[str] = wire.gather_facts(wire.host)
+    hosts: list[str] = wire.agree.gather_facts(wire.ranks.host)
     sums: dict[str, np.ndarray] = {}
     for rank, host in enumerate(hosts):
         own = values(LENGTH, rank, t)
@@ -70,17 +72,22 @@ def sums_of_hosts(wire: Wire, t: int) -> list[np.ndarray]:
 def test_one_rank_of_each_host_codes(wire: Wire) -> None:
     exchange = Model(wire, "dynamic8", "root").exchange
     leaders = leaders_of(wire)
-    assert 1 < len(leaders) < wire.size
-    assert exchange.seat == (leaders.index(wire.rank) if wire.rank in leaders else -1, len(leaders))
+    assert 1 < len(leaders) < wire.ranks.size
+    assert exchange.seat == (
+        leaders.index(wire.ranks.rank) if wire.ranks.rank in leaders else -1,
+        len(leaders),
+    )
     assert str(exchange) == f"between {len(leaders)} hosts, shared memory within"
     sender = exchange.residuals()["sender"].size
-    assert sender == (sum(b.stop - b.start for b in BUCKETS if b.coded) if wire.rank in leaders else 0)
+    assert sender == (sum(b.stop - b.start for b in BUCKETS if b.coded) if wire.ranks.rank in leaders else 0)
     assert str(Model(wire, "star-dynamic8", "root").exchange) == ""
 
 
 def test_neighbours_are_the_ranks_of_a_host_in_order(wire: Wire) -> None:
-    hosts: list[str] = wire.gather_facts(wire.host)
-    assert wire.neighbours(wire.rank) == [rank for rank, host in enumerate(hosts) if host == wire.host]
+    hosts: list[str] = wire.agree.gather_facts(wire.ranks.host)
+    assert wire.agree.neighbours(wire.ranks.rank) == [
+        rank for rank, host in enumerate(hosts) if host == wire.ranks.host
+    ]
 
 
 @pytest.mark.parametrize("update", ["root", "replicated"])
@@ -88,7 +95,7 @@ def test_the_mean_is_that_of_the_hosts_sums_bit_for_bit(wire: Wire, update: str)
     model = Model(wire, "dynamic8", update)
     model.step(0)
     sums = sums_of_hosts(wire, 0)
-    if update == "root" and wire.rank:
+    if update == "root" and wire.ranks.rank:
         return
     for bucket in BUCKETS[:-1]:
         here = slice(bucket.start, bucket.stop)
@@ -105,16 +112,16 @@ def test_every_rank_holds_the_same_weights_with_delays_and_without_streaming(
 ) -> None:
     found = []
     for streaming in (True, False):
-        wire.delay = 0.002 if streaming else 0.0
+        wire.ranks.delay.seconds = 0.002 if streaming else 0.0
         model = Model(wire, kind, update, buckets=MANY, streaming=streaming)
         reports = []
         for t in range(3):
             reports.append(model.step(t))
-            assert len(set(wire.gather_facts(digest(model.weights.download())))) == 1
+            assert len(set(wire.agree.gather_facts(digest(model.weights.download())))) == 1
         found.append([digest(model.weights.download()), *(report.bytes_sent for report in reports)])
         found[-1] += [digest(array.download()) for array in model.exchange.residuals().values()]
         model.exchange.close()
-    wire.delay = 0.0
+    wire.ranks.delay.seconds = 0.0
     assert found[0] == found[1]
 
 
@@ -124,8 +131,8 @@ def test_the_error_of_the_mean_stays_within_its_bound_on_every_rank(
 ) -> None:
     model = Model(wire, kind, update)
     report = model.step(0)
-    has_mean = update == "replicated" or wire.rank == 0
-    error = np.abs(model.means - true_mean(wire.size, 0)).max() if has_mean else 0.0
+    has_mean = update == "replicated" or wire.ranks.rank == 0
+    error = np.abs(model.means - true_mean(wire.ranks.size, 0)).max() if has_mean else 0.0
     assert error <= report.error_bound + 1e-6 * np.abs(model.means).max()
     assert (report.error_bound > 0) == has_mean
 
@@ -146,12 +153,12 @@ def test_nothing_that_rounding_leaves_out_is_lost(wire: Wire) -> None:
 def test_between_hosts_travels_what_as_many_ranks_would_send(wire: Wire) -> None:
     """The rest is in shared memory, and counted with it."""
     model = Model(wire, "dynamic8", "replicated", buckets=MANY[:-1])
-    _, between = wire.layers()
+    _, between = layers(wire)
     before = between.bytes_sent if between else 0
     report = model.step(0)
     outside = between.bytes_sent - before if between else 0
     inside = sum(4 * (bucket.stop - bucket.start) for bucket in MANY[:-1])
-    alone = wire.local_size == 1
+    alone = wire.ranks.local_size == 1
     assert report.bytes_sent == outside + (0 if alone else inside * (2 if between else 1))
     if between is not None:
         flat = Model(between, "dynamic8", "replicated", buckets=MANY[:-1])
@@ -175,7 +182,7 @@ def test_restored_residuals_go_on_as_if_nothing_had_happened(wire: Wire, update:
         two.master.write(one.master.download())
     two.exchange.restore(Residuals(read, BUCKETS, count, count > 2, 60), 1)
     one.step(1)
-    wire.barrier()
+    wire.agree.barrier()
     two.step(1)
     assert digest(one.weights.download()) == digest(two.weights.download())
 
@@ -190,10 +197,10 @@ def test_the_measured_error_is_the_error(wire: Wire) -> None:
     report = model.step(0)
     health.compare(1)
     found = health.measures()
-    assert bool(found) == (wire.rank in leaders_of(wire))
-    if wire.rank == 0:
+    assert bool(found) == (wire.ranks.rank in leaders_of(wire))
+    if wire.ranks.rank == 0:
         here = slice(BUCKETS[0].start, BUCKETS[0].stop)
-        error = np.abs(model.means - true_mean(wire.size, 0))[here].max()
+        error = np.abs(model.means - true_mean(wire.ranks.size, 0))[here].max()
         assert found["measured_error"] == pytest.approx(error, abs=1e-6 * float(np.abs(model.means).max()))
         assert 0 < found["measured_error"] <= report.error_bound
         assert 0 <= found["flushed"] <= 1
@@ -202,29 +209,29 @@ def test_the_measured_error_is_the_error(wire: Wire) -> None:
 
 def test_a_host_without_room_makes_every_rank_code(monkeypatch: pytest.MonkeyPatch) -> None:
     wire = made_up("pairs")
-    if wire.host.endswith("/0"):
-        monkeypatch.setattr(module, "ROOM", 0.0)
+    if wire.ranks.host.endswith("/0"):
+        monkeypatch.setattr(module, "FREE_SHARE_MAX", 0.0)
     model = Model(wire, "dynamic8", "root")
-    assert model.exchange.seat == (wire.rank, wire.size)
+    assert model.exchange.seat == (wire.ranks.rank, wire.ranks.size)
     assert str(model.exchange) == "every rank codes, as hosts lack shared memory"
     model.step(0)
-    assert len(set(wire.gather_facts(digest(model.weights.download())))) == 1
+    assert len(set(wire.agree.gather_facts(digest(model.weights.download())))) == 1
 
 
 def test_a_damaged_message_names_its_sender_as_the_job_counts_ranks() -> None:
     wire = made_up("pairs")
-    _, between = wire.layers()
+    _, between = layers(wire)
     if between is not None:
-        last = between.size - 1
+        last = between.ranks.size - 1
         device = open_cpu()
-        x = device.upload(values(20 * 512, wire.rank))
-        mean = Mean(between, make_codec("dynamic8", device), to_all=True)
-        step = 5 if between.rank == last else 4
+        x = device.upload(values(20 * 512, wire.ranks.rank))
+        mean = Mean(between.transfer, make_codec("dynamic8", device), to_all=True)
+        step = 5 if between.ranks.rank == last else 4
         with pytest.raises(RunError, match="expected step") as caught:
             mean(x, IMAGES, Place(step, 2))
-        if between.rank != last:
+        if between.ranks.rank != last:
             assert f"message from rank {2 * last}: expected step 4, got 5" in str(caught.value)
-    wire.barrier()
+    wire.agree.barrier()
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
@@ -238,14 +245,14 @@ def comm(request: pytest.FixtureRequest) -> MPI.Intracomm:
 @pytest.mark.parametrize("size", [1, 513, 40_000, 2_200_000])
 def test_a_vector_by_itself_has_the_same_mean_everywhere(comm: MPI.Intracomm, kind: str, size: int) -> None:
     wire = over(comm)
-    assert 1 < wire.hosts < wire.size
-    vector = values(size, wire.rank)
+    assert 1 < wire.ranks.hosts < wire.ranks.size
+    vector = values(size, wire.ranks.rank)
     mean = allreduce(vector, comm, kind)
-    assert len(set(wire.gather_facts(digest(mean)))) == 1
-    parts = [values(size, rank) for rank in range(wire.size)]
-    true = sum(part.astype(np.float64) for part in parts) / wire.size
+    assert len(set(wire.agree.gather_facts(digest(mean)))) == 1
+    parts = [values(size, rank) for rank in range(wire.ranks.size)]
+    true = sum(part.astype(np.float64) for part in parts) / wire.ranks.size
     # A host's sum has scales of its own, which no rank's exceeds.
-    largest = max(np.abs(part).max() for part in parts) * max(LAYOUTS["pairs"].count(0), wire.size)
+    largest = max(np.abs(part).max() for part in parts) * max(LAYOUTS["pairs"].count(0), wire.ranks.size)
     assert np.abs(mean - true).max() <= 0.02 * largest
     if kind == "dynamic8":
         again = allreduce(vector, comm, kind, out=vector)

@@ -13,8 +13,10 @@ from mpitrain.exchange.codec_numpy import Plain, PlainDynamic8
 from mpitrain.exchange.mean import Mean, Place, own_values, shards
 from mpitrain.exchange.message import HEADER
 from mpitrain.job.errors import RunError
+from mpitrain.mpi.connect import connect
 from mpitrain.mpi.hops import Pending
-from mpitrain.mpi.wire import Wire, connect
+from mpitrain.mpi.transfer import Transfer
+from mpitrain.mpi.wire import Wire, make
 
 SIZES = [1, 700, 2 * BLOCK, 5 * BLOCK, 41 * BLOCK]
 
@@ -50,14 +52,14 @@ def test_two_ranks_own_nothing() -> None:
 @pytest.mark.parametrize("to_all", [True, False])
 @pytest.mark.parametrize("size", SIZES)
 def test_the_mean_is_what_its_arithmetic_says_bit_for_bit(wire: Wire, size: int, to_all: bool) -> None:
-    expected = expected_mean(size, wire.size)
+    expected = expected_mean(size, wire.ranks.size)
     device = open_cpu()
-    on_device, on_host = device.upload(values(size, wire.rank)), Plain(values(size, wire.rank))
-    wire.delay = 0.002
-    Mean(wire, make_codec("dynamic8", device), to_all)(on_device, IMAGES, Place(0, 0))
-    Mean(wire, PlainDynamic8(), to_all)(on_host, IMAGES, Place(0, 1))
-    wire.delay = 0.0
-    if to_all or wire.rank == 0:
+    on_device, on_host = device.upload(values(size, wire.ranks.rank)), Plain(values(size, wire.ranks.rank))
+    wire.ranks.delay.seconds = 0.002
+    Mean(wire.transfer, make_codec("dynamic8", device), to_all)(on_device, IMAGES, Place(0, 0))
+    Mean(wire.transfer, PlainDynamic8(), to_all)(on_host, IMAGES, Place(0, 1))
+    wire.ranks.delay.seconds = 0.0
+    if to_all or wire.ranks.rank == 0:
         np.testing.assert_array_equal(on_device.download(), expected)
         np.testing.assert_array_equal(on_host.values, expected)
 
@@ -65,7 +67,7 @@ def test_the_mean_is_what_its_arithmetic_says_bit_for_bit(wire: Wire, size: int,
 class Damage:
     """A wire on which the last rank's messages lose a bit, in the header or behind it."""
 
-    def __init__(self, wire: Wire, place: int) -> None:
+    def __init__(self, wire: Transfer, place: int) -> None:
         self.rank, self.size, self.numbers = wire.rank, wire.size, wire.numbers
         self._wire, self._place = wire, place
 
@@ -82,19 +84,19 @@ class Damage:
     ("place", "words"), [(0, "b'mpiT' version 1, got b'lpiT'"), (HEADER + 5, "checksum")]
 )
 def test_a_damaged_message_names_its_sender(place: int, words: str) -> None:
-    wire = Wire(
+    wire = make(
         MPI.COMM_WORLD
     )  # the last rank's mean is never fetched, and must not be there in the next test
-    last = wire.size - 1
-    x = Plain(values(20 * BLOCK, wire.rank))
-    mean = Mean(Damage(wire, place), PlainDynamic8(), to_all=False)  # type: ignore[arg-type]
+    last = wire.ranks.size - 1
+    x = Plain(values(20 * BLOCK, wire.ranks.rank))
+    mean = Mean(Damage(wire.transfer, place), PlainDynamic8(), to_all=False)  # type: ignore[arg-type]
     caught: RunError | None = None
     try:
         mean(x, IMAGES, Place(4, 2))
     except RunError as error:
         caught = error
-    assert (caught is not None) == (wire.rank != last)
+    assert (caught is not None) == (wire.ranks.rank != last)
     if caught is not None:
         assert f"from rank {last}" in str(caught)
         assert words in str(caught)
-    wire.barrier()
+    wire.agree.barrier()

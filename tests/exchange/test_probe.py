@@ -9,7 +9,8 @@ import pytest
 from ranks import open_cpu
 
 from mpitrain.exchange.probe import CLEAR, FEW, LEAST_TURNS, in_turn, measure
-from mpitrain.mpi.wire import Wire, connect
+from mpitrain.mpi.connect import connect
+from mpitrain.mpi.wire import Wire
 
 pytestmark = pytest.mark.mpi
 
@@ -23,7 +24,7 @@ def wire() -> Wire:
 def test_all_ranks_get_the_same_times_soon(wire: Wire, update: str) -> None:
     device, kinds = open_cpu(), ("float32", "dynamic8", "window")
     measure(wire, device, kinds, update)  # compiles
-    wire.barrier()
+    wire.agree.barrier()
     began = time.monotonic()
     found = measure(wire, device, kinds, update)
     assert time.monotonic() - began < 10  # of tests that share their cores
@@ -31,7 +32,7 @@ def test_all_ranks_get_the_same_times_soon(wire: Wire, update: str) -> None:
     for seconds in found.values():
         assert list(seconds) == list(kinds)
         assert all(0 < each < 10 for each in seconds.values())
-    assert len({str(each) for each in wire.gather_facts(found)}) == 1
+    assert len({str(each) for each in wire.agree.gather_facts(found)}) == 1
 
 
 def test_nothing_to_choose_is_not_measured(wire: Wire) -> None:
@@ -43,6 +44,6 @@ def test_turns_go_to_what_may_be_the_quickest(wire: Wire) -> None:
     found = in_turn(wire, ways)
     assert set(found) == {"one", "other"}
     assert len(found["one"]) == len(found["other"]) >= LEAST_TURNS
-    assert len({str(each) for each in wire.gather_facts(found)}) == 1
+    assert len({str(each) for each in wire.agree.gather_facts(found)}) == 1
     clear = in_turn(wire, {name: ways[name] for name in ("slow", "one")})
     assert {name: len(times) for name, times in clear.items()} == {"slow": CLEAR, "one": CLEAR}

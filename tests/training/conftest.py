@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mpitrain.job.config import Run
-from mpitrain.mpi.wire import connect
+from mpitrain.mpi.connect import abort, connect
 from mpitrain.training.faults import Fault
 from mpitrain.training.join import join
 from mpitrain.training.world import World
@@ -27,8 +27,8 @@ def make_world(tmp_path: Path) -> Iterator[MakeWorld]:
 
     def make(**options: Any) -> World:
         run = Run("lenet", **{"quiet": True, "out": str(tmp_path / "run"), **options})
-        watch, stop = Watchdog(wire.rank, run.stall_seconds, wire.abort), Stop()
-        world, _ = join(run, wire, watch, Fault(run.inject, wire.rank), stop)
+        watch, stop = Watchdog(wire.ranks.rank, run.stall_seconds, abort), Stop()
+        world, _ = join(run, wire, watch, Fault(run.inject, wire.ranks.rank), stop)
         made.append(world)
         return world
 

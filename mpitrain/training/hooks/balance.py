@@ -76,10 +76,10 @@ class Divide:
 
     def run(self, world: World, progress: Progress) -> Progress:
         wire, feed, report, by_speed = world.wire, world.feed, progress.last, self._plan.by_speed
-        if wire.size == 1 or report is None:
+        if wire.ranks.size == 1 or report is None:
             return progress
-        if self._balance is None or self._ranks != tuple(wire.numbers):
-            self._balance, self._ranks, self._named = Balance(feed.speeds), tuple(wire.numbers), -1
+        if self._balance is None or self._ranks != tuple(wire.ranks.numbers):
+            self._balance, self._ranks, self._named = Balance(feed.speeds), tuple(wire.ranks.numbers), -1
         images = [part.stop - part.start for part in feed.now]
         found = self._balance.note(images, report.compute_seconds)
         if found is None:
@@ -87,7 +87,7 @@ class Divide:
         if by_speed:
             feed.divide(found.speeds)
         parts = [part.stop - part.start for part in feed.parts]
-        late = None if found.straggler is None else wire.numbers[found.straggler]
+        late = None if found.straggler is None else wire.ranks.numbers[found.straggler]
         if found.straggler is not None and found.straggler != self._named:
             self._named = found.straggler
             hint = "--balance speed gives it fewer images"

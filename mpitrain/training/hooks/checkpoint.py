@@ -36,7 +36,7 @@ class Checkpoint:
         local.log.catch_up()
         local.watch.at("checkpoint", t)
         local.fault("checkpoint", t)
-        if not world.wire.from_root(world.state.is_finite):
+        if not world.wire.agree.from_root(world.state.is_finite):
             raise diverged(world, t, "the weights are not finite (NaN or infinite)")
         local.log.check_place()
         world.state.average_statistics()
@@ -64,7 +64,7 @@ def _settings(world: World, t: int) -> dict[str, Any]:
         "mean": mean.tolist(),
         "std": std.tolist(),
         "classes": list(local.dataset.class_names) if local.dataset else [],
-        "ranks": world.wire.size,
+        "ranks": world.wire.ranks.size,
         "exchange": plan.exchange,
         "coders": world.exchange.seat[1],
         "coded_from": plan.coded_from,

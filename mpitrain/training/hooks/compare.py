@@ -37,7 +37,7 @@ class Compare:
     def run(self, world: World, progress: Progress) -> Progress:
         """Raises RunError on every rank if the ranks' weights differ."""
         local, t = world.local, progress.step
-        if world.wire.size == 1:
+        if world.wire.ranks.size == 1:
             return progress
         health = Health(world.wire, local.graph, world.exchange, self._plan.batch_size)
         if t % EVERY:
@@ -65,11 +65,11 @@ class Health:
         with self._graph.weights.host() as weights:
             slots = self._graph.layout.slots.values()
             sums = [zlib.crc32(weights[slot.start : slot.stop].data) for slot in slots]
-        table = self._wire.table(np.array(sums, np.float64))  # which hold 32 bits exactly
+        table = self._wire.agree.table(np.array(sums, np.float64))  # which hold 32 bits exactly
         differs = (table != table[0]).any(axis=0)
         if differs.any():
             first = int(np.argmax(differs))
-            numbers = self._wire.numbers
+            numbers = self._wire.ranks.numbers
             ranks = [
                 str(number)
                 for number, row in zip(numbers, table, strict=True)
@@ -96,7 +96,7 @@ class Health:
             # A sender's residual is its coding error, and so is the owner's: together they are the error of the mean.
             with found.sender.host() as residual:
                 error = residual.copy()
-            coders.allreduce(error)
+            coders.transfer.allreduce(error)
             error /= np.float32(self._images)
             if found.owner is not None:
                 start = found.start
@@ -107,7 +107,7 @@ class Health:
             with exchange.residuals()["sender"].host() as residual:
                 squares = float(np.dot(residual, residual))
             flushed = found.flushed
-        table = wire.table(np.array([np.abs(error).max(initial=0.0), flushed, squares]))
+        table = wire.agree.table(np.array([np.abs(error).max(initial=0.0), flushed, squares]))
         if found is None:
             return {}
         _, count = exchange.seat

@@ -31,10 +31,10 @@ class Ending:
         seconds = time.perf_counter() - self._begin
         local.watch.at("end", t)
         code = DONE if t >= plan.steps else STOPPED
-        hashes = tuple(world.wire.gather_facts(world.state.sha256()))
+        hashes = tuple(world.wire.agree.gather_facts(world.state.sha256()))
         same = len(set(hashes)) == 1
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        memory = sum(world.wire.gather_facts(peak))
+        memory = sum(world.wire.agree.gather_facts(peak))
         images = (t - plan.begun) * plan.batch_size
         local.log.event(
             "end", step=t, seconds=round(seconds, 3), images_per_second=round(images / seconds, 1),

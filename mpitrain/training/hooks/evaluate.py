@@ -74,18 +74,19 @@ def score(
     """Collective. Rank 0 holds the split of `count` images and sends each rank its part, a graph's capacity at a time."""
     accuracy = Accuracy(graph.device, graph.network.classes)
     rank_of = graph.device.empty((graph.capacity,), np.int32)
-    batch = min(wire.gather_facts(graph.capacity)) * wire.size
+    batch = min(wire.agree.gather_facts(graph.capacity)) * wire.ranks.size
     shape = graph.network.input_shape
-    dtype = np.dtype(wire.from_root(lambda: str(split.dtype) if split else ""))
+    dtype = np.dtype(wire.agree.from_root(lambda: str(split.dtype) if split else ""))
     sums = np.zeros(3)
     for first in range(0, count, batch):
         total = min(batch, count - first)
         shares = [
-            slice(total * rank // wire.size, total * (rank + 1) // wire.size) for rank in range(wire.size)
+            slice(total * rank // wire.ranks.size, total * (rank + 1) // wire.ranks.size)
+            for rank in range(wire.ranks.size)
         ]
         batch_images, batch_labels = split.read(np.arange(first, first + total)) if split else (None, None)
         labels32 = None if batch_labels is None else batch_labels.astype(np.int32)
-        images, labels = wire.scatter_parts(batch_images, labels32, shares, shape, dtype).wait()
+        images, labels = wire.scatter.start(batch_images, labels32, shares, shape, dtype).wait()
         if len(images):
             run = Pass(len(images), training=False)
             graph.load(images, labels)
@@ -94,5 +95,5 @@ def score(
             found = rank_of.reshape((len(images),)).download()
             sums += graph.losses(len(images)).sum(dtype=np.float64), (found < 1).sum(), (found < 5).sum()
         alive()
-    loss, top1, top5 = wire.sum(sums) / count
+    loss, top1, top5 = wire.agree.sum(sums) / count
     return Scores(float(loss), float(top1), float(top5), count)

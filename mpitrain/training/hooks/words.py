@@ -32,7 +32,7 @@ class Words:
         return progress.last is not None
 
     def run(self, world: World, progress: Progress) -> Progress:
-        if world.wire.rank == 0:
+        if world.wire.ranks.rank == 0:
             self._recent.append(progress.loss)
             mean = sum(self._recent) / len(self._recent)
             world.local.log.defer(lambda: _say_step(world, progress, mean))
@@ -45,7 +45,7 @@ def _say_step(world: World, progress: Progress, mean: float) -> None:
     per_epoch, total = plan.prepared.per_epoch, report.seconds["total"]
     epoch, place = divmod(t - 1, per_epoch)
     speed = plan.batch_size / total
-    coded = plan.exchange == "dynamic8" and world.wire.size > 1
+    coded = plan.exchange == "dynamic8" and world.wire.ranks.size > 1
     bound = {"error_bound": report.error_bound} if coded else {}
     world.local.log.event(
         "step", step=t, epoch=epoch, loss=report.loss, lr=report.rate, images=plan.batch_size,
@@ -67,15 +67,15 @@ def _say_step(world: World, progress: Progress, mean: float) -> None:
 def say_header(world: World, said: str) -> None:
     """Say and log what runs where; said: of where the run starts. Collective."""
     plan, local, wire = world.plan, world.local, world.wire
-    run, say, count = plan.run, local.display.say, wire.size
+    run, say, count = plan.run, local.display.say, wire.ranks.size
     cpu = local.device.kind == "cpu"
     held = f", cores {','.join(map(str, local.cores))}" if cpu else ""
-    devices = wire.gather_facts(f"{local.device.name} ({local.device.platform}){held}")
-    hosts = wire.gather_facts(wire.host)
-    if wire.rank:
+    devices = wire.agree.gather_facts(f"{local.device.name} ({local.device.platform}){held}")
+    hosts = wire.agree.gather_facts(wire.ranks.host)
+    if wire.ranks.rank:
         return
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    versions = {"mpitrain": __version__, "python": platform.python_version(), "mpi": wire.library}
+    versions = {"mpitrain": __version__, "python": platform.python_version(), "mpi": wire.ranks.library}
     versions |= {name: version(name) for name in ("numpy", "pyopencl", "mpi4py")}
     exchange, graph, prepared = world.exchange, local.graph, plan.prepared
     settings = asdict(run) | {
@@ -102,15 +102,15 @@ def say_header(world: World, said: str) -> None:
     shown = devices if run.verbose or count <= 4 else devices[:1]
     for rank, device in enumerate(shown):
         say(f"  rank {rank}: {device}" + (f" and {count - 1} more" if len(shown) < count else ""))
-    if wire.local_size > local.host_cores and cpu:
-        say(f"  {wire.local_size} ranks share {local.host_cores} cores of this host: they take turns")
+    if wire.ranks.local_size > local.host_cores and cpu:
+        say(f"  {wire.ranks.local_size} ranks share {local.host_cores} cores of this host: they take turns")
     if cpu and "Portable" in local.device.platform and run.device == "auto":
         say(
             "  PoCL computes, since Intel's runtime is not here; `pip install mpitrain[runtimes]` "
             "brings the faster one"
         )
     where = f", {exchange}" if str(exchange) else ""
-    say(f"  {wire.library}; exchange {plan.exchange}{where} ({plan.reason}), update {run.update}")
+    say(f"  {wire.ranks.library}; exchange {plan.exchange}{where} ({plan.reason}), update {run.update}")
     if local.dataset:
         local.dataset.bad.tell(local.display, local.log)
     if said:

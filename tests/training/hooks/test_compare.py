@@ -10,7 +10,8 @@ import pytest
 from ranks import BUCKETS, IMAGES, LENGTH, Model, true_mean, values
 
 from mpitrain.job.errors import RunError
-from mpitrain.mpi.wire import Wire, connect
+from mpitrain.mpi.connect import connect
+from mpitrain.mpi.wire import Wire
 from mpitrain.training.hooks.compare import EVERY, Health
 
 pytestmark = pytest.mark.mpi
@@ -43,17 +44,17 @@ def test_the_measured_error_is_the_error_and_within_the_bound(
     health.sample(turn * EVERY)
     report = model.step(0)
     found = health.measures()
-    bound = wire.table(np.array([report.error_bound])).max()
-    if wire.size == 1:
+    bound = wire.agree.table(np.array([report.error_bound])).max()
+    if wire.ranks.size == 1:
         assert not found
         return
     bucket = BUCKETS[turn]
     assert found["sampled_bucket"] == bucket.number
     here = slice(bucket.start, bucket.stop)
-    error = np.abs(model.means - true_mean(wire.size, 0))[here].max()
-    has_mean = update == "replicated" or wire.rank == 0
-    error = wire.table(np.array([error if has_mean else 0.0])).max()
-    rounding = 1e-6 * np.abs(true_mean(wire.size, 0)).max()
+    error = np.abs(model.means - true_mean(wire.ranks.size, 0))[here].max()
+    has_mean = update == "replicated" or wire.ranks.rank == 0
+    error = wire.agree.table(np.array([error if has_mean else 0.0])).max()
+    rounding = 1e-6 * np.abs(true_mean(wire.ranks.size, 0)).max()
     assert abs(found["measured_error"] - error) <= rounding
     assert 0 < found["measured_error"] <= bound + rounding
     assert found["residual_norm"] > 0
@@ -62,7 +63,7 @@ def test_the_measured_error_is_the_error_and_within_the_bound(
 
 
 def test_small_values_beside_a_large_one_are_counted_as_flushed(wire: Wire) -> None:
-    if wire.size == 1:
+    if wire.ranks.size == 1:
         pytest.skip("one rank codes nothing")
     model = Model(wire, "dynamic8", "root")
     health = health_of(model)
@@ -79,14 +80,14 @@ def test_small_values_beside_a_large_one_are_counted_as_flushed(wire: Wire) -> N
 
 
 def test_the_first_tensor_that_differs_is_named_on_every_rank(wire: Wire) -> None:
-    if wire.size == 1:
+    if wire.ranks.size == 1:
         pytest.skip("one rank has nobody to differ from")
     model = Model(wire, "float32", "root")
     health = health_of(model)
     health.compare(50)
-    last = wire.size - 1
+    last = wire.ranks.size - 1
     weights = values(LENGTH, 99)
-    if wire.rank == last:
+    if wire.ranks.rank == last:
         weights.view(np.uint32)[LENGTH // 2 + 3] ^= 1
     model.weights.write(weights)
     with pytest.raises(

@@ -1,0 +1,35 @@
+"""Wires of some of a wire's ranks: those of this host, and the first of each host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from mpitrain.mpi.wire import Communicator, Wire, make, split
+
+
+def layers(wire: Wire) -> tuple[Wire, Wire | None]:
+    """A wire of this host's ranks, and one of the hosts' leaders: the first rank of each.
+
+    None instead of the second on ranks that are no leaders. Made once, and kept; collective.
+    """
+    if "layers" not in wire.kept:
+        ranks = wire.ranks
+        within = split(wire.facts, wire.host)
+        leads = ranks.local_rank == 0
+        leaders: Any = wire.facts.Split(0 if leads else MPI.UNDEFINED, ranks.rank)
+        wire.kept["layers"] = _part(wire, within), _part(wire, leaders) if leads else None
+    found: tuple[Wire, Wire | None] = wire.kept["layers"]
+    return found
+
+
+def _part(wire: Wire, communicator: Communicator) -> Wire:
+    ranks = wire.ranks
+    numbers = np.empty(communicator.size, np.int64)
+    communicator.Allgather(np.array([ranks.numbers[ranks.rank]], np.int64), numbers)
+    made = make(communicator, delay=ranks.delay, numbers=numbers.tolist())
+    communicator.Free()
+    wire.sent.within.append(made.sent)
+    return made

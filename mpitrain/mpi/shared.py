@@ -1,0 +1,126 @@
+"""Memory that all ranks of a host see, and the barriers and fences between writing and reading it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from mpitrain.job.errors import UserError
+from mpitrain.mpi.agree import Agree
+from mpitrain.mpi.ranks import Ranks
+from mpitrain.mpi.sent import Sent
+from mpitrain.mpi.transfer import Transfer
+from mpitrain.mpi.wait import Messages, failure
+
+SHARED = Path("/dev/shm")
+"""Where Linux keeps shared memory; containers often have little of it."""
+FREE_SHARE_MAX = 0.7
+"""Share of what is free there that a window may take."""
+
+
+class SharedMemory:
+    """One window of shared memory for all ranks, where they share a host; made when first asked for."""
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        agree: Agree,
+        transfer: Transfer,
+        within: MPI.Intracomm,
+        facts: MPI.Intracomm,
+        sent: Sent,
+    ) -> None:
+        """within: the ranks of this host. facts: a communicator of all ranks, to listen to."""
+        self.rank, self.size = ranks.rank, ranks.size
+        self._ranks, self._agree, self._transfer, self._sent = ranks, agree, transfer, sent
+        self._within, self._facts = within, facts
+        self._window: MPI.Win | None = None
+        self._floats = 0
+
+    def share(self, count: int) -> list[NDArray[np.float32]]:
+        """A vector of `count` float32 of each rank, in rank order, which all see. Collective.
+
+        It is always the same memory, until more is asked for: vectors from before must not be
+        touched then. Raises UserError on every rank if they are on several hosts, or the host has
+        too little shared memory.
+        """
+        if self._window is None or count > self._floats:
+            self._agree.together(lambda: self._check_room(4 * count))
+            self._free()
+            self._window = MPI.Win.Allocate_shared(4 * count, 4, comm=self._within)
+            self._floats = count
+            self._window.Lock_all(MPI.MODE_NOCHECK)
+        self.barrier()  # nobody reads what was there before
+        memories: list[Any] = [self._window.Shared_query(rank)[0] for rank in range(self.size)]
+        return [np.frombuffer(memory, np.float32, count) for memory in memories]
+
+    def has_room(self, count: int) -> bool:
+        """Whether `share` would find the memory, on every rank's host. Collective."""
+        if self._window is not None and count <= self._floats:
+            return True
+        try:
+            self._agree.together(lambda: self._check_room(4 * count))
+        except UserError:
+            return False
+        return True
+
+    def barrier(self) -> None:
+        """Return when every rank has come here. Sleeps while it waits."""
+        self._agree.barrier()
+
+    def start_barrier(self, lane: int, written: int = 0) -> Messages:
+        """Done when every rank has started it; all then see what each wrote before.
+
+        written: bytes of it, to count.
+        """
+        self._sent.exchange += written
+        if self._window is not None:
+            self._window.Sync()
+        return self._transfer.start_barrier(lane)
+
+    def fence(self, written: int = 0) -> None:
+        """Others see what this rank wrote before this call sooner than what it writes afterwards.
+
+        And it sees what they had written. written: bytes of it, to count. Not collective.
+        """
+        self._ranks.delay.inject()
+        self._sent.exchange += written
+        if self._window is not None:
+            self._window.Sync()
+
+    def notice(self) -> None:
+        """Let MPI move what is under way. Raises RunError if it knows that a rank is gone.
+
+        Not collective.
+        """
+        try:
+            self._facts.Iprobe()
+        except MPI.Exception as error:
+            raise failure(self._ranks, error) from error
+
+    def _check_room(self, nbytes: int) -> None:
+        """Raise UserError if memory is short, or Linux ends the process when it is first written to."""
+        if not self._ranks.one_host:
+            raise UserError(
+                f"--exchange window: the {self.size} ranks are on several hosts; "
+                "dynamic8 shares memory within each"
+            )
+        if SHARED.exists():
+            facts = os.statvfs(SHARED)
+            room, wanted = facts.f_bavail * facts.f_frsize, nbytes * self.size
+            if wanted > FREE_SHARE_MAX * room:
+                raise UserError(
+                    f"--exchange window: {wanted >> 20} MiB of shared memory wanted, "
+                    f"{SHARED} has {room >> 20} MiB"
+                )
+
+    def _free(self) -> None:
+        if self._window is not None:
+            self._window.Unlock_all()
+            self._window.Free()
+            self._window = None
