@@ -13,6 +13,7 @@ from mpitrain.data import augment
 from mpitrain.data.bad import Bad
 from mpitrain.data.order import steps_per_epoch
 from mpitrain.data.source import Dataset, open_source
+from mpitrain.exchange.registry import find
 from mpitrain.job.config import Run, known, numbers
 from mpitrain.job.errors import UserError
 from mpitrain.network import models
@@ -68,6 +69,8 @@ def look(run: Run, ranks: int, alive: Callable[[], None]) -> tuple[Facts, Datase
     """
     if run.precision != "float32":
         raise UserError(f"--precision {run.precision}: not built yet; float32 is what there is")
+    if run.exchange != "auto":
+        find(run.exchange)
     first = models.load(run.network, None, run.classes, dropout=not run.no_dropout)
     run = run.completed(dict(first.defaults))
     augment.parse(run.augment)

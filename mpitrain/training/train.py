@@ -21,9 +21,10 @@ from mpitrain.data import augment
 from mpitrain.data.feed import Feed, Plan
 from mpitrain.data.share import parts
 from mpitrain.data.source import Dataset
-from mpitrain.exchange.choice import LOSSY, candidates, choose, coded_from
+from mpitrain.exchange.choice import candidates, choose, coded_from
 from mpitrain.exchange.exchange import Exchange, needs_master
 from mpitrain.exchange.probe import measure
+from mpitrain.exchange.registry import is_lossy
 from mpitrain.exchange.window import floats
 from mpitrain.job import checkpoint
 from mpitrain.job.config import Run, interval, is_made_up, known, write_toml
@@ -142,6 +143,24 @@ class _Agreed:
     """Of all ranks' processes, since the step before was done."""
 
 
+class _Updater:
+    """What the exchange calls: the update, faults on demand, the watchdog."""
+
+    def __init__(self, sgd: MomentumSgd | None, fault: Fault, watch: Watchdog) -> None:
+        self._sgd, self._fault, self._watch = sgd, fault, watch
+
+    def set_out(self, gradient: Array) -> None:
+        self._fault("exchange", self._watch.step, gradient)
+
+    def update(self, start: int, stop: int, mean: Array) -> None:
+        self._fault("update", self._watch.step)
+        if self._sgd:
+            self._sgd.update(start, stop, mean)
+
+    def alive(self) -> None:
+        self._watch.at(self._watch.phase)
+
+
 class _Training:
     """The parts of a run, made in the order in which they are needed."""
 
@@ -184,7 +203,7 @@ class _Training:
         room = (part.stop - part.start) * (2 if self.by_speed else 1)
         own_master = needs_master(wire.ranks.rank, wire.ranks.size, self.kind, run.update)
         copies = 3 if run.on_failure == "continue" else 0  # of rank 0's: weights, momentum, residual
-        vectors = 2 + self._updates + own_master + (self.kind in LOSSY) + copies
+        vectors = 2 + self._updates + own_master + (is_lossy(self.kind)) + copies
         # One limit for all ranks, kept with the checkpoint: how a part is divided decides in which order its gradients are added.
         self.limit: int = (
             run.sub_batch
@@ -205,7 +224,7 @@ class _Training:
             path = Path(resumed["path"])
             self.done = wire.agree.together(lambda: self.state.resume(path, run))
             said = [*resumed["refused"], f"passed over for {path.name}"] if resumed["refused"] else []
-            if resumed["exchange"] in LOSSY and resumed["ranks"] > 1 and not self.exchange.residuals():
+            if is_lossy(resumed["exchange"]) and resumed["ranks"] > 1 and not self.exchange.residuals():
                 said.append(
                     f"what {resumed['exchange']} had left out of {path.name} stays out: nothing is coded here"
                 )
@@ -239,8 +258,7 @@ class _Training:
         )
         self.exchange = Exchange(
             wire, self.device, graph.weights, graph.gradient, graph.buckets, self.kind, run.update,
-            self._update, master if own_master else None, streaming=not run.no_streaming,
-            begin=lambda gradient: self.fault("exchange", watch.step, gradient), alive=lambda: watch.at(watch.phase),
+            _Updater(self.sgd, self.fault, watch), master if own_master else None, streaming=not run.no_streaming,
         )  # fmt: skip
         self.state = State(wire, graph, self.sgd, self.exchange, lambda: watch.at(watch.phase))
         self.health = Health(wire, graph, self.exchange, self.batch_size)
@@ -292,11 +310,6 @@ class _Training:
         if self.run.compute_seconds is None:
             self.wire.agree.from_root(lambda: checkpoint.check_space(self.folder, nbytes, count))
 
-    def _update(self, start: int, stop: int, mean: Array) -> None:
-        self.fault("update", self.watch.step)
-        if self.sgd:
-            self.sgd.update(start, stop, mean)
-
     def _room(self) -> float:
         """Bytes of memory that this rank may take. Collective."""
         memory = available_memory() if self.device.kind == "cpu" else self.device.memory
@@ -314,11 +327,11 @@ class _Training:
         As before where a run goes on, for residuals and the order of sums belong to it.
         """
         wire, run = self.wire, self.run
-        coded = int(resumed["coded_from"] or 0) if resumed and resumed["exchange"] in LOSSY else 0
+        coded = int(resumed["coded_from"] or 0) if resumed and is_lossy(resumed["exchange"]) else 0
         if (
             resumed
             and run.exchange == "auto"
-            and (resumed["ranks"] == wire.ranks.size or resumed["exchange"] in LOSSY)
+            and (resumed["ranks"] == wire.ranks.size or is_lossy(resumed["exchange"]))
         ):
             before = str(resumed["exchange"])
             if before != "window" or wire.ranks.one_host:
@@ -328,7 +341,7 @@ class _Training:
             kinds = ("float32",)
         measured = measure(wire, self.device, kinds, run.update)
         kind, why = choose(run.exchange, wire.ranks, measured[max(measured)] if measured else None)
-        coded = (coded or coded_from(kind, measured)) if kind in LOSSY else 0
+        coded = (coded or coded_from(kind, measured)) if is_lossy(kind) else 0
         return kind, why + (f"; buckets of fewer than {coded:,} values in float32" if coded else ""), coded
 
     # -- the loop ----------------------------------------------------------------------------------------------------------------
