@@ -82,10 +82,14 @@ class Model:
             self.master = self.device.upload(values(LENGTH, 99))
         self.means: NDArray[np.float32] = np.zeros(LENGTH, np.float32)
         self.exchange = Exchange(
-            wire, self.device, self.weights, self.gradient, buckets, kind, update, self._apply, self.master, streaming
+            wire, self.device, self.weights, self.gradient, buckets, kind, update, self, self.master, streaming
         )  # fmt: skip
 
-    def _apply(self, start: int, stop: int, mean: Array) -> None:
+    def set_out(self, gradient: Array) -> None: ...
+
+    def alive(self) -> None: ...
+
+    def update(self, start: int, stop: int, mean: Array) -> None:
         target = self.master or self.weights
         with target.part(start, stop).host(write=True) as w, mean.host() as g:
             self.means[start:stop] = g

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -20,6 +20,7 @@ import click
 
 from mpitrain import __version__
 from mpitrain.commands.submit import Job
+from mpitrain.exchange.registry import REGISTRY
 from mpitrain.job.config import Run, option
 from mpitrain.job.errors import DONE, FAILED, WRONG_USE, MpitrainError
 from mpitrain.mpi.launch import launched_ranks
@@ -47,6 +48,13 @@ def commands() -> None:
     """Train convolutional networks with MPI on whatever OpenCL devices the job has."""
 
 
+def _choice_of(name: str, facts: Mapping[str, Any]) -> click.Choice[str] | None:
+    """What an option may be, if there is a list; of exchanges, those that are registered."""
+    if name == "exchange":
+        return click.Choice(("auto", *REGISTRY))
+    return click.Choice(facts["choices"]) if "choices" in facts else None
+
+
 def _options_of(settings: type[Run] | type[Job]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """One click option a field of a dataclass, so that each is declared once."""
     hints = typing.get_type_hints(settings)
@@ -69,7 +77,7 @@ def _options_of(settings: type[Run] | type[Job]) -> Callable[[Callable[..., Any]
             if kinds[0] is bool:
                 more["is_flag"] = True
             else:
-                more["type"] = click.Choice(facts["choices"]) if "choices" in facts else kinds[0]
+                more["type"] = _choice_of(each.name, facts) or kinds[0]
                 more["metavar"] = facts.get("metavar")
                 more["show_default"] = each.default not in (None, "")
             if "optional_value" in facts:

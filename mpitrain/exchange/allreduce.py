@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.exchange.choice import KINDS, quickest
+from mpitrain.exchange.choice import quickest
 from mpitrain.exchange.codec import make_codec
 from mpitrain.exchange.codec_numpy import HOST_CODECS, Plain
 from mpitrain.exchange.leaders import Leaders
@@ -30,7 +30,7 @@ SMALL = 1 << 14
 """Values (64 KiB) up to which few messages may be quickest."""
 WORTH_CODING = 1 << 12
 """Values (16 KiB) from which codes may be: over slow links."""
-KNOWN = ("auto", *KINDS)
+KNOWN = ("auto", "float32", "float16", "dynamic8", "window")
 KEPT = "allreduce"
 """Where a wire keeps what this module made for it."""
 FLOAT32 = np.dtype(np.float32)

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Protocol
 
-KINDS = ("float32", "float16", "dynamic8", "window")
-LOSSY = ("float16", "dynamic8", "star-dynamic8")
-STARS = {"star-float32": "float32", "star-dynamic8": "dynamic8"}
-"""The paper's way, for comparisons: everything through rank 0. And the code of each."""
+from mpitrain.exchange.registry import is_lossy
+
 GAIN = 0.8
 """Share of the fastest exact kind's time that a lossy one must stay under, to be worth its rounding."""
 WORTH = 0.985
@@ -47,10 +45,10 @@ def choose(kind: str, ranks: Ranks, seconds: Mapping[str, float] | None = None) 
         if ranks.one_host:
             return "float32", "all ranks share a host, whose memory is faster than a codec"
         return "dynamic8", "ranks on several hosts, whose links are slower than the codec"
-    exact = {name: time for name, time in seconds.items() if name not in LOSSY}
+    exact = {name: time for name, time in seconds.items() if not is_lossy(name)}
     best = min(exact, key=lambda name: exact[name] / (DOUBT if name == "window" else 1.0))
-    for name in seconds.keys() & set(LOSSY):
-        if seconds[name] < GAIN * exact[best]:
+    for name in seconds:
+        if is_lossy(name) and seconds[name] < GAIN * exact[best]:
             best = name
     times = ", ".join(f"{name} {_milliseconds(time)}" for name, time in seconds.items())
     return best, f"measured: {times}"
@@ -62,7 +60,7 @@ def coded_from(kind: str, measured: Mapping[int, Mapping[str, float]]) -> int:
     measured: seconds of each kind for buckets of so many values. What coding saves, beyond what its rounding must be worth, is taken to
     be a line over length.
     """
-    if kind not in LOSSY or len(measured) < 2:
+    if not is_lossy(kind) or len(measured) < 2:
         return 0
     (short, before), (long, after) = sorted(measured.items())
     little, much = (GAIN * seconds["float32"] - seconds[kind] for seconds in (before, after))
@@ -76,12 +74,12 @@ def quickest(turns: Mapping[str, Sequence[float]]) -> str:
     a turn disturbs all that is measured in it.
     """
     if "library" not in turns:
-        return min(turns, key=lambda name: median(turns[name]) / (WORTH if name in LOSSY else 1))
+        return min(turns, key=lambda name: median(turns[name]) / (WORTH if is_lossy(name) else 1))
     shares = {"library": WORTH}
     for name, times in turns.items():
         beside = [mine / its for mine, its in zip(times, turns["library"], strict=True) if its]
         if name != "library" and beside:
-            shares[name] = median(beside) / (WORTH if name in LOSSY else 1.0)
+            shares[name] = median(beside) / (WORTH if is_lossy(name) else 1.0)
     return min(shares, key=lambda name: shares[name])
 
 

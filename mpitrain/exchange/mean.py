@@ -7,7 +7,7 @@ all hold the same bits. Two quantisations, however many ranks; with two ranks wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, Protocol
@@ -18,9 +18,6 @@ from numpy.typing import NDArray
 from mpitrain.exchange.codec_numpy import BLOCK, Bytes, Codec, V, blocks
 from mpitrain.exchange.message import HEADER, MEANS, PARTS, Label, check, seal
 from mpitrain.mpi.hops import Hops, Pending, complete
-
-PLAIN = 3
-"""The wire's lane for float32, and the one after it. Coded messages have lanes with the numbers of their phases."""
 
 
 class Ways(Protocol):
@@ -34,10 +31,6 @@ class Ways(Protocol):
     def start_all_to_all(
         self, outgoing: list[Bytes | None], incoming: list[Bytes | None], lane: int
     ) -> Pending: ...
-
-    def start_reduce(self, values: NDArray[np.float32], lane: int) -> Pending: ...
-
-    def allreduce_hops(self, values: NDArray[np.float32], lane: int) -> Hops[None]: ...
 
 
 @dataclass(frozen=True)
@@ -216,33 +209,6 @@ class Mean(Generic[V]):
         if self._staging.size < size:
             self._staging = np.empty(size, np.uint8)
         return self._staging[:size] if size else None
-
-
-def plain_hops(wire: Ways, x: V, to_all: bool, scale: Callable[[V, float], None], images: int) -> Hops[None]:
-    """x becomes the float32 sum over ranks divided by `images`, on every rank or on rank 0 alone; elsewhere x is spent."""
-    if wire.size > 1:
-        with x.host(write=True) as values:
-            if to_all:
-                yield from wire.allreduce_hops(values, PLAIN)
-            else:
-                yield wire.start_reduce(values, PLAIN)
-    if to_all or wire.rank == 0:
-        scale(x, 1 / images)
-
-
-def star_hops(wire: Ways, x: V, scale: Callable[[V, float], None], images: int) -> Hops[None]:
-    """As the paper's server: rank 0 gets every rank's whole float32 vector; its x becomes the mean, the others' stay."""
-    with x.host(write=True) as values:
-        nothing: list[Bytes | None] = [None] * wire.size
-        if wire.rank:
-            yield wire.start_all_to_all([values.view(np.uint8), *nothing[1:]], nothing, PLAIN)
-        else:
-            parts = [np.empty_like(values) for _ in range(wire.size - 1)]
-            yield wire.start_all_to_all(nothing, [None, *(part.view(np.uint8) for part in parts)], PLAIN)
-            for part in parts:
-                np.add(values, part, out=values)
-    if wire.rank == 0:
-        scale(x, 1 / images)
 
 
 def _part(x: V, cut: tuple[int, int]) -> V:

@@ -52,7 +52,6 @@ class Run:
         "auto",
         "How gradients travel: coded (by one rank of each host, for all of it), as float32 through MPI, or through memory that ranks of "
         "one host share; star-: all through rank 0, the paper's way, for comparisons.",
-        choices=("auto", "dynamic8", "float16", "float32", "window", "star-float32", "star-dynamic8"),
     )
     update: str = _option(
         "root", "Who applies momentum SGD: rank 0, or every rank.", choices=("root", "replicated")

@@ -12,9 +12,10 @@ import numpy as np
 
 from mpitrain.data.share import parts
 from mpitrain.data.source import Dataset
-from mpitrain.exchange.choice import LOSSY, candidates, choose, coded_from
+from mpitrain.exchange.choice import candidates, choose, coded_from
 from mpitrain.exchange.exchange import needs_master
 from mpitrain.exchange.probe import measure
+from mpitrain.exchange.registry import is_lossy
 from mpitrain.exchange.window import floats
 from mpitrain.job import checkpoint
 from mpitrain.job.config import Run, known
@@ -165,7 +166,7 @@ def _choose_exchange(run: Run, wire: Wire, device: Device, resumed: Resumed | No
 
     As before where a run goes on, for residuals and the order of sums belong to it.
     """
-    lossy_before = resumed is not None and resumed.exchange in LOSSY
+    lossy_before = resumed is not None and is_lossy(resumed.exchange)
     coded = int(resumed.coded_from or 0) if resumed and lossy_before else 0
     if resumed and run.exchange == "auto" and (resumed.ranks == wire.ranks.size or lossy_before):
         before = resumed.exchange
@@ -176,7 +177,7 @@ def _choose_exchange(run: Run, wire: Wire, device: Device, resumed: Resumed | No
         kinds = ("float32",)
     measured = measure(wire, device, kinds, run.update)
     kind, why = choose(run.exchange, wire.ranks, measured[max(measured)] if measured else None)
-    coded = (coded or coded_from(kind, measured)) if kind in LOSSY else 0
+    coded = (coded or coded_from(kind, measured)) if is_lossy(kind) else 0
     return kind, why + (f"; buckets of fewer than {coded:,} values in float32" if coded else ""), coded
 
 
@@ -187,7 +188,7 @@ def _batch_limit(run: Run, wire: Wire, network: Network, device: Device, kind: s
     room = MEMORY_SHARE * memory / wire.agree.neighbours(mine).count(mine)
     copies = 3 if run.on_failure == "continue" else 0  # of rank 0's: weights, momentum, residual
     own_master = needs_master(wire.ranks.rank, wire.ranks.size, kind, run.update)
-    vectors = 2 + applies_mean(wire.ranks.rank, run.update) + own_master + (kind in LOSSY) + copies
+    vectors = 2 + applies_mean(wire.ranks.rank, run.update) + own_master + is_lossy(kind) + copies
     return batch_limit(network, device, room, vectors)
 
 
@@ -232,7 +233,7 @@ def _resume(world: World, resumed: Resumed) -> str:
     path = Path(resumed.path)
     world.wire.agree.together(lambda: world.state.resume(path, world.plan.run))
     said = [*resumed.refused, f"passed over for {path.name}"] if resumed.refused else []
-    if resumed.exchange in LOSSY and resumed.ranks > 1 and not world.exchange.residuals():
+    if is_lossy(resumed.exchange) and resumed.ranks > 1 and not world.exchange.residuals():
         said.append(f"what {resumed.exchange} had left out of {path.name} stays out: nothing is coded here")
     return "; ".join(said)
 

@@ -12,6 +12,7 @@ from mpitrain.data import augment
 from mpitrain.data.bad import Bad
 from mpitrain.data.order import steps_per_epoch
 from mpitrain.data.source import Dataset, open_source
+from mpitrain.exchange.registry import find
 from mpitrain.job import toml
 from mpitrain.job.config import Run, known, numbers
 from mpitrain.job.errors import UserError
@@ -58,6 +59,8 @@ def look(run: Run, ranks: int, alive: Callable[[], None]) -> tuple[Prepared, Dat
 
     Raises UserError for one that cannot be; nothing is overwritten.
     """
+    if run.exchange != "auto":
+        find(run.exchange)  # refuses a name that is none
     first = models.load(run.network, None, run.classes, dropout=not run.no_dropout)
     run = run.completed(dict(first.defaults))
     augment.parse(run.augment)

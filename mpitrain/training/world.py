@@ -105,8 +105,7 @@ def make_world(plan: Plan, local: Local, wire: Wire, speeds: Sequence[float] | N
     updates = Updates(local, sgd)
     exchange = Exchange(
         wire, device, graph.weights, graph.gradient, graph.buckets, plan.exchange, run.update,
-        updates.update, master if own_master else None, streaming=not run.no_streaming,
-        begin=updates.set_out, alive=updates.alive,
+        updates, master if own_master else None, streaming=not run.no_streaming,
     )  # fmt: skip
     state = State(wire, graph, sgd, exchange, updates.alive)
     undo = None

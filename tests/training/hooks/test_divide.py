@@ -33,7 +33,9 @@ def run(by_speed: bool, steps: int) -> tuple[Feed, list[str], list[dict[str, Any
         display=SimpleNamespace(say=said.append),
         log=SimpleNamespace(event=lambda name, **facts: logged.append({"event": name, **facts})),
     )
-    world: Any = SimpleNamespace(wire=SimpleNamespace(ranks=SimpleNamespace(size=2, numbers=(0, 3))), feed=feed, local=local)
+    world: Any = SimpleNamespace(
+        wire=SimpleNamespace(ranks=SimpleNamespace(size=2, numbers=(0, 3))), feed=feed, local=local
+    )
     hook = Divide(plan)
     for step in range(1, steps + 1):
         seconds = [(part.stop - part.start) * each for part, each in zip(feed.now, (0.1, 0.2), strict=True)]

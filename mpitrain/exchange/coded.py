@@ -1,0 +1,187 @@
+"""Codes instead of float32: each bucket in 8 or 16 bits a value, what rounding leaves out later.
+
+Of ranks that share a host one codes for all, the leader. Buckets that may not be coded travel as
+float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from mpitrain.exchange.bucket import Bucket
+from mpitrain.exchange.codec import DeviceCodec, make_codec
+from mpitrain.exchange.deltas import Deltas
+from mpitrain.exchange.leaders import Leaders
+from mpitrain.exchange.mean import Mean, Place, own_values
+from mpitrain.exchange.plain import Float32
+from mpitrain.exchange.residuals import Residuals
+from mpitrain.exchange.strategy import Parts, Sampled, Strategy, Turn
+from mpitrain.exchange.stream import MOST
+from mpitrain.mpi.hops import Hops
+from mpitrain.mpi.wire import Wire
+from mpitrain.runtime.array import Array
+
+PIECE = 1 << 22
+"""Values of a residual that are brought to the device at once (16 MiB)."""
+
+
+class Coded(Strategy):
+    """What all codes have in common; a subclass names its codec."""
+
+    lossy = True
+    codec: ClassVar[str]
+    """As make_codec calls it."""
+    uncoded: ClassVar[type[Strategy]] = Float32
+    """For buckets that may not be coded."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._uncoded = self.uncoded(parts)
+        coded = [bucket for bucket in parts.buckets if bucket.coded]
+        self._nth = {bucket.number: nth for nth, bucket in enumerate(coded)}
+        if coded and parts.master is None and parts.wire.ranks.rank == 0 and not parts.to_all:
+            raise ValueError("rank 0 needs master weights beside the weights that all ranks share")
+        longest = max((bucket.stop - bucket.start for bucket in coded), default=0)
+        everyone = self.root_only or not coded
+        self._leaders = Leaders(parts.wire, longest, everyone=everyone)
+        self._slots: list[_Slot] = []
+        self._residuals: dict[str, Array] = {}
+        self._places: dict[int, tuple[int, int, int, int]] = {}
+        self._sample: int | None = None
+        self._flushed = 0
+        if coded:
+            self._residuals = {name: parts.device.zeros((0,)) for name in ("sender", "owner")}
+        if coded and self._leaders.wire:
+            codec = make_codec(self.codec, parts.device)
+            self._prepare(self._leaders.wire, codec, coded, longest)
+
+    def _prepare(self, wire: Wire, codec: DeviceCodec, coded: list[Bucket], longest: int) -> None:
+        """Make what only a rank that codes needs. wire: of those who do."""
+        star, to_all, transfer = self.root_only, self.parts.to_all, wire.transfer
+        for _ in range(min(MOST, len(coded))):
+            deltas = None if to_all else Deltas(transfer, codec, longest, star)
+            self._slots.append(_Slot(Mean(transfer, codec, to_all, star), deltas))
+        sent = owned = 0
+        for bucket in coded:
+            size = bucket.stop - bucket.start
+            start, stop = self._own(size)
+            self._places[bucket.number] = (sent, sent + size, owned, owned + stop - start)
+            if stop > start:
+                self.owned.append((bucket.start + start, bucket.start + stop))
+            sent, owned = sent + size, owned + stop - start
+        sizes = {"sender": sent, "owner": owned}
+        zeros = self.parts.device.zeros
+        self._residuals = {name: zeros((size,)) for name, size in sizes.items()}
+
+    def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
+        nth = self._nth.get(bucket.number)
+        if nth is None:
+            return (yield from self._uncoded.average(bucket, images, turn))
+        gradient, bound = self.parts.gradients[bucket.number], 0.0
+        yield from self._leaders.gather(gradient, nth)
+        if self._slots:
+            sent, end, owned, last = self._places[bucket.number]
+            residual, owner = self._residuals["sender"].part(sent, end), self._owner(owned, last)
+            mean = self._slots[nth % len(self._slots)].mean
+            mean.watched = bucket.number == self._sample
+            place = Place(turn.step, bucket.number)
+            bound = yield from mean.hops(gradient, images, place, residual, owner)
+            if mean.watched:
+                self._flushed = mean.flushed
+        if self.parts.to_all:
+            bound = yield from self._leaders.spread(gradient, nth, bound)
+        return bound
+
+    def spread(self, bucket: Bucket, turn: Turn) -> Hops[bool]:
+        """Every rank's weights move towards rank 0's exact ones by the same decoded changes.
+
+        A host's leader hands on its own weights, which only codes have moved.
+        """
+        nth, finite = self._nth.get(bucket.number), True
+        if nth is None:
+            return (yield from self._uncoded.spread(bucket, turn))
+        y, w = self.weights(bucket)
+        if self._slots:
+            deltas = self._slots[nth % len(self._slots)].deltas
+            assert deltas is not None
+            finite = yield from deltas.hops(y, w, Place(turn.step, bucket.number))
+        # The others learn here that a gradient was not finite: weights made of it are not either.
+        note = yield from self._leaders.spread(y, nth, 0.0 if finite else np.inf)
+        return bool(np.isfinite(note))
+
+    def __str__(self) -> str:
+        leaders = self._leaders
+        if leaders.cramped:
+            return "every rank codes, as hosts lack shared memory"
+        if leaders.count < self.parts.wire.ranks.size:
+            return f"between {leaders.count} hosts, shared memory within"
+        return ""
+
+    @property
+    def coders(self) -> Wire | None:
+        return self._leaders.wire if self._nth else None
+
+    @property
+    def codes(self) -> bool:
+        return bool(self._nth)
+
+    @property
+    def seat(self) -> tuple[int, int]:
+        return self._leaders.number, self._leaders.count
+
+    def residuals(self) -> dict[str, Array]:
+        return dict(self._residuals)
+
+    def restore(self, old: Residuals) -> None:
+        (rank, size), owners = self.seat, self.shares_owned
+        for name, array in self._residuals.items():
+            if name == "owner" and array.size:
+                array.write(old.owner(rank, size))
+            elif array.size:
+                for start in range(0, array.size, PIECE):
+                    stop = min(start + PIECE, array.size)
+                    array.part(start, stop).write(old.sender(rank, size, start, stop, owners))
+
+    def sample(self, number: int) -> None:
+        coded = sorted(self._nth) if self.coders else []
+        self._sample = coded[number % len(coded)] if coded else None
+
+    def sampled(self) -> Sampled | None:
+        if self._sample is None:
+            return None
+        number, self._sample = self._sample, None
+        sent, end, owned, last = self._places[number]
+        sender = self._residuals["sender"].part(sent, end)
+        start, _ = self._own(end - sent)
+        return Sampled(number, sender, self._owner(owned, last), start, self._flushed)
+
+    def _own(self, size: int) -> tuple[int, int]:
+        """The range of a coded bucket of that size whose mean this rank makes."""
+        return (0, 0) if self.root_only else own_values(size, *self.seat)
+
+    def _owner(self, start: int, stop: int) -> Array | None:
+        return self._residuals["owner"].part(start, stop) if stop > start else None
+
+
+class Dynamic8(Coded):
+    """8 bits a value: Dettmers' dynamic tree code."""
+
+    codec = "dynamic8"
+
+
+class Float16(Coded):
+    """IEEE half precision."""
+
+    codec = "float16"
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """The memory of one coded bucket on its way."""
+
+    mean: Mean[Array]
+    deltas: Deltas[Array] | None
+    """Where rank 0 alone gets the mean."""

@@ -1,0 +1,28 @@
+"""float32 through memory that the ranks of one host share, without messages."""
+
+from __future__ import annotations
+
+from mpitrain.exchange.bucket import Bucket
+from mpitrain.exchange.strategy import Parts, Strategy, Turn
+from mpitrain.exchange.window import Window
+from mpitrain.mpi.hops import Hops
+from mpitrain.runtime.array import Array
+
+
+class SharedWindow(Strategy):
+    """Sums in rank order, exact. Raises UserError on every rank if they cannot share memory."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        longest = max(bucket.stop - bucket.start for bucket in parts.buckets)
+        self._window: Window[Array] = Window(parts.wire.shared, longest)
+
+    def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
+        x = self.parts.gradients[bucket.number]
+        yield from self._window.mean(x, images, self.parts.to_all, turn.number)
+        return 0.0
+
+    def spread(self, bucket: Bucket, turn: Turn) -> Hops[bool]:
+        y, w = self.weights(bucket)
+        yield from self._window.spread(y, w, turn.number)
+        return True

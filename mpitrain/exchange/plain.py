@@ -1,0 +1,35 @@
+"""float32 as it is, through MPI: a sum over ranks to rank 0 or to all, and a broadcast of weights."""
+
+from __future__ import annotations
+
+from mpitrain.exchange.bucket import Bucket
+from mpitrain.exchange.strategy import Strategy, Turn
+from mpitrain.mpi.hops import Hops
+
+LANE = 3
+"""Of Transfer, for sums; allreduce_hops and broadcasts take the next. Coded messages have lower ones."""
+
+
+class Float32(Strategy):
+    """Works for one rank, too, which then only divides."""
+
+    def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
+        parts, transfer = self.parts, self.parts.wire.transfer
+        x = parts.gradients[bucket.number]
+        if transfer.size > 1:
+            with x.host(write=True) as values:
+                if parts.to_all:
+                    yield from transfer.allreduce_hops(values, LANE)
+                else:
+                    yield transfer.start_reduce(values, LANE)
+        if parts.to_all or transfer.rank == 0:
+            parts.scale(x, 1 / images)
+        return 0.0
+
+    def spread(self, bucket: Bucket, turn: Turn) -> Hops[bool]:
+        y, w = self.weights(bucket)
+        if w is not None and self.parts.master is not None:
+            y.copy_from(w)
+        with y.host(write=w is None) as values:
+            yield self.parts.wire.transfer.start_broadcast(values, LANE + 1)
+        return True

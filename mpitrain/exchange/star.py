@@ -1,0 +1,42 @@
+"""The paper's way with float32, for comparisons: all gradients and weights go through rank 0."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mpitrain.exchange.bucket import Bucket
+from mpitrain.exchange.codec_numpy import Bytes
+from mpitrain.exchange.plain import LANE
+from mpitrain.exchange.strategy import Strategy, Turn
+from mpitrain.mpi.hops import Hops
+
+
+class StarFloat32(Strategy):
+    """Rank 0 is a server: it gets every rank's whole vector, and sends whole weights to each."""
+
+    root_only = True
+
+    def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
+        transfer, x = self.parts.wire.transfer, self.parts.gradients[bucket.number]
+        with x.host(write=True) as values:
+            nothing: list[Bytes | None] = [None] * transfer.size
+            if transfer.rank:
+                mine = [values.view(np.uint8), *nothing[1:]]
+                yield transfer.start_all_to_all(mine, nothing, LANE)
+            else:
+                others = [np.empty_like(values) for _ in range(transfer.size - 1)]
+                theirs = [None, *(other.view(np.uint8) for other in others)]
+                yield transfer.start_all_to_all(nothing, theirs, LANE)
+                for other in others:
+                    np.add(values, other, out=values)
+        if transfer.rank == 0:
+            self.parts.scale(x, 1 / images)
+        return 0.0
+
+    def spread(self, bucket: Bucket, turn: Turn) -> Hops[bool]:
+        y, w = self.weights(bucket)
+        if w is not None and self.parts.master is not None:
+            y.copy_from(w)
+        with y.host(write=w is None) as values:
+            yield self.parts.wire.transfer.start_star(values, LANE + 1)
+        return True
