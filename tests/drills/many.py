@@ -18,5 +18,5 @@ for exchange, update in itertools.product(("dynamic8", "float16", "float32"), ("
         )  # fmt: skip
         result = mpitrain.train(run)
         found = {"exchange": exchange, "update": update, "inject": inject, "top1": result.top1}
-        if mpitrain.__dict__["train"].__globals__["connect"]().rank == 0:
+        if mpitrain.__dict__["train"].__globals__["connect"]().ranks.rank == 0:
             print(json.dumps({**found, "hashes": result.weights_sha256}), flush=True)
