@@ -22,20 +22,18 @@ class Log:
     """Events of a run, written by rank 0 alone; with `json_lines` they also go to stdout."""
 
     def __init__(self, folder: Path | None, json_lines: bool = False) -> None:
-        """folder: the run directory; None: no log. An existing log is appended to.
-
-        Raises RunError if the disk refuses.
-        """
-        self._json = json_lines
+        """folder: the run directory; None: no log. The first event opens the log; an existing one is appended to."""
+        self._json, self._folder = json_lines, folder
         self._log: IO[str] | None = None
         self._board: _Board | None = None
         self._deferred: Callable[[], None] | None = None
-        if folder is None:
-            return
+
+    def _open(self, folder: Path) -> IO[str]:
+        """Open what the first event goes to. Raises RunError if the disk refuses."""
         self._path = folder / "log.jsonl"
         try:
-            self._log = _append(self._path)
             self._board = _tensorboard(folder)
+            return _append(self._path)
         except OSError as error:
             raise RunError(
                 f"{error.filename or folder} cannot be written: {error.strerror or error}"
@@ -46,13 +44,14 @@ class Log:
 
         Raises RunError if the disk refuses.
         """
-        if self._log is None:
+        if self._folder is None:
             return
         self.catch_up()
+        log = self._log = self._log or self._open(self._folder)
         line = json.dumps({"event": name, "time": round(time.time(), 3), **facts})
         try:
-            self._log.write(line + "\n")
-            self._log.flush()
+            log.write(line + "\n")
+            log.flush()
             if self._board is not None and name in ("step", "evaluate"):
                 self._board.add(name, facts)
         except OSError as error:
@@ -91,7 +90,7 @@ class Log:
                 self._log.close()
             if self._board is not None:
                 self._board.close()
-        self._log = self._board = None
+        self._log = self._board = self._folder = None
 
 
 def _append(path: Path) -> IO[str]:

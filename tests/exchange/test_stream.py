@@ -34,8 +34,8 @@ class Sky:
 
     def flight(self, number: int, hops: int = 3) -> Hops[None]:
         for hop in range(hops):
+            gate = self.gates[number, hop] = Later()  # before others can see that the hop has begun
             self.said.append((number, hop))
-            gate = self.gates[number, hop] = Later()
             yield gate
         self.said.append((number, hops))
 
