@@ -200,6 +200,11 @@ class Exchange:
         self._clear()
         return report
 
+    @property
+    def streams(self) -> bool:
+        """Whether buckets travel in a thread of their own."""
+        return self._stream is not None
+
     def close(self) -> None:
         """End the thread; nothing may be sent afterwards."""
         if self._stream is not None:

@@ -83,7 +83,12 @@ class Log:
 
     def close(self) -> None:
         """Catch up, and end the files."""
-        self.catch_up()
+        try:
+            self.catch_up()
+        finally:
+            self._close_files()
+
+    def _close_files(self) -> None:
         # Every event has been flushed, and a disk that refused one has been named.
         with contextlib.suppress(OSError):
             if self._log is not None:

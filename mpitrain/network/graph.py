@@ -180,13 +180,13 @@ class Graph:
         """Compute every value for the loaded images."""
         for layer in self._varying:
             layer.vary(run)
-        self._play(run, "forward", lambda: self._forward(run))
+        self._play(run, ("forward",), lambda: self._forward(run))
 
     def _forward(self, run: Pass) -> None:
         for node in self.network.nodes:
             node.layer.forward(run, self._values[node.name], *(self._values[name] for name in node.inputs))
 
-    def _play(self, run: Pass, part: str, queue: Callable[[], None]) -> None:
+    def _play(self, run: Pass, part: tuple[str, ...], queue: Callable[[], None]) -> None:
         """Queue a part of a run by `queue`, or as it was queued for a run like this one."""
         recorded = self._recordings.of((run.images, run.training, run.accumulate))
         commands = recorded.get(part)
@@ -203,7 +203,7 @@ class Graph:
         waiting = list(self.buckets) if last else []
         missing = {node.name: node for node in self.network.nodes if node.name in self._repeated}
         for node in reversed(self.network.nodes):
-            self._play(run, node.name, partial(self._backward_of, node, run, missing))
+            self._play(run, ("backward", node.name), partial(self._backward_of, node, run, missing))
             while (
                 waiting
                 and waiting[0].start >= self._complete_from[node.name]

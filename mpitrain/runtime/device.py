@@ -240,15 +240,18 @@ class Device:
         return Mark(self.last)
 
     def hold(self, event: cl.Event) -> None:
-        """Keep the event of the last command, and the host array that it holds, until `finish`."""
+        """Keep the event of the last command, and the host array that it holds, until the command is done."""
+        done = cl.command_execution_status.COMPLETE
+        self._held = [each for each in self._held if each.command_execution_status > done]
         self._held.append(event)
         self.last = event
 
     def finish(self) -> None:
         """Wait for everything asked for so far."""
+        last = self.last
         self.queue.finish()
-        self._held.clear()
-        self.last = None
+        if self.last is last:  # another thread may have queued more meanwhile
+            self.last, self._held = None, []
 
     def settle(self) -> None:
         """`finish`, if anything has been queued since the last one."""

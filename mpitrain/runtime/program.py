@@ -179,7 +179,7 @@ def _compile(device: Device, name: str, source: str, options: list[str]) -> cl.P
     device.on_compile(name)
     try:
         return _retargeted(device, source, _finish(cl.Program(device.context, source), options))
-    except cl.RuntimeError as error:
+    except (cl.Error, ValueError) as error:
         log = "\n".join(line for line in str(error).splitlines() if "error" in line) or str(error)
         raise RunError(
             f"kernels/{name}.cl does not compile for {device.name} ({device.platform}): {log}"

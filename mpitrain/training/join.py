@@ -93,6 +93,7 @@ def join(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> tup
         host_cores=len({core for each in neighbours for core in each}),
         graph=graph,
         dataset=dataset,
+        several_hosts=not wire.ranks.one_host,
         watch=watch,
         fault=fault,
         stop=stop,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from mpitrain.mpi.wait import FAILURES
+from mpitrain.training.hooks.compare import choose_sample
 from mpitrain.training.hooks.hook import Hook
 from mpitrain.training.plan import Progress
 from mpitrain.training.recover import recover
@@ -20,7 +21,8 @@ def run(world: World, progress: Progress, hooks: Sequence[Hook]) -> tuple[World,
             try:
                 if progress.settled and not world.plan.is_over(progress):
                     progress = one_step(world, progress)
-                progress = settle(world, progress, hooks)
+                for settled in settle(world, progress, hooks):
+                    progress = settled  # a death in a hook leaves what those before it have done
                 if world.plan.is_over(progress):
                     return world, progress
             except FAILURES as error:
@@ -39,15 +41,20 @@ def one_step(world: World, progress: Progress) -> Progress:
         world.sgd.rate = world.plan.rate(t)
     if world.undo:
         world.undo.begin(t)
+    choose_sample(world.exchange, t + 1)
     progress = progress.after(step(world, t))
     if world.undo:
         world.undo.end()
     return progress
 
 
-def settle(world: World, progress: Progress, hooks: Sequence[Hook]) -> Progress:
-    """What is due after a step. A hook that has run after it already is left out, as one may die in the midst of them."""
+def settle(world: World, progress: Progress, hooks: Sequence[Hook]) -> Iterator[Progress]:
+    """What is due after a step; yields the progress after each hook, and at the end.
+
+    A hook that has run after this step is left out: a rank may die in the midst of them.
+    """
     for hook in hooks:
         if progress.done.get(hook.name) != progress.step and hook.due(progress):
             progress = hook.run(world, progress).ran(hook.name)
-    return replace(progress, settled=True)
+            yield progress
+    yield replace(progress, settled=True)

@@ -46,7 +46,7 @@ class _Recovery:
         local.device.finish()
         local.device.beside().finish()
         self._wire = wire = among_the_living(self._wire)
-        introduce(wire, not before.wire.ranks.one_host)
+        introduce(wire, local.several_hosts)
         ranks = list(wire.ranks.numbers)
         if ranks[0] != 0:
             raise agreed(

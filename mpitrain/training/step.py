@@ -55,6 +55,9 @@ def step(world: World, t: int) -> StepReport:
     fault("scatter", t)
     images, labels = feed.part(t)  # sent while the last step ran
     waited = time.perf_counter() - begin
+    computes_here = plan.simulated or (world.wire.ranks.size > 1 and not world.exchange.streams)
+    if computes_here:  # this thread would not come to it before the step is over
+        _read_ahead(world, t)
     loss = blocked = 0.0
     for first in range(0, max(1, len(images)), graph.capacity):
         part = slice(first, first + graph.capacity)
@@ -70,11 +73,16 @@ def step(world: World, t: int) -> StepReport:
         watch.at("backward", t)
         for bucket in graph.backward(run, last):  # last layer first
             world.exchange.send(bucket, plan.batch_size)  # codes, mean, update, deltas: meanwhile
-        if first == 0:
-            _meanwhile(world, t)
         queued = time.perf_counter()
+        if first == 0:
+            if not computes_here:
+                _read_ahead(world, t)
+            local.log.catch_up()
+        aside = time.perf_counter() - queued
         loss += float(graph.losses(run.images).sum(dtype="float64"))
-        blocked += time.perf_counter() - queued
+        blocking = time.perf_counter() - queued - aside
+        waited += max(0.0, aside - blocking)  # the device was done first: it has waited for images
+        blocked += blocking
     watch.at("exchange", t)
     queued = time.perf_counter()
     report = world.exchange.finish()  # every rank now holds the new weights
@@ -107,11 +115,10 @@ def step(world: World, t: int) -> StepReport:
     )
 
 
-def _meanwhile(world: World, t: int) -> None:
-    """Beside the device's work: set the next batch on its way, and write what the last step left to write."""
+def _read_ahead(world: World, t: int) -> None:
+    """Set the next batch on its way, while this step is computed."""
     if t + 1 < world.plan.steps:
         world.feed.start(t + 1)
-    world.local.log.catch_up()
 
 
 def _agree(

@@ -67,6 +67,7 @@ def _train(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> R
         local.display.begin(plan.begun, plan.steps)
         _, progress = loop.run(world, Progress(plan.begun), make_hooks(plan))
     finally:
+        world.exchange.close()
         local.display.close()
         local.log.close()
     code = DONE if progress.step >= plan.steps else STOPPED

@@ -37,6 +37,8 @@ class Local:
     graph: Graph
     dataset: Dataset | None
     """On rank 0."""
+    several_hosts: bool
+    """Whether the job began on more than one."""
     watch: Watchdog
     fault: Fault
     stop: Stop

@@ -31,7 +31,7 @@ from mpitrain.mpi import shared as module
 from mpitrain.mpi.connect import over
 from mpitrain.mpi.layers import layers
 from mpitrain.mpi.wire import Wire, make
-from mpitrain.training.hooks.compare import Health
+from mpitrain.training.hooks.compare import Health, choose_sample
 
 RANKS = MPI.COMM_WORLD.size
 pytestmark = pytest.mark.mpi(min_size=3)
@@ -193,7 +193,7 @@ def test_the_measured_error_is_the_error(wire: Wire) -> None:
         weights=model.weights, layout=SimpleNamespace(slots={"all": SimpleNamespace(start=0, stop=LENGTH)})
     )
     health = Health(wire, graph, model.exchange, IMAGES)
-    health.sample(0)
+    choose_sample(model.exchange, 0)
     report = model.step(0)
     health.compare(1)
     found = health.measures()

@@ -308,3 +308,25 @@ def test_a_graph_leaves_the_network_it_is_given_as_it_was(device: Device) -> Non
     before = {node.name: dict(vars(node.layer)) for node in network.nodes}
     Graph(device, network, 2)
     assert {node.name: dict(vars(node.layer)) for node in network.nodes} == before
+
+
+def test_a_layer_may_have_any_name(device: Device) -> None:
+    """Recorded parts of a run have keys of their own: a layer named as a pass is learns like any other."""
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (4, 1, 4, 4), np.uint8), np.array([0, 1, 2, 1])
+    nodes = (
+        Node("flat", Flatten(), ("input",)),
+        Node("forward", Dense(3), ("flat",)),
+        Node("loss", SoftmaxCrossEntropy(), ("forward",)),
+    )
+    graph = Graph(device, Network("named", (1, 4, 4), 3, nodes), 4)
+    graph.weights.write(graph.layout.initial(0))
+    found = []
+    for _ in range(2):  # as it is recorded, and from the recording
+        graph.load(images, labels)
+        graph.forward(Pass(4))
+        graph.gradient.fill(0)
+        list(graph.backward(Pass(4)))
+        found.append(graph.gradient.download())
+    assert np.abs(found[0]).sum() > 0
+    np.testing.assert_array_equal(found[0], found[1])

@@ -186,3 +186,11 @@ def test_launches_in_a_circle_go_when_the_collector_comes(device: Device) -> Non
     del array, launch
     gc.collect()
     assert gone() is None
+
+
+def test_host_arrays_that_have_arrived_are_let_go(device: Device) -> None:
+    array = device.upload(VALUES)
+    for _ in range(5):
+        array.send(VALUES.copy())
+        array.download()
+    assert len(device._held) <= 1

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import mpitrain
+from mpitrain.mpi.wait import Lost
 from mpitrain.training import loop
 from mpitrain.training.hooks import registry
 from mpitrain.training.plan import Plan, Progress
@@ -22,9 +23,14 @@ MakeWorld = Callable[..., World]
 class Seen:
     """A hook that notes the steps after which it ran, and does something at one of them."""
 
-    name = "seen"
-
-    def __init__(self, plan: Plan | None = None, at: int = -1, then: Callable[[World], Any] = id) -> None:
+    def __init__(
+        self,
+        plan: Plan | None = None,
+        at: int = -1,
+        then: Callable[[World], Any] = id,
+        name: str = "seen",
+    ) -> None:
+        self.name = name
         self.steps: list[int] = []
         self._at, self._then = at, then
 
@@ -78,10 +84,18 @@ def test_no_steps_leave_a_checkpoint_and_no_score(make_world: MakeWorld) -> None
 def test_a_hook_that_ran_after_a_step_does_not_run_after_it_again(make_world: MakeWorld) -> None:
     """When a rank dies among the hooks of a step, those that have run do not run again."""
     world, seen = make_world(steps=2), Seen()
-    progress = loop.settle(world, loop.one_step(world, Progress(0)), [seen])
-    again = loop.settle(world, replace(progress, settled=False), [seen])
+    done = loop.one_step(world, Progress(0))
+
+    def die(world: World) -> None:
+        raise Lost("rank 1 is dead")
+
+    progress = done
+    with pytest.raises(Lost):
+        for settled in loop.settle(world, done, [seen, Seen(at=1, then=die, name="dies")]):
+            progress = settled
+    assert not progress.settled
+    assert list(loop.settle(world, progress, [seen]))[-1].settled
     assert seen.steps == [1]
-    assert again.settled
 
 
 def test_steps_are_logged_in_order_and_before_what_follows_them(make_world: MakeWorld) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.job.errors import UserError
+from mpitrain.job.errors import RunError, UserError
 from mpitrain.layers.conv import correlation, tensor
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.tensor import Format, TensorCorrelations, TensorFilter, Tile
@@ -44,10 +44,9 @@ def use(device: Device, precision: str) -> str | None:
             "float32 is what it can do"
         )
     fmt = tensor.format_of(precision)
-    compile_all(device, fmt, major == 9)
     wrong = worst = None
     for device.wgmma in [True, False] if major == 9 else [False]:
-        wrong = next((each for each in errors(device, fmt) if not each[1] < LIMITS[fmt]), None)
+        wrong = _what_is_wrong(device, fmt)
         if wrong is None:
             device.precision = precision
             break
@@ -55,10 +54,19 @@ def use(device: Device, precision: str) -> str | None:
     if worst is None:
         return None
     way = "mma.sync, the slower instruction" if wrong is None else "float32"
-    return (
-        f"--precision {precision}: on {device} {worst[0]} has an error of {worst[1]:.1e}, expected less than "
-        f"{LIMITS[fmt]:.0e}; convolutions compute by {way} instead"
-    )
+    return f"--precision {precision}: on {device} {worst}; convolutions compute by {way} instead"
+
+
+def _what_is_wrong(device: Device, fmt: Format) -> str | None:
+    """What of the kernels is wrong, by the instruction that the device is set to; None if nothing is."""
+    try:
+        compile_all(device, fmt, device.wgmma)
+    except RunError as refused:
+        return str(refused)
+    for name, error in errors(device, fmt):
+        if not error < LIMITS[fmt]:
+            return f"{name} has an error of {error:.1e}, expected less than {LIMITS[fmt]:.0e}"
+    return None
 
 
 def tiles(hopper: bool) -> list[Tile]:

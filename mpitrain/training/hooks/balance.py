@@ -72,14 +72,17 @@ class Divide:
         self._named = -1
 
     def due(self, progress: Progress) -> bool:
-        return progress.last is not None
+        return progress.step > self._plan.begun
 
     def run(self, world: World, progress: Progress) -> Progress:
         wire, feed, report, by_speed = world.wire, world.feed, progress.last, self._plan.by_speed
-        if wire.ranks.size == 1 or report is None:
+        if wire.ranks.size == 1:
             return progress
         if self._balance is None or self._ranks != tuple(wire.ranks.numbers):
             self._balance, self._ranks, self._named = Balance(feed.speeds), tuple(wire.ranks.numbers), -1
+            if wire.ranks.bereaved:
+                return progress  # some ranks may not have heard the end of this step
+        assert report is not None
         images = [part.stop - part.start for part in feed.now]
         found = self._balance.note(images, report.compute_seconds)
         if found is None:

@@ -22,6 +22,12 @@ EVERY = 50
 """Steps between two looks. A look reads all weights once, on each rank."""
 
 
+def choose_sample(exchange: Exchange, step: int) -> None:
+    """Before a step, counted from 1, after which weights are compared: choose the bucket whose coding is measured."""
+    if step % EVERY == 0:
+        exchange.sample(step // EVERY)
+
+
 class Compare:
     """Every EVERY steps: weights are compared, and measures of coding go into the step's line of the log."""
 
@@ -31,8 +37,7 @@ class Compare:
         self._plan = plan
 
     def due(self, progress: Progress) -> bool:
-        """Also a step before: which bucket is looked at is chosen before the step."""
-        return progress.last is not None and (progress.step + 1) % EVERY < 2
+        return progress.step > self._plan.begun and progress.step % EVERY == 0
 
     def run(self, world: World, progress: Progress) -> Progress:
         """Raises RunError on every rank if the ranks' weights differ."""
@@ -40,9 +45,6 @@ class Compare:
         if world.wire.ranks.size == 1:
             return progress
         health = Health(world.wire, local.graph, world.exchange, self._plan.batch_size)
-        if t % EVERY:
-            health.sample(t + 1)
-            return progress
         local.watch.at("compare", t)
         local.fault("compare", t, local.graph.weights)
         health.compare(t)
@@ -54,10 +56,6 @@ class Health:
 
     def __init__(self, wire: Wire, graph: Graph, exchange: Exchange, batch_size: int) -> None:
         self._wire, self._graph, self._exchange, self._images = wire, graph, exchange, batch_size
-
-    def sample(self, step: int) -> None:
-        """Before a step that is due: choose the bucket to look at."""
-        self._exchange.sample(step // EVERY)
 
     def compare(self, step: int) -> None:
         """Raise RunError on every rank, naming the first tensor that differs, unless all hold the same weights. Collective."""

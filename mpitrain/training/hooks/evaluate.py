@@ -43,7 +43,7 @@ class Evaluate:
     def due(self, progress: Progress) -> bool:
         plan, t = self._plan, progress.step
         # A signal gives little time: the checkpoint comes before anything else.
-        if not plan.prepared.tests or plan.simulated or progress.stop or progress.last is None:
+        if not plan.prepared.tests or plan.simulated or progress.stop or t <= plan.begun:
             return False
         last = t == plan.steps and not is_made_up(str(plan.run.data))  # whose score says nothing
         return t % self._every == 0 or last

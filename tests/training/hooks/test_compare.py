@@ -12,7 +12,7 @@ from ranks import BUCKETS, IMAGES, LENGTH, Model, true_mean, values
 from mpitrain.job.errors import RunError
 from mpitrain.mpi.connect import connect
 from mpitrain.mpi.wire import Wire
-from mpitrain.training.hooks.compare import EVERY, Health
+from mpitrain.training.hooks.compare import EVERY, Health, choose_sample
 
 pytestmark = pytest.mark.mpi
 
@@ -41,7 +41,7 @@ def test_the_measured_error_is_the_error_and_within_the_bound(
 ) -> None:
     model = Model(wire, kind, update)
     health = health_of(model)
-    health.sample(turn * EVERY)
+    choose_sample(model.exchange, turn * EVERY)
     report = model.step(0)
     found = health.measures()
     bound = wire.agree.table(np.array([report.error_bound])).max()
@@ -74,7 +74,7 @@ def test_small_values_beside_a_large_one_are_counted_as_flushed(wire: Wire) -> N
         gradient[bucket.start : bucket.stop : 512] = 1.0
         gradient[bucket.start + 1 : bucket.stop : 512] = 0.0  # a zero stays what it is
 
-    health.sample(2 * EVERY)
+    choose_sample(model.exchange, 2 * EVERY)
     model.step(0, change)
     assert health.measures()["flushed"] == pytest.approx(510 / 512)
 

@@ -27,14 +27,16 @@ def run(by_speed: bool, steps: int) -> tuple[Feed, list[str], list[dict[str, Any
     """What is said and logged in so many steps, where rank 1 takes twice as long for an image."""
     said: list[str] = []
     logged: list[dict[str, Any]] = []
-    plan: Any = SimpleNamespace(by_speed=by_speed, batch_size=64)
+    plan: Any = SimpleNamespace(by_speed=by_speed, batch_size=64, begun=0)
     feed = Feed()
     local = SimpleNamespace(
         display=SimpleNamespace(say=said.append),
         log=SimpleNamespace(event=lambda name, **facts: logged.append({"event": name, **facts})),
     )
     world: Any = SimpleNamespace(
-        wire=SimpleNamespace(ranks=SimpleNamespace(size=2, numbers=(0, 3))), feed=feed, local=local
+        wire=SimpleNamespace(ranks=SimpleNamespace(size=2, numbers=(0, 3), bereaved=False)),
+        feed=feed,
+        local=local,
     )
     hook = Divide(plan)
     for step in range(1, steps + 1):
@@ -62,5 +64,5 @@ def test_by_speed_the_slow_rank_gets_half_as_many_images() -> None:
 
 
 def test_nothing_is_due_before_a_step_has_been_done() -> None:
-    plan: Any = SimpleNamespace(by_speed=True, batch_size=64)
+    plan: Any = SimpleNamespace(by_speed=True, batch_size=64, begun=0)
     assert not Divide(plan).due(Progress(0))
