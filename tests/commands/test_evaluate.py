@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,11 @@ from mpitrain.job.errors import UserError
 class Rank:
     """The second of two ranks on a host of four cores, as far as an evaluation asks before it computes."""
 
-    host, rank, local_rank, size = "here/0", 1, 1, 3
+    ranks = SimpleNamespace(host="here/0", rank=1, local_rank=1, size=3)
+
+    @property
+    def agree(self) -> Rank:
+        return self
 
     def neighbours(self, fact: Any) -> list[Any]:
         assert fact == [0, 1, 2, 3]
