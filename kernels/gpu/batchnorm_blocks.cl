@@ -7,6 +7,7 @@
    Each way is one reading for the sums (a group per block and share of the pixels; a work-item sums four channels of every LANES-th pixel),
    a small kernel that adds up the shares in order, and one reading that writes the result (a work-item per VECTORS vectors of a plane). */
 #include "prelude.h"
+#include "values.h"
 #include "gpu/quads.h"
 
 #define EACH_PIXEL(at)                                                                                                    \
@@ -16,15 +17,15 @@
 
 /* partial[share][0] = sum of x - pivot, [1] = sum of its square, where the pivot, the channel's first value, keeps the difference of
    the two small. */
-IN_GROUPS __kernel void forward_sums(__global float *partial, __global const float *restrict x, const int N, const int I) {
+IN_GROUPS __kernel void forward_sums(__global float *partial, __global const VALUE *restrict x, const int N, const int I) {
     const int me = get_local_id(0), quad = me % QUADS * WIDTH;
     const int block = get_group_id(0), share = get_group_id(1), blocks = get_num_groups(0), shares = get_num_groups(1);
     const int last = (int)((long)N * I * (share + 1) / shares);
     __local WIDE scratch[GROUP];
-    const WIDE pivot = LOAD_ALIGNED(x + (size_t)block * I * BLOCK + quad);
+    const WIDE pivot = LOAD_VALUES(x + (size_t)block * I * BLOCK + quad);
     WIDE sums = (WIDE)(0.0f), squares = (WIDE)(0.0f);
     EACH_PIXEL(at)
-        const WIDE value = LOAD_ALIGNED(x + at) - pivot;
+        const WIDE value = LOAD_VALUES(x + at) - pivot;
         sums += value;
         squares += value * value;
     }
@@ -46,7 +47,7 @@ IN_GROUPS __kernel void forward_sums(__global float *partial, __global const flo
     second = add_lanes(second, scratch, me);
 
 IN_GROUPS __kernel void forward_finish(__global float *mean, __global float *inverse, __global float *running_mean, __global float *running_var,
-                                       __global const float *partial, __global const float *x, const int shares, const int N, const int C,
+                                       __global const float *partial, __global const VALUE *x, const int shares, const int N, const int C,
                                        const int I, const float momentum, const float epsilon) {
     const int me = get_local_id(0), quad = me % QUADS * WIDTH, block = get_group_id(0), blocks = get_num_groups(0);
     const int at = block * BLOCK + quad, count = C - at;
@@ -54,7 +55,7 @@ IN_GROUPS __kernel void forward_finish(__global float *mean, __global float *inv
     const float m = (float)N * I;
     ADD_SHARES(sum, square)
     if (me < QUADS && count > 0) {
-        const WIDE shift = sum / m, centre = LOAD_ALIGNED(x + (size_t)block * I * BLOCK + quad) + shift;
+        const WIDE shift = sum / m, centre = LOAD_VALUES(x + (size_t)block * I * BLOCK + quad) + shift;
         const WIDE squares = max(square - shift * sum, (WIDE)(0.0f));
         const WIDE old_mean = load_some(running_mean + at, count), old_var = load_some(running_var + at, count);
         store_some(centre, mean + at, count);
@@ -75,16 +76,16 @@ IN_GROUPS __kernel void forward_finish(__global float *mean, __global float *inv
         const size_t i = start + from + v * GROUP * WIDTH;
 
 /* `running`: mean and inverse are the running mean and variance. y may be the shortcut's memory. */
-IN_GROUPS __kernel void apply(__global float *y, __global const float *x, __global const float *shortcut, __global const float *mean,
+IN_GROUPS __kernel void apply(__global VALUE *y, __global const VALUE *x, __global const VALUE *shortcut, __global const float *mean,
                               __global const float *inverse, __global const float *weight, __global const float *bias, const int C, const int I,
                               const int rectify, const int running, const float epsilon) {
     PLANE_OF_MINE
     const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count), spread = load_some(inverse + at, count);
     const WIDE scale = load_some(weight + at, count) * (running ? 1.0f / sqrt(spread + epsilon) : spread), shift = load_some(bias + at, count);
     EACH_VECTOR
-        WIDE value = (LOAD_ALIGNED(x + i) - centre) * scale + shift;
-        if (RESIDUAL) value += LOAD_ALIGNED(shortcut + i);
-        STORE_ALIGNED(select(value, floor, value < floor), y + i);
+        WIDE value = (LOAD_VALUES(x + i) - centre) * scale + shift;
+        if (RESIDUAL) value += LOAD_VALUES(shortcut + i);
+        STORE_VALUES(select(value, floor, value < floor), y + i);
     }
 }
 
@@ -92,8 +93,8 @@ IN_GROUPS __kernel void apply(__global float *y, __global const float *x, __glob
 
 /* partial[share][0] = sum of dy, [1] = sum of dy * (x - mean), dy being what passes the ReLU; with a shortcut, that is kept in `passed`,
    which may be dy's memory. */
-IN_GROUPS __kernel void backward_sums(__global float *partial, __global float *passed, __global const float *dy, __global const float *x,
-                                      __global const float *y, __global const float *mean, __global const float *inverse,
+IN_GROUPS __kernel void backward_sums(__global float *partial, __global VALUE *passed, __global const VALUE *dy, __global const VALUE *x,
+                                      __global const VALUE *y, __global const float *mean, __global const float *inverse,
                                       __global const float *weight, __global const float *bias, const int N, const int C, const int I,
                                       const int rectify) {
     const int me = get_local_id(0), quad = me % QUADS * WIDTH;
@@ -104,12 +105,12 @@ IN_GROUPS __kernel void backward_sums(__global float *partial, __global float *p
     const WIDE scale = load_some(weight + channel, count) * load_some(inverse + channel, count);
     WIDE sums = (WIDE)(0.0f), products = (WIDE)(0.0f);
     EACH_PIXEL(at)
-        const WIDE value = LOAD_ALIGNED(x + at);
+        const WIDE value = LOAD_VALUES(x + at);
 #if RESIDUAL
-        const WIDE gradient = select(LOAD_ALIGNED(dy + at), (WIDE)(0.0f), LOAD_ALIGNED(y + at) <= floor);
-        STORE_ALIGNED(gradient, passed + at);
+        const WIDE gradient = select(LOAD_VALUES(dy + at), (WIDE)(0.0f), LOAD_VALUES(y + at) <= floor);
+        STORE_VALUES(gradient, passed + at);
 #else
-        const WIDE gradient = GATED(value, LOAD_ALIGNED(dy + at));
+        const WIDE gradient = GATED(value, LOAD_VALUES(dy + at));
 #endif
         sums += gradient;
         products += gradient * (value - centre);
@@ -139,7 +140,7 @@ IN_GROUPS __kernel void backward_finish(__global float *dweight, __global float 
 }
 
 /* dx may be dy's memory. */
-IN_GROUPS __kernel void backward_apply(__global float *dx, __global const float *dy, __global const float *x, __global const float *mean,
+IN_GROUPS __kernel void backward_apply(__global VALUE *dx, __global const VALUE *dy, __global const VALUE *x, __global const float *mean,
                                        __global const float *inverse, __global const float *weight, __global const float *bias,
                                        __global const float *totals, const int N, const int C, const int I, const int rectify) {
     PLANE_OF_MINE
@@ -148,7 +149,7 @@ IN_GROUPS __kernel void backward_apply(__global float *dx, __global const float 
     const WIDE deviation = load_some(inverse + at, count), scale = load_some(weight + at, count) * deviation;
     const WIDE level = LOAD_ALIGNED(totals + at) / m, slope = deviation * LOAD_ALIGNED(totals + blocks * BLOCK + at) / m;
     EACH_VECTOR
-        const WIDE value = LOAD_ALIGNED(x + i), gradient = GATED(value, LOAD_ALIGNED(dy + i));
-        STORE_ALIGNED((gradient - level - (value - centre) * slope) * scale, dx + i);
+        const WIDE value = LOAD_VALUES(x + i), gradient = GATED(value, LOAD_VALUES(dy + i));
+        STORE_VALUES((gradient - level - (value - centre) * slope) * scale, dx + i);
     }
 }

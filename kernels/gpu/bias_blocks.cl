@@ -3,9 +3,10 @@
    First kernel: a group per block and share of the N * I pixels, a work-item per four channels of every LANES-th pixel; partial[share][k].
    Second: a group per block adds the shares in a fixed order. */
 #include "prelude.h"
+#include "values.h"
 #include "gpu/quads.h"
 
-IN_GROUPS __kernel void partial_sums(__global float *partial, __global float *dy, __global const float *y, const int N, const int I,
+IN_GROUPS __kernel void partial_sums(__global float *partial, __global VALUE *dy, __global const VALUE *y, const int N, const int I,
                                      const int rectified) {
     const int me = get_local_id(0), quad = me % QUADS * WIDTH;
     const int block = get_group_id(0), share = get_group_id(1), blocks = get_num_groups(0), shares = get_num_groups(1);
@@ -15,10 +16,10 @@ IN_GROUPS __kernel void partial_sums(__global float *partial, __global float *dy
     _Pragma("unroll 4") for (int j = (int)((long)N * I * share / shares) + me / QUADS; j < last; j += LANES) {
         const int n = j / I;
         const size_t at = (((size_t)n * blocks + block) * I + j - n * I) * BLOCK + quad;
-        WIDE value = LOAD_ALIGNED(dy + at);
+        WIDE value = LOAD_VALUES(dy + at);
         if (rectified) {
-            value = select(value, (WIDE)(0.0f), LOAD_ALIGNED(y + at) <= (WIDE)(0.0f));
-            STORE_ALIGNED(value, dy + at);
+            value = select(value, (WIDE)(0.0f), LOAD_VALUES(y + at) <= (WIDE)(0.0f));
+            STORE_VALUES(value, dy + at);
         }
         total += value;
     }

@@ -7,7 +7,8 @@
    zeros where a tap lies outside the image. x (N, chunks, H, W, 128 bytes) and weight (stages,
    rows, 128 bytes) were written by tensor_pack.cl, which also ordered weight's rows so that a
    work-item owns four channels side by side. bias has a value for each of weight's rows. y is (N, K
-   / 32, H, W, 32) float32; pixel (p, q) lies at first + (p, q) step of an image of `size`. */
+   / 32, H, W, 32) float32, or (N, K / 64, H, W, 64) bfloat16 where rows are; pixel (p, q) lies at
+   first + (p, q) step of an image of `size`. */
 #define PIXEL_ROWS 0
 #include "nvidia/tensor.h"
 
@@ -19,6 +20,17 @@
 #define LEFT_BYTES (ROWS * 128)
 #define STAGE_BYTES (LEFT_BYTES + COLUMNS * 128)
 #define DISTANCE (STAGES - 1 - AHEAD)
+/* y's blocks, and four channels of one. */
+#if FORMAT == BF16
+#define BLOCK 64
+#define QUAD uint2
+#define TO_QUAD(v) (uint2)(bfloat16_pair(v.x, v.y), bfloat16_pair(v.z, v.w))
+#else
+#define BLOCK 32
+#define QUAD float4
+#define TO_QUAD(v) (v)
+#endif
+#define QUADS (BLOCK / 4)
 
 #if ON_HOPPER
 /* Multiply a stage's rows: steps of 32 bytes of depth. */
@@ -60,7 +72,7 @@
 #endif
 
 __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
-    __global float4 *y, __global const uint4 *x, __global const uint4 *weight,
+    __global QUAD *y, __global const uint4 *x, __global const uint4 *weight,
     __global const float4 *bias, const int pixels, const int chunks, const int h, const int w,
     const int k, const int p, const int q, const int r, const int s, const int stride_h,
     const int stride_w, const int pad_h, const int pad_w, const int size_h, const int size_w,
@@ -173,7 +185,8 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
     SUMS_DONE(sums1);
 #endif
 
-    const int blocks = (k + 31) / 32, block = tile_column * (COLUMNS / 32), quad = item & 3;
+    const int blocks = (k + BLOCK - 1) / BLOCK, block = tile_column * (COLUMNS / BLOCK),
+              quad = item & 3;
     const int first_row =
         tile_row * ROWS + (item >> 7) * REPEATS * 64 + (item >> 5 & 3) * 16 + (item >> 2 & 7);
     int at[2 * REPEATS]; /* of rows 0, 8, 64 and 72 from there: where y starts, in fours, -1 behind
@@ -183,19 +196,19 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
                   rest = m - n * p * q;
         const int out_h = divide(rest, row_factor, row_shift), out_w = rest - out_h * q;
         const int line = (n * blocks + block) * size_h + first_h + out_h * step_h;
-        at[i] = m < pixels ? (line * size_w + first_w + out_w * step_w) * 8 + quad : -1;
+        at[i] = m < pixels ? (line * size_w + first_w + out_w * step_w) * QUADS + quad : -1;
     }
-    const int plane = size_h * size_w * 8;
+    const int plane = size_h * size_w * QUADS;
 #define STORE(i, j, sums, half) \
     if (at[j] >= 0) { \
         float4 v = (float4)(sums[8 * i + 2 * half], sums[8 * i + 2 * half + 1], \
                             sums[8 * i + 2 * half + 4], sums[8 * i + 2 * half + 5]) + \
                    add; \
         if (rectify) v = select(v, (float4)(0.0f), v < (float4)(0.0f)); \
-        y[at[j] + i / 2 * plane + i % 2 * 4] = v; \
+        y[at[j] + i / (BLOCK / 16) * plane + i % (BLOCK / 16) * 4] = TO_QUAD(v); \
     }
     _Pragma("unroll") for (int i = 0; i < COLUMNS / 16; i++) {
-        if (block + i / 2 < blocks) {
+        if (block + i / (BLOCK / 16) < blocks) {
             const float4 add = bias[tile_column * (COLUMNS / 4) + i * 4 + quad];
             STORE(i, 0, sums0, 0)
             STORE(i, 1, sums0, 1)

@@ -49,6 +49,13 @@ inline int divide(const int n, const uint factor, const int shift) {
     return (int)(((ulong)(uint)n * factor) >> shift);
 }
 
+/* Two bfloat16, rounded to nearest, ties to even; a in the lower half. */
+inline uint bfloat16_pair(const float a, const float b) {
+    uint pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(b), "f"(a));
+    return pair;
+}
+
 #define F8(d, i) \
     "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
         "+f"(d[i + 6]), "+f"(d[i + 7])

@@ -49,30 +49,27 @@ inline void put(__global uint4 *row, const float8 v, const int part, const int s
 #endif
 }
 
-/* rows (N, chunks, pixels, 128 bytes) from x (N, blocks, pixels, 32). */
+#if FORMAT != 0 /* images of bfloat16 are rows as they lie */
+/* rows (N, chunks, pixels, 128 bytes) from x (N, chunks, pixels, 32). */
 __kernel void pack_images(
-    __global uint4 *rows, __global const float *x, const int images, const int blocks,
-    const int pixels
+    __global uint4 *rows, __global const float8 *x, const int count
 ) {
-    const int chunks = (blocks * 32 + ROW_CHANNELS - 1) / ROW_CHANNELS;
-    const size_t item = get_global_id(0), row = item / PARTS;
-    if (row >= (size_t)images * chunks * pixels) return;
-    const int part = item % PARTS, plane = row / pixels, pixel = row - (size_t)plane * pixels;
-    const int n = plane / chunks, block = (plane - n * chunks) * (ROW_CHANNELS / 32) + part / 4;
-    float8 v = (float8)(0.0f);
-    if (block < blocks)
-        v = vload8(0, x + (((size_t)n * blocks + block) * pixels + pixel) * 32 + part % 4 * 8);
-    put(rows + row * 8, v, part, 0);
+    const int item = get_global_id(0);
+    if (item < count) put(rows + item / PARTS * 8, x[item], item % PARTS, 0);
 }
+#endif
 
+#ifdef GATHER_C
 /* The same of images with few channels, for a filter as if it were 1x1: channel (c R + r) S + s of
    pixel (p, q) is x[c][p * stride + r - pad][q * stride + s - pad]. rows (N, chunks, P, Q, 128
-   bytes), x (N, blocks, H, W, block). */
+   bytes), x (N, blocks, H, W, block). The filter's numbers are definitions: dividing by a variable
+   takes longer than the memory. */
 __kernel void pack_gathered(
-    __global uint4 *rows, __global const float *x, const int images, const int block, const int c,
-    const int h, const int w, const int p, const int q, const int r, const int s,
-    const int stride_h, const int stride_w, const int pad_h, const int pad_w
+    __global uint4 *rows, __global const float *x, const int images, const int h, const int w,
+    const int p, const int q, const int stride_h, const int stride_w, const int pad_h,
+    const int pad_w
 ) {
+    const int c = GATHER_C, r = GATHER_R, s = GATHER_S, block = GATHER_BLOCK;
     const int channels = c * r * s, chunks = (channels + ROW_CHANNELS - 1) / ROW_CHANNELS,
               blocks = (c + block - 1) / block;
     const size_t item = get_global_id(0), row = item / PARTS;
@@ -93,6 +90,7 @@ __kernel void pack_gathered(
     }
     put(rows + row * 8, (float8)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]), part, 0);
 }
+#endif
 
 /* rows (chunks, R S, weight_rows, 128 bytes) of weight(k, c, r, s) = weight[k * out_step + c *
    in_step + tap] for a correlation (correlation.py). Of each 32 rows, row 8 j + 2 i + e is output

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpitrain.job.errors import UserError
-from mpitrain.layers.blocks import stored_size
+from mpitrain.layers.blocks import numbers_of, stored_size
 from mpitrain.layers.flat import copy, split
 from mpitrain.layers.layer import Layer, Pass, Shape
 from mpitrain.runtime.array import Array
@@ -30,12 +30,13 @@ class Add(Layer):
 
     def build(self, device: Device, *shapes: Shape) -> None:
         self.device = device
-        self.kernels = device.program("add")
+        self.numbers = numbers_of(device, shapes[0])
+        self.kernels = device.program("add", **self.numbers.definitions)
         self.size = stored_size(shapes[0], device.block)
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         n = run.images * self.size
-        items, chunk = split(self.device, n)
+        items, chunk = split(self.device, n, self.numbers.wide)
         self.kernels.add(items, y, x[0], x[1], n, chunk, int(self.rectify), group=self.device.group)
 
     def backward(
@@ -43,7 +44,7 @@ class Add(Layer):
     ) -> None:
         n = run.images * self.size
         if self.rectify:
-            items, chunk = split(self.device, n)
+            items, chunk = split(self.device, n, self.numbers.wide)
             first, second = dx[0] or dy, dx[1] or dx[0] or dy
             self.kernels.add_rectified_backward(
                 items, first, second, dy, y, n, chunk, group=self.device.group
@@ -54,7 +55,8 @@ class Add(Layer):
                 copy(each, dy, n)
 
 
-def add_into(device: Device, y: Array, x: Array, n: int) -> None:
-    """y = y + x for the first n values: how a value that is used twice gathers its gradient."""
-    items, chunk = split(device, n)
-    device.program("add").add(items, y, y, x, n, chunk, 0, group=device.group)
+def add_into(device: Device, y: Array, x: Array, shape: Shape, images: int) -> None:
+    """y = y + x for values of this shape: how one that is used twice gathers its gradient."""
+    numbers, n = numbers_of(device, shape), images * stored_size(shape, device.block)
+    items, chunk = split(device, n, numbers.wide)
+    device.program("add", **numbers.definitions).add(items, y, y, x, n, chunk, 0, group=device.group)

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from mpitrain.job.cut import parts, round_up
 from mpitrain.job.errors import UserError
-from mpitrain.layers.blocks import WIDEST, block_of
+from mpitrain.layers.blocks import WIDEST, block_of, numbers_of
 from mpitrain.layers.flat import shares, shares_of
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape, size
 from mpitrain.runtime.array import Array
@@ -88,11 +88,11 @@ class BatchNorm(Layer):
         self.block = block_of(self.channels, device.block)
         self.blocks = -(-self.channels // self.block)
         self.shares = shares(device, self.blocks)
-        self.kernels = (
-            device.program("batchnorm_blocks", RESIDUAL=self.residual, BLOCK=self.block, VECTORS=VECTORS)
-            if self.blocked
-            else device.program("batchnorm")
-        )
+        self.numbers = numbers_of(device, shapes[0])
+        self.kernels = device.program("batchnorm") if not self.blocked else device.program(
+            "batchnorm_blocks", RESIDUAL=self.residual, BLOCK=self.block, VECTORS=VECTORS,
+            **self.numbers.definitions,
+        )  # fmt: skip
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         if self.blocked:
@@ -136,7 +136,7 @@ class BatchNorm(Layer):
         """(work-items, of a group) to pass over images: one a plane on CPUs, one a few vectors of a plane on GPUs."""
         if self.device.kind == "cpu":
             return (self.blocks, images), (1, 1)
-        vectors, group = self.plane * self.block // self.device.wide, self.device.group
+        vectors, group = self.plane * self.block // self.numbers.wide, self.device.group
         return (parts(vectors, VECTORS), self.blocks, images), (group, 1, 1)
 
     def backward(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpitrain.layers.blocks import block_of
+from mpitrain.layers.blocks import block_of, numbers_of
 from mpitrain.layers.flat import shares, shares_of
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
@@ -19,9 +19,11 @@ class BiasGradient:
         self._blocked = pixels is not None and device.block > 1
         self._block = block_of(channels, device.block)
         self._blocks = -(-channels // self._block)
-        self._kernels = (
-            device.program("bias_blocks", BLOCK=self._block) if self._blocked else device.program("bias")
-        )
+        if self._blocked:
+            facts = numbers_of(device, (channels, 1, pixels or 1)).definitions
+            self._kernels = device.program("bias_blocks", BLOCK=self._block, **facts)
+        else:
+            self._kernels = device.program("bias")
         self._shares = shares(device, self._blocks)
 
     @property

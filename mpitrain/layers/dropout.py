@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mpitrain.job.errors import UserError
-from mpitrain.layers.blocks import block_of, stored_size
+from mpitrain.layers.blocks import block_of, numbers_of, stored_size
 from mpitrain.layers.flat import copy, split
 from mpitrain.layers.layer import Layer, Pass, Shape, size
 from mpitrain.runtime.array import Array
@@ -37,7 +37,9 @@ class Dropout(Layer):
 
     def build(self, device: Device, *shapes: Shape) -> None:
         self.device = device
-        self.kernels = device.program("dropout", BLOCK=block_of(shapes[0][0], device.block))
+        self.numbers = numbers_of(device, shapes[0])
+        block = block_of(shapes[0][0], device.block)
+        self.kernels = device.program("dropout", BLOCK=block, **self.numbers.definitions)
         self._first, self._keys = Varying(np.uint32(0)), (Varying(np.uint32(0)), Varying(np.uint32(0)))
         self.size = stored_size(shapes[0], device.block)
         self.plane = size(shapes[0][1:]) if len(shapes[0]) == 3 and device.block > 1 else 0
@@ -62,7 +64,7 @@ class Dropout(Layer):
             copy(y, x, run.images * self.size)
             return
         self.vary(run)
-        items, chunk = split(self.device, self.size)
+        items, chunk = split(self.device, self.size, self.numbers.wide)
         threshold = min(round(self.p * 2**32), 2**32 - 1)
         self.kernels.dropout(
             (items, run.images), y, x, self.size, chunk, self._first, *self._keys,

@@ -9,9 +9,9 @@ CPU_CHUNK = 4096
 """Values that one work-item of a CPU takes: 16 KiB, enough to hide its start (about 1 us) and to give LeNet's arrays several."""
 
 
-def split(device: Device, n: int) -> tuple[int, int]:
-    """(work-items, values each) for n values: long runs on CPUs, one vector on GPUs."""
-    chunk = CPU_CHUNK if device.kind == "cpu" else device.wide
+def split(device: Device, n: int, wide: int | None = None) -> tuple[int, int]:
+    """(work-items, values each) for n values: long runs on CPUs, one vector on GPUs (of `wide`)."""
+    chunk = CPU_CHUNK if device.kind == "cpu" else wide or device.wide
     return -(-n // chunk), chunk
 
 

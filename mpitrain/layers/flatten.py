@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mpitrain.layers.blocks import Planes, block_of
+from mpitrain.layers.blocks import Planes, block_of, type_of
 from mpitrain.layers.flat import copy
 from mpitrain.layers.layer import Layer, Pass, Shape, size
 from mpitrain.runtime.array import Array
@@ -22,7 +22,8 @@ class Flatten(Layer):
     def shares_memory(self, block: int, *shapes: Shape) -> bool:
         if len(shapes[0]) != 3 or block == 1:
             return True
-        return size(shapes[0][1:]) == 1 and shapes[0][0] % block_of(shapes[0][0], block) == 0
+        full = size(shapes[0][1:]) == 1 and shapes[0][0] % block_of(shapes[0][0], block) == 0
+        return full and type_of(shapes[0], block) == type_of((size(shapes[0]),), block)
 
     def build(self, device: Device, *shapes: Shape) -> None:
         self.size = size(shapes[0])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.layers.blocks import block_of
+from mpitrain.layers.blocks import block_of, numbers_of
 from mpitrain.layers.flat import split
 from mpitrain.layers.layer import Shape, size
 from mpitrain.runtime.array import Array
@@ -51,7 +51,9 @@ class Images:
     def _prepare(self, y: Array, kind: Any, images: int) -> Launch:
         items, chunk = split(self.device, self.pixels)
         block = block_of(self.channels, self.device.block)
-        program = self.device.program("images", PIXEL="uchar" if kind is np.uint8 else "float", BLOCK=block)
+        numbers = numbers_of(self.device, self.shape)
+        pixel = "uchar" if kind is np.uint8 else "float"
+        program = self.device.program("images", PIXEL=pixel, BLOCK=block, **numbers.definitions)
         return program.images.prepare(
             (items, images * -(-self.channels // block)),
             y, self._raw[kind], self._normal, self.channels, self.pixels, chunk,

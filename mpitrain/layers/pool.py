@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from mpitrain.job.errors import UserError
-from mpitrain.layers.blocks import block_of
+from mpitrain.layers.blocks import block_of, numbers_of
 from mpitrain.layers.flat import split_rows
 from mpitrain.layers.layer import Layer, Pass, Shape, pair
 from mpitrain.runtime.array import Array
@@ -64,6 +64,7 @@ class _Windows(Layer):
         self.device = device
         self.channels, *x = shapes[0]
         self.block = block_of(self.channels, device.block)
+        self.numbers = numbers_of(device, shapes[0])
         _, *y = self.output_shape(*shapes)
         names = ("R", "S", "STRIDE_H", "STRIDE_W", "PADDING_H", "PADDING_W")
         window = (*self._window, *self._step, *self._edge)
@@ -71,7 +72,8 @@ class _Windows(Layer):
             self.kernels = device.program("pool")
             self._integers = (*x, *y, *window)
         else:
-            self.kernels = device.program("pool", BLOCK=self.block, **dict(zip(names, window, strict=True)))
+            facts = dict(zip(names, window, strict=True)) | self.numbers.definitions
+            self.kernels = device.program("pool", BLOCK=self.block, **facts)
             self._integers = (*x, *y)
         self._sizes = (x[0] * x[1], y[0] * y[1])
 
@@ -84,7 +86,7 @@ class _Windows(Layer):
             items, chunk = split_rows(planes, max(self._sizes) * self.block)
             kernel(items, *arrays, planes, chunk, *self._integers, *more, group=self.device.group)
         else:
-            items = planes * written * self.block // self.device.wide
+            items = planes * written * self.block // self.numbers.wide
             kernel(items, *arrays, planes, *self._integers, *more, group=self.device.group)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mpitrain.layers.blocks import stored_size
+from mpitrain.layers.blocks import numbers_of, stored_size
 from mpitrain.layers.flat import split
 from mpitrain.layers.layer import Layer, Pass, Shape
 from mpitrain.runtime.array import Array
@@ -23,12 +23,13 @@ class Relu(Layer):
 
     def build(self, device: Device, *shapes: Shape) -> None:
         self.device = device
-        self.kernels = device.program("relu")
+        self.numbers = numbers_of(device, shapes[0])
+        self.kernels = device.program("relu", **self.numbers.definitions)
         self.size = stored_size(shapes[0], device.block)
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         n = run.images * self.size
-        items, chunk = split(self.device, n)
+        items, chunk = split(self.device, n, self.numbers.wide)
         self.kernels.relu_forward(items, y, x[0], n, chunk, group=self.device.group)
 
     def backward(
@@ -37,5 +38,5 @@ class Relu(Layer):
         if dx[0] is None:
             return
         n = run.images * self.size
-        items, chunk = split(self.device, n)
+        items, chunk = split(self.device, n, self.numbers.wide)
         self.kernels.relu_backward(items, dx[0], dy, y, n, chunk, group=self.device.group)

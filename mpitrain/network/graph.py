@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.job.errors import UserError
 from mpitrain.layers.add import add_into
-from mpitrain.layers.blocks import stored, stored_memory, stored_size
+from mpitrain.layers.blocks import stored, stored_memory
 from mpitrain.layers.images import Images
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape
 from mpitrain.network.fuse import fuse
@@ -49,8 +49,8 @@ def own_layers(network: Network) -> Network:
     return replace(network, nodes=tuple(replace(node, layer=copy.copy(node.layer)) for node in network.nodes))
 
 
-LARGEST_SLOT = 4 * (2**31 - 1)
-"""Bytes of the longest array that kernels can count through in int32."""
+LARGEST_SLOT = 2**31 - 1
+"""Numbers of the longest array that kernels can count through in int32."""
 
 
 class Graph:
@@ -69,7 +69,8 @@ class Graph:
         self.device, self.network, self.capacity = device, network, capacity
         self.buckets = self.layout.buckets()
         self.plan = make_plan(network, self.shapes, capacity, training, device.block)
-        if max(self.plan.slots) > LARGEST_SLOT:
+        sizes = zip(self.plan.slots, self.plan.kinds, strict=True)
+        if max(nbytes // kind.itemsize for nbytes, kind in sizes) > LARGEST_SLOT:
             raise UserError(
                 f"--sub-batch {capacity}: {network.name} has values too large for it; take a smaller one"
             )
@@ -228,12 +229,7 @@ class Graph:
         for number, name in enumerate(node.inputs):
             term = self._terms.get((node.name, number))
             if term is not None:
-                add_into(
-                    self.device,
-                    self._gradients[name],
-                    term,
-                    run.images * stored_size(self.shapes[name], self.device.block),
-                )
+                add_into(self.device, self._gradients[name], term, self.shapes[name], run.images)
 
     def losses(self, images: int) -> NDArray[np.float32]:
         """The loss of each image of the last run."""

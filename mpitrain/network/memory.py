@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 
 from mpitrain.job.cut import round_up
 from mpitrain.job.errors import UserError
-from mpitrain.layers.blocks import stored, stored_memory
+from mpitrain.layers.blocks import stored, stored_memory, type_of
 from mpitrain.layers.layer import Shape, size
 from mpitrain.network.network import Network, Node
 from mpitrain.runtime.array import ALIGNMENT
@@ -127,8 +127,11 @@ def make_plan(
         plan.storages.append(Storage(shape, np.dtype(dtype), first, last, per_image))
         return len(plan.storages) - 1
 
+    def add_value(name: str, first: int, last: int) -> int:
+        return add(stored(shapes[name], block), first, last, type_of(shapes[name], block))
+
     # The same images may go forward again.
-    plan.values[INPUT] = add(stored(shapes[INPUT], block), -1, max(needed_until(INPUT, -1), length - 1))
+    plan.values[INPUT] = add_value(INPUT, -1, max(needed_until(INPUT, -1), length - 1))
     for time, node in enumerate(nodes):
         last = (
             length * 2 if time >= length - 2 else needed_until(node.name, time)
@@ -142,9 +145,7 @@ def make_plan(
             and node.layer.can_repeat(block, *(shapes[name] for name in node.inputs))
         ):
             last = max(consumers[node.name])
-            plan.repeated[node.name] = add(
-                stored(shapes[node.name], block), back(max(readers)), back(min(readers))
-            )
+            plan.repeated[node.name] = add_value(node.name, back(max(readers)), back(min(readers)))
         origin, inputs = node.inputs[0], [shapes[name] for name in node.inputs]
         in_place = node.layer.shares_memory(block, *inputs)
         if in_place and origin != INPUT and needed_until(origin, _index(nodes, origin)) == time:
@@ -152,7 +153,7 @@ def make_plan(
             storage = plan.storages[plan.values[origin]]
             storage.last = max(storage.last, last)
         else:
-            plan.values[node.name] = add(stored(shapes[node.name], block), time, last)
+            plan.values[node.name] = add_value(node.name, time, last)
         for name, (shape, dtype) in node.layer.memory(capacity, *inputs).items():
             begin = -1 if time == length - 1 else time  # labels are there before the first node runs
             plan.memories[node.name, name] = add(
@@ -196,7 +197,8 @@ def _plan_gradients(
                     )
             else:
                 last = 2 * length - 1 - _index(nodes, name) if begins else now
-                plan.storages.append(Storage(stored(shapes[name], block), np.dtype(np.float32), now, last))
+                shape = shapes[name]
+                plan.storages.append(Storage(stored(shape, block), type_of(shape, block), now, last))
                 target = len(plan.storages) - 1
             if begins:
                 plan.gradients[name] = target

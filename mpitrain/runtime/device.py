@@ -151,8 +151,12 @@ class Device:
 
     @property
     def block(self) -> int:
-        """Channels that lie side by side in memory: a vector of them suits CPUs, a line of 128 bytes GPUs; layers/blocks.py."""
-        return self.wide if self.kind == "cpu" else 32
+        """Channels that lie side by side in memory: a vector of them suits CPUs, a line of 128 bytes
+        GPUs, of float32 or, under precision "bf16", of bfloat16; layers/blocks.py.
+        """
+        if self.kind == "cpu":
+            return self.wide
+        return 64 if self.precision == "bf16" else 32
 
     def __repr__(self) -> str:
         return f"{self.name} ({self.platform}, {self.units} units)"

@@ -10,7 +10,7 @@ import pytest
 from blocks import from_blocks, to_blocks
 from numpy.typing import NDArray
 
-from mpitrain.layers.blocks import stored, stored_memory
+from mpitrain.layers.blocks import from_bfloat16, stored, stored_memory, to_bfloat16, type_of
 from mpitrain.layers.layer import Layer, Pass, Shape
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
@@ -50,6 +50,8 @@ class Bench:
         whole = np.full((self.capacity, *values.shape[1:]), GUARD, values.dtype)
         whole[: self.images] = values
         laid = to_blocks(whole, self.device.block)
+        if type_of(values.shape[1:], self.device.block) == np.uint16:
+            laid = to_bfloat16(laid)
         laid[self.images :] = GUARD
         return self.device.upload(laid)
 
@@ -57,6 +59,7 @@ class Bench:
         """The batch's part, once the rest is seen to be untouched."""
         whole = array.download()
         np.testing.assert_array_equal(whole[self.images :], GUARD)
+        whole = from_bfloat16(whole) if whole.dtype == np.uint16 else whole
         return from_blocks(whole[: self.images], shape[0] if shape else 1, zeros)
 
     def get(self, name: str) -> Values:
@@ -71,7 +74,8 @@ class Bench:
     def forward(self, *x: Values, in_place: bool = False, **run: Any) -> Values:
         self.run = Pass(self.images, **run)
         self.x = [self.batch(each.astype(np.float32)) for each in x]
-        self.y = self.guarded((self.capacity, *stored(self.output, self.device.block)))
+        block = self.device.block
+        self.y = self.guarded((self.capacity, *stored(self.output, block)), type_of(self.output, block))
         if in_place:
             assert self.layer.shares_memory(self.device.block, *self.shapes)
             self.y = self.x[0].reshape(self.y.shape)
@@ -92,10 +96,12 @@ class Bench:
         kept = [each.buffer for each, keeps in arrays if keeps]
         for each, _ in arrays:
             if each.buffer not in kept:  # in place, one buffer is x and y
-                each.fill(np.nan)
+                each.fill(np.nan if each.dtype == np.float32 else 0x7FC0)
         dy_array = self.batch(dy.astype(np.float32))
-        laid = [(self.capacity, *stored(shape, self.device.block)) for shape in self.shapes]
-        dx: list[Array | None] = [self.guarded(shape) for shape in laid]
+        block = self.device.block
+        laid = [(self.capacity, *stored(shape, block)) for shape in self.shapes]
+        types = [type_of(shape, block) for shape in self.shapes]
+        dx: list[Array | None] = [self.guarded(*each) for each in zip(laid, types, strict=True)]
         if in_place:
             dx[0] = dy_array.reshape(laid[0])
         for number, want in enumerate(wanted):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mpitrain.engine.tile import TILES
-from mpitrain.layers.blocks import stored_size
+from mpitrain.layers.blocks import BFLOAT16_BLOCK, stored_size
 from mpitrain.layers.conv import correlation, tensor, winograd_tiles
 from mpitrain.layers.conv.correlation import Correlation
 from mpitrain.layers.conv.direct import Direct, DirectFilter
@@ -56,7 +56,8 @@ def candidates(device: Device, g: Geometry, what: PassName) -> dict[str, Make]:
     found: dict[str, Make] = {}
     if device.precision != "float32" and tensor.supports(g, what == "backward data"):
         found[TENSOR] = lambda: _tensor(what, device, g)
-    if device.kind == "gpu" and g.groups == 1 and max(g.r, g.s) <= LARGEST_FILTER:
+    float32 = device.block != BFLOAT16_BLOCK
+    if device.kind == "gpu" and float32 and g.groups == 1 and max(g.r, g.s) <= LARGEST_FILTER:
         for name in (name for name, tile in TILES.items() if tile.local_memory <= device.local_memory):
             found[name] = lambda name=name: _tiled(name, what, device, g)  # type: ignore[misc]
         for name in GPU_WINOGRAD if winograd_tiles.supports(device, g) else ():
@@ -168,7 +169,7 @@ def _tensor(what: PassName, device: Device, g: Geometry) -> Algorithm:
         return Algorithm(TENSOR, forward.workspace, forward, rectifies=True)
     if what == "backward filter":
         backward = TensorFilter(device, g, fmt, hopper)
-        return Algorithm(TENSOR, backward.workspace, backward, rows=backward.format)
+        return Algorithm(TENSOR, backward.workspace, backward, rows=backward.rows)
     sums = correlation.backward_data(g)
     gradient = TensorCorrelations(device, sums, fmt, hopper)
     missed = len(sums) < g.stride[0] * g.stride[1]
@@ -179,7 +180,7 @@ def _tensor(what: PassName, device: Device, g: Geometry) -> Algorithm:
             dx.reshape((images * image,)).fill(0)
         gradient(dx, dy, weight, None, False, images, scratch, ready)
 
-    return Algorithm(TENSOR, gradient.workspace, run, rows=fmt)
+    return Algorithm(TENSOR, gradient.workspace, run, rows=gradient.rows)
 
 
 def _implicit(what: PassName, device: Device, g: Geometry) -> Algorithm:

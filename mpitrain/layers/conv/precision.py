@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.job.errors import RunError, UserError
+from mpitrain.layers.blocks import BFLOAT16_BLOCK, from_bfloat16, to_bfloat16
 from mpitrain.layers.conv import correlation, tensor
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.tensor import Format, TensorCorrelations, TensorFilter, Tile
@@ -98,7 +99,7 @@ def errors(device: Device, fmt: Format) -> Iterator[tuple[str, float]]:
     dx = np.einsum("nkhwrs,kcrs->nchw", back, weight[:, :, ::-1, ::-1])
     dweight = np.einsum("ncpqrs,nkpq->kcrs", windows, dy)
     with device.scope():
-        on_device = {name: device.upload(_blocks(each)) for name, each in (("x", x), ("dy", dy))}
+        on_device = {name: device.upload(_laid(each, fmt)) for name, each in (("x", x), ("dy", dy))}
         weights, into = device.upload(weight.astype(np.float32)), device.empty(weight.shape)
         for tile in tiles(device.wgmma):
             way = f"{'wgmma' if device.wgmma else 'mma.sync'} {tile}"
@@ -107,10 +108,10 @@ def errors(device: Device, fmt: Format) -> Iterator[tuple[str, float]]:
                 ("backward data", "dy", correlation.backward_data(g), dx),
             ):
                 run = TensorCorrelations(device, sums, fmt, device.wgmma, tile)
-                result = device.upload(np.full_like(_blocks(expected), np.nan))
+                result = device.upload(_laid(np.full_like(expected, np.nan), fmt))
                 scratch = device.empty((run.workspace(IMAGES),))
                 run(result, on_device[source], weights, None, False, IMAGES, scratch)
-                yield f"{name} by {way}", _error(result.download(), _blocks(expected))
+                yield f"{name} by {way}", _error(_values(result.download(), expected), expected)
             by_filter = TensorFilter(device, g, fmt, device.wgmma, tile)
             into.fill(np.nan)
             scratch = device.empty((by_filter.workspace(IMAGES),))
@@ -122,12 +123,21 @@ def _padded(images: Values) -> Values:
     return np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
 
 
-def _blocks(images: Values) -> Values:
-    """(N, C, H, W) as float32 in blocks of 32 channels."""
+def _laid(images: Values, fmt: Format) -> Values:
+    """(N, C, H, W) as a device has it: float32 in blocks of 32 channels, or bfloat16 in blocks of 64."""
     n, c, h, w = images.shape
-    padded = np.pad(images, ((0, 0), (0, -c % tensor.BLOCK), (0, 0), (0, 0)))
-    split = padded.reshape(n, -1, tensor.BLOCK, h, w).transpose(0, 1, 3, 4, 2)
-    return np.ascontiguousarray(split, np.float32)
+    block = BFLOAT16_BLOCK if fmt == "bf16" else tensor.BLOCK
+    padded = np.pad(images, ((0, 0), (0, -c % block), (0, 0), (0, 0)))
+    split = padded.reshape(n, -1, block, h, w).transpose(0, 1, 3, 4, 2)
+    laid = np.ascontiguousarray(split, np.float32)
+    return to_bfloat16(laid) if fmt == "bf16" else laid
+
+
+def _values(laid: Values, like: Values) -> Values:
+    """The way back, as float64 (N, C, H, W)."""
+    n, c, h, w = like.shape
+    values = from_bfloat16(laid) if laid.dtype == np.uint16 else laid
+    return values.transpose(0, 1, 4, 2, 3).reshape(n, -1, h, w)[:, :c].astype(np.float64)
 
 
 def _error(result: Values, expected: Values) -> float:

@@ -1,6 +1,7 @@
 """Convolution on NVIDIA's tensor cores: operands of fewer bits, sums in float32, on images in blocks of 32 channels.
 
-A pass first writes what it multiplies as rows of 128 bytes (kernels/nvidia/tensor_pack.cl), in one of three formats:
+What a pass multiplies are rows of 128 bytes in one of three formats, written first by
+kernels/nvidia/tensor_pack.cl, except images of bfloat16, which lie in memory so (layers/blocks.py):
 
 bf16  64 channels rounded to bfloat16 (8 bits of mantissa)
 tf32  32 channels rounded to TF32 (11 bits)
@@ -127,9 +128,14 @@ def row_channels(fmt: Format) -> int:
     return 64 if fmt == "bf16" else 32
 
 
-def pack_program(device: Device, fmt: Format) -> Program:
-    """The kernels that write rows of a format."""
-    return device.program("tensor_pack", FORMAT=FORMATS.index(fmt), MOST_TAPS=MOST_TAPS)
+def pack_program(device: Device, fmt: Format, gather: Geometry | None = None) -> Program:
+    """The kernels that write rows of a format; gather: the convolution whose taps are gathered."""
+    facts = {"FORMAT": FORMATS.index(fmt), "MOST_TAPS": MOST_TAPS}
+    if gather:
+        block = block_of(gather.c, BLOCK)
+        facts |= {"GATHER_C": gather.c, "GATHER_R": gather.r, "GATHER_S": gather.s}
+        facts |= {"GATHER_BLOCK": block}
+    return device.program("tensor_pack", **facts)
 
 
 class ImageRows:
@@ -138,40 +144,33 @@ class ImageRows:
     def __init__(
         self, device: Device, fmt: Format, channels: int, pixels: int, gather: Geometry | None = None
     ) -> None:
-        self._program = pack_program(device, fmt)
-        self._channels, self._pixels, self._gather = channels, pixels, gather
+        self._program = pack_program(device, fmt, gather)
+        self._pixels, self._gather = pixels, gather
+        self.written = fmt != "bf16" or gather is not None
+        """Whether they are another array than the images."""
         self._items = row_channels(fmt) // 8
         self.chunks = parts(channels, row_channels(fmt))
 
     def size(self, images: int) -> int:
         """Float32 values of scratch."""
-        return round_up(images * self.chunks * self._pixels * ROW_FLOATS, 128)
+        rows = images * self.chunks * self._pixels if self.written else 0
+        return round_up(rows * ROW_FLOATS, 128)
+
+    def of(self, x: Array, images: int, scratch: Array) -> Array:
+        """The rows of x: the beginning of scratch, which is filled, or x itself."""
+        if self.written:
+            self.write(scratch, x, images)
+        return scratch if self.written else x
 
     def write(self, rows: Array, x: Array, images: int) -> None:
         """Fill `rows` from x."""
         items = images * self.chunks * self._pixels * self._items
         g = self._gather
         if g is None:
-            self._program.pack_images(
-                items, rows, x, images, parts(self._channels, BLOCK), self._pixels, group=256
-            )
+            self._program.pack_images(items, rows, x, items, group=256)
             return
         self._program.pack_gathered(
-            items,
-            rows,
-            x,
-            images,
-            block_of(g.c, BLOCK),
-            g.c,
-            g.h,
-            g.w,
-            g.p,
-            g.q,
-            g.r,
-            g.s,
-            *g.stride,
-            *g.padding,
-            group=256,
+            items, rows, x, images, g.h, g.w, g.p, g.q, *g.stride, *g.padding, group=256
         )
 
 
@@ -231,6 +230,8 @@ class TensorCorrelations:
         first = sums[0]
         self._rows = ImageRows(device, fmt, first.c, first.h * first.w, gather)
         self._pack = pack_program(device, fmt)
+        self.rows = fmt if self._rows.written else ""
+        """Format of x's rows, where they are written."""
 
     def _sizes(self, images: int) -> tuple[int, int, int]:
         """Float32 values of x's rows, of a bias and of the packed weights, for the widest tile and the largest sum."""
@@ -262,7 +263,7 @@ class TensorCorrelations:
             scratch.part(bias_end, end),
         )
         if not ready:
-            self._rows.write(rows, x, images)
+            rows = self._rows.of(x, images, rows)
         for each in self._sums:
             self._one(each, y, rows, weight, packed, bias, padded, rectify, images)
 
@@ -314,6 +315,8 @@ class TensorFilter:
         self.format: Format = "bf16" if fmt == "bf16" else "high"
         self._dy = ImageRows(device, self.format, self._g.k, self._g.p * self._g.q)
         self._x = ImageRows(device, self.format, self._g.c, self._g.h * self._g.w, geometry if g else None)
+        self.rows = self.format if self._dy.written else ""
+        """Format of dy's rows, where they are written."""
         self._pixels = filter_pixels(self.format)
         self._pack = pack_program(device, self.format)
 
@@ -349,8 +352,7 @@ class TensorFilter:
         size_dy, size_x = self._dy.size(images), self._x.size(images)
         rows_dy, rows_x = scratch.part(0, size_dy), scratch.part(size_dy, size_dy + size_x)
         sums = scratch.part(size_dy + size_x, scratch.size)
-        self._dy.write(rows_dy, dy, images)
-        self._x.write(rows_x, x, images)
+        rows_dy, rows_x = self._dy.of(dy, images, rows_dy), self._x.of(x, images, rows_x)
 
         def time(tile: Tile) -> float:
             many, each = self._split(tile, images)

@@ -122,8 +122,16 @@ def test_few_channels_are_gathered_and_their_gradient_is_computed_otherwise(plai
     assert "tensor" not in candidates(plain, replace(few, r=1, s=1), "forward")
 
 
-@pytest.mark.parametrize(("wanted", "shared"), [("high", True), ("bf16", True), ("tf32", False)])
+@pytest.mark.parametrize(("wanted", "shared"), [("high", True), ("tf32", False)])
 def test_both_gradients_share_rows_of_one_format(plain: Device, wanted: str, shared: bool) -> None:
     plain.precision = wanted
     by_filter, by_data = (choose(plain, G, what, 4, {}) for what in ("backward filter", "backward data"))
     assert bool(by_data.rows) and (by_data.rows == by_filter.rows) == shared
+
+
+def test_bfloat16_is_taken_as_it_lies_and_only_by_tensor_cores(plain: Device) -> None:
+    plain.precision = "bf16"
+    for what in PASSES:
+        assert choose(plain, G, what, 4, {}).rows == ""
+        if plain.kind == "gpu":
+            assert list(candidates(plain, G, what)) == ["tensor", "implicit"]

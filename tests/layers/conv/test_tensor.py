@@ -61,7 +61,7 @@ def test_a_reciprocal_divides_every_whole_number(divisor: int) -> None:
         assert n * int(factor) >> shift == n // divisor
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("fmt", ["tf32", "high"])
 @pytest.mark.parametrize("channels", [3, 32, 70])
 def test_rows_hold_the_images_rounded(device: Device, fmt: Format, channels: int) -> None:
     x = np.random.default_rng(0).normal(size=(IMAGES, channels, 5, 3)).astype(np.float32)
@@ -80,7 +80,7 @@ def image_rows(
     return rows.download()[: IMAGES * packer.chunks * pixels * 32].reshape(IMAGES, packer.chunks, pixels, 32)
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("fmt", ["tf32", "high"])
 def test_rounding_keeps_what_is_not_a_number(device: Device, fmt: Format) -> None:
     x = np.zeros((IMAGES, 32, 5, 3), np.float32)
     x[0, :2, 0, 0] = np.nan, -np.inf
@@ -173,6 +173,12 @@ def test_parts_of_a_filters_gradient_are_added_up_in_order(device: Device, add: 
         expected += part
     expected = expected[:, :, :c].transpose(0, 2, 1)
     np.testing.assert_array_equal(dweight.download(), before + expected if add else expected)
+
+
+def test_images_of_bfloat16_are_rows_as_they_lie(device: Device) -> None:
+    rows, x = ImageRows(device, "bf16", 70, 15), device.empty((IMAGES * 2 * 15 * 64,), np.uint16)
+    assert rows.size(IMAGES) == 0
+    assert rows.of(x, IMAGES, device.empty((0,))) is x
 
 
 def test_an_array_of_rows_starts_where_a_part_may(device: Device) -> None:
