@@ -4,10 +4,11 @@
 #include "prelude.h"
 #include "values.h"
 
-IN_GROUPS __kernel void add(__global VALUE *y, __global const VALUE *a, __global const VALUE *b, const int n, const int chunk, const int rectify) {
+IN_GROUPS __kernel void add(__global VALUE *y, __global const VALUE *a, __global const VALUE *b,
+                            const int n, const int chunk, const int rectify) {
     const int from = get_global_id(0) * chunk;
     const int to = min(from + chunk, n);
-    const float floor = rectify ? 0.0f : -INFINITY;  /* a NaN is under neither, and stays */
+    const float floor = rectify ? 0.0f : -INFINITY; /* a NaN is under neither, and stays */
     int i = from;
     for (; i + WIDTH <= to; i += WIDTH) {
         const WIDE sum = LOAD_VALUES(a + i) + LOAD_VALUES(b + i);
@@ -19,13 +20,15 @@ IN_GROUPS __kernel void add(__global VALUE *y, __global const VALUE *a, __global
     }
 }
 
-IN_GROUPS __kernel void add_rectified_backward(__global VALUE *da, __global VALUE *db, __global const VALUE *dy, __global const VALUE *y,
+IN_GROUPS __kernel void add_rectified_backward(__global VALUE *da, __global VALUE *db,
+                                               __global const VALUE *dy, __global const VALUE *y,
                                                const int n, const int chunk) {
     const int from = get_global_id(0) * chunk;
     const int to = min(from + chunk, n);
     int i = from;
     for (; i + WIDTH <= to; i += WIDTH) {
-        const WIDE d = select(LOAD_VALUES(dy + i), (WIDE)(0.0f), LOAD_VALUES(y + i) <= (WIDE)(0.0f));
+        const WIDE d =
+            select(LOAD_VALUES(dy + i), (WIDE)(0.0f), LOAD_VALUES(y + i) <= (WIDE)(0.0f));
         STORE_VALUES(d, da + i);
         STORE_VALUES(d, db + i);
     }

@@ -20,8 +20,9 @@
 /* Two rounds with the image's key between them: one round would make the draws of two images permutations of each other. */
 #define DRAW(h, key) MIX(h), h += (key), MIX(h)
 
-IN_GROUPS __kernel void dropout(__global VALUE *y, __global const VALUE *x, const int size, const int chunk, const uint first, const uint key0,
-                      const uint key1, const uint threshold, const float scale, const int plane) {
+IN_GROUPS __kernel void dropout(__global VALUE *y, __global const VALUE *x, const int size,
+                                const int chunk, const uint first, const uint key0, const uint key1,
+                                const uint threshold, const float scale, const int plane) {
     const int from = get_global_id(0) * chunk;
     const int image = get_global_id(1);
     const int to = min(from + chunk, size);
@@ -30,10 +31,14 @@ IN_GROUPS __kernel void dropout(__global VALUE *y, __global const VALUE *x, cons
     DRAW(key, key1);
     int i = from;
     for (; i + WIDTH <= to; i += WIDTH) {
-        WIDE_UINT h = plane ? (WIDE_UINT)((uint)((i / (plane * BLOCK) * BLOCK + i % BLOCK) * plane + i / BLOCK % plane)) + COUNT * (uint)plane
+        WIDE_UINT h = plane ? (WIDE_UINT)((uint)((i / (plane * BLOCK) * BLOCK + i % BLOCK) * plane +
+                                                 i / BLOCK % plane)) +
+                                  COUNT * (uint)plane
                             : (WIDE_UINT)((uint)i) + COUNT;
         DRAW(h, (WIDE_UINT)(key));
-        STORE_VALUES_ANYWHERE(select((WIDE)(0.0f), LOAD_VALUES_ANYWHERE(x + start + i) * scale, h >= (WIDE_UINT)(threshold)), y + start + i);
+        STORE_VALUES_ANYWHERE(select((WIDE)(0.0f), LOAD_VALUES_ANYWHERE(x + start + i) * scale,
+                                     h >= (WIDE_UINT)(threshold)),
+                              y + start + i);
     }
     for (; i < to; i++) {
         uint h = i;

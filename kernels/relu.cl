@@ -3,7 +3,8 @@
 #include "prelude.h"
 #include "values.h"
 
-IN_GROUPS __kernel void relu_forward(__global VALUE *y, __global const VALUE *x, const int n, const int chunk) {
+IN_GROUPS __kernel void relu_forward(__global VALUE *y, __global const VALUE *x, const int n,
+                                     const int chunk) {
     const int from = get_global_id(0) * chunk;
     const int to = min(from + chunk, n);
     int i = from;
@@ -14,11 +15,13 @@ IN_GROUPS __kernel void relu_forward(__global VALUE *y, __global const VALUE *x,
     for (; i < to; i++) STORE_VALUE(LOAD_VALUE(x + i) < 0.0f ? 0.0f : LOAD_VALUE(x + i), y + i);
 }
 
-IN_GROUPS __kernel void relu_backward(__global VALUE *dx, __global const VALUE *dy, __global const VALUE *y, const int n, const int chunk) {
+IN_GROUPS __kernel void relu_backward(__global VALUE *dx, __global const VALUE *dy,
+                                      __global const VALUE *y, const int n, const int chunk) {
     const int from = get_global_id(0) * chunk;
     const int to = min(from + chunk, n);
     int i = from;
     for (; i + WIDTH <= to; i += WIDTH)
-        STORE_VALUES(select(LOAD_VALUES(dy + i), (WIDE)(0.0f), LOAD_VALUES(y + i) <= (WIDE)(0.0f)), dx + i);
+        STORE_VALUES(select(LOAD_VALUES(dy + i), (WIDE)(0.0f), LOAD_VALUES(y + i) <= (WIDE)(0.0f)),
+                     dx + i);
     for (; i < to; i++) STORE_VALUE(LOAD_VALUE(y + i) <= 0.0f ? 0.0f : LOAD_VALUE(dy + i), dx + i);
 }

@@ -14,9 +14,10 @@ inline ushort bfloat16_of(const float v) {
 }
 inline WIDE_USHORT bfloat16s_of(const WIDE v) {
     const WIDE_UINT bits = AS_UINTS(v);
-    return TO_USHORTS(select(bits + 0x7fff + (bits >> 16 & 1) >> 16, (WIDE_UINT)(BFLOAT16_NAN), AS_UINTS(v != v)));
+    return TO_USHORTS(select(bits + 0x7fff + (bits >> 16 & 1) >> 16, (WIDE_UINT)(BFLOAT16_NAN),
+                             AS_UINTS(v != v)));
 }
-#define LOAD_VALUE(p) as_float((uint)*(p) << 16)
+#define LOAD_VALUE(p) as_float((uint) * (p) << 16)
 #define STORE_VALUE(v, p) (*(p) = bfloat16_of(v))
 #define LOAD_VALUES(p) AS_WIDE(TO_UINTS(*(__global const WIDE_USHORT *)(p)) << 16)
 #define STORE_VALUES(v, p) (*(__global WIDE_USHORT *)(p) = bfloat16s_of(v))

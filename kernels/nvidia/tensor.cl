@@ -34,36 +34,35 @@
 
 #if ON_HOPPER
 /* Multiply a stage's rows: steps of 32 bytes of depth. */
-#define STEP(left_step, right_step) \
-    MULTIPLY(sums0, left + 2 * (left_step), right + 2 * (right_step)); \
+#define STEP(left_step, right_step)                                                                \
+    MULTIPLY(sums0, left + 2 * (left_step), right + 2 * (right_step));                             \
     STEP_AGAIN(left_step, right_step)
 #if REPEATS == 2
-#define STEP_AGAIN(left_step, right_step) \
+#define STEP_AGAIN(left_step, right_step)                                                          \
     MULTIPLY(sums1, left + 512 + 2 * (left_step), right + 2 * (right_step));
 #else
 #define STEP_AGAIN(left_step, right_step)
 #endif
 #else
-#define STEP(left_step, right_step) \
-    { \
-        const uint4 a0 = \
-            load_matrices(left + ((2 * (left_step) + (lane >> 4) ^ (lane & 7)) << 4)); \
-        STEP_AGAIN(left_step) \
-        _Pragma("unroll") for (int j = 0; j < COLUMNS / 16; j++) { \
-            const uint4 b = load_matrices( \
-                right + j * 2048 + ((2 * (right_step) + (lane >> 3 & 1) ^ (lane & 7)) << 4) \
-            ); \
-            MMA_8(sums0, 8 * j, a0, b.x, b.y); \
-            MMA_8(sums0, 8 * j + 4, a0, b.z, b.w); \
-            PRODUCTS_AGAIN \
-        } \
+#define STEP(left_step, right_step)                                                                \
+    {                                                                                              \
+        const uint4 a0 =                                                                           \
+            load_matrices(left + ((2 * (left_step) + (lane >> 4) ^ (lane & 7)) << 4));             \
+        STEP_AGAIN(left_step)                                                                      \
+        _Pragma("unroll") for (int j = 0; j < COLUMNS / 16; j++) {                                 \
+            const uint4 b = load_matrices(                                                         \
+                right + j * 2048 + ((2 * (right_step) + (lane >> 3 & 1) ^ (lane & 7)) << 4));      \
+            MMA_8(sums0, 8 * j, a0, b.x, b.y);                                                     \
+            MMA_8(sums0, 8 * j + 4, a0, b.z, b.w);                                                 \
+            PRODUCTS_AGAIN                                                                         \
+        }                                                                                          \
     }
 #if REPEATS == 2
-#define STEP_AGAIN(left_step) \
-    const uint4 a1 = \
+#define STEP_AGAIN(left_step)                                                                      \
+    const uint4 a1 =                                                                               \
         load_matrices(left + 8192 + ((2 * (left_step) + (lane >> 4) ^ (lane & 7)) << 4));
-#define PRODUCTS_AGAIN \
-    MMA_8(sums1, 8 * j, a1, b.x, b.y); \
+#define PRODUCTS_AGAIN                                                                             \
+    MMA_8(sums1, 8 * j, a1, b.x, b.y);                                                             \
     MMA_8(sums1, 8 * j + 4, a1, b.z, b.w);
 #else
 #define STEP_AGAIN(left_step)
@@ -78,8 +77,7 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
     const int stride_w, const int pad_h, const int pad_w, const int size_h, const int size_w,
     const int first_h, const int first_w, const int step_h, const int step_w, const int weight_rows,
     const int rectify, const uint image_factor, const int image_shift, const uint row_factor,
-    const int row_shift
-) {
+    const int row_shift) {
     __local uchar tiles[32768] __attribute__((aligned(1024)));
     LOCAL_MEMORY(STAGES * STAGE_BYTES);
     RESIDENT_GROUPS();
@@ -108,28 +106,25 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
     __global const uint4 *from_right = weight + tile_column * COLUMNS * 8 + item;
 
     int tap_row = 0, tap_column = 0, chunk = 0;
-#define COPY_STAGE(place) \
-    { \
-        const uint needed = 1u << tap_row | 1u << (16 + tap_column); \
-        const int tap = ((chunk * h + tap_row) * w + tap_column) * 8; \
-        _Pragma("unroll") for (int l = 0; l < LEFT_COPIES; l++) { \
-            const int met = (inside[l] & needed) == needed; \
-            copy_later( \
-                to_left + (place) * STAGE_BYTES + l * ROWS_AT_ONCE * 128, \
-                x + (met ? from[l] + tap : 0), met ? 16 : 0 \
-            ); \
-        } \
-        _Pragma("unroll") for (int l = 0; l < RIGHT_COPIES; l++) copy_later( \
-            to_right + (place) * STAGE_BYTES + l * ITEMS * 16, from_right + l * ITEMS, 16 \
-        ); \
-        from_right += weight_rows * 8; \
-        if (++tap_column == s) { \
-            tap_column = 0; \
-            if (++tap_row == r) { \
-                tap_row = 0; \
-                chunk++; \
-            } \
-        } \
+#define COPY_STAGE(place)                                                                          \
+    {                                                                                              \
+        const uint needed = 1u << tap_row | 1u << (16 + tap_column);                               \
+        const int tap = ((chunk * h + tap_row) * w + tap_column) * 8;                              \
+        _Pragma("unroll") for (int l = 0; l < LEFT_COPIES; l++) {                                  \
+            const int met = (inside[l] & needed) == needed;                                        \
+            copy_later(to_left + (place) * STAGE_BYTES + l * ROWS_AT_ONCE * 128,                   \
+                       x + (met ? from[l] + tap : 0), met ? 16 : 0);                               \
+        }                                                                                          \
+        _Pragma("unroll") for (int l = 0; l < RIGHT_COPIES; l++) copy_later(                       \
+            to_right + (place) * STAGE_BYTES + l * ITEMS * 16, from_right + l * ITEMS, 16);        \
+        from_right += weight_rows * 8;                                                             \
+        if (++tap_column == s) {                                                                   \
+            tap_column = 0;                                                                        \
+            if (++tap_row == r) {                                                                  \
+                tap_row = 0;                                                                       \
+                chunk++;                                                                           \
+            }                                                                                      \
+        }                                                                                          \
     }
 
     float sums0[COLUMNS / 2];
@@ -169,10 +164,12 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
         PRODUCTS_START();
 #if FORMAT == HIGH
         STEP(2, 0)
-        STEP(0, 2) STEP(0, 0) STEP(3, 1) STEP(1, 3) STEP(1, 1)
+        STEP(0, 2)
+        STEP(0, 0) STEP(3, 1) STEP(1, 3) STEP(1, 1)
 #else
         STEP(0, 0)
-        STEP(1, 1) STEP(2, 2) STEP(3, 3)
+        STEP(1, 1)
+        STEP(2, 2) STEP(3, 3)
 #endif
             PRODUCTS_ISSUED();
         PRODUCTS_WAIT(AHEAD);
@@ -199,13 +196,13 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
         at[i] = m < pixels ? (line * size_w + first_w + out_w * step_w) * QUADS + quad : -1;
     }
     const int plane = size_h * size_w * QUADS;
-#define STORE(i, j, sums, half) \
-    if (at[j] >= 0) { \
-        float4 v = (float4)(sums[8 * i + 2 * half], sums[8 * i + 2 * half + 1], \
-                            sums[8 * i + 2 * half + 4], sums[8 * i + 2 * half + 5]) + \
-                   add; \
-        if (rectify) v = select(v, (float4)(0.0f), v < (float4)(0.0f)); \
-        y[at[j] + i / (BLOCK / 16) * plane + i % (BLOCK / 16) * 4] = TO_QUAD(v); \
+#define STORE(i, j, sums, half)                                                                    \
+    if (at[j] >= 0) {                                                                              \
+        float4 v = (float4)(sums[8 * i + 2 * half], sums[8 * i + 2 * half + 1],                    \
+                            sums[8 * i + 2 * half + 4], sums[8 * i + 2 * half + 5]) +              \
+                   add;                                                                            \
+        if (rectify) v = select(v, (float4)(0.0f), v < (float4)(0.0f));                            \
+        y[at[j] + i / (BLOCK / 16) * plane + i % (BLOCK / 16) * 4] = TO_QUAD(v);                   \
     }
     _Pragma("unroll") for (int i = 0; i < COLUMNS / 16; i++) {
         if (block + i / (BLOCK / 16) < blocks) {

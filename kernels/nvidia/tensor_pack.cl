@@ -51,9 +51,7 @@ inline void put(__global uint4 *row, const float8 v, const int part, const int s
 
 #if FORMAT != 0 /* images of bfloat16 are rows as they lie */
 /* rows (N, chunks, pixels, 128 bytes) from x (N, chunks, pixels, 32). */
-__kernel void pack_images(
-    __global uint4 *rows, __global const float8 *x, const int count
-) {
+__kernel void pack_images(__global uint4 *rows, __global const float8 *x, const int count) {
     const int item = get_global_id(0);
     if (item < count) put(rows + item / PARTS * 8, x[item], item % PARTS, 0);
 }
@@ -64,11 +62,9 @@ __kernel void pack_images(
    pixel (p, q) is x[c][p * stride + r - pad][q * stride + s - pad]. rows (N, chunks, P, Q, 128
    bytes), x (N, blocks, H, W, block). The filter's numbers are definitions: dividing by a variable
    takes longer than the memory. */
-__kernel void pack_gathered(
-    __global uint4 *rows, __global const float *x, const int images, const int h, const int w,
-    const int p, const int q, const int stride_h, const int stride_w, const int pad_h,
-    const int pad_w
-) {
+__kernel void pack_gathered(__global uint4 *rows, __global const float *x, const int images,
+                            const int h, const int w, const int p, const int q, const int stride_h,
+                            const int stride_w, const int pad_h, const int pad_w) {
     const int c = GATHER_C, r = GATHER_R, s = GATHER_S, block = GATHER_BLOCK;
     const int channels = c * r * s, chunks = (channels + ROW_CHANNELS - 1) / ROW_CHANNELS,
               blocks = (c + block - 1) / block;
@@ -84,9 +80,8 @@ __kernel void pack_gathered(
                   in_w = left + tap % s;
         v[i] = 0.0f;
         if (first + i < channels && (uint)in_h < (uint)h && (uint)in_w < (uint)w)
-            v[i] =
-                x[((((size_t)n * blocks + from / block) * h + in_h) * w + in_w) * block +
-                  from % block];
+            v[i] = x[((((size_t)n * blocks + from / block) * h + in_h) * w + in_w) * block +
+                     from % block];
     }
     put(rows + row * 8, (float8)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]), part, 0);
 }
@@ -98,13 +93,12 @@ __kernel void pack_gathered(
    by side. Pieces of a row are swizzled. padded (weight_rows) becomes bias, or zeros where there is
    none (has_bias), and behind K. A work-item makes 8 channels of every tap; neighbours are rows
    (rows_first) or channels, whichever lie side by side in weight. */
-__kernel void pack_weights(
-    __global uint4 *rows, __global float *padded, __global const float *weight,
-    __global const float *bias, const int has_bias, const int k, const int c, const int weight_rows,
-    const int r, const int s, const int out_step, const int in_step, const int first_row,
-    const int first_column, const int row_step, const int column_step, const int tap_row,
-    const int rows_first
-) {
+__kernel void pack_weights(__global uint4 *rows, __global float *padded,
+                           __global const float *weight, __global const float *bias,
+                           const int has_bias, const int k, const int c, const int weight_rows,
+                           const int r, const int s, const int out_step, const int in_step,
+                           const int first_row, const int first_column, const int row_step,
+                           const int column_step, const int tap_row, const int rows_first) {
     const int chunks = (c + ROW_CHANNELS - 1) / ROW_CHANNELS, item = get_global_id(0),
               all_parts = chunks * PARTS;
     if (item >= weight_rows * all_parts) return;
@@ -131,10 +125,8 @@ __kernel void pack_weights(
 /* dweight (K, C, taps) = the sum of sums (parts, K, taps, channels), first part first, plus what is
    there if `add`; channels is C rounded up to 64s. A group adds up taps x 64 values of one k: they
    are read along channels and written along taps. */
-__kernel void sum_parts(
-    __global float *dweight, __global const float *sums, const int parts, const int k, const int c,
-    const int taps, const int add
-) {
+__kernel void sum_parts(__global float *dweight, __global const float *sums, const int parts,
+                        const int k, const int c, const int taps, const int add) {
     __local float values[MOST_TAPS * 64];
     const int item = get_local_id(0), items = get_local_size(0), out = get_group_id(1),
               first = get_group_id(0) * 64;

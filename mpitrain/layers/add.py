@@ -59,4 +59,6 @@ def add_into(device: Device, y: Array, x: Array, shape: Shape, images: int) -> N
     """y = y + x for values of this shape: how one that is used twice gathers its gradient."""
     numbers, n = numbers_of(device, shape), images * stored_size(shape, device.block)
     items, chunk = split(device, n, numbers.wide)
-    device.program("add", **numbers.definitions).add(items, y, y, x, n, chunk, 0, group=device.group)
+    device.program("add", **numbers.definitions).add(
+        items, y, y, x, n, chunk, 0, group=device.group
+    )

@@ -51,7 +51,9 @@ class BatchNorm(Layer):
     def output_shape(self, *shapes: Shape) -> Shape:
         (shape,) = shapes
         if not shape:
-            raise UserError("normalises (channels, height, width) or (features,), got one number an image")
+            raise UserError(
+                "normalises (channels, height, width) or (features,), got one number an image"
+            )
         return shape
 
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
@@ -60,7 +62,10 @@ class BatchNorm(Layer):
 
     def statistics(self, *shapes: Shape) -> dict[str, Parameter]:
         channels = shapes[0][:1]
-        return {"running_mean": Parameter(channels, "zeros"), "running_var": Parameter(channels, "ones")}
+        return {
+            "running_mean": Parameter(channels, "zeros"),
+            "running_var": Parameter(channels, "ones"),
+        }
 
     def memory(self, images: int, *shapes: Shape) -> dict[str, tuple[Shape, DTypeLike]]:
         """`mean`, and `inverse` = 1 / sqrt(var + epsilon), of the run's images."""
@@ -114,9 +119,17 @@ class BatchNorm(Layer):
 
     def _forward_blocks(self, run: Pass, y: Array, x: Array, shortcut: Array) -> None:
         if run.training:
-            count, group = shares_of(self.device, self.shares, run.images, self.plane), self.device.group
+            count, group = (
+                shares_of(self.device, self.shares, run.images, self.plane),
+                self.device.group,
+            )
             self.kernels.forward_sums(
-                (self.blocks * group, count), self.scratch, x, run.images, self.plane, group=(group, 1)
+                (self.blocks * group, count),
+                self.scratch,
+                x,
+                run.images,
+                self.plane,
+                group=(group, 1),
             )
             self.kernels.forward_finish(
                 self.blocks * group, self.mean, self.inverse, self.running_mean, self.running_var, self.scratch, x,
@@ -125,7 +138,9 @@ class BatchNorm(Layer):
         self._apply(run, y, x, shortcut)
 
     def _apply(self, run: Pass, y: Array, x: Array, shortcut: Array) -> None:
-        mean, spread = (self.mean, self.inverse) if run.training else (self.running_mean, self.running_var)
+        mean, spread = (
+            (self.mean, self.inverse) if run.training else (self.running_mean, self.running_var)
+        )
         items, group = self._planes(run.images)
         self.kernels.apply(
             items, y, x, shortcut, mean, spread, self.weight, self.bias, self.channels, self.plane,
@@ -156,7 +171,10 @@ class BatchNorm(Layer):
 
     def _backward_sums(self, run: Pass, dy: Array, x: Array, y: Array, passed: Array) -> None:
         """dweight and dbias. With a shortcut, `passed` is filled with what of dy passes the ReLU, as y tells."""
-        count, group = shares_of(self.device, self.shares, run.images, self.plane), self.device.group
+        count, group = (
+            shares_of(self.device, self.shares, run.images, self.plane),
+            self.device.group,
+        )
         totals = 2 * self.blocks * self.block
         start = round_up(totals, 128)
         partial = self.scratch.part(start, start + count * totals)

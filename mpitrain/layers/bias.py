@@ -32,7 +32,13 @@ class BiasGradient:
         return self._shares * self._blocks * self._block if self._blocked else 0
 
     def __call__(
-        self, dbias: Array | None, dy: Array, y: Array | None, images: int, accumulate: bool, scratch: Array
+        self,
+        dbias: Array | None,
+        dy: Array,
+        y: Array | None,
+        images: int,
+        accumulate: bool,
+        scratch: Array,
     ) -> None:
         """Zero dy where y is not above 0 (None: nowhere); then set dbias, or add to it when `accumulate` (None: neither)."""
         if self._blocked:
@@ -50,13 +56,21 @@ class BiasGradient:
             )
             if dbias is not None:
                 self._kernels.finish(
-                    self._blocks * group, dbias, scratch, self._channels, parts, int(accumulate), group=group
+                    self._blocks * group,
+                    dbias,
+                    scratch,
+                    self._channels,
+                    parts,
+                    int(accumulate),
+                    group=group,
                 )
             return
         assert dbias is not None and y is None, "only layers on blocks take on a ReLU"
         sizes = (images, self._channels, self._pixels or 1, int(accumulate))
         if self._pixels is None:
-            self._kernels.bias_gradient_rows(-(-self._channels // self._device.wide), dbias, dy, *sizes)
+            self._kernels.bias_gradient_rows(
+                -(-self._channels // self._device.wide), dbias, dy, *sizes
+            )
         else:
             group = self._device.group
             self._kernels.bias_gradient(self._channels * group, dbias, dy, *sizes, group=group)

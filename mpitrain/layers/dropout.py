@@ -40,7 +40,10 @@ class Dropout(Layer):
         self.numbers = numbers_of(device, shapes[0])
         block = block_of(shapes[0][0], device.block)
         self.kernels = device.program("dropout", BLOCK=block, **self.numbers.definitions)
-        self._first, self._keys = Varying(np.uint32(0)), (Varying(np.uint32(0)), Varying(np.uint32(0)))
+        self._first, self._keys = (
+            Varying(np.uint32(0)),
+            (Varying(np.uint32(0)), Varying(np.uint32(0))),
+        )
         self.size = stored_size(shapes[0], device.block)
         self.plane = size(shapes[0][1:]) if len(shapes[0]) == 3 and device.block > 1 else 0
 

@@ -41,7 +41,10 @@ class _Windows(Layer):
             raise UserError(f"kernel: expected at least 1, got {kernel!r}")
         if min(self._step) < 1:
             raise UserError(f"stride: expected at least 1, got {stride!r}")
-        if any(not 0 <= edge <= window // 2 for edge, window in zip(self._edge, self._window, strict=True)):
+        if any(
+            not 0 <= edge <= window // 2
+            for edge, window in zip(self._edge, self._window, strict=True)
+        ):
             raise UserError(f"padding: expected 0 to half the kernel {kernel!r}, got {padding!r}")
 
     def output_shape(self, *shapes: Shape) -> Shape:

@@ -31,7 +31,9 @@ def parameters_of(network: Network, shapes: Mapping[str, Shape]) -> dict[str, Pa
     return {
         f"{node.name}.{name}": parameter
         for node in network.nodes
-        for name, parameter in node.layer.parameters(*(shapes[each] for each in node.inputs)).items()
+        for name, parameter in node.layer.parameters(
+            *(shapes[each] for each in node.inputs)
+        ).items()
     }
 
 
@@ -40,13 +42,17 @@ def statistics_of(network: Network, shapes: Mapping[str, Shape]) -> dict[str, Pa
     return {
         f"{node.name}.{name}": parameter
         for node in network.nodes
-        for name, parameter in node.layer.statistics(*(shapes[each] for each in node.inputs)).items()
+        for name, parameter in node.layer.statistics(
+            *(shapes[each] for each in node.inputs)
+        ).items()
     }
 
 
 def own_layers(network: Network) -> Network:
     """The network with copies of its layers, for a graph to bind to arrays: the one given stays as it is."""
-    return replace(network, nodes=tuple(replace(node, layer=copy.copy(node.layer)) for node in network.nodes))
+    return replace(
+        network, nodes=tuple(replace(node, layer=copy.copy(node.layer)) for node in network.nodes)
+    )
 
 
 LARGEST_SLOT = 2**31 - 1
@@ -60,7 +66,9 @@ class Graph:
     flat vector of running means and variances. Without `training` there is no gradient and memory only for the way forward.
     """
 
-    def __init__(self, device: Device, network: Network, capacity: int, training: bool = True) -> None:
+    def __init__(
+        self, device: Device, network: Network, capacity: int, training: bool = True
+    ) -> None:
         self.shapes = infer_shapes(network)
         self.layout = Layout(parameters_of(network, self.shapes))
         self.statistics_layout = Layout(statistics_of(network, self.shapes))
@@ -87,7 +95,9 @@ class Graph:
             stop = start + storage.nbytes(capacity) // storage.dtype.itemsize
             self._storages.append(slots[storage.slot].part(start, stop))
         self._build(training)
-        scratch = max(node.layer.workspace(capacity, *self._inputs_of(node)) for node in network.nodes)
+        scratch = max(
+            node.layer.workspace(capacity, *self._inputs_of(node)) for node in network.nodes
+        )
         self.scratch = device.empty((max(1, scratch),))
         for node in network.nodes:
             node.layer.scratch = self.scratch
@@ -95,13 +105,16 @@ class Graph:
         channels = self.shapes[INPUT][0]
         self.normalise(np.zeros(channels, np.float32), np.ones(channels, np.float32))
         self._values = {
-            name: self._array(storage, self.shapes[name]) for name, storage in self.plan.values.items()
+            name: self._array(storage, self.shapes[name])
+            for name, storage in self.plan.values.items()
         }
         self._repeated = {
-            name: self._array(storage, self.shapes[name]) for name, storage in self.plan.repeated.items()
+            name: self._array(storage, self.shapes[name])
+            for name, storage in self.plan.repeated.items()
         }
         self._gradients = {
-            name: self._array(storage, self.shapes[name]) for name, storage in self.plan.gradients.items()
+            name: self._array(storage, self.shapes[name])
+            for name, storage in self.plan.gradients.items()
         }
         self._terms = {
             (node.name, number): self._array(self.plan.terms[node.name, number], self.shapes[name])
@@ -110,7 +123,9 @@ class Graph:
             if (node.name, number) in self.plan.terms
         }
         self._recordings = Recordings()
-        self._varying = [node.layer for node in network.nodes if type(node.layer).vary is not Layer.vary]
+        self._varying = [
+            node.layer for node in network.nodes if type(node.layer).vary is not Layer.vary
+        ]
         self._complete_from: dict[str, int] = {}
         """Node -> start of its first tensor in the coded part: all gradients from there on are complete after its backward pass."""
         start = self.layout.coded
@@ -143,7 +158,9 @@ class Graph:
                     setattr(layer, f"d{name}", self.view(self.gradient, f"{node.name}.{name}"))
             for name in layer.statistics(*inputs):
                 slot = self.statistics_layout.slots[f"{node.name}.{name}"]
-                setattr(layer, name, self.statistics.part(slot.start, slot.stop).reshape(slot.shape))
+                setattr(
+                    layer, name, self.statistics.part(slot.start, slot.stop).reshape(slot.shape)
+                )
             for name, (shape, _) in layer.memory(self.capacity, *inputs).items():
                 setattr(
                     layer,
@@ -185,7 +202,9 @@ class Graph:
 
     def _forward(self, run: Pass) -> None:
         for node in self.network.nodes:
-            node.layer.forward(run, self._values[node.name], *(self._values[name] for name in node.inputs))
+            node.layer.forward(
+                run, self._values[node.name], *(self._values[name] for name in node.inputs)
+            )
 
     def _play(self, run: Pass, part: tuple[str, ...], queue: Callable[[], None]) -> None:
         """Queue a part of a run by `queue`, or as it was queued for a run like this one."""

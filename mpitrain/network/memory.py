@@ -155,9 +155,15 @@ def make_plan(
         else:
             plan.values[node.name] = add_value(node.name, time, last)
         for name, (shape, dtype) in node.layer.memory(capacity, *inputs).items():
-            begin = -1 if time == length - 1 else time  # labels are there before the first node runs
+            begin = (
+                -1 if time == length - 1 else time
+            )  # labels are there before the first node runs
             plan.memories[node.name, name] = add(
-                stored_memory(shape, block), begin, back(time) if training else time, dtype, per_image=False
+                stored_memory(shape, block),
+                begin,
+                back(time) if training else time,
+                dtype,
+                per_image=False,
             )
     if training:
         _plan_gradients(plan, network, shapes, consumers, block)
@@ -198,7 +204,9 @@ def _plan_gradients(
             else:
                 last = 2 * length - 1 - _index(nodes, name) if begins else now
                 shape = shapes[name]
-                plan.storages.append(Storage(stored(shape, block), type_of(shape, block), now, last))
+                plan.storages.append(
+                    Storage(stored(shape, block), type_of(shape, block), now, last)
+                )
                 target = len(plan.storages) - 1
             if begins:
                 plan.gradients[name] = target
@@ -208,7 +216,9 @@ def _plan_gradients(
 
 def _reads_back(node: Node, name: str) -> bool:
     """Whether a node's backward reads that value among its inputs."""
-    return any(each == name and node.layer.keeps_input(number) for number, each in enumerate(node.inputs))
+    return any(
+        each == name and node.layer.keeps_input(number) for number, each in enumerate(node.inputs)
+    )
 
 
 def _index(nodes: Sequence[Node], name: str) -> int:
@@ -235,7 +245,9 @@ def _share(plan: Plan, capacity: int) -> None:
             plan.kinds.append(storage.dtype)
 
 
-def _gap(storage: Storage, nbytes: int, others: Sequence[tuple[Storage, int]], room: int) -> int | None:
+def _gap(
+    storage: Storage, nbytes: int, others: Sequence[tuple[Storage, int]], room: int
+) -> int | None:
     """The first offset in a slot of `room` bytes where `nbytes` are free for as long as a storage lives, if there is one."""
     taken = sorted(
         (other.offset, bytes_taken)

@@ -133,7 +133,11 @@ class Array:
         self._check(host)
         if host.size:
             event = cl.enqueue_copy(
-                self.device.queue, self.memory.buffer, host, dst_offset=self._offset, is_blocking=False
+                self.device.queue,
+                self.memory.buffer,
+                host,
+                dst_offset=self._offset,
+                is_blocking=False,
             )
             self.device.hold(event)  # an event that holds a host array waits when it is dropped
 
@@ -146,7 +150,11 @@ class Array:
         host = np.empty(self.shape, self.dtype)
         if host.size:
             cl.enqueue_copy(
-                self.device.queue, host, self.memory.buffer, src_offset=self._offset, is_blocking=True
+                self.device.queue,
+                host,
+                self.memory.buffer,
+                src_offset=self._offset,
+                is_blocking=True,
             )
         return host
 

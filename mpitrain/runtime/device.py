@@ -21,7 +21,9 @@ from mpitrain.runtime.recording import Command
 from mpitrain.runtime.tuned import TunedChoices
 
 
-def open_device(choice: str = "auto", local_rank: int = 0, cores: Sequence[int] | None = None) -> Device:
+def open_device(
+    choice: str = "auto", local_rank: int = 0, cores: Sequence[int] | None = None
+) -> Device:
     """The device for one rank of a host.
 
     choice: "auto" (a GPU where there is one, else a CPU; local ranks take the devices of the best kind in turn), "cpu", "gpu", or
@@ -39,7 +41,9 @@ def open_device(choice: str = "auto", local_rank: int = 0, cores: Sequence[int] 
     index = _index(choice)
     if index is not None:
         if index >= len(found):
-            raise UserError(f"--device {choice}: there are only {len(found)} such devices, counted from 0")
+            raise UserError(
+                f"--device {choice}: there are only {len(found)} such devices, counted from 0"
+            )
         return Device(found[index])
     best = [entry for entry in found if entry.rank == found[0].rank]
     return Device(best[local_rank % len(best)])
@@ -135,11 +139,15 @@ class Device:
         if self.kind == "gpu":
             self.wide = 4
         elif is_pocl:
-            self.wide = 16 if pocl.name_cpu(entry.cl) == "skylake-avx512" else 8  # docs/decisions.md
+            self.wide = (
+                16 if pocl.name_cpu(entry.cl) == "skylake-avx512" else 8
+            )  # docs/decisions.md
         else:
             self.wide = min(16, max(8, entry.cl.native_vector_width_float))
         self.group = 1 if self.kind == "cpu" else 256
-        self.identity = "|".join([self.platform, entry.platform.version, self.name, entry.cl.driver_version])
+        self.identity = "|".join(
+            [self.platform, entry.platform.version, self.name, entry.cl.driver_version]
+        )
         self.caches_programs = self.kind == "cpu" and not is_pocl
         self.on_compile: Callable[[str], None] = lambda name: None
         """Called before a program is compiled, as it is not in the cache."""

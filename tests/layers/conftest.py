@@ -22,7 +22,9 @@ Values = NDArray[Any]
 class Bench:
     """A layer with `images` images in arrays for `capacity`; all beyond the batch must stay as it was."""
 
-    def __init__(self, device: Device, layer: Layer, *shapes: Shape, images: int = 3, spare: int = 2) -> None:
+    def __init__(
+        self, device: Device, layer: Layer, *shapes: Shape, images: int = 3, spare: int = 2
+    ) -> None:
         self.device, self.layer, self.shapes, self.images = device, layer, shapes, images
         self.capacity = images + spare
         layer.name = layer.name or "bench"
@@ -30,7 +32,9 @@ class Bench:
         layer.build(device, *shapes)
         random = np.random.default_rng(0)
         for name, parameter in layer.parameters(*shapes).items():
-            setattr(layer, name, device.upload(random.normal(size=parameter.shape).astype(np.float32)))
+            setattr(
+                layer, name, device.upload(random.normal(size=parameter.shape).astype(np.float32))
+            )
             setattr(layer, f"d{name}", self.guarded(parameter.shape))
         for name, statistic in layer.statistics(*shapes).items():
             value = {"zeros": 0.0, "ones": 1.0}[statistic.initial]
@@ -75,7 +79,9 @@ class Bench:
         self.run = Pass(self.images, **run)
         self.x = [self.batch(each.astype(np.float32)) for each in x]
         block = self.device.block
-        self.y = self.guarded((self.capacity, *stored(self.output, block)), type_of(self.output, block))
+        self.y = self.guarded(
+            (self.capacity, *stored(self.output, block)), type_of(self.output, block)
+        )
         if in_place:
             assert self.layer.shares_memory(self.device.block, *self.shapes)
             self.y = self.x[0].reshape(self.y.shape)
@@ -108,7 +114,9 @@ class Bench:
             dx[number] = dx[number] if want else None
         self.layer.backward(Pass(**{**vars(self.run), **run}), dx, dy_array, self.x, self.y)
         return [
-            self.result(each, shape) for each, shape in zip(dx, self.shapes, strict=True) if each is not None
+            self.result(each, shape)
+            for each, shape in zip(dx, self.shapes, strict=True)
+            if each is not None
         ]
 
 
@@ -120,7 +128,9 @@ def bench(device: Device) -> Callable[..., Bench]:
     return make
 
 
-def slope(function: Callable[[Values], Values], x: Values, dy: Values, step: float = 1e-5) -> Values:
+def slope(
+    function: Callable[[Values], Values], x: Values, dy: Values, step: float = 1e-5
+) -> Values:
     """The numerical gradient of sum(dy * function(x)), in float64 and by central differences."""
     x = x.astype(np.float64)
     dx = np.empty_like(x)

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mpitrain.layers import Add, AveragePool, BatchNorm, Convolution, Dropout, Flatten, MaxPool, Relu
+from mpitrain.layers import (
+    Add,
+    AveragePool,
+    BatchNorm,
+    Convolution,
+    Dropout,
+    Flatten,
+    MaxPool,
+    Relu,
+)
 from mpitrain.layers.blocks import from_bfloat16, to_bfloat16
 from mpitrain.layers.layer import Layer, Shape
 from mpitrain.layers.residual import BatchNormAdd
@@ -80,7 +89,9 @@ def test_a_layer_rounds_its_results_once(bench: Any, halved: Callable[[], None],
     halved()
     for what, result in both_ways(bench, name).items():
         scale = np.abs(expected[what]).max()
-        np.testing.assert_allclose(result, expected[what], rtol=ROUNDING, atol=1e-5 * scale, err_msg=what)
+        np.testing.assert_allclose(
+            result, expected[what], rtol=ROUNDING, atol=1e-5 * scale, err_msg=what
+        )
 
 
 def test_rounding_is_to_nearest_even_and_keeps_what_is_not_a_number(
@@ -101,6 +112,8 @@ def test_rounding_is_to_nearest_even_and_keeps_what_is_not_a_number(
     np.testing.assert_array_equal(trial.forward(*whole), rounded(whole[0] + whole[1]))
 
 
-def test_a_value_of_one_pixel_is_converted_where_it_becomes_a_row(halved: Callable[[], None]) -> None:
+def test_a_value_of_one_pixel_is_converted_where_it_becomes_a_row(
+    halved: Callable[[], None],
+) -> None:
     assert not Flatten().shares_memory(64, (64, 1, 1))
     assert Flatten().shares_memory(32, (64, 1, 1))

@@ -58,7 +58,9 @@ def candidates(device: Device, g: Geometry, what: PassName) -> dict[str, Make]:
         found[TENSOR] = lambda: _tensor(what, device, g)
     float32 = device.block != BFLOAT16_BLOCK
     if device.kind == "gpu" and float32 and g.groups == 1 and max(g.r, g.s) <= LARGEST_FILTER:
-        for name in (name for name, tile in TILES.items() if tile.local_memory <= device.local_memory):
+        for name in (
+            name for name, tile in TILES.items() if tile.local_memory <= device.local_memory
+        ):
             found[name] = lambda name=name: _tiled(name, what, device, g)  # type: ignore[misc]
         for name in GPU_WINOGRAD if winograd_tiles.supports(device, g) else ():
             found[name] = lambda name=name: _tiled(name, what, device, g)  # type: ignore[misc]
@@ -75,16 +77,25 @@ def candidates(device: Device, g: Geometry, what: PassName) -> dict[str, Make]:
                     lambda: WinogradFilter(device, g, out),
                 )
         found["direct"] = lambda: _blocked(
-            "direct", what, device, g, lambda sums: Direct(device, sums), lambda: DirectFilter(device, g)
+            "direct",
+            what,
+            device,
+            g,
+            lambda sums: Direct(device, sums),
+            lambda: DirectFilter(device, g),
         )
     found["implicit"] = lambda: _implicit(what, device, g)
     return found
 
 
-def choose(device: Device, g: Geometry, what: PassName, images: int, forced: Mapping[str, str]) -> Algorithm:
+def choose(
+    device: Device, g: Geometry, what: PassName, images: int, forced: Mapping[str, str]
+) -> Algorithm:
     """The algorithm for a pass at so many images: the one forced, or measured to be fastest, or favoured by a count of its work."""
     found = candidates(device, g, what)
-    name = forced.get(what) or (TENSOR if TENSOR in found else device.tuned.choice(f"{what} {g}", images))
+    name = forced.get(what) or (
+        TENSOR if TENSOR in found else device.tuned.choice(f"{what} {g}", images)
+    )
     if name is None or (name not in found and what not in forced):
         name = min(found, key=lambda each: estimate(device, what, each, g, images))
     if name not in found:
@@ -115,7 +126,12 @@ def estimate(device: Device, what: PassName, name: str, g: Geometry, images: int
 
 def _tiled(name: str, what: PassName, device: Device, g: Geometry) -> Algorithm:
     return _blocked(
-        name, what, device, g, lambda sums: _tiles(name, device, sums), lambda: _filter_tiles(name, device, g)
+        name,
+        what,
+        device,
+        g,
+        lambda sums: _tiles(name, device, sums),
+        lambda: _filter_tiles(name, device, g),
     )
 
 
@@ -156,7 +172,9 @@ def _blocked(
         for each in sums:
             each(dx, dy, weight, None, False, images, scratch)
 
-    return Algorithm(name, lambda images: max((each.workspace(images) for each in sums), default=0), run)
+    return Algorithm(
+        name, lambda images: max((each.workspace(images) for each in sums), default=0), run
+    )
 
 
 def _tensor(what: PassName, device: Device, g: Geometry) -> Algorithm:
@@ -175,7 +193,9 @@ def _tensor(what: PassName, device: Device, g: Geometry) -> Algorithm:
     missed = len(sums) < g.stride[0] * g.stride[1]
     image = stored_size((g.c, g.h, g.w), device.block)
 
-    def run(dx: Array, dy: Array, weight: Array, images: int, scratch: Array, ready: bool = False) -> None:
+    def run(
+        dx: Array, dy: Array, weight: Array, images: int, scratch: Array, ready: bool = False
+    ) -> None:
         if missed:  # pixels that no tap meets
             dx.reshape((images * image,)).fill(0)
         gradient(dx, dy, weight, None, False, images, scratch, ready)
@@ -187,7 +207,13 @@ def _implicit(what: PassName, device: Device, g: Geometry) -> Algorithm:
     implicit = ImplicitGemm(device, g)
 
     def forward(
-        y: Array, x: Array, weight: Array, bias: Array | None, rectify: bool, images: int, scratch: Array
+        y: Array,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        rectify: bool,
+        images: int,
+        scratch: Array,
     ) -> None:
         implicit.forward(y, x, weight, bias, images, scratch)
 

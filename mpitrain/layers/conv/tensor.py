@@ -142,7 +142,12 @@ class ImageRows:
     """The rows of images (N, C/32, H, W, 32), or of a filter's taps gathered from them."""
 
     def __init__(
-        self, device: Device, fmt: Format, channels: int, pixels: int, gather: Geometry | None = None
+        self,
+        device: Device,
+        fmt: Format,
+        channels: int,
+        pixels: int,
+        gather: Geometry | None = None,
     ) -> None:
         self._program = pack_program(device, fmt, gather)
         self._pixels, self._gather = pixels, gather
@@ -306,7 +311,12 @@ class TensorFilter:
     """The gradient by the weights on one device: dweight from dy and x. Scratch starts with dy's rows afterwards."""
 
     def __init__(
-        self, device: Device, geometry: Geometry, fmt: Format, hopper: bool, tile: Tile | None = None
+        self,
+        device: Device,
+        geometry: Geometry,
+        fmt: Format,
+        hopper: bool,
+        tile: Tile | None = None,
     ) -> None:
         g = gathered(geometry)
         self._g = g or geometry.flattened()
@@ -314,7 +324,9 @@ class TensorFilter:
         self._tiles = [tile] if tile else list(TILES.values()) if hopper else [WITHOUT_HOPPER]
         self.format: Format = "bf16" if fmt == "bf16" else "high"
         self._dy = ImageRows(device, self.format, self._g.k, self._g.p * self._g.q)
-        self._x = ImageRows(device, self.format, self._g.c, self._g.h * self._g.w, geometry if g else None)
+        self._x = ImageRows(
+            device, self.format, self._g.c, self._g.h * self._g.w, geometry if g else None
+        )
         self.rows = self.format if self._dy.written else ""
         """Format of dy's rows, where they are written."""
         self._pixels = filter_pixels(self.format)
@@ -343,10 +355,14 @@ class TensorFilter:
         """Float32 values of scratch for that many images, or fewer."""
         most = max(self._most_parts(tile) for tile in self._tiles)
         return (
-            self._dy.size(images) + self._x.size(images) + round_up(most * self._g.k * self._units * 64, 128)
+            self._dy.size(images)
+            + self._x.size(images)
+            + round_up(most * self._g.k * self._units * 64, 128)
         )
 
-    def __call__(self, dweight: Array, dy: Array, x: Array, add: bool, images: int, scratch: Array) -> None:
+    def __call__(
+        self, dweight: Array, dy: Array, x: Array, add: bool, images: int, scratch: Array
+    ) -> None:
         """dweight = sum over images and pixels of dy * x, plus what is there if `add`."""
         g = self._g
         size_dy, size_x = self._dy.size(images), self._x.size(images)
@@ -358,12 +374,17 @@ class TensorFilter:
             many, each = self._split(tile, images)
             stages = each // self._pixels
             return tile.time(
-                self._device.units, many * self._groups(tile), stages, tile.filter_seconds[self.format]
+                self._device.units,
+                many * self._groups(tile),
+                stages,
+                tile.filter_seconds[self.format],
             )
 
         tile = min(self._tiles, key=time)
         many, each = self._split(tile, images)
-        kernels = self._device.program("tensor_filter", **filter_definitions(self.format, tile, self._hopper))
+        kernels = self._device.program(
+            "tensor_filter", **filter_definitions(self.format, tile, self._hopper)
+        )
         kernels.filter_parts(
             (self._groups(tile) * tile.items, many), sums, rows_dy, rows_x, images * g.p * g.q, self._dy.chunks, self._x.chunks,
             g.h, g.w, g.k, g.p, g.q, g.r, g.s, *g.stride, *g.padding, each, *reciprocal(g.p * g.q), *reciprocal(g.q),
