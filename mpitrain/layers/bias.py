@@ -1,4 +1,5 @@
-"""The gradient of a bias: the sum of dy over images and pixels, for convolutions and dense layers."""
+"""The gradient of a bias: the sum of dy over images and pixels, for convolutions and dense
+layers."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from mpitrain.runtime.device import Device
 class BiasGradient:
     """dbias[k] = sum over n, i of dy[n][k][i], for dy of images of some pixels, or for rows (None).
 
-    On the way it can do the gradient of a ReLU before it, on devices with blocks of channels: dy = dy where y > 0, in place.
+    On the way it can do the gradient of a ReLU before it, on devices with blocks of channels: dy =
+    dy where y > 0, in place.
     """
 
     def __init__(self, device: Device, channels: int, pixels: int | None) -> None:
@@ -20,7 +22,9 @@ class BiasGradient:
         self._block = block_of(channels, device.block)
         self._blocks = -(-channels // self._block)
         self._kernels = (
-            device.program("bias_blocks", BLOCK=self._block) if self._blocked else device.program("bias")
+            device.program("bias_blocks", BLOCK=self._block)
+            if self._blocked
+            else device.program("bias")
         )
         self._shares = shares(device, self._blocks)
 
@@ -30,9 +34,16 @@ class BiasGradient:
         return self._shares * self._blocks * self._block if self._blocked else 0
 
     def __call__(
-        self, dbias: Array | None, dy: Array, y: Array | None, images: int, accumulate: bool, scratch: Array
+        self,
+        dbias: Array | None,
+        dy: Array,
+        y: Array | None,
+        images: int,
+        accumulate: bool,
+        scratch: Array,
     ) -> None:
-        """Zero dy where y is not above 0 (None: nowhere); then set dbias, or add to it when `accumulate` (None: neither)."""
+        """Zero dy where y is not above 0 (None: nowhere); then set dbias, or add to it when
+        `accumulate` (None: neither)."""
         if self._blocked:
             pixels, group = self._pixels or 1, self._device.group
             parts = shares_of(self._device, self._shares, images, pixels)
@@ -48,13 +59,21 @@ class BiasGradient:
             )
             if dbias is not None:
                 self._kernels.finish(
-                    self._blocks * group, dbias, scratch, self._channels, parts, int(accumulate), group=group
+                    self._blocks * group,
+                    dbias,
+                    scratch,
+                    self._channels,
+                    parts,
+                    int(accumulate),
+                    group=group,
                 )
             return
         assert dbias is not None and y is None, "only layers on blocks take on a ReLU"
         sizes = (images, self._channels, self._pixels or 1, int(accumulate))
         if self._pixels is None:
-            self._kernels.bias_gradient_rows(-(-self._channels // self._device.wide), dbias, dy, *sizes)
+            self._kernels.bias_gradient_rows(
+                -(-self._channels // self._device.wide), dbias, dy, *sizes
+            )
         else:
             group = self._device.group
             self._kernels.bias_gradient(self._channels * group, dbias, dy, *sizes, group=group)

@@ -1,4 +1,5 @@
-"""Dropout whose draws depend on nothing but the step, the layer, and the value's place in the global batch."""
+"""Dropout whose draws depend on nothing but the step, the layer, and the value's place in the
+global batch."""
 
 from __future__ import annotations
 
@@ -17,11 +18,13 @@ from mpitrain.runtime.recording import Varying
 
 
 class Dropout(Layer):
-    """y = x / (1 - p) with probability 1 - p, else 0; the identity when not training.  dx is the same function of dy.
+    """y = x / (1 - p) with probability 1 - p, else 0; the identity when not training.  dx is the
+    same function of dy.
 
-    The draw is a hash of (run.seed, the layer's name, the image's place run.first + i, the element's number). It is made again on
-    the way back, so no mask is kept, and a batch gets the same masks however it is split. Source: Srivastava et al., JMLR 2014,
-    "inverted" so that evaluation needs no scaling.
+    The draw is a hash of (run.seed, the layer's name, the image's place run.first + i, the
+    element's number). It is made again on the way back, so no mask is kept, and a batch gets the
+    same masks however it is split. Source: Srivastava et al., JMLR 2014, "inverted" so that
+    evaluation needs no scaling.
     """
 
     in_place = True
@@ -38,7 +41,10 @@ class Dropout(Layer):
     def build(self, device: Device, *shapes: Shape) -> None:
         self.device = device
         self.kernels = device.program("dropout", BLOCK=block_of(shapes[0][0], device.block))
-        self._first, self._keys = Varying(np.uint32(0)), (Varying(np.uint32(0)), Varying(np.uint32(0)))
+        self._first, self._keys = (
+            Varying(np.uint32(0)),
+            (Varying(np.uint32(0)), Varying(np.uint32(0))),
+        )
         self.size = stored_size(shapes[0], device.block)
         self.plane = size(shapes[0][1:]) if len(shapes[0]) == 3 and device.block > 1 else 0
 

@@ -16,7 +16,8 @@ from mpitrain.runtime.program import Launch
 
 
 class Images:
-    """y = (x / 255 - mean) / std per channel for uint8 images; float32 images take mean and std as they are."""
+    """y = (x / 255 - mean) / std per channel for uint8 images; float32 images take mean and std as
+    they are."""
 
     def __init__(self, device: Device, shape: Shape, capacity: int) -> None:
         self.device, self.shape = device, shape
@@ -51,7 +52,9 @@ class Images:
     def _prepare(self, y: Array, kind: Any, images: int) -> Launch:
         items, chunk = split(self.device, self.pixels)
         block = block_of(self.channels, self.device.block)
-        program = self.device.program("images", PIXEL="uchar" if kind is np.uint8 else "float", BLOCK=block)
+        program = self.device.program(
+            "images", PIXEL="uchar" if kind is np.uint8 else "float", BLOCK=block
+        )
         return program.images.prepare(
             (items, images * -(-self.channels // block)),
             y, self._raw[kind], self._normal, self.channels, self.pixels, chunk,

@@ -1,4 +1,5 @@
-"""A network with memory on a device: images and labels in; losses, scores and a stream of gradient buckets out."""
+"""A network with memory on a device: images and labels in; losses, scores and a stream of gradient
+buckets out."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def parameters_of(network: Network, shapes: Mapping[str, Shape]) -> dict[str, Pa
     return {
         f"{node.name}.{name}": parameter
         for node in network.nodes
-        for name, parameter in node.layer.parameters(*(shapes[each] for each in node.inputs)).items()
+        for name, parameter in node.layer.parameters(
+            *(shapes[each] for each in node.inputs)
+        ).items()
     }
 
 
@@ -40,13 +43,18 @@ def statistics_of(network: Network, shapes: Mapping[str, Shape]) -> dict[str, Pa
     return {
         f"{node.name}.{name}": parameter
         for node in network.nodes
-        for name, parameter in node.layer.statistics(*(shapes[each] for each in node.inputs)).items()
+        for name, parameter in node.layer.statistics(
+            *(shapes[each] for each in node.inputs)
+        ).items()
     }
 
 
 def own_layers(network: Network) -> Network:
-    """The network with copies of its layers, for a graph to bind to arrays: the one given stays as it is."""
-    return replace(network, nodes=tuple(replace(node, layer=copy.copy(node.layer)) for node in network.nodes))
+    """The network with copies of its layers, for a graph to bind to arrays: the one given stays as
+    it is."""
+    return replace(
+        network, nodes=tuple(replace(node, layer=copy.copy(node.layer)) for node in network.nodes)
+    )
 
 
 LARGEST_SLOT = 4 * (2**31 - 1)
@@ -54,13 +62,17 @@ LARGEST_SLOT = 4 * (2**31 - 1)
 
 
 class Graph:
-    """Runs a network on at most `capacity` images at a time. Raises UserError naming the layer if something does not fit.
+    """Runs a network on at most `capacity` images at a time. Raises UserError naming the layer if
+    something does not fit.
 
-    `weights` and `gradient` are flat float32 vectors laid out by `layout`; gradients are sums over images. `statistics` is the
-    flat vector of running means and variances. Without `training` there is no gradient and memory only for the way forward.
+    `weights` and `gradient` are flat float32 vectors laid out by `layout`; gradients are sums over
+    images. `statistics` is the flat vector of running means and variances. Without `training` there
+    is no gradient and memory only for the way forward.
     """
 
-    def __init__(self, device: Device, network: Network, capacity: int, training: bool = True) -> None:
+    def __init__(
+        self, device: Device, network: Network, capacity: int, training: bool = True
+    ) -> None:
         self.shapes = infer_shapes(network)
         self.layout = Layout(parameters_of(network, self.shapes))
         self.statistics_layout = Layout(statistics_of(network, self.shapes))
@@ -71,7 +83,8 @@ class Graph:
         self.plan = make_plan(network, self.shapes, capacity, training, device.block)
         if max(self.plan.slots) > LARGEST_SLOT:
             raise UserError(
-                f"--sub-batch {capacity}: {network.name} has values too large for it; take a smaller one"
+                f"--sub-batch {capacity}: {network.name} has values too large for it; take a "
+                "smaller one"
             )
         self.weights = device.zeros((self.layout.length,))
         self.gradient = device.zeros((self.layout.length if training else 0,))
@@ -86,7 +99,9 @@ class Graph:
             stop = start + storage.nbytes(capacity) // storage.dtype.itemsize
             self._storages.append(slots[storage.slot].part(start, stop))
         self._build(training)
-        scratch = max(node.layer.workspace(capacity, *self._inputs_of(node)) for node in network.nodes)
+        scratch = max(
+            node.layer.workspace(capacity, *self._inputs_of(node)) for node in network.nodes
+        )
         self.scratch = device.empty((max(1, scratch),))
         for node in network.nodes:
             node.layer.scratch = self.scratch
@@ -94,13 +109,16 @@ class Graph:
         channels = self.shapes[INPUT][0]
         self.normalise(np.zeros(channels, np.float32), np.ones(channels, np.float32))
         self._values = {
-            name: self._array(storage, self.shapes[name]) for name, storage in self.plan.values.items()
+            name: self._array(storage, self.shapes[name])
+            for name, storage in self.plan.values.items()
         }
         self._repeated = {
-            name: self._array(storage, self.shapes[name]) for name, storage in self.plan.repeated.items()
+            name: self._array(storage, self.shapes[name])
+            for name, storage in self.plan.repeated.items()
         }
         self._gradients = {
-            name: self._array(storage, self.shapes[name]) for name, storage in self.plan.gradients.items()
+            name: self._array(storage, self.shapes[name])
+            for name, storage in self.plan.gradients.items()
         }
         self._terms = {
             (node.name, number): self._array(self.plan.terms[node.name, number], self.shapes[name])
@@ -109,9 +127,12 @@ class Graph:
             if (node.name, number) in self.plan.terms
         }
         self._recordings = Recordings()
-        self._varying = [node.layer for node in network.nodes if type(node.layer).vary is not Layer.vary]
+        self._varying = [
+            node.layer for node in network.nodes if type(node.layer).vary is not Layer.vary
+        ]
         self._complete_from: dict[str, int] = {}
-        """Node -> start of its first tensor in the coded part: all gradients from there on are complete after its backward pass."""
+        """Node -> start of its first tensor in the coded part: all gradients from there on are
+        complete after its backward pass."""
         start = self.layout.coded
         for node in reversed(network.nodes):
             places = (
@@ -142,7 +163,9 @@ class Graph:
                     setattr(layer, f"d{name}", self.view(self.gradient, f"{node.name}.{name}"))
             for name in layer.statistics(*inputs):
                 slot = self.statistics_layout.slots[f"{node.name}.{name}"]
-                setattr(layer, name, self.statistics.part(slot.start, slot.stop).reshape(slot.shape))
+                setattr(
+                    layer, name, self.statistics.part(slot.start, slot.stop).reshape(slot.shape)
+                )
             for name, (shape, _) in layer.memory(self.capacity, *inputs).items():
                 setattr(
                     layer,
@@ -169,7 +192,8 @@ class Graph:
         self._images.normalise(mean, std)
 
     def load(self, images: NDArray[Any], labels: NDArray[Any]) -> None:
-        """Queue bringing a run's images (n, C, H, W), uint8 or float32, and labels (n,) to the device, normalised.
+        """Queue bringing a run's images (n, C, H, W), uint8 or float32, and labels (n,) to the
+        device, normalised.
 
         Both must stay as they are until the run has begun to compute.
         """
@@ -184,7 +208,9 @@ class Graph:
 
     def _forward(self, run: Pass) -> None:
         for node in self.network.nodes:
-            node.layer.forward(run, self._values[node.name], *(self._values[name] for name in node.inputs))
+            node.layer.forward(
+                run, self._values[node.name], *(self._values[name] for name in node.inputs)
+            )
 
     def _play(self, run: Pass, part: tuple[str, ...], queue: Callable[[], None]) -> None:
         """Queue a part of a run by `queue`, or as it was queued for a run like this one."""
@@ -199,7 +225,8 @@ class Graph:
             command()
 
     def backward(self, run: Pass, last: bool = True) -> Iterator[Bucket]:
-        """Compute every gradient, and yield each bucket as soon as it is complete if these are the `last` images of the step."""
+        """Compute every gradient, and yield each bucket as soon as it is complete if these are the
+        `last` images of the step."""
         waiting = list(self.buckets) if last else []
         missing = {node.name: node for node in self.network.nodes if node.name in self._repeated}
         for node in reversed(self.network.nodes):

@@ -1,4 +1,5 @@
-"""An array in a device's memory: a shape, a type, and a buffer that is released when asked for, or with its scope."""
+"""An array in a device's memory: a shape, a type, and a buffer that is released when asked for, or
+with its scope."""
 
 from __future__ import annotations
 
@@ -17,15 +18,16 @@ if TYPE_CHECKING:
     from mpitrain.runtime.program import Launch
 
 ALIGNMENT = 512
-"""Bytes at which parts of an array may start: the coarsest that an OpenCL device asks of sub-buffers (4096 bits, NVIDIA)."""
+"""Bytes at which parts of an array may start: the coarsest that an OpenCL device asks of
+sub-buffers (4096 bits, NVIDIA)."""
 
 
 class Memory:
     """A buffer, with the sub-buffers made of it and the launches that were prepared with it.
 
-    They are released in the order launches, sub-buffers, buffer, whatever order Python's garbage collector
-    takes. OpenCL does not ask for that, but with NVIDIA's driver processes ended in segmentation faults
-    when graphs with recorded launches were collected.
+    They are released in the order launches, sub-buffers, buffer, whatever order Python's garbage
+    collector takes. OpenCL does not ask for that, but with NVIDIA's driver processes ended in
+    segmentation faults when graphs with recorded launches were collected.
     """
 
     def __init__(self, device: Device, buffer: cl.Buffer) -> None:
@@ -63,7 +65,8 @@ class Memory:
 
 
 class Array:
-    """A dense C-ordered array on a device. Views (`part`, `reshape`, `on`) share its memory and do not own it."""
+    """A dense C-ordered array on a device. Views (`part`, `reshape`, `on`) share its memory and do
+    not own it."""
 
     def __init__(
         self,
@@ -95,17 +98,20 @@ class Array:
         return f"Array({self.shape}, {self.dtype}, {self.device.name})"
 
     def part(self, start: int, stop: int) -> Array:
-        """Elements [start, stop) of the flattened array, as a view. `start` must fall on a multiple of 512 bytes."""
+        """Elements [start, stop) of the flattened array, as a view. `start` must fall on a multiple
+        of 512 bytes."""
         offset = start * self.dtype.itemsize
         if not 0 <= start <= stop <= self.size or offset % ALIGNMENT:
             raise ValueError(
-                f"part [{start}, {stop}) of {self}: must lie inside and start at a multiple of {ALIGNMENT} bytes"
+                f"part [{start}, {stop}) of {self}: must lie inside and start at a multiple of "
+                f"{ALIGNMENT} bytes"
             )
         place = self._offset + offset
         return Array(self.device, (stop - start,), self.dtype, self.memory, place, owner=False)
 
     def reshape(self, shape: tuple[int, ...]) -> Array:
-        """The first elements under another shape, as a view; the shape may be smaller than the array."""
+        """The first elements under another shape, as a view; the shape may be smaller than the
+        array."""
         view = Array(self.device, shape, self.dtype, self.memory, self._offset, owner=False)
         if view.nbytes > self.nbytes:
             raise ValueError(f"{self} cannot be seen as {shape}: too few elements")
@@ -116,7 +122,8 @@ class Array:
         return Array(device, self.shape, self.dtype, self.memory, self._offset, owner=False)
 
     def write(self, host: NDArray[Any]) -> None:
-        """Copy a host array of as many elements (fewer: the first ones) and the same type into it; done when it returns."""
+        """Copy a host array of as many elements (fewer: the first ones) and the same type into it;
+        done when it returns."""
         self._check(host)
         if host.size:
             cl.enqueue_copy(
@@ -128,11 +135,16 @@ class Array:
             )
 
     def send(self, host: NDArray[Any]) -> None:
-        """`write` that is only queued: the host array must stay as it is until the device has come to it."""
+        """`write` that is only queued: the host array must stay as it is until the device has come
+        to it."""
         self._check(host)
         if host.size:
             event = cl.enqueue_copy(
-                self.device.queue, self.memory.buffer, host, dst_offset=self._offset, is_blocking=False
+                self.device.queue,
+                self.memory.buffer,
+                host,
+                dst_offset=self._offset,
+                is_blocking=False,
             )
             self.device.hold(event)  # an event that holds a host array waits when it is dropped
 
@@ -145,7 +157,11 @@ class Array:
         host = np.empty(self.shape, self.dtype)
         if host.size:
             cl.enqueue_copy(
-                self.device.queue, host, self.memory.buffer, src_offset=self._offset, is_blocking=True
+                self.device.queue,
+                host,
+                self.memory.buffer,
+                src_offset=self._offset,
+                is_blocking=True,
             )
         return host
 
@@ -180,7 +196,8 @@ class Array:
 
     @contextmanager
     def host(self, write: bool = False) -> Iterator[NDArray[Any]]:
-        """A host view after all work queued before: the same memory on CPUs, a copy (taken back if `write`) on other devices."""
+        """A host view after all work queued before: the same memory on CPUs, a copy (taken back if
+        `write`) on other devices."""
         if self.device.kind != "cpu" or not self.size:
             host = self.download()
             yield host

@@ -1,4 +1,5 @@
-"""A bench for one layer: what a graph would give it, in arrays that are longer than the batch and guarded."""
+"""A bench for one layer: what a graph would give it, in arrays that are longer than the batch and
+guarded."""
 
 from __future__ import annotations
 
@@ -20,9 +21,12 @@ Values = NDArray[Any]
 
 
 class Bench:
-    """A layer with `images` images in arrays for `capacity`; all beyond the batch must stay as it was."""
+    """A layer with `images` images in arrays for `capacity`; all beyond the batch must stay as it
+    was."""
 
-    def __init__(self, device: Device, layer: Layer, *shapes: Shape, images: int = 3, spare: int = 2) -> None:
+    def __init__(
+        self, device: Device, layer: Layer, *shapes: Shape, images: int = 3, spare: int = 2
+    ) -> None:
         self.device, self.layer, self.shapes, self.images = device, layer, shapes, images
         self.capacity = images + spare
         layer.name = layer.name or "bench"
@@ -30,7 +34,9 @@ class Bench:
         layer.build(device, *shapes)
         random = np.random.default_rng(0)
         for name, parameter in layer.parameters(*shapes).items():
-            setattr(layer, name, device.upload(random.normal(size=parameter.shape).astype(np.float32)))
+            setattr(
+                layer, name, device.upload(random.normal(size=parameter.shape).astype(np.float32))
+            )
             setattr(layer, f"d{name}", self.guarded(parameter.shape))
         for name, statistic in layer.statistics(*shapes).items():
             value = {"zeros": 0.0, "ones": 1.0}[statistic.initial]
@@ -102,7 +108,9 @@ class Bench:
             dx[number] = dx[number] if want else None
         self.layer.backward(Pass(**{**vars(self.run), **run}), dx, dy_array, self.x, self.y)
         return [
-            self.result(each, shape) for each, shape in zip(dx, self.shapes, strict=True) if each is not None
+            self.result(each, shape)
+            for each, shape in zip(dx, self.shapes, strict=True)
+            if each is not None
         ]
 
 
@@ -114,7 +122,9 @@ def bench(device: Device) -> Callable[..., Bench]:
     return make
 
 
-def slope(function: Callable[[Values], Values], x: Values, dy: Values, step: float = 1e-5) -> Values:
+def slope(
+    function: Callable[[Values], Values], x: Values, dy: Values, step: float = 1e-5
+) -> Values:
     """The numerical gradient of sum(dy * function(x)), in float64 and by central differences."""
     x = x.astype(np.float64)
     dx = np.empty_like(x)

@@ -28,8 +28,8 @@ PASSES: tuple[PassName, ...] = ("forward", "backward data", "backward filter")
 class Algorithm:
     """One pass of one layer on one device.
 
-    `run` is forward(y, x, weight, bias, rectify, images, scratch), backward data(dx, dy, weight, images, scratch[, ready]) or
-    backward filter(dweight, dy, x, accumulate, images, scratch).
+    `run` is forward(y, x, weight, bias, rectify, images, scratch), backward data(dx, dy, weight,
+    images, scratch[, ready]) or backward filter(dweight, dy, x, accumulate, images, scratch).
     """
 
     name: str
@@ -39,25 +39,30 @@ class Algorithm:
     rectifies: bool = False
     """Whether a forward pass does the ReLU itself."""
     rows: str = ""
-    """Format of dy's rows that scratch starts with after a backward filter pass, and that backward data takes there if `ready`."""
+    """Format of dy's rows that scratch starts with after a backward filter pass, and that backward
+    data takes there if `ready`."""
 
 
 Make = Callable[[], Algorithm]
 
 TENSOR = "tensor"
-"""The algorithm on tensor cores: the only one that computes in the device's precision, so it is taken wherever it can be."""
+"""The algorithm on tensor cores: the only one that computes in the device's precision, so it is
+taken wherever it can be."""
 
 GPU_WINOGRAD = {"winograd4": 4, "winograd2": 2}
 """Outputs of a tile, each way, by the names of the algorithms on GPUs."""
 
 
 def candidates(device: Device, g: Geometry, what: PassName) -> dict[str, Make]:
-    """Name -> how to make it, for every algorithm that can compute this pass; the last one can compute any."""
+    """Name -> how to make it, for every algorithm that can compute this pass; the last one can
+    compute any."""
     found: dict[str, Make] = {}
     if device.precision != "float32" and tensor.supports(g, what == "backward data"):
         found[TENSOR] = lambda: _tensor(what, device, g)
     if device.kind == "gpu" and g.groups == 1 and max(g.r, g.s) <= LARGEST_FILTER:
-        for name in (name for name, tile in TILES.items() if tile.local_memory <= device.local_memory):
+        for name in (
+            name for name, tile in TILES.items() if tile.local_memory <= device.local_memory
+        ):
             found[name] = lambda name=name: _tiled(name, what, device, g)  # type: ignore[misc]
         for name in GPU_WINOGRAD if winograd_tiles.supports(device, g) else ():
             found[name] = lambda name=name: _tiled(name, what, device, g)  # type: ignore[misc]
@@ -74,16 +79,26 @@ def candidates(device: Device, g: Geometry, what: PassName) -> dict[str, Make]:
                     lambda: WinogradFilter(device, g, out),
                 )
         found["direct"] = lambda: _blocked(
-            "direct", what, device, g, lambda sums: Direct(device, sums), lambda: DirectFilter(device, g)
+            "direct",
+            what,
+            device,
+            g,
+            lambda sums: Direct(device, sums),
+            lambda: DirectFilter(device, g),
         )
     found["implicit"] = lambda: _implicit(what, device, g)
     return found
 
 
-def choose(device: Device, g: Geometry, what: PassName, images: int, forced: Mapping[str, str]) -> Algorithm:
-    """The algorithm for a pass at so many images: the one forced, or measured to be fastest, or favoured by a count of its work."""
+def choose(
+    device: Device, g: Geometry, what: PassName, images: int, forced: Mapping[str, str]
+) -> Algorithm:
+    """The algorithm for a pass at so many images: the one forced, or measured to be fastest, or
+    favoured by a count of its work."""
     found = candidates(device, g, what)
-    name = forced.get(what) or (TENSOR if TENSOR in found else device.tuned.choice(f"{what} {g}", images))
+    name = forced.get(what) or (
+        TENSOR if TENSOR in found else device.tuned.choice(f"{what} {g}", images)
+    )
     if name is None or (name not in found and what not in forced):
         name = min(found, key=lambda each: estimate(device, what, each, g, images))
     if name not in found:
@@ -92,7 +107,8 @@ def choose(device: Device, g: Geometry, what: PassName, images: int, forced: Map
 
 
 def estimate(device: Device, what: PassName, name: str, g: Geometry, images: int) -> float:
-    """A count of the work of a pass, comparable between algorithms of a device: implicit only where nothing else can.
+    """A count of the work of a pass, comparable between algorithms of a device: implicit only where
+    nothing else can.
 
     On a CPU: the products it takes, and what it does besides counted as products.
     """
@@ -108,13 +124,19 @@ def estimate(device: Device, what: PassName, name: str, g: Geometry, images: int
         return 1e30
     out = int(name[-1])
     points, tiles = (out + 2) ** 2, images * -(-g.p // out) * -(-g.q // out)
-    # A value that is transformed costs about as much as 16 products, one of a filter, which has to come from memory, 40.
+    # A value that is transformed costs about as much as 16 products, one of a filter, which has to
+    # come from memory, 40.
     return points * (tiles * g.c * g.k + 16 * tiles * (g.c + g.k) + 40 * g.c * g.k)
 
 
 def _tiled(name: str, what: PassName, device: Device, g: Geometry) -> Algorithm:
     return _blocked(
-        name, what, device, g, lambda sums: _tiles(name, device, sums), lambda: _filter_tiles(name, device, g)
+        name,
+        what,
+        device,
+        g,
+        lambda sums: _tiles(name, device, sums),
+        lambda: _filter_tiles(name, device, g),
     )
 
 
@@ -155,7 +177,9 @@ def _blocked(
         for each in sums:
             each(dx, dy, weight, None, False, images, scratch)
 
-    return Algorithm(name, lambda images: max((each.workspace(images) for each in sums), default=0), run)
+    return Algorithm(
+        name, lambda images: max((each.workspace(images) for each in sums), default=0), run
+    )
 
 
 def _tensor(what: PassName, device: Device, g: Geometry) -> Algorithm:
@@ -174,7 +198,9 @@ def _tensor(what: PassName, device: Device, g: Geometry) -> Algorithm:
     missed = len(sums) < g.stride[0] * g.stride[1]
     image = stored_size((g.c, g.h, g.w), device.block)
 
-    def run(dx: Array, dy: Array, weight: Array, images: int, scratch: Array, ready: bool = False) -> None:
+    def run(
+        dx: Array, dy: Array, weight: Array, images: int, scratch: Array, ready: bool = False
+    ) -> None:
         if missed:  # pixels that no tap meets
             dx.reshape((images * image,)).fill(0)
         gradient(dx, dy, weight, None, False, images, scratch, ready)
@@ -186,7 +212,13 @@ def _implicit(what: PassName, device: Device, g: Geometry) -> Algorithm:
     implicit = ImplicitGemm(device, g)
 
     def forward(
-        y: Array, x: Array, weight: Array, bias: Array | None, rectify: bool, images: int, scratch: Array
+        y: Array,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        rectify: bool,
+        images: int,
+        scratch: Array,
     ) -> None:
         implicit.forward(y, x, weight, bias, images, scratch)
 

@@ -1,4 +1,5 @@
-"""Tensor cores are used where a run asks for them and the device has them, and never without a word about it."""
+"""Tensor cores are used where a run asks for them and the device has them, and never without a word
+about it."""
 
 from __future__ import annotations
 
@@ -27,8 +28,11 @@ def plain(device: Device) -> Iterator[Device]:
     device.precision, device.wgmma = "float32", False
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], found: dict[bool, float]) -> None:
-    """Let the device have this capability and these errors, by whether Hopper's instruction computes."""
+def pretend(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], found: dict[bool, float]
+) -> None:
+    """Let the device have this capability and these errors, by whether Hopper's instruction
+    computes."""
     monkeypatch.setattr(nvidia, "capability", lambda device: capability)
     monkeypatch.setattr(precision, "compile_all", lambda *arguments: None)
 
@@ -89,7 +93,9 @@ def test_wrong_sums_fall_back_with_a_sentence(
     assert sentence is None if said is None else re.search(said, sentence)
 
 
-def test_the_check_finds_what_nobody_computed(plain: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_finds_what_nobody_computed(
+    plain: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Kernels that do nothing leave NaN behind, which is no small error."""
     real = Device.program
 
@@ -100,7 +106,9 @@ def test_the_check_finds_what_nobody_computed(plain: Device, monkeypatch: pytest
     monkeypatch.setattr(
         Device,
         "program",
-        lambda self, name, **facts: Nothing() if "ON_HOPPER" in facts else real(self, name, **facts),
+        lambda self, name, **facts: (
+            Nothing() if "ON_HOPPER" in facts else real(self, name, **facts)
+        ),
     )
     found = list(precision.errors(plain, "high"))
     assert len(found) == 3
@@ -125,5 +133,7 @@ def test_few_channels_are_gathered_and_their_gradient_is_computed_otherwise(plai
 @pytest.mark.parametrize(("wanted", "shared"), [("high", True), ("bf16", True), ("tf32", False)])
 def test_both_gradients_share_rows_of_one_format(plain: Device, wanted: str, shared: bool) -> None:
     plain.precision = wanted
-    by_filter, by_data = (choose(plain, G, what, 4, {}) for what in ("backward filter", "backward data"))
+    by_filter, by_data = (
+        choose(plain, G, what, 4, {}) for what in ("backward filter", "backward data")
+    )
     assert bool(by_data.rows) and (by_data.rows == by_filter.rows) == shared

@@ -1,4 +1,5 @@
-"""What tensor cores are fed: rows of images and weights, decoded here and multiplied in NumPy as the kernels multiply them."""
+"""What tensor cores are fed: rows of images and weights, decoded here and multiplied in NumPy as
+the kernels multiply them."""
 
 from __future__ import annotations
 
@@ -56,7 +57,15 @@ def close(result: Values, expected: Values, fmt: Format) -> None:
 @pytest.mark.parametrize("divisor", [1, 2, 3, 7, 49, 196, 3136, 50176, 65537, 2**20 + 7])
 def test_a_reciprocal_divides_every_whole_number(divisor: int) -> None:
     factor, shift = reciprocal(divisor)
-    numbers = {0, 1, divisor - 1, divisor, divisor + 1, 2**31 - 1, (2**31 - 1) // divisor * divisor - 1}
+    numbers = {
+        0,
+        1,
+        divisor - 1,
+        divisor,
+        divisor + 1,
+        2**31 - 1,
+        (2**31 - 1) // divisor * divisor - 1,
+    }
     for n in numbers | set(np.random.default_rng(0).integers(2**31, size=1000).tolist()):
         assert n * int(factor) >> shift == n // divisor
 
@@ -72,12 +81,19 @@ def test_rows_hold_the_images_rounded(device: Device, fmt: Format, channels: int
 
 
 def image_rows(
-    device: Device, fmt: Format, channels: int, x: Values, gather: Geometry | None = None, pixels: int = 15
+    device: Device,
+    fmt: Format,
+    channels: int,
+    x: Values,
+    gather: Geometry | None = None,
+    pixels: int = 15,
 ) -> Values:
     packer = ImageRows(device, fmt, channels, pixels, gather)
     rows = device.empty((packer.size(IMAGES),))
     packer.write(rows, device.upload(blocks(x, 4 if gather else 32)), IMAGES)
-    return rows.download()[: IMAGES * packer.chunks * pixels * 32].reshape(IMAGES, packer.chunks, pixels, 32)
+    return rows.download()[: IMAGES * packer.chunks * pixels * 32].reshape(
+        IMAGES, packer.chunks, pixels, 32
+    )
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
@@ -93,7 +109,12 @@ def test_rounding_keeps_what_is_not_a_number(device: Device, fmt: Format) -> Non
 def order_of_rows() -> Values:
     """Of each 32 rows of packed weights, the output channel in each."""
     return np.array(
-        [16 * (j // 2) + 4 * i + 2 * (j % 2) + e for j in range(4) for i in range(4) for e in range(2)]
+        [
+            16 * (j // 2) + 4 * i + 2 * (j % 2) + e
+            for j in range(4)
+            for i in range(4)
+            for e in range(2)
+        ]
     )
 
 
@@ -122,11 +143,15 @@ def test_weights_are_packed_for_every_correlation(device: Device, fmt: Format, g
     weight = np.random.default_rng(0).normal(size=(g.k, g.c, g.r, g.s)).astype(np.float32)
     for c in (correlation.forward(g), *correlation.backward_data(g)):
         weight_rows, chunks = -(-c.k // 64) * 64, -(-c.c // row_channels(fmt))
-        packed, padded = device.empty((weight_rows * chunks * c.r * c.s * 32,)), device.empty((weight_rows,))
+        packed, padded = (
+            device.empty((weight_rows * chunks * c.r * c.s * 32,)),
+            device.empty((weight_rows,)),
+        )
         bias = np.random.default_rng(1).normal(size=c.k).astype(np.float32)
         pack_program(device, fmt).pack_weights(
-            weight_rows * chunks * row_channels(fmt) // 8, packed, padded, device.upload(weight), device.upload(bias), 1, c.k, c.c, weight_rows, c.r, c.s,
-            c.out_step, c.in_step, *c.first_tap, *c.tap_step, c.tap_row, int(c.out_step < c.in_step), group=1,
+            weight_rows * chunks * row_channels(fmt) // 8, packed, padded, device.upload(weight),
+            device.upload(bias), 1, c.k, c.c, weight_rows, c.r, c.s, c.out_step, c.in_step,
+            *c.first_tap, *c.tap_step, c.tap_row, int(c.out_step < c.in_step), group=1,
         )  # fmt: skip
         found = unpacked(packed.download(), fmt, weight_rows, chunks * c.r * c.s)
         found = (
@@ -145,7 +170,10 @@ def test_weights_are_packed_for_every_correlation(device: Device, fmt: Format, g
 def test_gathered_taps_times_the_weights_are_the_convolution(device: Device, fmt: Format) -> None:
     g = GEOMETRIES[2]
     random = np.random.default_rng(0)
-    x, weight = random.normal(size=(IMAGES, g.c, g.h, g.w)), random.normal(size=(g.k, g.c * g.r * g.s))
+    x, weight = (
+        random.normal(size=(IMAGES, g.c, g.h, g.w)),
+        random.normal(size=(g.k, g.c * g.r * g.s)),
+    )
     flat = gathered(g)
     assert flat is not None
     rows = image_rows(device, fmt, flat.c, x.astype(np.float32), g, g.p * g.q)
@@ -166,7 +194,15 @@ def test_parts_of_a_filters_gradient_are_added_up_in_order(device: Device, add: 
     before = random.normal(size=(k, c, taps)).astype(np.float32)
     dweight = device.upload(before)
     pack_program(device, "high").sum_parts(
-        (2 * device.group, k), dweight, device.upload(sums), many, k, c, taps, add, group=(device.group, 1)
+        (2 * device.group, k),
+        dweight,
+        device.upload(sums),
+        many,
+        k,
+        c,
+        taps,
+        add,
+        group=(device.group, 1),
     )
     expected = np.zeros((k, taps, 128), np.float32)
     for part in sums:
