@@ -10,10 +10,11 @@ test: $(VENV)/test.stamp  ## all tests: serial ones, then those of the exchange 
 	$(BIN)/python -m pytest -q tests
 	for n in 1 2 3 4; do $(BIN)/mpirun -n $$n $(BIN)/python -m pytest -q --only-mpi tests/exchange tests/mpi tests/training || exit 1; done
 
-lint: $(VENV)/test.stamp  ## ruff and mypy
+lint: $(VENV)/test.stamp  ## ruff, mypy and clang-format
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror kernels/*.cl kernels/*.h kernels/cpu/*
 
 $(VENV)/bin/python:
 	@echo "Making $(VENV) with $(PYTHON)"

@@ -1,11 +1,14 @@
-"""What the 8-bit exchange costs in accuracy: trainings that differ in --exchange alone, some seeds each, on real images.
+"""What the 8-bit exchange costs in accuracy: trainings that differ in --exchange alone, some seeds
+each, on real images.
 
     pip install scikit-image scikit-learn      photographs for the colour task
     python benchmarks/accuracy.py --fashion FOLDER
 
-Two tasks. LeNet on Fashion-MNIST, whose IDX files are in FOLDER. And a ResNet of eight layers on 3x32x32 patches of ten colour
-photographs that the two packages ship: of which photograph is this patch? It has CIFAR's shape and is not CIFAR: patches for testing are of
-squares of the photographs that no patch for training touches. Writes a table and benchmarks/results/accuracy.json; docs/accuracy.md says what came out.
+Two tasks. LeNet on Fashion-MNIST, whose IDX files are in FOLDER. And a ResNet of eight layers on
+3x32x32 patches of ten colour photographs that the two packages ship: of which photograph is this
+patch? It has CIFAR's shape and is not CIFAR: patches for testing are of squares of the photographs
+that no patch for training touches. Writes a table and benchmarks/results/accuracy.json;
+docs/accuracy.md says what came out.
 """
 
 from __future__ import annotations
@@ -41,7 +44,8 @@ PHOTOGRAPHS = {
 }  # fmt: skip
 """Colour photographs, a class each, by the package that ships them."""
 CELL, PATCH = 48, 32
-"""Pixels: a photograph is cut into squares, a fifth of them for testing, and each patch is cut out of one square."""
+"""Pixels: a photograph is cut into squares, a fifth of them for testing, and each patch is cut out
+of one square."""
 TRAIN, TEST = 600, 200
 """Patches of each photograph."""
 
@@ -62,7 +66,9 @@ def patches(seed: int = 0) -> dict[str, NDArray[Any]]:
         for some, count in ((cells[tested:], TRAIN), (cells[:tested], TEST)):
             chosen = random.choice(some, count)
             tops, lefts = random.integers(0, CELL - PATCH + 1, (2, count))
-            corners = zip(chosen // columns * CELL + tops, chosen % columns * CELL + lefts, strict=True)
+            corners = zip(
+                chosen // columns * CELL + tops, chosen % columns * CELL + lefts, strict=True
+            )
             cut = [photograph[y : y + PATCH, x : x + PATCH].transpose(2, 0, 1) for y, x in corners]
             found.append((np.stack(cut), np.full(count, label)))
     splits = found[::2], found[1::2]
@@ -108,16 +114,28 @@ def train(arguments: list[str], ranks: int, seed: int, exchange: str) -> dict[st
     """Top-1 and loss on the test images at a training's end."""
     here = Path(sys.executable).parent
     with tempfile.TemporaryDirectory() as folder:
-        words = [str(here / "mpirun"), "-n", str(ranks), str(here / "mpitrain"), *arguments, "--quiet"]
+        words = [
+            str(here / "mpirun"),
+            "-n",
+            str(ranks),
+            str(here / "mpitrain"),
+            *arguments,
+            "--quiet",
+        ]
         words += ["--seed", str(seed), "--exchange", exchange, "--out", f"{folder}/run"]
         subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
-        events = [json.loads(line) for line in Path(folder, "run/log.jsonl").read_text().splitlines()]
+        events = [
+            json.loads(line) for line in Path(folder, "run/log.jsonl").read_text().splitlines()
+        ]
     scores = [event for event in events if event["event"] == "evaluate"][-1]
-    return {"seed": seed, "exchange": exchange} | {name: scores[name] for name in ("step", "top1", "loss")}
+    return {"seed": seed, "exchange": exchange} | {
+        name: scores[name] for name in ("step", "top1", "loss")
+    }
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """A row for each task and exchange: top-1 of each seed, mean and deviation; and how far the means are from each other."""
+    """A row for each task and exchange: top-1 of each seed, mean and deviation; and how far the
+    means are from each other."""
     lines = [
         "| task | exchange | top-1, a seed each | mean | deviation | loss, mean |",
         "|---|---|---|---|---|---|",
@@ -127,8 +145,10 @@ def table(found: list[dict[str, Any]]) -> str:
             rows = [row for row in task["rows"] if row["exchange"] == exchange]
             top1 = [row["top1"] for row in rows]
             lines.append(
-                f"| {task['task']} | {exchange} | {', '.join(f'{each:.4f}' for each in top1)} | {statistics.mean(top1):.4f} "
-                f"| {statistics.stdev(top1):.4f} | {statistics.mean(row['loss'] for row in rows):.4f} |"
+                f"| {task['task']} | {exchange} | {', '.join(f'{each:.4f}' for each in top1)} | "
+                f"{statistics.mean(top1):.4f} "
+                f"| {statistics.stdev(top1):.4f} | "
+                f"{statistics.mean(row['loss'] for row in rows):.4f} |"
             )
     return "\n".join(lines)
 
@@ -137,7 +157,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--fashion", type=Path, required=True, help="folder of Fashion-MNIST's IDX files")
+    parser.add_argument(
+        "--fashion", type=Path, required=True, help="folder of Fashion-MNIST's IDX files"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--epochs", default="1,4", help="of LeNet, of the ResNet")
@@ -148,10 +170,27 @@ def main() -> None:
         network.write_text(small_resnet())
         np.savez(data, **patches())
         tasks: list[tuple[str, list[str]]] = [
-            (f"LeNet, Fashion-MNIST, {lenet} epochs", ["lenet", "--data", str(options.fashion), "--epochs", lenet]),
-            (f"ResNet of 8 layers, patches of photographs, {resnet} epochs",
-             [str(network), "--data", str(data), "--epochs", resnet, "--batch-size", "60", "--lr", "0.02", "--schedule", "cosine"]),
-        ]  # fmt: skip
+            (
+                f"LeNet, Fashion-MNIST, {lenet} epochs",
+                ["lenet", "--data", str(options.fashion), "--epochs", lenet],
+            ),
+            (
+                f"ResNet of 8 layers, patches of photographs, {resnet} epochs",
+                [
+                    str(network),
+                    "--data",
+                    str(data),
+                    "--epochs",
+                    resnet,
+                    "--batch-size",
+                    "60",
+                    "--lr",
+                    "0.02",
+                    "--schedule",
+                    "cosine",
+                ],
+            ),
+        ]
         found = []
         for name, arguments in tasks:
             rows = []
@@ -160,17 +199,23 @@ def main() -> None:
                     rows.append(train(arguments, options.ranks, seed, exchange))
                     print(name, rows[-1], flush=True)
             found.append({"task": name, "rows": rows})
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
+    )
     # Where the images lie is nobody else's concern.
     typed = ["FOLDER" if word == str(options.fashion) else word for word in sys.argv[1:]]
     facts = {
         "command": "python benchmarks/accuracy.py " + shlex.join(typed),
         "commit": commit.stdout.strip(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {len(os.sched_getaffinity(0))} allowed",
+        "machine": (
+            f"{platform.machine()}, {os.cpu_count()} cores, {len(os.sched_getaffinity(0))} allowed"
+        ),
         "ranks": options.ranks,
         "tasks": found,
     }
-    (ROOT / "benchmarks" / "results" / "accuracy.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (ROOT / "benchmarks" / "results" / "accuracy.json").write_text(
+        json.dumps(facts, indent=1) + "\n"
+    )
     print(table(found))
 
 

@@ -1,7 +1,9 @@
-"""The 8-bit code against memcpy, in turn in one run: `taskset -c 1 python benchmarks/codec.py --device intel`.
+"""The 8-bit code against memcpy, in turn in one run: `taskset -c 1 python benchmarks/codec.py
+--device intel`.
 
-GB/s are bytes of float32 values (not of codes, nor of residuals) over seconds, so that all rows, memcpy too, count the same values.
-Writes a table and benchmarks/results/codec-PLATFORM.json: minimum, median and maximum of n runs, and the ratio pair by pair.
+GB/s are bytes of float32 values (not of codes, nor of residuals) over seconds, so that all rows,
+memcpy too, count the same values. Writes a table and benchmarks/results/codec-PLATFORM.json:
+minimum, median and maximum of n runs, and the ratio pair by pair.
 """
 
 from __future__ import annotations
@@ -32,7 +34,10 @@ def works(device: Device, kind: str, size: int) -> dict[str, Callable[[], None]]
     """What is timed on vectors of so many heavy-tailed values, memcpy first."""
     codec, random = make_codec(kind, device), np.random.default_rng(0)
     values = random.standard_normal(size) * np.exp(random.standard_normal(size))
-    x, y = device.upload(values.astype(np.float32)), device.upload((0.9 * values).astype(np.float32))
+    x, y = (
+        device.upload(values.astype(np.float32)),
+        device.upload((0.9 * values).astype(np.float32)),
+    )
     residual, acc, copy = device.zeros((size,)), device.zeros((size,)), device.zeros((size,))
     codes = codec.bytes(blocks(size) * codec.record)
     codec.encode(codes, x)
@@ -92,7 +97,9 @@ def measure(device_name: str, kind: str, runs: int) -> dict[str, Any]:
     return {
         "command": " ".join(["python", *sys.argv]),
         "commit": commit,
-        "machine": f"{platform.machine()}, {device!r}, {len(os.sched_getaffinity(0))} core(s) allowed",
+        "machine": (
+            f"{platform.machine()}, {device!r}, {len(os.sched_getaffinity(0))} core(s) allowed"
+        ),
         "driver": device.identity,
         "code": kind,
         "n": runs,
@@ -111,7 +118,10 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=21, help="counted runs of each")
     options = parser.parse_args()
     found = measure(options.device, options.code, options.n)
-    print(f"{found['machine']}; {found['code']}; n = {found['n']}; GB/s of float32 as min / median / max")
+    print(
+        f"{found['machine']}; {found['code']}; n = {found['n']}; GB/s of float32 as min / median / "
+        "max"
+    )
     for row in found["rows"]:
         spreads = ("{:6.2f} / {:6.2f} / {:6.2f}".format(*row[name]) for name in ("GB/s", "memcpy"))
         print(

@@ -1,11 +1,13 @@
 """What one device computes, against PyTorch and NumPy on the same cores, in turn in one run.
 
-    python benchmarks/compute.py steps --network vgg16 --device intel     training steps of the command, on one and on two ranks
-    python benchmarks/compute.py layers                                   every convolution, a pass at a time
-    python benchmarks/compute.py products -n 15                           matrix products
-    python benchmarks/compute.py                                          all three
+    python benchmarks/compute.py steps --network vgg16 --device intel
+                                                  steps of the command, on one and on two ranks
+    python benchmarks/compute.py layers           every convolution, a pass at a time
+    python benchmarks/compute.py products -n 15   matrix products
+    python benchmarks/compute.py                  all three
 
-Each part writes PART-PLATFORM.json and .txt into benchmarks/results. PyTorch may live in another Python: --torch-python.
+Each part writes PART-PLATFORM.json and .txt into benchmarks/results. PyTorch may live in another
+Python: --torch-python.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], list[Table]]] = {
 def main() -> None:
     options = _options()
     for part in options.parts or NETWORKS:
-        networks = [each for each in NETWORKS[part] if each in options.network or not options.network]
+        networks = [
+            each for each in NETWORKS[part] if each in options.network or not options.network
+        ]
         if NETWORKS[part] and not networks:
             print(f"{part}: does not do {', '.join(options.network)}", file=sys.stderr)
             continue
@@ -50,7 +54,8 @@ def main() -> None:
 
 
 def measure(part: str, networks: Sequence[str], options: argparse.Namespace) -> None:
-    """One part: measured, shown and written. What there is is kept after each row, so that a run that is cut short was not in vain."""
+    """One part: measured, shown and written. What there is is kept after each row, so that a run
+    that is cut short was not in vain."""
     found: dict[str, Any] = {"part": part, **circumstances(options.n)}
     with ExitStack() as sides:
         ours = sides.enter_context(Side(sys.executable, "side_mpitrain.py"))
@@ -89,7 +94,9 @@ def platform_word(device: Mapping[str, Any]) -> str:
 
 def brief(row: Mapping[str, Any]) -> str:
     """A row while one waits for the next."""
-    where = row.get("what") or " ".join(str(row[key]) for key in ("network", "node", "pass") if key in row)
+    where = row.get("what") or " ".join(
+        str(row[key]) for key in ("network", "node", "pass") if key in row
+    )
     if "ranks" in row:
         where += f", {row['ranks']} ranks"
     ours = row["ours"]
@@ -112,13 +119,16 @@ def _show(console: Console, found: Mapping[str, Any]) -> None:
     machine, ours = found["machine"], found["ours"]
     lines = [
         found["command"],
-        f"commit {found['commit']}, {found['date']}; {machine['cpu']}, {machine['cores']} cores, {machine['system']}",
-        f"{ours['device']}, {ours['platform']} ({ours['platform_version']}, driver {ours['driver']}), {ours['units']} units",
+        f"commit {found['commit']}, {found['date']}; {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['system']}",
+        f"{ours['device']}, {ours['platform']} ({ours['platform_version']}, driver "
+        f"{ours['driver']}), {ours['units']} units",
     ]
     if "pytorch" in found:
         peer = found["pytorch"]
         lines.append(
-            f"PyTorch {peer['torch']}, {peer['capability']}, {peer['threads']} threads; {'; '.join(peer['blas'])}"
+            f"PyTorch {peer['torch']}, {peer['capability']}, {peer['threads']} threads; "
+            f"{'; '.join(peer['blas'])}"
         )
     if "numpy" in found:
         peer = found["numpy"]
@@ -136,10 +146,15 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("parts", nargs="*", metavar="steps|layers|products", help="default: all")
     parser.add_argument(
-        "--network", type=_names, default=(), help="of lenet,vgg16,resnet152; default: all that a part knows"
+        "--network",
+        type=_names,
+        default=(),
+        help="of lenet,vgg16,resnet152; default: all that a part knows",
     )
     parser.add_argument("--device", default="auto", help="as for mpitrain")
-    parser.add_argument("-n", type=_positive, default=5, help="counted turns of each side (default 5)")
+    parser.add_argument(
+        "-n", type=_positive, default=5, help="counted turns of each side (default 5)"
+    )
     parser.add_argument(
         "--peak", type=float, help="GFLOPS the device can do; default: measured with multiply-adds"
     )
@@ -156,7 +171,9 @@ def _names(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     for name in names:
         if name not in steps.BATCHES:
-            raise argparse.ArgumentTypeError(f"no network {name}; there are {', '.join(steps.BATCHES)}")
+            raise argparse.ArgumentTypeError(
+                f"no network {name}; there are {', '.join(steps.BATCHES)}"
+            )
     return names
 
 

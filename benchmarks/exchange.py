@@ -1,13 +1,18 @@
 """The allreduce against MPI's own, in turn in one run, on one host and across shaped links.
 
-    python benchmarks/exchange.py --ranks 2                                      ranks of this host
-    python benchmarks/exchange.py --ranks 4 --links 1gbit,300mbit --lab FOLDER   lab hosts, as root; FOLDER has netlab.sh, nsrun, nsrsh
-    python benchmarks/exchange.py --ranks 4 --per-host 2 --links 1gbit --lab FOLDER      two ranks on each of two lab hosts
+    python benchmarks/exchange.py --ranks 2
+        ranks of this host
+    python benchmarks/exchange.py --ranks 4 --links 1gbit,300mbit --lab FOLDER
+        lab hosts, as root; FOLDER has netlab.sh, nsrun, nsrsh
+    python benchmarks/exchange.py --ranks 4 --per-host 2 --links 1gbit --lab FOLDER
+        two ranks on each of two lab hosts
 
-Every method gives every rank the mean of one float32 vector: MPI's own, MPI_Allreduce and a multiplication. Like MPI's call ours are made
-without telling each other sizes first, but for "auto, checked". With "dynamic8, flat" every rank codes, though others share its host. The
-methods take turns in random order. Writes a table, with how fast "auto" is beside the best of the plain ways (the median over turns, and
-between which two figures it lies for all that chance may do, 19 times of 20), benchmarks/results/exchange-NAME.json and .png.
+Every method gives every rank the mean of one float32 vector: MPI's own, MPI_Allreduce and a
+multiplication. Like MPI's call ours are made without telling each other sizes first, but for "auto,
+checked". With "dynamic8, flat" every rank codes, though others share its host. The methods take
+turns in random order. Writes a table, with how fast "auto" is beside the best of the plain ways
+(the median over turns, and between which two figures it lies for all that chance may do, 19 times
+of 20), benchmarks/results/exchange-NAME.json and .png.
 """
 
 from __future__ import annotations
@@ -31,7 +36,8 @@ import lab
 import numpy as np
 
 PLAIN = ("MPI float32", "dynamic8", "window")
-"""What "auto" should never be slower than: the median over turns of the time of the one with the least median, by auto's."""
+"""What "auto" should never be slower than: the median over turns of the time of the one with the
+least median, by auto's."""
 FLAT = "dynamic8, flat"
 MPI_S, AGAIN = "MPI float32", "MPI again"
 """MPI's own, and the same once more: how far apart they lie is what this machine cannot tell."""
@@ -39,13 +45,15 @@ METHODS = (MPI_S, AGAIN, "float32", "float16", "dynamic8", "window", "auto", "au
 SIZES = tuple(1 << power for power in range(10, 27, 2))
 """Bytes of float32: 1 KiB to 64 MiB."""
 ROW = 20e-3
-"""Seconds that the quickest method's calls in a row take, timed together, and all others are called as often. Half as many go before: a link
-that has rested takes its first bytes faster than it goes on, and each method would begin where another left links and caches."""
+"""Seconds that the quickest method's calls in a row take, timed together, and all others are called
+as often. Half as many go before: a link that has rested takes its first bytes faster than it goes
+on, and each method would begin where another left links and caches."""
 SURE = 1.96
 """Standard deviations on either side: 95 % of what chance does."""
 
 
-# -- under mpirun ----------------------------------------------------------------------------------------------------------------
+# -- under mpirun
+# --------------------------------------------------------------------------------------------------
 
 
 def work(methods: list[str], sizes: list[int], most: int, seconds: float, out: Path) -> None:
@@ -88,7 +96,9 @@ def work(methods: list[str], sizes: list[int], most: int, seconds: float, out: P
             slowest = (row + row // 2) * max(found[-1][0] for found in times.values())
             turns = int(comm.bcast(min(most, max(3, seconds / slowest)), root=0))
         plain = [method for method in PLAIN if method in methods]
-        best = min(plain, key=lambda method: statistics.median(wall for wall, _, _ in times[method]))
+        best = min(
+            plain, key=lambda method: statistics.median(wall for wall, _, _ in times[method])
+        )
         for method, found in times.items():
             walls = [wall for wall, _, _ in found]
             rows.append(
@@ -99,10 +109,14 @@ def work(methods: list[str], sizes: list[int], most: int, seconds: float, out: P
                     "n": len(found),
                     "seconds": [min(walls), statistics.median(walls), max(walls)],
                     "ratio": statistics.median(
-                        mpi / wall for (mpi, _, _), wall in zip(times[methods[0]], walls, strict=True)
+                        mpi / wall
+                        for (mpi, _, _), wall in zip(times[methods[0]], walls, strict=True)
                     ),
                     "beside_best": median_of(
-                        [plain / wall for (plain, _, _), wall in zip(times[best], walls, strict=True)]
+                        [
+                            plain / wall
+                            for (plain, _, _), wall in zip(times[best], walls, strict=True)
+                        ]
                     ),
                     "cpu_seconds_all_ranks": statistics.median(cpu for _, cpu, _ in found),
                     "bytes_sent_by_a_rank": found[0][2],
@@ -113,16 +127,16 @@ def work(methods: list[str], sizes: list[int], most: int, seconds: float, out: P
 
 
 def median_of(found: list[float]) -> list[float]:
-    """The median, and between which two of the values the median of endlessly many lies, 19 times of 20: by their places, whatever their
-    distribution."""
+    """The median, and between which two of the values the median of endlessly many lies, 19 times
+    of 20: by their places, whatever their distribution."""
     low = max(0, int(len(found) / 2 - SURE / 2 * len(found) ** 0.5))
     ordered = sorted(found)
     return [statistics.median(found), ordered[low], ordered[-1 - low]]
 
 
 def _timed(comm: Any, wire: Any, run: Callable[[], None], times: int) -> tuple[float, float, int]:
-    """Of one call, of so many in a row, after half as many that are not counted: seconds of the slowest rank, processor seconds of all ranks, the most bytes that a rank sent
-    (0: not known)."""
+    """Of one call, of so many in a row, after half as many that are not counted: seconds of the
+    slowest rank, processor seconds of all ranks, the most bytes that a rank sent (0: not known)."""
     for _ in range(times // 2):
         run()
     comm.Barrier()
@@ -134,10 +148,13 @@ def _timed(comm: Any, wire: Any, run: Callable[[], None], times: int) -> tuple[f
     return float(table[:, 0].max()), float(table[:, 1].sum()), int(table[:, 2].max())
 
 
-# -- who starts them -------------------------------------------------------------------------------------------------------------
+# -- who starts them
+# --------------------------------------------------------------------------------------------------
 
 
-def launch(link: str, ranks: int, folder: Path | None, methods: list[str], options: Any) -> dict[str, Any]:
+def launch(
+    link: str, ranks: int, folder: Path | None, methods: list[str], options: Any
+) -> dict[str, Any]:
     """The rows of one link (`host`: none) and number of ranks."""
     mpirun = [str(Path(sys.executable).parent / "mpirun")]
     if link != "host":
@@ -152,14 +169,22 @@ def launch(link: str, ranks: int, folder: Path | None, methods: list[str], optio
         words += ["--seconds", str(options.seconds)]
         subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
         per_host = ranks if link == "host" else options.per_host
-        return {"link": link, "ranks": ranks, "ranks_per_host": per_host, **json.loads(out.read_text())}
+        return {
+            "link": link,
+            "ranks": ranks,
+            "ranks_per_host": per_host,
+            **json.loads(out.read_text()),
+        }
 
 
 def table(found: dict[str, Any]) -> str:
-    """Median milliseconds a size and method, the ratio to MPI's, and where the 8-bit one begins to win."""
+    """Median milliseconds a size and method, the ratio to MPI's, and where the 8-bit one begins to
+    win."""
     methods = list(dict.fromkeys(row["method"] for row in found["rows"]))
     lines = [f"{_where(found)}, {found['mpi']}: median ms (times as fast as MPI)"]
-    lines.append(f"{'KiB':>8}" + "".join(f"{method:>20}" for method in methods) + f"{'auto/best':>26}")
+    lines.append(
+        f"{'KiB':>8}" + "".join(f"{method:>20}" for method in methods) + f"{'auto/best':>26}"
+    )
     sizes = sorted({row["bytes"] for row in found["rows"]})
     for size in sizes:
         rows = [row for row in found["rows"] if row["bytes"] == size]
@@ -169,7 +194,9 @@ def table(found: dict[str, Any]) -> str:
             for row in rows
             if row["method"] == "auto"
         )
-        lines.append(f"{size / 1024:8g}" + "".join(f"{cell:>20}" for cell in cells) + f"{beside:>26}")
+        lines.append(
+            f"{size / 1024:8g}" + "".join(f"{cell:>20}" for cell in cells) + f"{beside:>26}"
+        )
     return "\n".join(lines)
 
 
@@ -181,11 +208,14 @@ def _where(found: dict[str, Any]) -> str:
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
-    """Speed against MPI's over size, a panel a run; where the 8-bit code begins to win is marked."""
+    """Speed against MPI's over size, a panel a run; where the 8-bit code begins to win is
+    marked."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6 * len(runs), 4), layout="constrained")
-    for axes, found in zip(np.atleast_1d(figure.subplots(1, len(runs), sharey=True)), runs, strict=True):
+    for axes, found in zip(
+        np.atleast_1d(figure.subplots(1, len(runs), sharey=True)), runs, strict=True
+    ):
         for method in dict.fromkeys(row["method"] for row in found["rows"]):
             rows = [row for row in found["rows"] if row["method"] == method]
             sizes, ratios = [row["bytes"] for row in rows], [row["ratio"] for row in rows]
@@ -232,17 +262,25 @@ def main() -> None:
         for ranks in map(int, options.ranks.split(",")):
             runs.append(launch(link, ranks, options.lab, fit, options))
             print(table(runs[-1]) + "\n", flush=True)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    ).stdout
     # Where the lab lies is nobody else's concern.
-    typed = [options.lab.name if options.lab and word == str(options.lab) else word for word in sys.argv]
+    typed = [
+        options.lab.name if options.lab and word == str(options.lab) else word for word in sys.argv
+    ]
     facts = {
         "command": "python " + shlex.join(typed),
         "commit": commit.strip(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {len(os.sched_getaffinity(0))} allowed",
+        "machine": (
+            f"{platform.machine()}, {os.cpu_count()} cores, {len(os.sched_getaffinity(0))} allowed"
+        ),
         "runs": runs,
     }
     path = (
-        Path(__file__).parent / "results" / f"exchange-{options.name or options.links.replace(',', '-')}.json"
+        Path(__file__).parent
+        / "results"
+        / f"exchange-{options.name or options.links.replace(',', '-')}.json"
     )
     path.write_text(json.dumps(facts, indent=1) + "\n")
     draw(runs, path.with_suffix(".png"))

@@ -1,4 +1,5 @@
-"""Matrix products against NumPy's BLAS: square ones, some of convolutions, and those of dense layers."""
+"""Matrix products against NumPy's BLAS: square ones, some of convolutions, and those of dense
+layers."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ SHAPES = (
     ("vgg16 fc6: dweight", 4096, 25088, 16, COLUMNS, ROWS),
     ("resnet152 fc, batch 8: y", 8, 1000, 2048, ROWS, COLUMNS),
 )
-"""What it is; M, N, K; and whether A (M, K) and B (K, N) lie in rows or in columns: y = x weight', dx = dy weight, dweight = dy' x."""
+"""What it is; M, N, K; and whether A (M, K) and B (K, N) lie in rows or in columns: y = x weight',
+dx = dy weight, dweight = dy' x."""
 
 
 def rows(ours: Side, theirs: Side, n: int, peak: float) -> Iterator[dict[str, Any]]:
@@ -33,7 +35,9 @@ def rows(ours: Side, theirs: Side, n: int, peak: float) -> Iterator[dict[str, An
         shape: dict[str, Any] = {"m": m, "n": n_, "k": k, "a_lies": a_lies, "b_lies": b_lies}
         difference = ours("product", **shape)
         theirs("product", **shape)
-        a, b = take_turns(partial(ours, "time", name="product"), partial(theirs, "time", name="product"), n)
+        a, b = take_turns(
+            partial(ours, "time", name="product"), partial(theirs, "time", name="product"), n
+        )
         alone = [ours("time", name="product alone") for _ in range(n)]
         work = 2e-9 * m * n_ * k
         yield {
@@ -70,7 +74,8 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
             three(row["ours_alone"]["gflops"]),
         )
     table.caption = (
-        f"Peak: {found['peak']['gflops']:.0f} GFLOPS, {found['peak']['source']}. Ours are queued in a row with one wait at the end, "
+        f"Peak: {found['peak']['gflops']:.0f} GFLOPS, {found['peak']['source']}. Ours are queued "
+        "in a row with one wait at the end, "
         "as in training; alone: with a wait after each."
     )
     return [table]

@@ -1,4 +1,5 @@
-"""Every distinct convolution of a network against PyTorch, a pass at a time, and how much of the whole step it takes."""
+"""Every distinct convolution of a network against PyTorch, a pass at a time, and how much of the
+whole step it takes."""
 
 from __future__ import annotations
 
@@ -15,10 +16,13 @@ PASSES = ("forward", "backward data", "backward filter")
 STEPS = 3
 """Runs of the whole step of which the median is taken."""
 LARGE, SLOW = 0.10, 0.60
-"""A line is marked that takes at least this share of the step, at less than this share of the peak."""
+"""A line is marked that takes at least this share of the step, at less than this share of the
+peak."""
 
 
-def rows(networks: Sequence[str], ours: Side, theirs: Side, n: int, peak: float) -> Iterator[dict[str, Any]]:
+def rows(
+    networks: Sequence[str], ours: Side, theirs: Side, n: int, peak: float
+) -> Iterator[dict[str, Any]]:
     """One a convolution and pass."""
     for network in networks:
         batch = BATCHES[network]
@@ -29,7 +33,13 @@ def rows(networks: Sequence[str], ours: Side, theirs: Side, n: int, peak: float)
 
 
 def _convolution(
-    network: str, case: Mapping[str, Any], step: float, ours: Side, theirs: Side, n: int, peak: float
+    network: str,
+    case: Mapping[str, Any],
+    step: float,
+    ours: Side,
+    theirs: Side,
+    n: int,
+    peak: float,
 ) -> Iterator[dict[str, Any]]:
     numbers = {
         name: case[name]
@@ -67,7 +77,8 @@ def _convolution(
 
 
 def shares(seconds: float, work: float, count: int, step: float, peak: float) -> dict[str, Any]:
-    """Of the device's peak (GFLOPS) and of the step (seconds) for a pass that occurs `count` times; whether to look at it."""
+    """Of the device's peak (GFLOPS) and of the step (seconds) for a pass that occurs `count` times;
+    whether to look at it."""
     of_peak, of_step = work / seconds / 1e9 / peak, count * seconds / step
     return {
         "of_peak": round(of_peak, 4),
@@ -87,7 +98,10 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
 
 def _table(rows: Sequence[Mapping[str, Any]], n: int, peak: Mapping[str, Any]) -> Table:
     first = rows[0]
-    title = f"Convolutions of {first['network']}, batch {first['batch']}, n = {n}: GFLOPS, minimum / median / maximum"
+    title = (
+        f"Convolutions of {first['network']}, batch {first['batch']}, n = {n}: "
+        "GFLOPS, minimum / median / maximum"
+    )
     table = Table(title=title, title_justify="left", caption_justify="left")
     for name in ("convolution", "times", "pass", "algorithm", "ours", "PyTorch", "its layout"):
         table.add_column(
@@ -115,10 +129,14 @@ def _table(rows: Sequence[Mapping[str, Any]], n: int, peak: Mapping[str, Any]) -
         )
         node = row["node"]
     ours = sum(row["of_step"] for row in rows)
-    theirs = sum(row["count"] * row["pytorch"]["seconds"][1] for row in rows) / first["step_seconds"]
+    theirs = (
+        sum(row["count"] * row["pytorch"]["seconds"][1] for row in rows) / first["step_seconds"]
+    )
     table.caption = (
-        f"GFLOPS and peak ({peak['gflops']:.0f} GFLOPS, {peak['source']}) count a direct convolution. Our whole step takes "
-        f"{first['step_seconds']:.3g} s, {ours:.0%} of it in these; PyTorch's would take {theirs:.0%} of it. "
+        f"GFLOPS and peak ({peak['gflops']:.0f} GFLOPS, {peak['source']}) count a direct "
+        "convolution. Our whole step takes "
+        f"{first['step_seconds']:.3g} s, {ours:.0%} of it in these; PyTorch's would take "
+        f"{theirs:.0%} of it. "
         f"<: at least {LARGE:.0%} of the step under {SLOW:.0%} of peak."
     )
     return table
@@ -126,7 +144,8 @@ def _table(rows: Sequence[Mapping[str, Any]], n: int, peak: Mapping[str, Any]) -
 
 def describe(row: Mapping[str, Any]) -> str:
     """A convolution in a cell: "features.2: 64x224x224 -> 64, 3x3"."""
-    text = f"{row['node']}: {'x'.join(map(str, row['shape']))} -> {row['channels']}, {'x'.join(map(str, row['kernel']))}"
+    shape, kernel = ("x".join(map(str, row[key])) for key in ("shape", "kernel"))
+    text = f"{row['node']}: {shape} -> {row['channels']}, {kernel}"
     if set(row["stride"]) != {1}:
         text += f" / {row['stride'][0]}"
     return text + (f", {row['groups']} groups" if row["groups"] > 1 else "")

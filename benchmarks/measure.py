@@ -1,4 +1,5 @@
-"""Compare two programs fairly: each side computes in a process of its own, they take turns, and the facts go with the figures.
+"""Compare two programs fairly: each side computes in a process of its own, they take turns, and the
+facts go with the figures.
 
 Only the standard library, so that a side may run in any Python.
 """
@@ -22,7 +23,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PAUSE = 0.2
-"""Seconds before each timed run: a BLAS's threads spin for a while after their work, and would take a core from the other's turn."""
+"""Seconds before each timed run: a BLAS's threads spin for a while after their work, and would take
+a core from the other's turn."""
 LEAST = 0.1
 """Seconds for which shorter runs are repeated."""
 CHOICES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
@@ -34,14 +36,16 @@ class SideError(Exception):
 
 
 def seconds_of(work: Callable[[], Any], wait: Callable[[], Any] = lambda: None) -> float:
-    """Seconds of a run, by the clock, the first one uncounted: it wakes the side up and brings its data back into the caches.
+    """Seconds of a run, by the clock, the first one uncounted: it wakes the side up and brings its
+    data back into the caches.
 
-    Short runs are repeated. Where `work` only queues, `wait` ends them all: kernels follow each other in training, too, and nobody
-    waits between them.
+    Short runs are repeated. Where `work` only queues, `wait` ends them all: kernels follow each
+    other in training, too, and nobody waits between them.
 
-    Long runs too: between turns a virtual machine may give free pages back to its host, and who allocates in every run (PyTorch's
-    steps of VGG16: 3 GB of page faults) pays for them once more. Seen: 1.2 s of system time a step in a row, 3 to 4 s after a pause
-    of 10 s. Training is steps in a row.
+    Long runs too: between turns a virtual machine may give free pages back to its host, and who
+    allocates in every run (PyTorch's steps of VGG16: 3 GB of page faults) pays for them once more.
+    Seen: 1.2 s of system time a step in a row, 3 to 4 s after a pause of 10 s. Training is steps in
+    a row.
     """
     time.sleep(PAUSE)
     once = _seconds(work, wait, 1)
@@ -59,7 +63,8 @@ def _seconds(work: Callable[[], Any], wait: Callable[[], Any], times: int) -> fl
 def take_turns(
     ours: Callable[[], float], theirs: Callable[[], float], n: int
 ) -> tuple[list[float], list[float]]:
-    """Seconds of n turns each, A B A B ..., after one turn each that does not count (compilers, first touch of memory)."""
+    """Seconds of n turns each, A B A B ..., after one turn each that does not count (compilers,
+    first touch of memory)."""
     ours(), theirs()
     pairs = [(ours(), theirs()) for _ in range(n)]
     return [a for a, _ in pairs], [b for _, b in pairs]
@@ -90,7 +95,8 @@ def cores() -> int:
 
 
 def peak_memory() -> int:
-    """Bytes of memory this process has had resident at most. Not getrusage's figure: that starts from the parent's."""
+    """Bytes of memory this process has had resident at most. Not getrusage's figure: that starts
+    from the parent's."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
@@ -102,7 +108,8 @@ def peak_memory() -> int:
 
 
 class Side:
-    """A child process that computes when told to: `side("time", name="forward")`. It waits for its next turn without spinning."""
+    """A child process that computes when told to: `side("time", name="forward")`. It waits for its
+    next turn without spinning."""
 
     def __init__(self, python: str, script: str) -> None:
         self.name = script
@@ -118,7 +125,8 @@ class Side:
             raise SideError(f"{python} cannot be started: {error.strerror}") from None
 
     def __call__(self, function: str, **arguments: Any) -> Any:
-        """What the side's function returns. Raises SideError if it fails or the process has ended."""
+        """What the side's function returns. Raises SideError if it fails or the process has
+        ended."""
         to, answers = self._process.stdin, self._process.stdout
         assert to is not None and answers is not None
         try:
@@ -145,14 +153,16 @@ class Side:
 
 
 def _environment(given: Mapping[str, str]) -> dict[str, str]:
-    """What the sides see. OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE go: set for another machine or an older library, they hold NumPy's
-    OpenBLAS to an old kernel, and the peer would be slower than a user's. Every peer gets all cores that we get."""
+    """What the sides see. OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE go: set for another machine or an
+    older library, they hold NumPy's OpenBLAS to an old kernel, and the peer would be slower than a
+    user's. Every peer gets all cores that we get."""
     kept = {name: value for name, value in given.items() if name not in CHOICES}
     return {**kept, "OPENBLAS_NUM_THREADS": str(cores()), "OMP_NUM_THREADS": str(cores())}
 
 
 def serve(functions: Mapping[str, Callable[..., Any]]) -> None:
-    """In a side's process: call what stdin asks for, a line each, and answer on stdout, which nobody else gets to write to."""
+    """In a side's process: call what stdin asks for, a line each, and answer on stdout, which
+    nobody else gets to write to."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -187,8 +197,12 @@ def circumstances(n: int) -> dict[str, Any]:
 
 
 def command(arguments: Sequence[str]) -> str:
-    """The command to repeat it by, without where another Python or a folder lies on this machine."""
-    shown = [Path(each).name if os.sep in each and not each.startswith("-") else each for each in arguments]
+    """The command to repeat it by, without where another Python or a folder lies on this
+    machine."""
+    shown = [
+        Path(each).name if os.sep in each and not each.startswith("-") else each
+        for each in arguments
+    ]
     shown = [
         f"{each.partition('=')[0]}={Path(each).name}" if os.sep in each else each for each in shown
     ]  # --option=/path
@@ -198,13 +212,17 @@ def command(arguments: Sequence[str]) -> str:
 def _commit() -> str:
     """Short name of the commit, `-dirty` where files differ from it."""
     found = subprocess.run(
-        ["git", "describe", "--always", "--exclude=*", "--dirty"], capture_output=True, text=True, cwd=HERE
+        ["git", "describe", "--always", "--exclude=*", "--dirty"],
+        capture_output=True,
+        text=True,
+        cwd=HERE,
     )
     return found.stdout.strip() or "unknown"
 
 
 def _cpu() -> str:
-    """Model, family and flags that matter; cloud machines say no more than "AMD EPYC" as a model."""
+    """Model, family and flags that matter; cloud machines say no more than "AMD EPYC" as a
+    model."""
     try:
         lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
     except OSError:
@@ -212,7 +230,9 @@ def _cpu() -> str:
     facts: dict[str, str] = {}
     for name, _, value in lines:
         facts.setdefault(name.strip(), value.strip())
-    wide = [flag for flag in ("avx2", "avx512f", "amx_tile") if flag in facts.get("flags", "").split()]
+    wide = [
+        flag for flag in ("avx2", "avx512f", "amx_tile") if flag in facts.get("flags", "").split()
+    ]
     model = facts.get("model name") or platform.processor()
     if "cpu family" not in facts:
         return model

@@ -1,10 +1,12 @@
-"""Figure 6 right again: VGG16 on devices of a K80's speed behind 1 Gbit/s links, by the paper's star and by ours; as root.
+"""Figure 6 right again: VGG16 on devices of a K80's speed behind 1 Gbit/s links, by the paper's
+star and by ours; as root.
 
     python benchmarks/scaling.py --lab FOLDER      FOLDER has netlab.sh, nsrun, nsrsh
 
-Computing is slept (--compute-seconds), all batches, gradients and weights travel for real between lab hosts. Each exchange is a scaling
-measurement of its own (mpitrain scaling); this puts them together and projects them to 64 ranks. Writes a table and
-benchmarks/results/scaling-NETWORK.json and .png.
+Computing is slept (--compute-seconds), all batches, gradients and weights travel for real between
+lab hosts. Each exchange is a scaling measurement of its own (mpitrain scaling); this puts them
+together and projects them to 64 ranks. Writes a table and benchmarks/results/scaling-NETWORK.json
+and .png.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ PROJECTED = (16, 32, 64)
 
 
 def points(network: str, ranks: Sequence[int], exchange: str, options: Any) -> list[Point]:
-    """The measured points of one exchange; those that an earlier, interrupted call has left are read."""
+    """The measured points of one exchange; those that an earlier, interrupted call has left are
+    read."""
     found = []
     for count in ranks:
         folder = options.out / f"{exchange}-{count}"
@@ -59,36 +62,45 @@ def points(network: str, ranks: Sequence[int], exchange: str, options: Any) -> l
 
 
 def projection(exchange: str, measured: Sequence[Point], compute: float) -> Callable[[int], float]:
-    """Seconds a step with more ranks, from the last measured point: a star's exchange grows with the clients, ours does not."""
+    """Seconds a step with more ranks, from the last measured point: a star's exchange grows with
+    the clients, ours does not."""
     last = measured[-1]
     beyond = max(0.0, last.seconds - compute / last.ranks)
     if exchange.startswith("star"):
         return lambda ranks: compute / ranks + beyond * (ranks - 1) / (last.ranks - 1)
-    whole = max(beyond, least_seconds(last))  # what is left when there is no backward pass to hide behind
+    whole = max(
+        beyond, least_seconds(last)
+    )  # what is left when there is no backward pass to hide behind
     return lambda ranks: max(compute / ranks + beyond, compute / (3 * ranks) + whole)
 
 
 def least_seconds(last: Point) -> float:
-    """Seconds that the bytes of a step need at least on rank 0's link, of 1 Gbit/s: what cannot hide behind a shorter backward pass."""
+    """Seconds that the bytes of a step need at least on rank 0's link, of 1 Gbit/s: what cannot
+    hide behind a shorter backward pass."""
     return last.bytes_sent / 125e6
 
 
 def table(curves: dict[str, list[Point]], base: float) -> str:
     lines = [
-        f"{'exchange':>14} {'ranks':>5} {'s/step':>8} {'speed-up':>8} {'not hidden':>10} {'MB sent':>9}   paper"
+        f"{'exchange':>14} {'ranks':>5} {'s/step':>8} {'speed-up':>8} {'not hidden':>10} "
+        f"{'MB sent':>9}   paper"
     ]
     for exchange, found in curves.items():
         for one in found:
-            paper = PAPER["vgg16"].measured.get(one.ranks, "") if exchange == "star-dynamic8" else ""
+            paper = (
+                PAPER["vgg16"].measured.get(one.ranks, "") if exchange == "star-dynamic8" else ""
+            )
             lines.append(
-                f"{exchange:>14} {one.ranks:5} {one.seconds:8.2f} {base / one.seconds:8.2f} {one.parts['exchange']:10.2f} "
+                f"{exchange:>14} {one.ranks:5} {one.seconds:8.2f} {base / one.seconds:8.2f} "
+                f"{one.parts['exchange']:10.2f} "
                 f"{one.bytes_sent / 1e6:9.1f}   {paper}"
             )
     return "\n".join(lines)
 
 
 def draw(curves: dict[str, list[Point]], base: float, compute: float, path: Path) -> None:
-    """Speed-up by ranks: measured as marks, projected as thin lines, the paper's points and model beside them."""
+    """Speed-up by ranks: measured as marks, projected as thin lines, the paper's points and model
+    beside them."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 5), layout="constrained")
@@ -104,7 +116,9 @@ def draw(curves: dict[str, list[Point]], base: float, compute: float, path: Path
             color + "o-",
             label=f"{exchange}, measured",
         )
-        axes.plot(later, [base / seconds(n) for n in later], color + ":", linewidth=1, label="projection")
+        axes.plot(
+            later, [base / seconds(n) for n in later], color + ":", linewidth=1, label="projection"
+        )
     axes.plot(*zip(*PAPER["vgg16"].measured.items(), strict=True), "ks", label="paper, 8 bits")
     axes.plot(
         every,
@@ -134,23 +148,32 @@ def main() -> None:
     parser.add_argument("--network", default="vgg16")
     parser.add_argument("--ranks", default="4,8")
     parser.add_argument("--exchanges", default=",".join(EXCHANGES))
-    parser.add_argument("--seconds", type=float, default=94.8, help="of compute a batch on one device")
+    parser.add_argument(
+        "--seconds", type=float, default=94.8, help="of compute a batch on one device"
+    )
     parser.add_argument("--steps", type=int, default=3, help="of a run, the first left out")
     parser.add_argument("--out", type=Path, default=Path("runs/scaling-benchmark"))
     options = parser.parse_args()
     ranks = [int(count) for count in options.ranks.split(",")]
     lab.shape(options.lab, "1gbit", max(ranks))
     # One rank sends nothing and sleeps for as long as it was told: nothing to measure.
-    curves = {name: points(options.network, ranks, name, options) for name in options.exchanges.split(",")}
+    curves = {
+        name: points(options.network, ranks, name, options) for name in options.exchanges.split(",")
+    }
     text = table(curves, options.seconds)
     print(text)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    ).stdout
     here = {str(options.lab): options.lab.name, str(options.out): options.out.name}
     typed = shlex.join(here.get(word, word) for word in sys.argv)
     facts = {
         "command": f"python {typed}",
         "commit": commit.strip(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores for all lab hosts; compute slept, not computed",
+        "machine": (
+            f"{platform.machine()}, {os.cpu_count()} cores for all lab hosts; "
+            "compute slept, not computed"
+        ),
         "n": options.steps - 1,
         "compute_seconds_a_batch": options.seconds,
         "paper_compute_seconds": COMPUTE,
@@ -168,7 +191,9 @@ def main() -> None:
             for name, found in curves.items()
         },
         "projection_not_measured": {
-            name: {n: options.seconds / projection(name, found, options.seconds)(n) for n in PROJECTED}
+            name: {
+                n: options.seconds / projection(name, found, options.seconds)(n) for n in PROJECTED
+            }
             for name, found in curves.items()
         },
     }

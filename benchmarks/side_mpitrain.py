@@ -1,4 +1,5 @@
-"""mpitrain's side of a comparison: single convolutions, matrix products, and what the device can do at most."""
+"""mpitrain's side of a comparison: single convolutions, matrix products, and what the device can do
+at most."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ CHAINS = 12
 
 
 class Ours:
-    """One device, and whatever it was last asked to prepare. Memory of the one before is given back first."""
+    """One device, and whatever it was last asked to prepare. Memory of the one before is given back
+    first."""
 
     device: Device
 
@@ -60,18 +62,28 @@ class Ours:
         items = device.units * (8 if cpu else 16 * group)
         options = [f"-DWIDTH={device.wide}", f"-DGROUP={group}", "-cl-mad-enable"]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", cl.CompilerWarning)  # drivers chat there about what went well
+            warnings.simplefilter(
+                "ignore", cl.CompilerWarning
+            )  # drivers chat there about what went well
             program = cl.Program(device.context, (HERE / "peak.cl").read_text()).build(options)
         kernel: Any = cl.Kernel(program, "peak")
         y = device.empty((items,))
 
         def work() -> None:
             kernel(
-                device.queue, (items,), (group,), y.buffer, np.float32(0.5), np.float32(1), np.int32(steps)
+                device.queue,
+                (items,),
+                (group,),
+                y.buffer,
+                np.float32(0.5),
+                np.float32(1),
+                np.int32(steps),
             )
             device.finish()
 
-        found = 2e-9 * items * steps * CHAINS * device.wide / min(seconds_of(work) for _ in range(10))
+        found = (
+            2e-9 * items * steps * CHAINS * device.wide / min(seconds_of(work) for _ in range(10))
+        )
         y.release()
         return found
 
@@ -84,7 +96,8 @@ class Ours:
         self._held.enter_context(self.device.scope())
 
     def convolutions(self, network: str) -> list[dict[str, Any]]:
-        """Every distinct convolution of a network, in its order: its numbers, the first node that is one, and how many there are."""
+        """Every distinct convolution of a network, in its order: its numbers, the first node that
+        is one, and how many there are."""
         net = models.load(network)
         shapes = infer_shapes(net)
         found: dict[str, dict[str, Any]] = {}
@@ -108,7 +121,8 @@ class Ours:
         return list(found.values())
 
     def convolution(self, network: str, node: str, batch: int, data: bool) -> dict[str, str]:
-        """Prepare "forward", "backward filter" (and bias) and, with `data`, "backward data" of one; names of their algorithms."""
+        """Prepare "forward", "backward filter" (and bias) and, with `data`, "backward data" of one;
+        names of their algorithms."""
         self._prepare()
         net = models.load(network)
         found: Node = next(each for each in net.nodes if each.name == node)
@@ -128,7 +142,9 @@ class Ours:
         }
         if dx is not None:
             passes["backward data"] = partial(layer.backward_data, run, dx, dy)
-        self._works = {name: partial(seconds_of, work, self.device.finish) for name, work in passes.items()}
+        self._works = {
+            name: partial(seconds_of, work, self.device.finish) for name, work in passes.items()
+        }
         for work in passes.values():
             work()
         return layer.algorithms

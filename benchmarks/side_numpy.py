@@ -33,7 +33,11 @@ def _kernel() -> str:
         library = ctypes.CDLL(next(file for file in files if "openblas" in file))
     except (OSError, StopIteration):
         return "unknown"
-    for name in ("scipy_openblas_get_corename64_", "scipy_openblas_get_corename", "openblas_get_corename"):
+    for name in (
+        "scipy_openblas_get_corename64_",
+        "scipy_openblas_get_corename",
+        "openblas_get_corename",
+    ):
         if hasattr(library, name):
             ask = getattr(library, name)
             ask.restype = ctypes.c_char_p

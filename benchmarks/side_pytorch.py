@@ -1,7 +1,8 @@
-"""PyTorch's side of a comparison: the same steps and convolutions in plain float32 on all cores. Runs in any Python that has torch.
+"""PyTorch's side of a comparison: the same steps and convolutions in plain float32 on all cores.
+Runs in any Python that has torch.
 
-On one core (and with less than 16 images) PyTorch leaves 1x1 convolutions to a slower path than oneDNN's: ResNet's figures there say
-nothing about more cores.
+On one core (and with less than 16 images) PyTorch leaves 1x1 convolutions to a slower path than
+oneDNN's: ResNet's figures there say nothing about more cores.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def open_() -> dict[str, Any]:
     """Versions and what PyTorch computes with."""
     if torch is None:
         raise SideError(
-            f"PyTorch is not there for {sys.executable}: `pip install torch` (or mpitrain[peers]) brings it, "
+            f"PyTorch is not there for {sys.executable}: `pip install torch` (or mpitrain[peers]) "
+            "brings it, "
             "or --torch-python names a Python that has it"
         )
     torch.set_num_threads(cores())
@@ -36,7 +38,9 @@ def open_() -> dict[str, Any]:
     about = [line.strip(" -") for line in torch.__config__.show().splitlines()]
     said = ("Math Kernel Library", "MKL-DNN", "oneDNN", "OpenMP", "CPU capability")
     settings = next((line for line in about if line.startswith("Build settings")), "")
-    blas = [each.strip() for each in settings.split(",") if "BLAS_INFO" in each or "LAPACK_INFO" in each]
+    blas = [
+        each.strip() for each in settings.split(",") if "BLAS_INFO" in each or "LAPACK_INFO" in each
+    ]
     return {
         "torch": torch.__version__,
         "python": sys.version.split()[0],
@@ -59,11 +63,14 @@ DECAY = {"lenet": 0.0, "vgg16": 5e-4, "resnet152": 1e-4}
 
 
 def step(network: str, batch: int, layout: str) -> dict[str, Any]:
-    """Prepare "step": a batch of uint8 images drawn from host memory in, momentum SGD's update out."""
+    """Prepare "step": a batch of uint8 images drawn from host memory in, momentum SGD's update
+    out."""
     module = NETWORKS[network]().train().to(memory_format=layout_of(layout))
     settings: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "weight_decay": DECAY[network]}
     fused = True
-    try:  # one pass over the weights instead of four; not what torch.optim takes by itself, but to be had by one word
+    # One pass over the weights instead of four: not what torch.optim takes by itself, but to be had
+    # by one word.
+    try:
         optimizer = torch.optim.SGD(module.parameters(), fused=True, **settings)
     except (RuntimeError, TypeError, ValueError):  # before 2.4 not on CPUs
         optimizer, fused = torch.optim.SGD(module.parameters(), **settings), False
@@ -74,7 +81,13 @@ def step(network: str, batch: int, layout: str) -> dict[str, Any]:
 
     def work() -> None:
         drawn = torch.randint(0, HELD, (batch,))
-        x = images[drawn].float().mul_(1 / (255 * 0.25)).sub_(2).contiguous(memory_format=layout_of(layout))
+        x = (
+            images[drawn]
+            .float()
+            .mul_(1 / (255 * 0.25))
+            .sub_(2)
+            .contiguous(memory_format=layout_of(layout))
+        )
         optimizer.zero_grad()
         loss = functional.cross_entropy(module(x), labels[drawn])
         loss.backward()
@@ -99,7 +112,8 @@ def convolution(
     batch: int,
     layout: str,
 ) -> None:
-    """Prepare "forward", "backward filter" (and bias) and "backward data" of one. Each run allocates its result, as in training."""
+    """Prepare "forward", "backward filter" (and bias) and "backward data" of one. Each run
+    allocates its result, as in training."""
     to = partial(torch.Tensor.contiguous, memory_format=layout_of(layout))
     x = to(torch.randn(batch, *shape))
     weight = to(0.1 * torch.randn(channels, shape[0] // groups, *kernel))
@@ -112,7 +126,17 @@ def convolution(
 
     def backward(mask: list[bool]) -> None:
         torch.ops.aten.convolution_backward(
-            dy, x, weight, [channels] if bias else None, stride, padding, [1, 1], False, [0, 0], groups, mask
+            dy,
+            x,
+            weight,
+            [channels] if bias else None,
+            stride,
+            padding,
+            [1, 1],
+            False,
+            [0, 0],
+            groups,
+            mask,
         )
 
     passes: dict[str, Callable[[], Any]] = {
@@ -120,7 +144,9 @@ def convolution(
         "backward filter": partial(backward, [False, True, bias]),
         "backward data": partial(backward, [True, False, False]),
     }
-    works.update({f"{name} {layout}": partial(_without_gradients, work) for name, work in passes.items()})
+    works.update(
+        {f"{name} {layout}": partial(_without_gradients, work) for name, work in passes.items()}
+    )
 
 
 def _without_gradients(work: Callable[[], Any]) -> float:
@@ -156,14 +182,22 @@ def vgg16() -> nn.Module:
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
             channels = width
         layers.append(nn.MaxPool2d(2))
-    layers += [nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(512 * 7 * 7, 4096), nn.ReLU(inplace=True)]
+    layers += [
+        nn.AdaptiveAvgPool2d(7),
+        nn.Flatten(),
+        nn.Linear(512 * 7 * 7, 4096),
+        nn.ReLU(inplace=True),
+    ]
     layers += [nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout()]
     return _kaiming(nn.Sequential(*layers, nn.Linear(4096, 1000)))
 
 
 def resnet152() -> nn.Module:
     """torchvision's."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(64)]
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False),
+        nn.BatchNorm2d(64),
+    ]
     layers += [nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1)]
     channels = 64
     for width, blocks, stride in ((64, 3, 1), (128, 8, 2), (256, 36, 2), (512, 3, 2)):

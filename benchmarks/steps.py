@@ -1,4 +1,5 @@
-"""Training steps of the command that users run, against a PyTorch loop that also takes its batches from host memory."""
+"""Training steps of the command that users run, against a PyTorch loop that also takes its batches
+from host memory."""
 
 from __future__ import annotations
 
@@ -26,8 +27,11 @@ LAYOUTS = ("channels-last", "contiguous")
 RANKS = (1, 2)
 
 
-def rows(networks: Sequence[str], device: str, torch_python: str, n: int) -> Iterator[dict[str, Any]]:
-    """One a network and number of ranks. PyTorch is a fresh process for each network, so that its peak of memory is this network's."""
+def rows(
+    networks: Sequence[str], device: str, torch_python: str, n: int
+) -> Iterator[dict[str, Any]]:
+    """One a network and number of ranks. PyTorch is a fresh process for each network, so that its
+    peak of memory is this network's."""
     for network in networks:
         batch = BATCHES[network]
         with Side(torch_python, "side_pytorch.py") as theirs:
@@ -90,7 +94,9 @@ class Command:
         self._runs.append(
             {
                 "parameters": start["parameters"],
-                "cores": sum(step["cpu_seconds"] for step in steps[1:]) / (len(steps) - 1) / seconds,
+                "cores": sum(step["cpu_seconds"] for step in steps[1:])
+                / (len(steps) - 1)
+                / seconds,
                 "host": sum(step["seconds"]["host"] for step in steps) / len(steps),
                 "peak_memory": end["peak_memory"],
                 "loss": steps[-1]["loss"],
@@ -114,10 +120,20 @@ class Command:
         command = [near / "mpirun", "-n", self.ranks, near / "mpitrain", self.network]
         command += ["--data", DATA.get(self.network, "synthetic"), "--batch-size", self.batch]
         command += ["--steps", STEPS[self.network], "--epochs", 100, "--evaluate-every", "1000ep"]
-        command += ["--checkpoint-every", "1000ep", "--device", self.device, "--out", out, "--quiet"]
+        command += [
+            "--checkpoint-every",
+            "1000ep",
+            "--device",
+            self.device,
+            "--out",
+            out,
+            "--quiet",
+        ]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         if done.returncode:
-            raise SideError(f"mpitrain {self.network} ended with {done.returncode}: {done.stderr.strip()}")
+            raise SideError(
+                f"mpitrain {self.network} ended with {done.returncode}: {done.stderr.strip()}"
+            )
 
 
 def _try(torch_python: str, network: str, layout: str) -> float:
@@ -145,14 +161,24 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
     for row in found["rows"]:
         ours, theirs = row["ours"], row["pytorch"]
         table.add_row(
-            row["network"], str(row["batch"]), str(row["ranks"]), *_common(ours), three(ours["cores"]),
-            f"{1e3 * ours['host_seconds'][1]:.3g}", three(row["of_one_rank"]), *_common(theirs),
-            theirs["layout"], three(row["ratio"]),
-        )  # fmt: skip
+            row["network"],
+            str(row["batch"]),
+            str(row["ranks"]),
+            *_common(ours),
+            three(ours["cores"]),
+            f"{1e3 * ours['host_seconds'][1]:.3g}",
+            three(row["of_one_rank"]),
+            *_common(theirs),
+            theirs["layout"],
+            three(row["ratio"]),
+        )
     table.caption = (
-        f"Ours is the command, by its log; all ranks share {cores()} cores. cores: CPU time of all ranks over wall "
-        "time.\nhost: what rank 0's main thread does of its own in a step, waiting for nothing. of one rank: images/s "
-        "beside those of one rank.\nGiB: peak resident memory of all processes. Layout: the faster of two that were tried."
+        f"Ours is the command, by its log; all ranks share {cores()} cores. cores: CPU time of all "
+        "ranks over wall "
+        "time.\nhost: what rank 0's main thread does of its own in a step, waiting for nothing. of "
+        "one rank: images/s "
+        "beside those of one rank.\nGiB: peak resident memory of all processes. Layout: the faster "
+        "of two that were tried."
     )
     return [table]
 

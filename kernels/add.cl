@@ -1,6 +1,7 @@
-/* Sum of two values of one shape, with a ReLU after it or not.   y = a + b, or max(a + b, 0) if `rectify`.
-   Backward: both get dy; with the ReLU, dy where y > 0, else 0.
-   One work-item per `chunk` consecutive values of the flat arrays; y may be a or b, and da may be dy. */
+/* Sum of two values of one shape, with a ReLU after it or not.
+   y = a + b, or max(a + b, 0) if `rectify`.
+   Backward: both get dy; with the ReLU, dy where y > 0, else 0. One work-item per `chunk`
+   consecutive values of the flat arrays; y may be a or b, and da may be dy. */
 #include "prelude.h"
 #include "values.h"
 

@@ -2,8 +2,9 @@
 #include "prelude.h"
 
 /* Images of several pixels: one group of work-items per channel. */
-__attribute__((reqd_work_group_size(GROUP, 1, 1)))
-__kernel void bias_gradient(__global float *dbias, __global const float *dy, const int N, const int K, const int I, const int accumulate) {
+__attribute__((reqd_work_group_size(GROUP, 1, 1))) __kernel void bias_gradient(
+    __global float *dbias, __global const float *dy, const int N, const int K, const int I,
+    const int accumulate) {
     const int k = get_group_id(0), me = get_local_id(0);
     GROUP_SCRATCH(scratch);
     WIDE sums = (WIDE)(0.0f);
@@ -19,7 +20,8 @@ __kernel void bias_gradient(__global float *dbias, __global const float *dy, con
 }
 
 /* Rows (I = 1): one work-item per WIDTH neighbouring channels. */
-__kernel void bias_gradient_rows(__global float *dbias, __global const float *dy, const int N, const int K, const int I, const int accumulate) {
+__kernel void bias_gradient_rows(__global float *dbias, __global const float *dy, const int N,
+                                 const int K, const int I, const int accumulate) {
     const int k = get_global_id(0) * WIDTH;
     if (k + WIDTH <= K) {
         WIDE sums = accumulate ? LOAD(dbias + k) : (WIDE)(0.0f);

@@ -1,4 +1,5 @@
-/* What both forms of codec.cl share: the numbers of mpitrain/exchange/codec_numpy.py, and arithmetic on one value. */
+/* What both forms of codec.cl share: the numbers of mpitrain/exchange/codec_numpy.py, and
+   arithmetic on one value. */
 #pragma OPENCL FP_CONTRACT OFF
 
 #define BLOCK 512
@@ -17,11 +18,16 @@
 inline float flush(const float v) { return as_uint(v) & INFINITE ? v : 0.0f; }
 
 inline float combine(const float x, const float other, const int mode) {
-    return flush(mode == PLUS ? flush(x) + flush(other) : mode == MINUS ? flush(x) - flush(other) : x);
+    return flush(mode == PLUS    ? flush(x) + flush(other)
+                 : mode == MINUS ? flush(x) - flush(other)
+                                 : x);
 }
 
-/* The exponent byte of the smallest power of two that no magnitude exceeds, given the bits of the largest. */
-inline int exponent_of(const uint largest) { return max((int)((largest + 0x007fffffu) >> 23), LEAST); }
+/* The exponent byte of the smallest power of two that no magnitude exceeds, given the bits of
+   the largest. */
+inline int exponent_of(const uint largest) {
+    return max((int)((largest + 0x007fffffu) >> 23), LEAST);
+}
 
 /* 2^(e - 127), or NaN for the mark of a block that is not finite. */
 inline float scale_of(const uchar e) { return as_float(e == MARKED ? QUIET : (uint)e << 23); }

@@ -1,8 +1,10 @@
-/* Dropout.   y = scale * x where draw(key, place of the image, element) >= threshold, else 0.   dx is the same of dy.
-   draw is a hash, not a sequence: any work-item finds its own, forward and backward agree, and no mask is kept.
-   One work-item per `chunk` consecutive values (dimension 0) of one image (dimension 1); y may be x.
-   The element of a value in blocks of BLOCK channels (plane: values of a channel, 0 for plain rows) is its place in (C, H, W): draws do not
-   depend on the device's layout. */
+/* Dropout.   y = scale * x where draw(key, place of the image, element) >= threshold, else 0.
+   dx is the same of dy.
+   draw is a hash, not a sequence: any work-item finds its own, forward and backward agree, and
+   no mask is kept. One work-item per `chunk` consecutive values (dimension 0) of one image
+   (dimension 1); y may be x. The element of a value in blocks of BLOCK channels (plane: values
+   of a channel, 0 for plain rows) is its place in (C, H, W): draws do not depend on the device's
+   layout. */
 #include "prelude.h"
 #include "values.h"
 
@@ -14,10 +16,12 @@
 #define COUNT (WIDE_UINT)(0, 1, 2, 3)
 #endif
 
-/* Every bit of h then depends on all of them: "lowbias32" of Wellons' Hash Prospector, for uint and vectors of uint. */
+/* Every bit of h then depends on all of them: "lowbias32" of Wellons' Hash Prospector, for uint
+   and vectors of uint. */
 #define MIX(h) h ^= h >> 16, h *= 0x7feb352du, h ^= h >> 15, h *= 0x846ca68bu, h ^= h >> 16
 
-/* Two rounds with the image's key between them: one round would make the draws of two images permutations of each other. */
+/* Two rounds with the image's key between them: one round would make the draws of two images
+   permutations of each other. */
 #define DRAW(h, key) MIX(h), h += (key), MIX(h)
 
 IN_GROUPS __kernel void dropout(__global VALUE *y, __global const VALUE *x, const int size,

@@ -1,5 +1,8 @@
-/* Pixels as a network wants them, in blocks of BLOCK channels.   y[n][c/BLOCK][i][c%BLOCK] = x[n][c][i] * scale[c] + shift[c], zero for
-   c >= C;   normal = (scale, shift) a channel. PIXEL is uchar or float. One work-item per block of an image and run of `chunk` of its I pixels. */
+/* Pixels as a network wants them, in blocks of BLOCK channels.
+   y[n][c/BLOCK][i][c%BLOCK] = x[n][c][i] * scale[c] + shift[c], zero for
+   c >= C;
+   normal = (scale, shift) a channel. PIXEL is uchar or float. One work-item per block of an
+       image and run of `chunk` of its I pixels. */
 #include "prelude.h"
 #include "values.h"
 

@@ -1,15 +1,18 @@
 /* What every kernel may use: the device's vector type and how to load and store it anywhere.
-   WIDTH is the number of floats in a register (16 AVX-512, 8 AVX2, 4 GPUs), GROUP the work-items that share one reduction. */
+   WIDTH is the number of floats in a register (16 AVX-512, 8 AVX2, 4 GPUs), GROUP the work-items
+   that share one reduction. */
 #define PASTE_(a, b) a##b
 #define PASTE(a, b) PASTE_(a, b)
 #define WIDE PASTE(float, WIDTH)
 #define WIDE_INT PASTE(int, WIDTH)
 #define WIDE_UINT PASTE(uint, WIDTH)
-/* A vector that may start at any float. PoCL 3.0 makes vload and vstore of it into single floats; this it makes into one instruction. */
+/* A vector that may start at any float. PoCL 3.0 makes vload and vstore of it into single
+   floats; this it makes into one instruction. */
 typedef WIDE ANYWHERE __attribute__((aligned(4)));
 #define LOAD(p) (*(__global const ANYWHERE *)(p))
 #define STORE(v, p) (*(__global ANYWHERE *)(p) = (v))
-/* The same where p is a whole number of vectors into an array: GPUs load single values otherwise. */
+/* The same where p is a whole number of vectors into an array: GPUs load single values
+   otherwise. */
 #if GROUP == 1
 #define LOAD_ALIGNED(p) LOAD(p)
 #define STORE_ALIGNED(v, p) STORE(v, p)
@@ -18,10 +21,12 @@ typedef WIDE ANYWHERE __attribute__((aligned(4)));
 #define STORE_ALIGNED(v, p) (*(__global WIDE *)(p) = (v))
 #endif
 
-/* Before a loop of single values with steps: left alone, Intel's compiler makes gathers and scatters of it, slower on AMD's cores. */
+/* Before a loop of single values with steps: left alone, Intel's compiler makes gathers and
+   scatters of it, slower on AMD's cores. */
 #define SINGLY _Pragma("clang loop vectorize(disable)")
 
-/* Ask for a line of memory that will be read soon. OpenCL's own prefetch() is a slow loop on Intel's runtime. */
+/* Ask for a line of memory that will be read soon. OpenCL's own prefetch() is a slow loop on
+   Intel's runtime. */
 #if defined(__has_builtin) && __has_builtin(__builtin_prefetch)
 #define PREFETCH(p) __builtin_prefetch((__global const void *)(p))
 #else
@@ -56,7 +61,8 @@ inline void store_some(const WIDE value, __global float *p, const int count) {
     for (int i = 0; i < count; i++) p[i] = values[i];
 }
 
-/* Add up one value of each work-item of a group of GROUP; every work-item gets the total. All of them must call it. */
+/* Add up one value of each work-item of a group of GROUP; every work-item gets the total. All of
+   them must call it. */
 #if GROUP == 1
 #define GROUP_SUM(total, scratch) (total)
 #define GROUP_MAX(best, scratch) (best)
@@ -90,5 +96,6 @@ inline float group_max(float value, __local float *scratch) {
 #define GROUP_MAX(best, scratch) group_max((best), (scratch))
 #endif
 
-/* Before a kernel that is launched with group=device.group: the compiler need not guess, nor vectorise over work-items. */
+/* Before a kernel that is launched with group=device.group: the compiler need not guess, nor
+   vectorise over work-items. */
 #define IN_GROUPS __attribute__((reqd_work_group_size(GROUP, 1, 1)))

@@ -1,4 +1,5 @@
-/* Rectified linear unit.   y = max(x, 0),   dx = dy where y > 0, else 0.   A NaN stays one, so that a run that diverges shows it.
+/* Rectified linear unit.   y = max(x, 0),   dx = dy where y > 0, else 0.
+   A NaN stays one, so that a run that diverges shows it.
    One work-item per `chunk` consecutive values of the flat arrays; y may be x, and dx may be dy. */
 #include "prelude.h"
 #include "values.h"

@@ -1,10 +1,12 @@
 /* Momentum SGD with weight decay.   v = momentum * v - rate * (g + decay * w),   w = w + v.
-   One work-item per `chunk` values. Every multiplication and addition is rounded by itself, so that unlike devices agree bit for bit. */
+   One work-item per `chunk` values. Every multiplication and addition is rounded by itself, so
+   that unlike devices agree bit for bit. */
 #include "prelude.h"
 #pragma OPENCL FP_CONTRACT OFF
 
-__kernel void momentum_sgd(__global float *w, __global float *v, __global const float *g, const int n, const int chunk,
-                           const float rate, const float momentum, const float decay) {
+__kernel void momentum_sgd(__global float *w, __global float *v, __global const float *g,
+                           const int n, const int chunk, const float rate, const float momentum,
+                           const float decay) {
     const int from = get_global_id(0) * chunk, to = min(from + chunk, n);
     int i = from;
     for (; i + WIDTH <= to; i += WIDTH) {

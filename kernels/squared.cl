@@ -3,7 +3,8 @@
    One group per image. A label that is no class makes the loss NaN. */
 #include "prelude.h"
 
-IN_GROUPS __kernel void squared_forward(__global float *y, __global const float *x, __global const int *labels, const int classes) {
+IN_GROUPS __kernel void squared_forward(__global float *y, __global const float *x,
+                                        __global const int *labels, const int classes) {
     GROUP_SCRATCH(scratch);
     const int image = get_group_id(0);
     const int me = get_local_id(0);
@@ -18,7 +19,8 @@ IN_GROUPS __kernel void squared_forward(__global float *y, __global const float 
     if (me == 0) y[image] = label >= 0 && label < classes ? 0.5f * sum : NAN;
 }
 
-IN_GROUPS __kernel void squared_backward(__global float *dx, __global const float *x, __global const int *labels, const int classes) {
+IN_GROUPS __kernel void squared_backward(__global float *dx, __global const float *x,
+                                         __global const int *labels, const int classes) {
     const int image = get_group_id(0);
     const int me = get_local_id(0);
     const int label = labels[image];

@@ -1,7 +1,9 @@
 """Data-parallel training of convolutional networks on whatever OpenCL devices an MPI job has.
 
-As a library: `mpitrain.train(mpitrain.Run("lenet"))`, `mpitrain.load("step-00000220.safetensors").predict(images)`, and
-`mpitrain.allreduce(vector, comm)`. Each is imported when it is asked for, so that `import mpitrain` starts neither MPI nor OpenCL.
+As a library: `mpitrain.train(mpitrain.Run("lenet"))`,
+`mpitrain.load("step-00000220.safetensors").predict(images)`, and `mpitrain.allreduce(vector,
+comm)`. Each is imported when it is asked for, so that `import mpitrain` starts neither MPI nor
+OpenCL.
 """
 
 import importlib

@@ -11,7 +11,8 @@ from mpitrain.layers.blocks import block_of
 
 
 def to_blocks(images: NDArray[Any], block: int) -> NDArray[Any]:
-    """(N, C, H, W) as (N, C/block, H, W, block), with zeros in the channels that fill up; anything else as it is.
+    """(N, C, H, W) as (N, C/block, H, W, block), with zeros in the channels that fill up; anything
+    else as it is.
 
     block: the device's; few channels are in narrower ones.
     """
@@ -25,7 +26,8 @@ def to_blocks(images: NDArray[Any], block: int) -> NDArray[Any]:
 
 
 def from_blocks(values: NDArray[Any], channels: int, zeros: bool = True) -> NDArray[Any]:
-    """The way back for an array of five axes; the channels that fill up must be `zeros`. Others as they are."""
+    """The way back for an array of five axes; the channels that fill up must be `zeros`. Others as
+    they are."""
     if values.ndim != 5:
         return values
     n, _, h, w, _ = values.shape

@@ -9,7 +9,9 @@ from mpitrain.runtime.device import Device, open_device
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--devices", default="intel,pocl,pocl as a gpu", help="OpenCL devices to test on, such as nvidia"
+        "--devices",
+        default="intel,pocl,pocl as a gpu",
+        help="OpenCL devices to test on, such as nvidia",
     )
 
 
@@ -21,7 +23,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> Device:
-    """Both runtimes for CPUs, and the kernels for GPUs (groups, barriers, float4) on one of them; or what --devices names."""
+    """Both runtimes for CPUs, and the kernels for GPUs (groups, barriers, float4) on one of them;
+    or what --devices names."""
     found = open_device(request.param.split()[0])
     if request.param.endswith("as a gpu"):
         found.kind, found.wide, found.group = "gpu", 4, 16

@@ -1,7 +1,9 @@
-"""A fuzzer that sees which branches of mpitrain it reaches: `python tests/fuzz.py TARGET SECONDS [FOLDER]`, with `pip install '.[fuzz]'`.
+"""A fuzzer that sees which branches of mpitrain it reaches: `python tests/fuzz.py TARGET SECONDS
+[FOLDER]`, with `pip install '.[fuzz]'`.
 
-It begins with the good bytes of a target of hostile.py, and with what an earlier run has kept in FOLDER, and keeps there what reaches something
-new. What is raised but MpitrainError ends it with a traceback, and leaves its bytes in FOLDER as crash-*; so does what asks for too much memory or time.
+It begins with the good bytes of a target of hostile.py, and with what an earlier run has kept in
+FOLDER, and keeps there what reaches something new. What is raised but MpitrainError ends it with a
+traceback, and leaves its bytes in FOLDER as crash-*; so does what asks for too much memory or time.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ def main(kind: str, seconds: str, kept: str) -> None:
     corpus = Path(kept) / kind
     corpus.mkdir(parents=True, exist_ok=True)
     for number, good in enumerate(hostile.TARGETS[kind].good()):
-        hostile.TARGETS[kind].take(good, Path(tempfile.mkdtemp()))  # or the fuzzer would never come far
+        hostile.TARGETS[kind].take(
+            good, Path(tempfile.mkdtemp())
+        )  # or the fuzzer would never come far
         (corpus / f"good-{number}").write_bytes(good)
     folder = Path(tempfile.mkdtemp())
     limits = [
@@ -39,7 +43,13 @@ def main(kind: str, seconds: str, kept: str) -> None:
         "-max_len=16384",
     ]
     atheris.Setup(
-        [sys.argv[0], str(corpus), f"-artifact_prefix={kept}/{kind}-", "-print_final_stats=1", *limits],
+        [
+            sys.argv[0],
+            str(corpus),
+            f"-artifact_prefix={kept}/{kind}-",
+            "-print_final_stats=1",
+            *limits,
+        ],
         lambda data: hostile.refuses(kind, data, folder) and None,
     )
     atheris.Fuzz()

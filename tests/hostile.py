@@ -1,7 +1,8 @@
-"""Everything that reads bytes of others, each as one function of bytes: it takes them, or says in a sentence (MpitrainError) what is wrong.
+"""Everything that reads bytes of others, each as one function of bytes: it takes them, or says in a
+sentence (MpitrainError) what is wrong.
 
-`test_hostile.py` gives them what hypothesis makes of good bytes, `fuzz.py` what a fuzzer makes that sees which lines they reach.
-Some begin with a byte that chooses which file of several the rest is.
+`test_hostile.py` gives them what hypothesis makes of good bytes, `fuzz.py` what a fuzzer makes that
+sees which lines they reach. Some begin with a byte that chooses which file of several the rest is.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ def good_message() -> bytes:
 
 
 def message(data: bytes, folder: Path) -> None:
-    """What comes over the wire has the length that was agreed on, or MPI's status has said so before. A fuzzer that sees comparisons
-    makes checksums as well as we do: what passes must be decoded, whatever it is."""
+    """What comes over the wire has the length that was agreed on, or MPI's status has said so
+    before. A fuzzer that sees comparisons makes checksums as well as we do: what passes must be
+    decoded, whatever it is."""
     came = np.frombuffer(as_long(data), np.uint8).copy()
     decode(came[HEADER:].tobytes())
     check(came, LABEL, 1)
@@ -60,7 +62,8 @@ def as_long(data: bytes) -> bytes:
 
 
 def decode(data: bytes) -> None:
-    """Any bytes are records of both codecs, of finite values unless the block's bound says so; what is decoded can be encoded."""
+    """Any bytes are records of both codecs, of finite values unless the block's bound says so; what
+    is decoded can be encoded."""
     for codec in (PlainDynamic8(), PlainFloat16()):
         whole = len(data) // codec.record * codec.record
         records = np.frombuffer(data[:whole], np.uint8).copy()
@@ -77,7 +80,9 @@ def good_checkpoint() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "good.safetensors"
         values = np.arange(40, dtype=np.float32)
-        entries = [Entry(name, (5, 8), lambda: [values]) for name in ("a.weight", "momentum/a.weight")]
+        entries = [
+            Entry(name, (5, 8), lambda: [values]) for name in ("a.weight", "momentum/a.weight")
+        ]
         checkpoint.write(path, entries, {"mpitrain": json.dumps(settings())})
         return path.read_bytes()
 
@@ -86,18 +91,23 @@ def settings() -> dict[str, object]:
     """Of a checkpoint of LeNet."""
     of_kind = {str: "x", int: 1, list: [0.5], bool: False}
     run = {name: of_kind[kind] for name, kind in checkpoint.NEEDED_OF_RUN.items()}
-    found = {name: run if kind is dict else of_kind[kind] for name, kind in checkpoint.NEEDED.items()}
+    found = {
+        name: run if kind is dict else of_kind[kind] for name, kind in checkpoint.NEEDED.items()
+    }
     return {**found, "network": good_network().decode(), "classes": []}
 
 
 def saved(data: bytes, folder: Path) -> None:
-    """A file as it came (0), with a checksum of what came (1), or with what came as its settings (2): somebody may wish to do harm."""
+    """A file as it came (0), with a checksum of what came (1), or with what came as its settings
+    (2): somebody may wish to do harm."""
     good, come, path = good_checkpoint(), data[1:], folder / "spoilt.safetensors"
     which = data[0] % 3 if data else 0
     if which == 2:
         checkpoint.write(path, [], {"mpitrain": come.decode(errors="replace")})
     else:
-        path.write_bytes(come[:-DIGEST] + hashlib.sha256(come[:-DIGEST]).digest() if which else come)
+        path.write_bytes(
+            come[:-DIGEST] + hashlib.sha256(come[:-DIGEST]).digest() if which else come
+        )
     with Reader(path) as reader:
         found = reader.settings()
         for name in sorted(reader.names):
@@ -118,7 +128,9 @@ def read_all(path: Path, most: int = 0) -> Dataset:
     return data
 
 
-IDX_IMAGES = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (6, 8, 8)) + bytes(range(64)) * 6
+IDX_IMAGES = (
+    b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (6, 8, 8)) + bytes(range(64)) * 6
+)
 IDX_LABELS = b"\0\0\x08\x01" + (6).to_bytes(4, "big") + bytes(range(6))
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 IDX_FILES = (TRAIN_IMAGES, TRAIN_LABELS, f"{TRAIN_IMAGES}.gz", f"{TRAIN_LABELS}.gz")
@@ -180,7 +192,8 @@ def pictures() -> dict[str, bytes]:
 
 
 def images(data: bytes, folder: Path) -> None:
-    """A file among good ones, with none or one to leave out; Pillow looks at what it is, not at its name."""
+    """A file among good ones, with none or one to leave out; Pillow looks at what it is, not at its
+    name."""
     for name in ("cat", "dog"):
         (folder / "train" / name).mkdir(parents=True, exist_ok=True)
         (folder / "train" / name / "2.png").write_bytes(pictures()["png"])
@@ -224,10 +237,15 @@ TARGETS = {
                 bytes([n]) + file
                 for n, file in ((0, IDX_IMAGES), (1, IDX_LABELS), (6, IDX_IMAGES), (7, IDX_LABELS))
             ),
-            *(bytes([n]) + gzip.compress(file, mtime=0) for n, file in ((2, IDX_IMAGES), (3, IDX_LABELS))),
+            *(
+                bytes([n]) + gzip.compress(file, mtime=0)
+                for n, file in ((2, IDX_IMAGES), (3, IDX_LABELS))
+            ),
         ],
     ),
-    "cifar": Target(cifar, lambda: [bytes([first]) + bytes(2 * 3073 + first // 64) for first in (0, 1, 130)]),
+    "cifar": Target(
+        cifar, lambda: [bytes([first]) + bytes(2 * 3073 + first // 64) for first in (0, 1, 130)]
+    ),
     "npz": Target(npz, lambda: [good_npz()]),
     "images": Target(
         images, lambda: [bytes([first]) + data for data in pictures().values() for first in (0, 1)]
@@ -237,7 +255,8 @@ TARGETS = {
 
 
 def refuses(kind: str, data: bytes, folder: Path) -> bool:
-    """Whether bytes are refused, in a sentence; False: they were taken. Any other exception passes."""
+    """Whether bytes are refused, in a sentence; False: they were taken. Any other exception
+    passes."""
     try:
         TARGETS[kind].take(data, folder)
     except MpitrainError as error:

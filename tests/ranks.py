@@ -1,4 +1,5 @@
-"""What tests that run on any number of ranks share: every rank can make every rank's values, so each knows the truth."""
+"""What tests that run on any number of ranks share: every rank can make every rank's values, so
+each knows the truth."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ def open_cpu(name: str = "cpu") -> Device:
 def values(size: int, rank: int, seed: int = 0, spread: float = 1.0) -> NDArray[np.float32]:
     """Heavy-tailed values of a rank, as gradients are."""
     random = np.random.default_rng([seed, rank])
-    return (random.standard_normal(size) * np.exp(random.standard_normal(size)) * spread).astype(np.float32)
+    return (random.standard_normal(size) * np.exp(random.standard_normal(size)) * spread).astype(
+        np.float32
+    )
 
 
 def digest(array: NDArray[Any]) -> str:
@@ -52,9 +55,13 @@ BUCKETS = [
     Bucket(2, 0, 3 * BLOCK, True),
     Bucket(3, 77 * BLOCK, 80 * BLOCK, False),
 ]
-"""Last layer first; 37 blocks divide unevenly, and three blocks are fewer than many a number of ranks."""
+"""Last layer first; 37 blocks divide unevenly, and three blocks are fewer than many a number of
+ranks."""
 MANY = [
-    *(Bucket(number, (70 - 7 * number) * BLOCK, (77 - 7 * number) * BLOCK, True) for number in range(11)),
+    *(
+        Bucket(number, (70 - 7 * number) * BLOCK, (77 - 7 * number) * BLOCK, True)
+        for number in range(11)
+    ),
     Bucket(11, 77 * BLOCK, 80 * BLOCK, False),
 ]
 """More than are on their way at once."""
@@ -82,7 +89,8 @@ class Model:
             self.master = self.device.upload(values(LENGTH, 99))
         self.means: NDArray[np.float32] = np.zeros(LENGTH, np.float32)
         self.exchange = Exchange(
-            wire, self.device, self.weights, self.gradient, buckets, kind, update, self, self.master, streaming
+            wire, self.device, self.weights, self.gradient, buckets, kind, update, self,
+            self.master, streaming
         )  # fmt: skip
 
     def set_out(self, gradient: Array) -> None: ...
@@ -95,7 +103,9 @@ class Model:
             self.means[start:stop] = g
             w -= np.float32(0.01) * g
 
-    def step(self, t: int, change: Callable[[NDArray[np.float32]], None] | None = None) -> ExchangeReport:
+    def step(
+        self, t: int, change: Callable[[NDArray[np.float32]], None] | None = None
+    ) -> ExchangeReport:
         gradient = values(LENGTH, self.wire.ranks.rank, t)
         if change:
             change(gradient)
@@ -114,7 +124,8 @@ class Model:
         return self.step(t, spoil).finite
 
     def left_out(self) -> NDArray[np.float64]:
-        """What this rank's coding has left out so far, over the images of a step, each value at its place."""
+        """What this rank's coding has left out so far, over the images of a step, each value at its
+        place."""
         left, at = np.zeros(LENGTH), 0
         sender, owner = (self.exchange.residuals()[name].download() for name in ("sender", "owner"))
         for bucket in self.buckets if sender.size else []:
@@ -138,11 +149,14 @@ def true_mean(size: int, t: int) -> NDArray[np.float64]:
 
 
 def assert_nothing_is_lost(wire: Wire) -> None:
-    """Over five steps gradients so far = what was decoded + residuals, so means so far and all residuals add up to the true sum."""
+    """Over five steps gradients so far = what was decoded + residuals, so means so far and all
+    residuals add up to the true sum."""
     model = Model(wire, "dynamic8", "replicated", buckets=MANY)
     total, true = np.zeros(LENGTH), np.zeros(LENGTH)
     for t in range(5):
         model.step(t)
         total += model.means
         true += true_mean(wire.ranks.size, t)
-    np.testing.assert_allclose(total + wire.agree.sum(model.left_out()), true, atol=2e-6 * np.abs(true).max())
+    np.testing.assert_allclose(
+        total + wire.agree.sum(model.left_out()), true, atol=2e-6 * np.abs(true).max()
+    )

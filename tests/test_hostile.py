@@ -1,4 +1,5 @@
-"""Spoilt bytes and words are refused in a sentence, or taken, with a right result; tests/fuzz.py tries as many as one has time for."""
+"""Spoilt bytes and words are refused in a sentence, or taken, with a right result; tests/fuzz.py
+tries as many as one has time for."""
 
 from __future__ import annotations
 
@@ -40,13 +41,19 @@ QUICK = settings(
     max_examples=150,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-ODD = [n.to_bytes(size, order) for size in (2, 4, 8) for order in ("big", "little") for n in (0, 1, 127, 255, 1 << 8 * size - 1, (1 << 8 * size) - 1)]  # fmt: skip
+ODD = [
+    n.to_bytes(size, order)
+    for size in (2, 4, 8)
+    for order in ("big", "little")
+    for n in (0, 1, 127, 255, 1 << 8 * size - 1, (1 << 8 * size) - 1)
+]
 """Numbers at which sizes and counts go wrong."""
 
 
 @st.composite
 def spoilt(draw: st.DrawFn, good: bytes) -> bytes:
-    """Good bytes with one to four places cut, repeated or written over, most of them near the beginning, where headers are."""
+    """Good bytes with one to four places cut, repeated or written over, most of them near the
+    beginning, where headers are."""
     data = bytearray(good)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, min(len(data), draw(st.sampled_from([16, 256, 1 << 30])))))
@@ -119,11 +126,15 @@ def test_settings_of_another_kind_are_refused(value: Any, name: str) -> None:
     found = good_settings()
     if type(value) is not NEEDED[name]:
         found[name] = value
-        with tempfile.TemporaryDirectory() as folder, pytest.raises(UserError, match=f"lack {name}"):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            pytest.raises(UserError, match=f"lack {name}"),
+        ):
             TARGETS["saved"].take(b"\2" + json.dumps(found).encode(), Path(folder))
 
 
-# -- words of the command line ----------------------------------------------------------------------------------------------------
+# -- words of the command line
+# --------------------------------------------------------------------------------------------------
 
 WORDS: dict[str, tuple[Callable[[str], Any], list[str]]] = {
     "augment": (augment.parse, ["crop", "flip", ","]),
@@ -131,8 +142,14 @@ WORDS: dict[str, tuple[Callable[[str], Any], list[str]]] = {
         lambda text: interval(text, 7, "--checkpoint-every"),
         ["100", "2ep", "ep", "²", "٣", "9" * 5000],
     ),
-    "numbers": (lambda text: numbers(text, 3, "--mean"), ["0.5", ",", "nan", "inf", "-0", "1e400", "1_0"]),
-    "deviations": (lambda text: numbers(text, 3, "--std", above=0.0), ["0.5", ",", "0", "-1", "1e-400"]),
+    "numbers": (
+        lambda text: numbers(text, 3, "--mean"),
+        ["0.5", ",", "nan", "inf", "-0", "1e400", "1_0"],
+    ),
+    "deviations": (
+        lambda text: numbers(text, 3, "--std", above=0.0),
+        ["0.5", ",", "0", "-1", "1e-400"],
+    ),
     "inject": (
         lambda text: Fault(text, 0),
         ["kind=nan", "rank=1", "step=", "phase=", ",", "delay=", "slow=", "nan", "-1", "inf"],

@@ -1,4 +1,5 @@
-"""The floors of the house: imports go down or stay in their room, and each outside world has one door."""
+"""The floors of the house: imports go down or stay in their room, and each outside world has one
+door."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ ROOMS = (
     ("commands",),
     ("__init__", "__main__"),
 )
-"""Floors from the ground up, and the rooms on each. A folder is a room; imports go down or stay in their room."""
+"""Floors from the ground up, and the rooms on each. A folder is a room; imports go down or stay in
+their room."""
 DOORS = {"pyopencl": "runtime", "mpi4py": "mpi", "click": "commands.cli"}
 
 
@@ -38,7 +40,8 @@ MODULES = _modules()
 
 
 def _imports(path: Path, top_only: bool = False) -> set[str]:
-    """Dotted names that a file imports, `mpitrain.` cut off where it stands; with `top_only` those that it needs to be imported."""
+    """Dotted names that a file imports, `mpitrain.` cut off where it stands; with `top_only` those
+    that it needs to be imported."""
     return _names(ast.parse(path.read_text()), top_only)
 
 
@@ -50,7 +53,9 @@ def _names(tree: ast.Module, top_only: bool) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name for name in inner if name.removeprefix("mpitrain.") in MODULES} or {node.module}
+            found |= {name for name in inner if name.removeprefix("mpitrain.") in MODULES} or {
+                node.module
+            }
     return {name.removeprefix("mpitrain.") for name in found}
 
 
@@ -81,7 +86,9 @@ def test_every_kernel_file_is_in_the_wheel() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     patterns = re.search(r'"mpitrain.kernels" = \[(.*)\]', project)
     assert patterns
-    packed = {path for pattern in re.findall(r'"(.+?)"', patterns[1]) for path in KERNELS.glob(pattern)}
+    packed = {
+        path for pattern in re.findall(r'"(.+?)"', patterns[1]) for path in KERNELS.glob(pattern)
+    }
     assert packed == {*KERNELS.rglob("*.cl"), *KERNELS.rglob("*.h")}
 
 
@@ -89,7 +96,9 @@ def test_imports_say_the_whole_name() -> None:
     """The other tests read names; a relative import would pass them by."""
     for name, path in MODULES.items():
         for node in ast.walk(ast.parse(path.read_text())):
-            assert not (isinstance(node, ast.ImportFrom) and node.level), f"{name}, line {node.lineno}"
+            assert not (isinstance(node, ast.ImportFrom) and node.level), (
+                f"{name}, line {node.lineno}"
+            )
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -103,7 +112,8 @@ def test_imports_go_down_or_stay_in_their_room(module: str) -> None:
 
 
 def test_the_floors_are_as_few_as_the_imports_allow_and_at_most_nine() -> None:
-    """A room stands right above the highest room that it imports, counted from the imports themselves."""
+    """A room stands right above the highest room that it imports, counted from the imports
+    themselves."""
     below: dict[str, set[str]] = {_room(module): set() for module in MODULES}
     for module, path in MODULES.items():
         others = {_room(other) for other in _imports(path) & MODULES.keys()}
@@ -122,7 +132,11 @@ def test_no_imports_go_in_a_circle() -> None:
     needs = {name: _imports(path, top_only=True) & MODULES.keys() for name, path in MODULES.items()}
     settled: set[str] = set()
     while len(settled) < len(needs):
-        ready = {name for name, others in needs.items() if name not in settled and others - {name} <= settled}
+        ready = {
+            name
+            for name, others in needs.items()
+            if name not in settled and others - {name} <= settled
+        }
         assert ready, f"these import each other: {sorted(needs.keys() - settled)}"
         settled |= ready
 
@@ -160,7 +174,9 @@ def test_every_header_is_included_and_every_include_is_there() -> None:
     assert included == {path.relative_to(KERNELS).as_posix() for path in KERNELS.rglob("*.h")}
 
 
-def test_a_kernel_has_one_form_for_all_or_one_for_each_kind_of_device_or_suits_one_kind_alone() -> None:
+def test_a_kernel_has_one_form_for_all_or_one_for_each_kind_of_device_or_suits_one_kind_alone() -> (
+    None
+):
     forms: dict[str, set[str]] = {}
     for path in KERNELS.rglob("*.cl"):
         forms.setdefault(path.stem, set()).add(path.parent.relative_to(KERNELS).as_posix())
@@ -168,6 +184,17 @@ def test_a_kernel_has_one_form_for_all_or_one_for_each_kind_of_device_or_suits_o
         assert places in ({"."}, {"cpu", "gpu"}, {"cpu"}, {"gpu"}, {"nvidia"}), (
             f"{name} is in {sorted(places)}"
         )
+
+
+def test_no_line_of_a_kernel_is_longer_than_the_linter_allows_in_python() -> None:
+    files = [*KERNELS.glob("*.[ch]*"), *KERNELS.glob("cpu/*.[ch]*")]
+    lines = (
+        (path, number, line)
+        for path in files
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+    )
+    long = [f"{path.relative_to(ROOT)}:{number}" for path, number, line in lines if len(line) > 100]
+    assert not long
 
 
 def test_no_kernel_hides_in_python() -> None:
@@ -178,7 +205,7 @@ def test_no_kernel_hides_in_python() -> None:
 def test_every_file_opens_with_its_purpose() -> None:
     for name, path in MODULES.items():
         purpose = ast.get_docstring(ast.parse(path.read_text()))
-        assert purpose and purpose.split("\n")[0].endswith((".", ":", ";")), (
+        assert purpose and purpose.split("\n\n")[0].endswith((".", ":", ";")), (
             f"{name} does not say what it is for"
         )
     for path in KERNELS.rglob("*.cl"):
@@ -191,25 +218,36 @@ SKIPS = {
     "training/hooks/test_compare.py": "one rank sends nothing, and has nobody to differ from",
     "exchange/test_exchange.py": "one rank sends nothing, and float32 codes nothing",
     "drills/launcher.py": "/proc is Linux's; that mpirun is there is tested below",
-    "drills/test_outcomes.py": "PoCL's wheel is for x86 alone; tests/runtime/test_platforms.py fails where it is missing",
+    "drills/test_outcomes.py": (
+        "PoCL's wheel is for x86 alone; tests/runtime/test_platforms.py fails where it is missing"
+    ),
     "drills/test_survivors.py": "MPICH ends a job when a rank dies; .ci/run runs it under Open MPI",
-    "commands/test_scaling.py": "a system's MPI need not lie beside this Python; signals are POSIX's",
+    "commands/test_scaling.py": (
+        "a system's MPI need not lie beside this Python; signals are POSIX's"
+    ),
     "drills/test_hosts.py": "several hosts are network namespaces, which need root on Linux",
     "drills/test_machine.py": "disks that fail and limits of memory are root's on Linux",
-    "layers/conv/test_tensor_ptx.py": "clang and NVIDIA's assembler are no pip packages; it says which kernel was not assembled",
+    "layers/conv/test_tensor_ptx.py": (
+        "clang and NVIDIA's assembler are no pip packages; it says which kernel was not assembled"
+    ),
     "jobs/test_slurm.py": "SLURM is a system's package and wants root; .ci/run installs it",
 }
-"""Files of tests that may skip, and why that does not hide what `pip install .[runtimes,tests]` should have brought."""
+"""Files of tests that may skip, and why that does not hide what `pip install .[runtimes,tests]`
+should have brought."""
 
 
 def test_nothing_that_is_missing_is_skipped_silently() -> None:
     for path in sorted((ROOT / "tests").rglob("*.py")):
         name = path.relative_to(ROOT / "tests").as_posix()
         used = {
-            node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
+            node.attr
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute)
         }
         assert "importorskip" not in used, name
-        assert not used & {"skip", "skipif"} or name in SKIPS, f"{name} skips; write the reason into SKIPS"
+        assert not used & {"skip", "skipif"} or name in SKIPS, (
+            f"{name} skips; write the reason into SKIPS"
+        )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the wheels of MPI are for Linux")
@@ -218,8 +256,12 @@ def test_the_launcher_that_others_skip_without_is_here() -> None:
 
 
 def test_the_floors_see_a_wrong_import() -> None:
-    """The reading itself: names as they are written, in functions, under TYPE_CHECKING and with an alias."""
-    text = "import a.b as c\nif TYPE_CHECKING:\n    from mpitrain.network.graph import Graph\ndef f():\n    from mpitrain.training import train, step\n"
+    """The reading itself: names as they are written, in functions, under TYPE_CHECKING and with an
+    alias."""
+    text = (
+        "import a.b as c\nif TYPE_CHECKING:\n    from mpitrain.network.graph import Graph\n"
+        "def f():\n    from mpitrain.training import train, step\n"
+    )
     assert _names(ast.parse(text), top_only=False) == {
         "a.b",
         "network.graph",

@@ -1,20 +1,27 @@
-/* Batch normalisation on images in blocks of WIDTH channels, over the m = N * I values that a channel has, with a ReLU after it or not.
-     mean = sum of x / m,   inverse = 1 / sqrt(sum of (x - mean)^2 / m + epsilon),   y = weight * (x - mean) * inverse + bias
+/* Batch normalisation on images in blocks of WIDTH channels, over the m = N * I values that a
+   channel has, with a ReLU after it or not.
+     mean = sum of x / m,   inverse = 1 / sqrt(sum of (x - mean)^2 / m + epsilon),
+     y = weight * (x - mean) * inverse + bias
      dbias = sum of dy,   dweight = sum of dy * (x - mean) * inverse,
      dx = weight * inverse * (dy - dbias / m - (x - mean) * inverse * dweight / m)
-   With `rectify`, y = max(that, 0) and dy counts where that was above 0, which x tells as well as y: y need not be kept.
-   With RESIDUAL, a shortcut is added before the ReLU, and y is what tells.
-   Each way is one reading for the sums (a work-item per block and share of the images), a small kernel that adds up the shares in
-   order, and one reading that writes the result (a work-item per plane). */
+   With `rectify`, y = max(that, 0) and dy counts where that was above 0, which x tells as well
+   as y: y need not be kept. With RESIDUAL, a shortcut is added before the ReLU, and y is what
+   tells. Each way is one reading for the sums (a work-item per block and share of the images), a
+   small kernel that adds up the shares in order, and one reading that writes the result (a
+   work-item per plane). */
 #include "prelude.h"
 
 #define PLANE(n) (((size_t)(n) * blocks + block) * I * WIDTH)
 
-/* partial[share][0] = sum of x - pivot, [1] = sum of its square, where the pivot, the channel's first value, keeps the difference of
-   the two small. Sums are taken a plane at a time and then over the planes, which keeps float32 accurate. */
-__attribute__((reqd_work_group_size(1, 1, 1)))
-__kernel void forward_sums(__global float *partial, __global const float *x, const int N, const int I) {
-    const int block = get_global_id(0), share = get_global_id(1), blocks = get_global_size(0), shares = get_global_size(1);
+/* partial[share][0] = sum of x - pivot, [1] = sum of its square, where the pivot, the channel's
+   first value, keeps the difference of the two small. Sums are taken a plane at a time and then
+   over the planes, which keeps float32 accurate. */
+__attribute__((reqd_work_group_size(1, 1, 1))) __kernel void forward_sums(__global float *partial,
+                                                                          __global const float *x,
+                                                                          const int N,
+                                                                          const int I) {
+    const int block = get_global_id(0), share = get_global_id(1), blocks = get_global_size(0),
+              shares = get_global_size(1);
     const WIDE pivot = LOAD(x + PLANE(0));
     WIDE sums = (WIDE)(0.0f), squares = (WIDE)(0.0f);
     for (int n = (long)N * share / shares; n < (int)((long)N * (share + 1) / shares); n++) {
@@ -32,37 +39,46 @@ __kernel void forward_sums(__global float *partial, __global const float *x, con
     STORE(squares, partial + ((size_t)(2 * share + 1) * blocks + block) * WIDTH);
 }
 
-#define ADD_SHARES(first, second)                                                             \
-    WIDE first = (WIDE)(0.0f), second = (WIDE)(0.0f);                                         \
-    for (int share = 0; share < shares; share++) {                                            \
-        first += LOAD(partial + ((size_t)(2 * share) * blocks + block) * WIDTH);              \
-        second += LOAD(partial + ((size_t)(2 * share + 1) * blocks + block) * WIDTH);         \
+#define ADD_SHARES(first, second)                                                                  \
+    WIDE first = (WIDE)(0.0f), second = (WIDE)(0.0f);                                              \
+    for (int share = 0; share < shares; share++) {                                                 \
+        first += LOAD(partial + ((size_t)(2 * share) * blocks + block) * WIDTH);                   \
+        second += LOAD(partial + ((size_t)(2 * share + 1) * blocks + block) * WIDTH);              \
     }
 
-__attribute__((reqd_work_group_size(1, 1, 1)))
-__kernel void forward_finish(__global float *mean, __global float *inverse, __global float *running_mean, __global float *running_var,
-                             __global const float *partial, __global const float *x, const int shares, const int N, const int C, const int I,
-                             const float momentum, const float epsilon) {
-    const int block = get_global_id(0), blocks = get_global_size(0), at = block * WIDTH, count = C - at;
+__attribute__((reqd_work_group_size(1, 1, 1))) __kernel void forward_finish(
+    __global float *mean, __global float *inverse, __global float *running_mean,
+    __global float *running_var, __global const float *partial, __global const float *x,
+    const int shares, const int N, const int C, const int I, const float momentum,
+    const float epsilon) {
+    const int block = get_global_id(0), blocks = get_global_size(0), at = block * WIDTH,
+              count = C - at;
     const float m = (float)N * I;
     ADD_SHARES(sum, square)
     const WIDE shift = sum / m, centre = LOAD(x + PLANE(0)) + shift;
     const WIDE squares = max(square - shift * sum, (WIDE)(0.0f));
-    const WIDE old_mean = load_some(running_mean + at, count), old_var = load_some(running_var + at, count);
+    const WIDE old_mean = load_some(running_mean + at, count),
+               old_var = load_some(running_var + at, count);
     store_some(centre, mean + at, count);
     store_some(1.0f / sqrt(squares / m + epsilon), inverse + at, count);
     store_some(old_mean + momentum * (centre - old_mean), running_mean + at, count);
-    store_some(old_var + momentum * (squares / max(m - 1.0f, 1.0f) - old_var), running_var + at, count);
+    store_some(old_var + momentum * (squares / max(m - 1.0f, 1.0f) - old_var), running_var + at,
+               count);
 }
 
 /* `running`: mean and inverse are the running mean and variance. y may be the shortcut's memory. */
-__attribute__((reqd_work_group_size(1, 1, 1)))
-__kernel void apply(__global float *y, __global const float *x, __global const float *shortcut, __global const float *mean,
-                    __global const float *inverse, __global const float *weight, __global const float *bias, const int C, const int I, const int rectify, const int running,
-                    const float epsilon) {
-    const int block = get_global_id(0), n = get_global_id(1), blocks = get_global_size(0), at = block * WIDTH, count = C - at;
-    const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count), spread = load_some(inverse + at, count);
-    const WIDE scale = load_some(weight + at, count) * (running ? 1.0f / sqrt(spread + epsilon) : spread), shift = load_some(bias + at, count);
+__attribute__((reqd_work_group_size(1, 1, 1))) __kernel void apply(
+    __global float *y, __global const float *x, __global const float *shortcut,
+    __global const float *mean, __global const float *inverse, __global const float *weight,
+    __global const float *bias, const int C, const int I, const int rectify, const int running,
+    const float epsilon) {
+    const int block = get_global_id(0), n = get_global_id(1), blocks = get_global_size(0),
+              at = block * WIDTH, count = C - at;
+    const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count),
+               spread = load_some(inverse + at, count);
+    const WIDE scale = load_some(weight + at, count) *
+                       (running ? 1.0f / sqrt(spread + epsilon) : spread),
+               shift = load_some(bias + at, count);
     __global const float *from = x + PLANE(n);
     __global const float *added = shortcut + PLANE(n);
     __global float *to = y + PLANE(n);
@@ -75,14 +91,18 @@ __kernel void apply(__global float *y, __global const float *x, __global const f
 
 #define GATED(x, dy) select((dy), (WIDE)(0.0f), ((x) - centre) * scale + shift <= floor)
 
-/* partial[share][0] = sum of dy, [1] = sum of dy * (x - mean), dy being what passes the ReLU; with a shortcut, that is kept in `passed`. */
-__attribute__((reqd_work_group_size(1, 1, 1)))
-__kernel void backward_sums(__global float *partial, __global float *passed, __global const float *dy, __global const float *x,
-                            __global const float *y, __global const float *mean, __global const float *inverse, __global const float *weight,
-                            __global const float *bias, const int N, const int C, const int I, const int rectify) {
-    const int block = get_global_id(0), share = get_global_id(1), blocks = get_global_size(0), shares = get_global_size(1);
+/* partial[share][0] = sum of dy, [1] = sum of dy * (x - mean), dy being what passes the ReLU;
+   with a shortcut, that is kept in `passed`. */
+__attribute__((reqd_work_group_size(1, 1, 1))) __kernel void backward_sums(
+    __global float *partial, __global float *passed, __global const float *dy,
+    __global const float *x, __global const float *y, __global const float *mean,
+    __global const float *inverse, __global const float *weight, __global const float *bias,
+    const int N, const int C, const int I, const int rectify) {
+    const int block = get_global_id(0), share = get_global_id(1), blocks = get_global_size(0),
+              shares = get_global_size(1);
     const int at = block * WIDTH, count = C - at;
-    const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count), shift = load_some(bias + at, count);
+    const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count),
+               shift = load_some(bias + at, count);
     const WIDE scale = load_some(weight + at, count) * load_some(inverse + at, count);
     WIDE sums = (WIDE)(0.0f), products = (WIDE)(0.0f);
     for (int n = (long)N * share / shares; n < (int)((long)N * (share + 1) / shares); n++) {
@@ -91,7 +111,8 @@ __kernel void backward_sums(__global float *partial, __global float *passed, __g
         for (int i = 0; i < I * WIDTH; i += WIDTH) {
             const WIDE value = LOAD(x + start + i);
 #if RESIDUAL
-            const WIDE gradient = select(LOAD(dy + start + i), (WIDE)(0.0f), LOAD(y + start + i) <= floor);
+            const WIDE gradient =
+                select(LOAD(dy + start + i), (WIDE)(0.0f), LOAD(y + start + i) <= floor);
             STORE(gradient, passed + start + i);
 #else
             const WIDE gradient = GATED(value, LOAD(dy + start + i));
@@ -107,27 +128,35 @@ __kernel void backward_sums(__global float *partial, __global float *passed, __g
 }
 
 /* totals[0] = dbias, [1] = dweight of this run alone. */
-__attribute__((reqd_work_group_size(1, 1, 1)))
-__kernel void backward_finish(__global float *dweight, __global float *dbias, __global float *totals, __global const float *partial,
-                              __global const float *inverse, const int shares, const int C, const int accumulate) {
-    const int block = get_global_id(0), blocks = get_global_size(0), at = block * WIDTH, count = C - at;
+__attribute__((reqd_work_group_size(1, 1, 1))) __kernel void backward_finish(
+    __global float *dweight, __global float *dbias, __global float *totals,
+    __global const float *partial, __global const float *inverse, const int shares, const int C,
+    const int accumulate) {
+    const int block = get_global_id(0), blocks = get_global_size(0), at = block * WIDTH,
+              count = C - at;
     ADD_SHARES(sum, product)
     product *= load_some(inverse + at, count);
     STORE(sum, totals + at);
     STORE(product, totals + blocks * WIDTH + at);
     store_some(accumulate ? load_some(dbias + at, count) + sum : sum, dbias + at, count);
-    store_some(accumulate ? load_some(dweight + at, count) + product : product, dweight + at, count);
+    store_some(accumulate ? load_some(dweight + at, count) + product : product, dweight + at,
+               count);
 }
 
-__attribute__((reqd_work_group_size(1, 1, 1)))
-__kernel void backward_apply(__global float *dx, __global const float *dy, __global const float *x, __global const float *mean,
-                             __global const float *inverse, __global const float *weight, __global const float *bias,
-                             __global const float *totals, const int N, const int C, const int I, const int rectify) {
-    const int block = get_global_id(0), n = get_global_id(1), blocks = get_global_size(0), at = block * WIDTH, count = C - at;
+__attribute__((reqd_work_group_size(1, 1, 1))) __kernel void backward_apply(
+    __global float *dx, __global const float *dy, __global const float *x,
+    __global const float *mean, __global const float *inverse, __global const float *weight,
+    __global const float *bias, __global const float *totals, const int N, const int C, const int I,
+    const int rectify) {
+    const int block = get_global_id(0), n = get_global_id(1), blocks = get_global_size(0),
+              at = block * WIDTH, count = C - at;
     const float m = (float)N * I;
-    const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count), shift = load_some(bias + at, count);
-    const WIDE deviation = load_some(inverse + at, count), scale = load_some(weight + at, count) * deviation;
-    const WIDE level = LOAD(totals + at) / m, slope = deviation * LOAD(totals + blocks * WIDTH + at) / m;
+    const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count),
+               shift = load_some(bias + at, count);
+    const WIDE deviation = load_some(inverse + at, count),
+               scale = load_some(weight + at, count) * deviation;
+    const WIDE level = LOAD(totals + at) / m,
+               slope = deviation * LOAD(totals + blocks * WIDTH + at) / m;
     const size_t start = PLANE(n);
     for (int i = 0; i < I * WIDTH; i += WIDTH) {
         const WIDE value = LOAD(x + start + i), gradient = GATED(value, LOAD(dy + start + i));

@@ -1,5 +1,6 @@
-/* A square of WIDTH x WIDTH values in registers, its rows made columns: log2(WIDTH) rounds that swap halves, quarters, ... of pairs of rows.
-   Gathers and scatters of single values take several times as long. */
+/* A square of WIDTH x WIDTH values in registers, its rows made columns: log2(WIDTH) rounds that
+   swap halves, quarters, ... of pairs of rows. Gathers and scatters of single values take
+   several times as long. */
 #if WIDTH == 16
 #define LOW_8 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23
 #define HIGH_8 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31
@@ -18,11 +19,11 @@
 #define HIGH_1 1, 9, 3, 11, 5, 13, 7, 15
 #endif
 
-#define ROUND(half)                                                                               \
-    _Pragma("unroll") for (int i = 0; i < WIDTH; i++) if (!(i & half)) {                          \
-        const WIDE first = m[i], second = m[i + half];                                            \
-        m[i] = __builtin_shufflevector(first, second, LOW_##half);                                \
-        m[i + half] = __builtin_shufflevector(first, second, HIGH_##half);                        \
+#define ROUND(half)                                                                                \
+    _Pragma("unroll") for (int i = 0; i < WIDTH; i++) if (!(i & half)) {                           \
+        const WIDE first = m[i], second = m[i + half];                                             \
+        m[i] = __builtin_shufflevector(first, second, LOW_##half);                                 \
+        m[i + half] = __builtin_shufflevector(first, second, HIGH_##half);                         \
     }
 
 inline void transpose(WIDE m[WIDTH]) {

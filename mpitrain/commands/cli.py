@@ -1,4 +1,5 @@
-"""The command line: options in, one call out. Every way to end, good or bad, goes through `main`."""
+"""The command line: options in, one call out. Every way to end, good or bad, goes through
+`main`."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ class Commands(click.Group):
 
 
 @click.group(
-    cls=Commands, context_settings=CONTEXT, epilog="NETWORK alone trains it: mpirun -n 4 mpitrain lenet"
+    cls=Commands,
+    context_settings=CONTEXT,
+    epilog="NETWORK alone trains it: mpirun -n 4 mpitrain lenet",
 )
 @click.version_option(__version__, prog_name="mpitrain")
 def commands() -> None:
@@ -55,7 +58,9 @@ def _choice_of(name: str, facts: Mapping[str, Any]) -> click.Choice[str] | None:
     return click.Choice(facts["choices"]) if "choices" in facts else None
 
 
-def _options_of(settings: type[Run] | type[Job]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _options_of(
+    settings: type[Run] | type[Job],
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """One click option a field of a dataclass, so that each is declared once."""
     hints = typing.get_type_hints(settings)
 
@@ -108,7 +113,10 @@ def train(**options: Any) -> int:
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--data", metavar="SOURCE", help="As in training. [default: what it was trained on]")
 @click.option(
-    "--batch-size", default=256, type=click.IntRange(1), help="Images at a time, all ranks together."
+    "--batch-size",
+    default=256,
+    type=click.IntRange(1),
+    help="Images at a time, all ranks together.",
 )
 @click.option("--device", default="auto", help="As in training.")
 @click.option("--skip-bad", default=0, metavar="N", type=click.IntRange(0), help="As in training.")
@@ -138,13 +146,20 @@ def predict(checkpoint: Path, images: Sequence[Path], top: int, device: str, as_
 @commands.command()
 @click.argument("network")
 @click.option(
-    "--data", metavar="SOURCE", help="Adapt the network to this data. [default: its own size and classes]"
+    "--data",
+    metavar="SOURCE",
+    help="Adapt the network to this data. [default: its own size and classes]",
 )
 @click.option("--classes", type=click.IntRange(1), help="Classes of the last layer.")
 @click.option(
-    "--batch-size", default=32, type=click.IntRange(1), help="Images on one device, for the memory plan."
+    "--batch-size",
+    default=32,
+    type=click.IntRange(1),
+    help="Images on one device, for the memory plan.",
 )
-@click.option("--ranks", default=4, type=click.IntRange(1), help="Ranks, for the bytes on the wire.")
+@click.option(
+    "--ranks", default=4, type=click.IntRange(1), help="Ranks, for the bytes on the wire."
+)
 @click.option("--toml", is_flag=True, help="Print the network as a network file instead.")
 def summary(
     network: str, data: str | None, classes: int | None, batch_size: int, ranks: int, toml: bool
@@ -158,17 +173,24 @@ def summary(
 @commands.command()
 @click.argument("network")
 @click.option(
-    "--data", metavar="SOURCE", help="Adapt the network to this data. [default: its own size and classes]"
+    "--data",
+    metavar="SOURCE",
+    help="Adapt the network to this data. [default: its own size and classes]",
 )
 @click.option(
-    "--batch-size", default=16, type=click.IntRange(1), help="Images that one rank computes at a time."
+    "--batch-size",
+    default=16,
+    type=click.IntRange(1),
+    help="Images that one rank computes at a time.",
 )
 @click.option("--device", default="auto", help="As in training.")
 @click.option("--again", is_flag=True, help="Measure also what is known.")
 def tune(network: str, data: str | None, batch_size: int, device: str, again: bool) -> None:
-    """Measure which algorithm is fastest for each convolution of NETWORK on this device, and remember it.
+    """Measure which algorithm is fastest for each convolution of NETWORK on this device, and
+    remember it.
 
-    Training takes what is remembered, and else what a count of the work favours: tuning is never needed, but may help.
+    Training takes what is remembered, and else what a count of the work favours: tuning is never
+    needed, but may help.
     """
     from mpitrain.commands.tune import tune as measure
 
@@ -176,7 +198,9 @@ def tune(network: str, data: str | None, batch_size: int, device: str, again: bo
 
 
 @commands.command()
-@click.option("--ranks", default=4, type=click.IntRange(1), help="Local ranks to show the choice for.")
+@click.option(
+    "--ranks", default=4, type=click.IntRange(1), help="Local ranks to show the choice for."
+)
 @click.option("--device", default="auto", help="As in training.")
 def devices(ranks: int, device: str) -> None:
     """OpenCL platforms and devices, which one each local rank would take, and why."""
@@ -189,7 +213,9 @@ def devices(ranks: int, device: str) -> None:
 @click.argument("network")
 @click.option("--ranks", default="1,2,4,8", help="Numbers of ranks to run with.")
 @click.option(
-    "--launcher", default="mpirun -n {ranks}", help="How to start ranks; {ranks} stands for their number."
+    "--launcher",
+    default="mpirun -n {ranks}",
+    help="How to start ranks; {ranks} stands for their number.",
 )
 @click.option(
     "--out",
@@ -197,8 +223,11 @@ def devices(ranks: int, device: str) -> None:
     help="Folder for curve.csv, curve.png and the runs. [default: runs/scaling-<network>-<time>]",
 )
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
-def scaling(network: str, ranks: str, launcher: str, out: Path | None, options: Sequence[str]) -> None:
-    """Train NETWORK with each number of ranks and draw the curve beside the paper's. Further OPTIONS go to the training."""
+def scaling(
+    network: str, ranks: str, launcher: str, out: Path | None, options: Sequence[str]
+) -> None:
+    """Train NETWORK with each number of ranks and draw the curve beside the paper's. Further
+    OPTIONS go to the training."""
     from mpitrain.commands.scaling import measure
 
     measure(network, ranks, launcher, out, options)
@@ -207,7 +236,8 @@ def scaling(network: str, ranks: str, launcher: str, out: Path | None, options: 
 @commands.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def curve(folder: Path) -> None:
-    """Draw the curve of the runs in FOLDER/ranks-1, ranks-2, ..., which jobs/scaling.sbatch leaves behind."""
+    """Draw the curve of the runs in FOLDER/ranks-1, ranks-2, ..., which jobs/scaling.sbatch leaves
+    behind."""
     from mpitrain.commands.redraw import redraw
 
     redraw(folder)
@@ -219,7 +249,8 @@ def curve(folder: Path) -> None:
 @click.option("--dry-run", is_flag=True, help="Print the job script instead of submitting it.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def submit(network: str, dry_run: bool, options: Sequence[str], **asked: Any) -> None:
-    """Train NETWORK as a job of SLURM. Further OPTIONS go to the training, and are checked before the job waits in the queue."""
+    """Train NETWORK as a job of SLURM. Further OPTIONS go to the training, and are checked before
+    the job waits in the queue."""
     from mpitrain.commands.submit import submit as hand_in
 
     settings = train.make_context("mpitrain train", [network, *options]).params
@@ -229,20 +260,26 @@ def submit(network: str, dry_run: bool, options: Sequence[str], **asked: Any) ->
 
 @commands.command()
 def launcher() -> None:
-    """Print how ranks are started in a job of SLURM: by srun, with what suits the MPI that is installed, or by mpirun. Job scripts ask it."""
+    """Print how ranks are started in a job of SLURM: by srun, with what suits the MPI that is
+    installed, or by mpirun. Job scripts ask it."""
     from mpitrain.commands.submit import print_launcher
 
     print_launcher()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script. Whatever happens on this rank, the whole job ends: with one line, and the exit code of CLI.md."""
+    """The console script. Whatever happens on this rank, the whole job ends: with one line, and the
+    exit code of CLI.md."""
     threading.excepthook = lambda args: _end(args.exc_value)
-    if _rank() and {"-h", "--help", "--version"} & set(sys.argv[1:] if arguments is None else arguments):
+    if _rank() and {"-h", "--help", "--version"} & set(
+        sys.argv[1:] if arguments is None else arguments
+    ):
         sys.exit(DONE)  # the first rank says it
     try:
         result = commands.main(
-            args=None if arguments is None else list(arguments), prog_name="mpitrain", standalone_mode=False
+            args=None if arguments is None else list(arguments),
+            prog_name="mpitrain",
+            standalone_mode=False,
         )
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
@@ -256,10 +293,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _end(error: BaseException | None) -> None:
-    """Say what happened and end the job: in good order if all ranks agree about the error, by MPI_Abort if only this one knows."""
+    """Say what happened and end the job: in good order if all ranks agree about the error, by
+    MPI_Abort if only this one knows."""
     code = error.exit_code if isinstance(error, MpitrainError) else FAILED
     words = (
-        str(error) if isinstance(error, MpitrainError) else f"{type(error).__name__}: {error}".rstrip(": ")
+        str(error)
+        if isinstance(error, MpitrainError)
+        else f"{type(error).__name__}: {error}".rstrip(": ")
     )
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         words = "interrupted"
@@ -271,7 +311,9 @@ def _end(error: BaseException | None) -> None:
     if not agreed and wire is None:
         wire = _join()
     if agreed or wire is None:
-        if (job.ranks.rank if job else _rank()) == 0:  # where rank 0 is dead, the first of the others
+        if (
+            job.ranks.rank if job else _rank()
+        ) == 0:  # where rank 0 is dead, the first of the others
             _trace(error, expected)
             print(f"mpitrain: {words}", file=sys.stderr, flush=True)
         _leave(code)
@@ -282,7 +324,8 @@ def _end(error: BaseException | None) -> None:
 
 
 def _join() -> ModuleType | None:
-    """Join the MPI job, if there is one, in order to abort it: its other ranks wait for this one."""
+    """Join the MPI job, if there is one, in order to abort it: its other ranks wait for this
+    one."""
     if not _launched():
         return None
     try:
@@ -304,7 +347,8 @@ def _phase() -> str:
 
 
 def _leave(code: int, aborted: bool = False) -> NoReturn:
-    """Exit like all other ranks. Launchers kill the rest when one exits with an error, so what rank 0 has said arrives first."""
+    """Exit like all other ranks. Launchers kill the rest when one exits with an error, so what rank
+    0 has said arrives first."""
     if code != DONE and not aborted:
         ignore()
     witness.done()
@@ -315,7 +359,9 @@ def _leave(code: int, aborted: bool = False) -> NoReturn:
     job = wire.connected() if wire else None
     devices = sys.modules.get("mpitrain.runtime.device")
     if job and job.ranks.bereaved:
-        _exit(code)  # MPI_Finalize waits for dead ranks that were alone on their host (Open MPI 5.0)
+        _exit(
+            code
+        )  # MPI_Finalize waits for dead ranks that were alone on their host (Open MPI 5.0)
     if devices and devices.gpu_opened:
         if wire and not aborted:
             wire.finalize()
@@ -337,6 +383,7 @@ def _launched() -> bool:
 
 
 def _rank() -> int:
-    """This process's number in its job, also before it has joined MPI; launchers number their processes."""
+    """This process's number in its job, also before it has joined MPI; launchers number their
+    processes."""
     names = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
     return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), 0)

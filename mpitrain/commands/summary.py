@@ -1,4 +1,5 @@
-"""What a network or a machine is like, before anything runs: `mpitrain summary` and `mpitrain devices`."""
+"""What a network or a machine is like, before anything runs: `mpitrain summary` and `mpitrain
+devices`."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ CPU_BLOCK = 16
 def print_summary(
     name: str, data: str | None, classes: int | None, batch_size: int, ranks: int, toml: bool
 ) -> None:
-    """Print a network's table and totals, or its network file. Raises UserError for a network that does not fit together."""
+    """Print a network's table and totals, or its network file. Raises UserError for a network that
+    does not fit together."""
     network = models.load(name, None, classes)
     if data is not None:
         source = open_source(data, shape_hint=_image(network), classes=classes)
@@ -42,7 +44,9 @@ def print_summary(
         title_justify="left",
     )
     for heading in ("layer", "kind", "from", "output", "parameters", "MFLOP forward"):
-        table.add_column(heading, justify="right" if heading in ("parameters", "MFLOP forward") else "left")
+        table.add_column(
+            heading, justify="right" if heading in ("parameters", "MFLOP forward") else "left"
+        )
     previous, flops = "input", 0
     for node in network.nodes:
         inputs = [shapes[each] for each in node.inputs]
@@ -60,27 +64,40 @@ def print_summary(
     unshared = sum(storage.nbytes(batch_size) for storage in plan.storages)
     statistics = sum(size(each.shape) for each in statistics_of(network, shapes).values())
     print(
-        f"{layout.count:,} parameters in {len(layout.slots)} tensors ({layout.count * 4 / MIB:,.1f} MiB), {statistics:,} statistics"
+        f"{layout.count:,} parameters in {len(layout.slots)} tensors "
+        f"({layout.count * 4 / MIB:,.1f} MiB), {statistics:,} statistics"
     )
-    print(f"{flops / 1e9:,.3f} GFLOP an image forward, about {3 * flops / 1e9:,.3f} for a training step")
     print(
-        f"memory of a training step at {batch_size} images: {2 * layout.length * 4 / MIB:,.1f} MiB weights and gradients, "
-        f"{plan.nbytes / MIB:,.1f} MiB values in {len(plan.slots)} shared buffers ({unshared / MIB:,.1f} without sharing)"
+        f"{flops / 1e9:,.3f} GFLOP an image forward, about {3 * flops / 1e9:,.3f} for a training "
+        "step"
     )
-    print(f"on the wire a step, {ranks} ranks, sent by all together: " + ", ".join(_wire(layout, ranks)))
+    print(
+        f"memory of a training step at {batch_size} images: {2 * layout.length * 4 / MIB:,.1f} MiB "
+        "weights and gradients, "
+        f"{plan.nbytes / MIB:,.1f} MiB values in {len(plan.slots)} shared buffers "
+        f"({unshared / MIB:,.1f} without sharing)"
+    )
+    print(
+        f"on the wire a step, {ranks} ranks, sent by all together: "
+        + ", ".join(_wire(layout, ranks))
+    )
 
 
 def _wire(layout: Layout, ranks: int) -> list[str]:
-    """Bytes a step with rank 0 updating: gradients to it (a reduction), and deltas or weights from it."""
+    """Bytes a step with rank 0 updating: gradients to it (a reduction), and deltas or weights from
+    it."""
     values = layout.length
     coded = sum(bucket.stop - bucket.start for bucket in layout.buckets() if bucket.coded)
     rest = values - coded
     found = []
     for kind, each in (("float32", 4.0), ("float16", 2.0), ("dynamic8", 1 + 1 / 512)):
-        # coded parts go to the owners of shards and their means to rank 0; MPI's reduction, and two ranks, need one stage
+        # coded parts go to the owners of shards and their means to rank 0; MPI's reduction, and two
+        # ranks, need one stage
         again = 0 if kind == "float32" or ranks == 2 else each * coded * (ranks - 1) / ranks
         gradients = each * coded * (1 if ranks == 2 else ranks - 1) + again
-        found.append(f"{kind} {(gradients + (ranks - 1) * (each * coded + 8 * rest)) / MIB:,.1f} MiB")
+        found.append(
+            f"{kind} {(gradients + (ranks - 1) * (each * coded + 8 * rest)) / MIB:,.1f} MiB"
+        )
     return found if ranks > 1 else ["nothing"]
 
 
@@ -94,7 +111,8 @@ def _image(network: Network) -> tuple[int, int, int]:
 
 
 def print_devices(ranks: int, choice: str) -> None:
-    """Print every OpenCL device, and which one each of so many local ranks would take with how many cores."""
+    """Print every OpenCL device, and which one each of so many local ranks would take with how many
+    cores."""
     entries = list_devices()
     table = Table(title="OpenCL devices, best first", title_justify="left")
     for heading in ("platform", "device", "kind", "units", "memory", "version"):
@@ -108,7 +126,9 @@ def print_devices(ranks: int, choice: str) -> None:
             str(device.max_compute_units),
         )
         table.add_row(
-            *cells, f"{device.global_mem_size / 2**30:.1f} GiB", entry.platform.version.split(" Linux")[0]
+            *cells,
+            f"{device.global_mem_size / 2**30:.1f} GiB",
+            entry.platform.version.split(" Linux")[0],
         )
     Console(width=None if sys.stdout.isatty() else 110).print(table)
     cores = own_cores()

@@ -1,7 +1,9 @@
-"""`mpitrain tune NETWORK`: measure every algorithm for every convolution of a network, check it, and remember the fastest by more than noise.
+"""`mpitrain tune NETWORK`: measure every algorithm for every convolution of a network, check it,
+and remember the fastest by more than noise.
 
-Candidates are compiled and run in a child process with a time limit: a compiler that aborts or a kernel that hangs costs that
-candidate and nothing else. One whose result is further from float64 than BOUND is out, and said so.
+Candidates are compiled and run in a child process with a time limit: a compiler that aborts or a
+kernel that hangs costs that candidate and nothing else. One whose result is further from float64
+than BOUND is out, and said so.
 """
 
 from __future__ import annotations
@@ -31,8 +33,10 @@ from mpitrain.runtime.device import Device, open_device
 LIMIT = 60.0
 """Seconds that a candidate may take to compile, run and be checked."""
 MARGIN = 0.05
-"""Share of its time by which another algorithm must be faster than the one that is taken now, or a choice flips with noise: six measurements
-of one thing, in one process, differed by 1.3 to 4.2 % (three of VGG11's passes by two algorithms, one image, one core of two, Intel's runtime, 2.9 to 15 ms)."""
+"""Share of its time by which another algorithm must be faster than the one that is taken now, or a
+choice flips with noise: six measurements of one thing, in one process, differed by 1.3 to 4.2 %
+(three of VGG11's passes by two algorithms, one image, one core of two, Intel's runtime, 2.9 to 15
+ms)."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class Problem:
 
 
 def tune(name: str, data: str | None, batch_size: int, device_name: str, again: bool) -> None:
-    """Tune a network's convolutions for batches of `batch_size` images. Raises UserError for a network or device there is not."""
+    """Tune a network's convolutions for batches of `batch_size` images. Raises UserError for a
+    network or device there is not."""
     device = open_device(device_name)
     network = models.load(name, None, None)
     if data is not None:
@@ -57,7 +62,9 @@ def tune(name: str, data: str | None, batch_size: int, device_name: str, again: 
         source = open_source(data, shape_hint=(channels, height, width))
         network = models.load(name, source.shape, source.classes)
     problems = [
-        each for each in problems_of(name, network) if len(candidates(device, each.geometry, each.what)) > 1
+        each
+        for each in problems_of(name, network)
+        if len(candidates(device, each.geometry, each.what)) > 1
     ]
     console = Console()
     if not problems:
@@ -86,7 +93,9 @@ def tune(name: str, data: str | None, batch_size: int, device_name: str, again: 
                     _remember(device, problem, batch_size, measured)
                 entry = device.tuned.entry(str(problem), batch_size)
                 assert entry is not None
-                table.add_row(problem.what, str(problem.geometry), str(problem.nodes), *_words(entry))
+                table.add_row(
+                    problem.what, str(problem.geometry), str(problem.nodes), *_words(entry)
+                )
                 progress.advance(task)
     finally:
         worker.close()
@@ -118,7 +127,9 @@ def _remember(
         raise UserError(f"{problem}: no algorithm works on {device}: {ways}")
     now = device.tuned.choice(str(problem), images)
     if now not in right:  # as training has it: what a count of the work favours
-        now = min(right, key=lambda way: estimate(device, problem.what, way, problem.geometry, images))
+        now = min(
+            right, key=lambda way: estimate(device, problem.what, way, problem.geometry, images)
+        )
     device.tuned.keep(str(problem), images, _fastest(right, now), measured)
 
 
@@ -152,11 +163,17 @@ class Worker:
         """{"seconds", "error"} of one candidate, or {"failed": why}."""
         if self._child is None:
             self._child = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL, text=True
             )  # fmt: skip
         child = self._child
         assert child.stdin and child.stdout
-        question = {"what": problem.what, "geometry": asdict(problem.geometry), "way": way, "images": images}
+        question = {
+            "what": problem.what,
+            "geometry": asdict(problem.geometry),
+            "way": way,
+            "images": images,
+        }
         try:
             child.stdin.write(json.dumps(question) + "\n")
             child.stdin.flush()

@@ -1,4 +1,5 @@
-"""The child process of `mpitrain tune`: measures one candidate for each line of JSON that comes in, and answers with one.
+"""The child process of `mpitrain tune`: measures one candidate for each line of JSON that comes in,
+and answers with one.
 
 Results are checked at some places, picked anew for each problem, against sums in float64.
 """
@@ -25,7 +26,8 @@ PLACES = 96
 """Values of each result that are checked."""
 
 SECONDS = 0.25
-"""How long a candidate is run, three times at least; the fastest run counts, as the others have been disturbed."""
+"""How long a candidate is run, three times at least; the fastest run counts, as the others have
+been disturbed."""
 
 Values = NDArray[Any]
 
@@ -40,7 +42,11 @@ def main(device_name: str) -> None:
         try:
             with device.scope():
                 answer = measure(
-                    device, question["what"], Geometry(**numbers), question["way"], question["images"]
+                    device,
+                    question["what"],
+                    Geometry(**numbers),
+                    question["way"],
+                    question["images"],
                 )
         except MpitrainError as error:
             answer = {"failed": str(error)}
@@ -56,9 +62,15 @@ def measure(device: Device, what: Any, g: Geometry, way: str, images: int) -> di
         for shape in ((images, g.c, g.h, g.w), (images, g.k, g.p, g.q), (g.k, g.c, g.r, g.s))
     )
     scratch = device.empty((max(1, algorithm.workspace(images)),))
-    device_x, device_y, device_weight = _upload(device, x), _upload(device, y), device.upload(weight)
+    device_x, device_y, device_weight = (
+        _upload(device, x),
+        _upload(device, y),
+        device.upload(weight),
+    )
     if what == "forward":
-        run = partial(algorithm.run, device_y, device_x, device_weight, None, False, images, scratch)
+        run = partial(
+            algorithm.run, device_y, device_x, device_weight, None, False, images, scratch
+        )
         found, of = device_y, y.shape
     elif what == "backward data":
         run = partial(algorithm.run, device_x, device_y, device_weight, images, scratch)
@@ -81,7 +93,9 @@ def measure(device: Device, what: Any, g: Geometry, way: str, images: int) -> di
     return {"seconds": min(seconds), "error": float(error)}
 
 
-def _expected(what: str, g: Geometry, x: Values, y: Values, weight: Values, place: tuple[int, ...]) -> float:
+def _expected(
+    what: str, g: Geometry, x: Values, y: Values, weight: Values, place: tuple[int, ...]
+) -> float:
     """One value of the result, summed in float64."""
     (u, v), (pad_h, pad_w) = g.stride, g.padding
     total = 0.0
@@ -111,7 +125,9 @@ def _upload(device: Device, values: Values) -> Array:
     block = block_of(c, device.block)
     whole = np.zeros((n, -(-c // block) * block, h, w), np.float32)
     whole[:, :c] = values
-    return device.upload(np.ascontiguousarray(whole.reshape(n, -1, block, h, w).transpose(0, 1, 3, 4, 2)))
+    return device.upload(
+        np.ascontiguousarray(whole.reshape(n, -1, block, h, w).transpose(0, 1, 3, 4, 2))
+    )
 
 
 def _download(device: Device, values: Array, shape: tuple[int, ...]) -> Values:

@@ -1,1 +1,2 @@
-"""Labelled images by sample number: where they come from, in which order, and which part a rank takes."""
+"""Labelled images by sample number: where they come from, in which order, and which part a rank
+takes."""

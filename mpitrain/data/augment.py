@@ -1,6 +1,8 @@
-"""Change training images a little: shifted crops and mirror images, drawn per place in the global batch.
+"""Change training images a little: shifted crops and mirror images, drawn per place in the global
+batch.
 
-The draws depend on (seed, step, place) alone, so the images of a step are the same for any number of ranks.
+The draws depend on (seed, step, place) alone, so the images of a step are the same for any number
+of ranks.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class Draws:
 
 
 def parse(text: str) -> frozenset[str]:
-    """`crop`, `flip` or `crop,flip` as a set, nothing as an empty one; UserError for other words."""
+    """`crop`, `flip` or `crop,flip` as a set, nothing as an empty one; UserError for other
+    words."""
     words = frozenset(word.strip() for word in text.split(",") if word.strip())
     if unknown := sorted(words - set(WAYS)):
         raise UserError(f"augmentation {unknown[0]!r}; expected {', '.join(WAYS)}")
@@ -41,7 +44,9 @@ def parse(text: str) -> frozenset[str]:
 def draws(positions: NDArray[np.int64], step: int, seed: int, shape: Shape) -> Draws:
     """The draws of these places (k,) in the global batch of a step, for images (C, H, W)."""
     positions = np.asarray(positions, np.int64)
-    words = np.random.PCG64((STREAM, seed, step)).random_raw(int(positions.max(initial=-1)) + 1)[positions]
+    words = np.random.PCG64((STREAM, seed, step)).random_raw(int(positions.max(initial=-1)) + 1)[
+        positions
+    ]
     return Draws(
         shift(words, 0, shape[1] // 8),
         shift(words, 20, shape[2] // 8),
@@ -50,7 +55,8 @@ def draws(positions: NDArray[np.int64], step: int, seed: int, shape: Shape) -> D
 
 
 def augment(images: Images, drawn: Draws, ways: frozenset[str]) -> Images:
-    """Images (k, C, H, W) of the same shape and type: moved if ways has `crop`, mirrored if it has `flip`."""
+    """Images (k, C, H, W) of the same shape and type: moved if ways has `crop`, mirrored if it has
+    `flip`."""
     height, width = images.shape[2:]
     out = np.zeros_like(images) if "crop" in ways else images.copy()
     if "crop" in ways:

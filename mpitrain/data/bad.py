@@ -13,7 +13,8 @@ FEW = 3
 
 
 class Bad:
-    """What has been left out so far, of all splits. One image more than `most` is the error that it would be without this."""
+    """What has been left out so far, of all splits. One image more than `most` is the error that it
+    would be without this."""
 
     def __init__(
         self,
@@ -21,13 +22,15 @@ class Bad:
         alive: Callable[[], None] = lambda: None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """most: None where nothing may be left out. alive is called now and then in long work, say with a line about how far that is."""
+        """most: None where nothing may be left out. alive is called now and then in long work, say
+        with a line about how far that is."""
         self.most, self.alive, self.say = most, alive, say
         self.names: list[str] = []
         self._told: tuple[Display, Log] | None = None
 
     def leave_out(self, name: str, error: MpitrainError) -> None:
-        """Count an image that cannot be read. Raises `error`, with words about --skip-bad, for the first one that is too many."""
+        """Count an image that cannot be read. Raises `error`, with words about --skip-bad, for the
+        first one that is too many."""
         if self.most is None:
             raise error
         if len(self.names) >= self.most:

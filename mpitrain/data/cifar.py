@@ -1,7 +1,8 @@
-"""CIFAR-10 and CIFAR-100 binary folders: records of label bytes and 3x32x32 pixels in, a Dataset out.
+"""CIFAR-10 and CIFAR-100 binary folders: records of label bytes and 3x32x32 pixels in, a Dataset
+out.
 
-Source: A. Krizhevsky, Learning multiple layers of features from tiny images, 2009, and the data's web page ("binary
-version"). CIFAR-100 has a coarse label before the fine one; the fine one is used.
+Source: A. Krizhevsky, Learning multiple layers of features from tiny images, 2009, and the data's
+web page ("binary version"). CIFAR-100 has a coarse label before the fine one; the fine one is used.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ def found(path: Path) -> bool:
 
 
 def open_folder(path: Path, *, classes: int | None, bad: Bad | None = None) -> Dataset:
-    """data_batch_1.bin to 5 and test_batch.bin (10 classes), or train.bin and test.bin (100 classes).
+    """data_batch_1.bin to 5 and test_batch.bin (10 classes), or train.bin and test.bin (100
+    classes).
 
-    Images are uint8 (3, 32, 32); the test file may be missing, the training files may not (UserError).
+    Images are uint8 (3, 32, 32); the test file may be missing, the training files may not
+    (UserError).
     """
     bad = bad or Bad()
     ten = any((path / name).is_file() for name in TEN)
@@ -43,7 +46,8 @@ def open_folder(path: Path, *, classes: int | None, bad: Bad | None = None) -> D
 
 
 def read(files: list[Path], label_bytes: int, classes: int, bad: Bad) -> ArraySplit:
-    """All records of the files, in their order. One file stays mapped; several are put together in memory."""
+    """All records of the files, in their order. One file stays mapped; several are put together in
+    memory."""
     record = label_bytes + PIXELS
     parts = []
     for file in files:
@@ -63,4 +67,6 @@ def read(files: list[Path], label_bytes: int, classes: int, bad: Bad) -> ArraySp
         parts.append(np.delete(part, wrong, axis=0) if wrong else part)
     images = [part[:, label_bytes:].reshape(-1, 3, 32, 32) for part in parts]
     labels = np.concatenate([part[:, label_bytes - 1] for part in parts]).astype(np.int64)
-    return ArraySplit(images[0] if len(images) == 1 else np.concatenate(images), labels, files[0], files[0])
+    return ArraySplit(
+        images[0] if len(images) == 1 else np.concatenate(images), labels, files[0], files[0]
+    )

@@ -1,4 +1,5 @@
-"""A set of labelled images: a training split, perhaps a test split, and how their pixels are normalised."""
+"""A set of labelled images: a training split, perhaps a test split, and how their pixels are
+normalised."""
 
 from __future__ import annotations
 
@@ -20,14 +21,17 @@ Labels = NDArray[np.int64]
 """(k,), class numbers from 0."""
 
 EXACT_PIXELS = 1 << 28
-"""Up to here every pixel counts for mean and deviation (below half a second); larger sets are sampled."""
+"""Up to here every pixel counts for mean and deviation (below half a second); larger sets are
+sampled."""
 SAMPLED_IMAGES = 4096
 MAX_CLASSES = 1 << 20
-"""A label beyond this is a mistake (a regression target, a hash), and would ask for a last layer of gigabytes."""
+"""A label beyond this is a mistake (a regression target, a hash), and would ask for a last layer of
+gigabytes."""
 
 
 class Split(Protocol):
-    """Numbered images with labels; nothing is read before `read` asks for it, unless the format needs it."""
+    """Numbered images with labels; nothing is read before `read` asks for it, unless the format
+    needs it."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -37,7 +41,8 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, numbers: NDArray[np.int64]) -> tuple[Images, Labels]:
-        """Images (k, C, H, W) and labels int64 (k,) of the sample numbers (k,), new arrays each time."""
+        """Images (k, C, H, W) and labels int64 (k,) of the sample numbers (k,), new arrays each
+        time."""
         ...
 
 
@@ -64,7 +69,8 @@ class ArraySplit:
 
 @dataclass(frozen=True)
 class Dataset:
-    """mean and std are float32 (C,) of pixel/255 for uint8 images; zeros and ones for float32, taken as they are."""
+    """mean and std are float32 (C,) of pixel/255 for uint8 images; zeros and ones for float32,
+    taken as they are."""
 
     name: str
     shape: Shape
@@ -80,12 +86,18 @@ class Dataset:
 
 
 def from_arrays(
-    name: str, train: ArraySplit, test: ArraySplit | None, *, classes: int | None, bad: Bad | None = None
+    name: str,
+    train: ArraySplit,
+    test: ArraySplit | None,
+    *,
+    classes: int | None,
+    bad: Bad | None = None,
 ) -> Dataset:
-    """The dataset of two array splits, checked; classes is the maximum of all labels + 1 unless given.
+    """The dataset of two array splits, checked; classes is the maximum of all labels + 1 unless
+    given.
 
-    Raises UserError for empty splits, unlike counts, test images unlike the training images, and labels that are
-    no class, where `bad` does not leave them out.
+    Raises UserError for empty splits, unlike counts, test images unlike the training images, and
+    labels that are no class, where `bad` does not leave them out.
     """
     bad = bad or Bad()
     splits = [train] if test is None else [train, test]
@@ -97,15 +109,21 @@ def from_arrays(
             )
         if count != len(split):
             raise UserError(
-                f"{split.labels_file}: {len(split)} labels; expected {count}, one for each image of {split.images_file}"
+                f"{split.labels_file}: {len(split)} labels; expected {count}, one for each image "
+                f"of {split.images_file}"
             )
         if (shape, split.dtype) != (train.images.shape[1:], train.dtype):
             raise UserError(
                 f"{split.images_file}: test images are {form(shape)} {split.dtype}; "
                 f"expected {form(train.images.shape[1:])} {train.dtype} like the training images"
             )
-    limit = classes or min(1 + max(int(split.labels.max(initial=0)) for split in splits), MAX_CLASSES)
-    train, test = without_wrong_labels(train, limit, bad), test and without_wrong_labels(test, limit, bad)
+    limit = classes or min(
+        1 + max(int(split.labels.max(initial=0)) for split in splits), MAX_CLASSES
+    )
+    train, test = (
+        without_wrong_labels(train, limit, bad),
+        test and without_wrong_labels(test, limit, bad),
+    )
     classes = classes or 1 + max(int(split.labels.max()) for split in (train, test or train))
     _, channels, height, width = train.images.shape
     mean, std = statistics(train)
@@ -129,7 +147,8 @@ def without_wrong_labels(split: ArraySplit, classes: int, bad: Bad) -> ArraySpli
 
 
 def wrong_labels(file: Path, labels: Labels, classes: int, bad: Bad) -> list[int]:
-    """Numbers of the images to leave out for a label outside 0 .. classes - 1; UserError if they are too many."""
+    """Numbers of the images to leave out for a label outside 0 .. classes - 1; UserError if they
+    are too many."""
     wrong: list[int] = np.flatnonzero((labels < 0) | (labels >= classes)).tolist()
     for number in wrong:
         error = UserError(
@@ -141,10 +160,12 @@ def wrong_labels(file: Path, labels: Labels, classes: int, bad: Bad) -> list[int
 
 
 def statistics(split: Split) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and deviation float32 (C,) of pixel/255 over a split of uint8 images; zeros and ones for float32.
+    """Mean and deviation float32 (C,) of pixel/255 over a split of uint8 images; zeros and ones for
+    float32.
 
-    Exact up to EXACT_PIXELS, else over SAMPLED_IMAGES images. The sample has a seed of its own, so that a network
-    finds the same normalisation under any --seed. A channel of one value has the deviation 1.
+    Exact up to EXACT_PIXELS, else over SAMPLED_IMAGES images. The sample has a seed of its own, so
+    that a network finds the same normalisation under any --seed. A channel of one value has the
+    deviation 1.
     """
     some, _ = split.read(np.zeros(1, np.int64))
     channels = some.shape[1]
@@ -153,10 +174,13 @@ def statistics(split: Split) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     numbers = np.arange(len(split))
     if some.size * len(split) > EXACT_PIXELS:
         numbers = np.sort(
-            np.random.default_rng(0).choice(len(split), min(len(split), SAMPLED_IMAGES), replace=False)
+            np.random.default_rng(0).choice(
+                len(split), min(len(split), SAMPLED_IMAGES), replace=False
+            )
         )
     total, squares = [0] * channels, [0] * channels
-    # uint32 sums of at most 2^16 squares of uint8 cannot overflow, and are summed on as Python integers.
+    # uint32 sums of at most 2^16 squares of uint8 cannot overflow, and are summed on as Python
+    # integers.
     chunk = max(1, (1 << 20) // some.size)
     for start in range(0, len(numbers), chunk):
         images, _ = split.read(numbers[start : start + chunk])
@@ -165,7 +189,9 @@ def statistics(split: Split) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             edges = np.arange(0, len(x), 1 << 16)
             total[channel] += int(np.add.reduceat(x, edges, dtype=np.uint32).sum(dtype=np.uint64))
             square = np.multiply(x, x, dtype=np.uint16)
-            squares[channel] += int(np.add.reduceat(square, edges, dtype=np.uint32).sum(dtype=np.uint64))
+            squares[channel] += int(
+                np.add.reduceat(square, edges, dtype=np.uint32).sum(dtype=np.uint64)
+            )
     count = len(numbers) * some.size // channels
     variance = [q * count - s * s for s, q in zip(total, squares, strict=True)]
     mean = np.array([s / count / 255 for s in total], np.float32)

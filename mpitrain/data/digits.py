@@ -1,7 +1,8 @@
-"""The digits that come with mpitrain: 1,797 real handwritten ones, enough to see LeNet learn in a minute.
+"""The digits that come with mpitrain: 1,797 real handwritten ones, enough to see LeNet learn in a
+minute.
 
-Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998, doi:10.24432/C50P49, CC BY 4.0
-(digits.txt). tests/data/make_digits.py made digits.npz.
+Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998,
+doi:10.24432/C50P49, CC BY 4.0 (digits.txt). tests/data/make_digits.py made digits.npz.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The images of each step: rank 0 reads a batch and sends every rank its part while the step before is computed."""
+"""The images of each step: rank 0 reads a batch and sends every rank its part while the step before
+is computed."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Batches:
 
 
 class Feed:
-    """This rank's part of each step's batch. Rank 0 holds the images; the others give None for them."""
+    """This rank's part of each step's batch. Rank 0 holds the images; the others give None for
+    them."""
 
     def __init__(self, wire: Wire, batches: Batches, split: Split | None) -> None:
         self._wire, self._batches, self._split = wire, batches, split
@@ -50,12 +52,14 @@ class Feed:
         return self.now[self._wire.ranks.rank]
 
     def divide(self, speeds: Sequence[float]) -> None:
-        """Divide batches in proportion to the ranks' speeds, all but those that are on their way. All ranks call it at the same step."""
+        """Divide batches in proportion to the ranks' speeds, all but those that are on their way.
+        All ranks call it at the same step."""
         self.speeds = tuple(speeds)
         self.parts = parts(self._batches.batch_size, self._wire.ranks.size, speeds)
 
     def start(self, step: int) -> None:
-        """Set a step's batch on its way; `part` of that step then waits for what is missing of it."""
+        """Set a step's batch on its way; `part` of that step then waits for what is missing of
+        it."""
         of, images, labels = self._batches, None, None
         if self._split is not None:
             images, wide = self._split.read(order.batch(step, of.count, of.batch_size, of.seed))

@@ -1,4 +1,5 @@
-"""Folders of images: one folder a class in, a Dataset out, each image decoded when it is asked for."""
+"""Folders of images: one folder a class in, a Dataset out, each image decoded when it is asked
+for."""
 
 from __future__ import annotations
 
@@ -26,15 +27,18 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 MOST_PIXELS = 1 << 26
-"""Of an image, after the JPEG decoder's own scaling: a file of a few KiB may promise gigabytes. 8,192 x 8,192: 770 MiB while it is scaled."""
+"""Of an image, after the JPEG decoder's own scaling: a file of a few KiB may promise gigabytes.
+8,192 x 8,192: 770 MiB while it is scaled."""
 
 
 ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PN": b"IEND"}
-"""First three bytes and end mark of JPEG and PNG: a file with both is rarely damaged, and seldom decoded for nothing."""
+"""First three bytes and end mark of JPEG and PNG: a file with both is rarely damaged, and seldom
+decoded for nothing."""
 TAIL = 64
 """Bytes in which the end mark is looked for; some cameras and editors write a little behind it."""
 LONGEST = 60.0
-"""Seconds to look through training images: a million files of a slow disk take longer, and what is not seen now is found when it is read."""
+"""Seconds to look through training images: a million files of a slow disk take longer, and what is
+not seen now is found when it is read."""
 CHUNK = 1024
 QUIET, OFTEN = 2.0, 10.0
 """Seconds before the first word about how far that is, and between two."""
@@ -45,12 +49,15 @@ def found(path: Path) -> bool:
     return any(True for _ in folders(path))
 
 
-def open_folder(path: Path, *, shape: Shape, classes: int | None, bad: Bad | None = None) -> Dataset:
-    """`train/CLASS/IMAGE` and perhaps `val/CLASS/IMAGE`, or `CLASS/IMAGE` as one split; classes sorted by name.
+def open_folder(
+    path: Path, *, shape: Shape, classes: int | None, bad: Bad | None = None
+) -> Dataset:
+    """`train/CLASS/IMAGE` and perhaps `val/CLASS/IMAGE`, or `CLASS/IMAGE` as one split; classes
+    sorted by name.
 
-    Images become uint8 of shape (C is 1 or 3). Raises UserError for a class without images, one in val that
-    train has not, more folders than classes, and other channels; and where `bad` leaves out files, for one too many
-    that a quick look finds (see `first_look`).
+    Images become uint8 of shape (C is 1 or 3). Raises UserError for a class without images, one in
+    val that train has not, more folders than classes, and other channels; and where `bad` leaves
+    out files, for one too many that a quick look finds (see `first_look`).
     """
     bad = bad or Bad()
     if shape[0] not in (1, 3):
@@ -60,14 +67,17 @@ def open_folder(path: Path, *, shape: Shape, classes: int | None, bad: Bad | Non
     if not names:
         raise UserError(f"{root}: expected one folder a class, found none")
     if classes is not None and len(names) > classes:
-        raise UserError(f"{root}: {len(names)} class folders; expected at most {classes} (--classes)")
+        raise UserError(
+            f"{root}: {len(names)} class folders; expected at most {classes} (--classes)"
+        )
     train = open_split(root, names, names, shape, bad)
     test = None
     if root != path and (path / "val").is_dir():
         there = sorted(folders(path / "val"))
         if unknown := sorted(set(there) - set(names)):
             raise UserError(
-                f"{path / 'val'}: class folder {unknown[0]} is not in {root}; expected the same classes"
+                f"{path / 'val'}: class folder {unknown[0]} is not in {root}; expected the same "
+                "classes"
             )
         test = open_split(path / "val", there, names, shape, bad)
     if bad.most:
@@ -90,7 +100,8 @@ def open_folder(path: Path, *, shape: Shape, classes: int | None, bad: Bad | Non
 class FolderSplit:
     """Image files under `root` with their labels in rising order, read and decoded by number.
 
-    In the place of a file that cannot be read, and that `bad` leaves out, stands the next one of its class that can be.
+    In the place of a file that cannot be read, and that `bad` leaves out, stands the next one of
+    its class that can be.
     """
 
     def __init__(
@@ -114,7 +125,8 @@ class FolderSplit:
         return len(self.files)
 
     def read(self, numbers: NDArray[np.int64]) -> tuple[Images, Labels]:
-        """Raises RunError naming the file that is missing or no image: the run found it on its way."""
+        """Raises RunError naming the file that is missing or no image: the run found it on its
+        way."""
         images = np.empty((len(numbers), *self.shape), np.uint8)
 
         def fill(place: int) -> str | None:
@@ -122,9 +134,8 @@ class FolderSplit:
             try:
                 images[place] = self._decode(self.instead.get(number, number))
             except UserError as error:
-                return str(
-                    error
-                )  # words: an error would keep this split and its threads until a collection of garbage
+                # Not the error, which would keep this split and its threads until a collection.
+                return str(error)
             return None
 
         for place, words in enumerate(list(self.pool.map(fill, range(len(numbers))))):
@@ -136,7 +147,8 @@ class FolderSplit:
         return decode(self.root / self.files[number], self.shape)
 
     def _another(self, number: int, words: str) -> NDArray[np.uint8]:
-        """The image that stands for one that cannot be read: a function of the files alone, so that a resumed run finds the same."""
+        """The image that stands for one that cannot be read: a function of the files alone, so that
+        a resumed run finds the same."""
         label = self.labels[number]
         start, stop = np.searchsorted(self.labels, [label, label + 1]).tolist()
         self._leave_out(number, RunError(words))
@@ -156,7 +168,8 @@ class FolderSplit:
             self.unreadable.add(number)
 
     def first_look(self, longest: float = math.inf) -> list[int]:
-        """Numbers of files that cannot be read, counted, as far as a quick look tells, and as far as it comes in so many seconds.
+        """Numbers of files that cannot be read, counted, as far as a quick look tells, and as far
+        as it comes in so many seconds.
 
         Raises UserError for one too many.
         """
@@ -166,11 +179,14 @@ class FolderSplit:
             now = time.monotonic()
             if now - begin > longest:
                 self.bad.say(
-                    f"looked at {first:,} of {len(self):,} images in {self.root}; the others are looked at as they are read"
+                    f"looked at {first:,} of {len(self):,} images in {self.root}; the others are "
+                    "looked at as they are read"
                 )
                 break
             if now - spoke > (QUIET if spoke == begin else OFTEN):
-                self.bad.say(f"looked at {first:,} of {len(self):,} images in {self.root} (--skip-bad)")
+                self.bad.say(
+                    f"looked at {first:,} of {len(self):,} images in {self.root} (--skip-bad)"
+                )
                 spoke = now
             self.bad.alive()
             numbers = range(first, min(first + CHUNK, len(self)))
@@ -194,7 +210,8 @@ class FolderSplit:
 
 
 def trouble(file: Path, shape: Shape) -> str | None:
-    """What is wrong with a file: it is decoded unless it begins and ends as a JPEG or a PNG does."""
+    """What is wrong with a file: it is decoded unless it begins and ends as a JPEG or a PNG
+    does."""
     try:
         with file.open("rb") as opened:
             mark = ENDS.get(opened.read(3))
@@ -235,7 +252,9 @@ def decode(file: Path, shape: Shape) -> NDArray[np.uint8]:
     return chw
 
 
-def open_split(root: Path, there: list[str], names: list[str], shape: Shape, bad: Bad) -> FolderSplit:
+def open_split(
+    root: Path, there: list[str], names: list[str], shape: Shape, bad: Bad
+) -> FolderSplit:
     number = {name: n for n, name in enumerate(names)}
     files: list[str] = []
     labels: list[int] = []
@@ -243,7 +262,9 @@ def open_split(root: Path, there: list[str], names: list[str], shape: Shape, bad
         bad.alive()
         found = [f"{name}/{file}" for file in sorted(image_files(root / name))]
         if not found:
-            raise UserError(f"{root / name}: expected images ({', '.join(sorted(SUFFIXES))}), found none")
+            raise UserError(
+                f"{root / name}: expected images ({', '.join(sorted(SUFFIXES))}), found none"
+            )
         files += found
         labels += [number[name]] * len(found)
     if not files:
@@ -252,7 +273,9 @@ def open_split(root: Path, there: list[str], names: list[str], shape: Shape, bad
 
 
 def folders(path: Path) -> Iterator[str]:
-    return (entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return (
+        entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    )
 
 
 def image_files(path: Path) -> Iterator[str]:

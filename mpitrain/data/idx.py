@@ -1,7 +1,8 @@
 """MNIST's IDX files, plain or .gz: a folder of four files in, a Dataset out.
 
-Source: Y. LeCun, C. Cortes, C. Burges, The MNIST database, section "File formats": big-endian magic number
-00 00 08 (unsigned bytes) and the number of dimensions, a uint32 for each dimension, then the bytes.
+Source: Y. LeCun, C. Cortes, C. Burges, The MNIST database, section "File formats": big-endian magic
+number 00 00 08 (unsigned bytes) and the number of dimensions, a uint32 for each dimension, then the
+bytes.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ def found(path: Path) -> bool:
 
 
 def open_folder(path: Path, *, classes: int | None, bad: Bad | None = None) -> Dataset:
-    """train-images-idx3-ubyte and train-labels-idx1-ubyte, and t10k-* for the test split where they are there.
+    """train-images-idx3-ubyte and train-labels-idx1-ubyte, and t10k-* for the test split where they
+    are there.
 
-    Images are uint8 (1, H, W). Raises UserError naming the file that is missing, truncated or not what it says.
+    Images are uint8 (1, H, W). Raises UserError naming the file that is missing, truncated or not
+    what it says.
     """
     tested = any(find(path, f"t10k-{part}") for part in ("images-idx3", "labels-idx1"))
     train, test = split(path, "train"), split(path, "t10k") if tested else None
@@ -42,23 +45,30 @@ def open_folder(path: Path, *, classes: int | None, bad: Bad | None = None) -> D
 
 def split(path: Path, prefix: str) -> ArraySplit:
     """The split of one prefix, `train` or `t10k`."""
-    images_file, labels_file = find(path, f"{prefix}-images-idx3"), find(path, f"{prefix}-labels-idx1")
+    images_file, labels_file = (
+        find(path, f"{prefix}-images-idx3"),
+        find(path, f"{prefix}-labels-idx1"),
+    )
     if images_file is None or labels_file is None:
-        missing = f"{prefix}-images-idx3-ubyte" if images_file is None else f"{prefix}-labels-idx1-ubyte"
+        missing = (
+            f"{prefix}-images-idx3-ubyte" if images_file is None else f"{prefix}-labels-idx1-ubyte"
+        )
         raise UserError(f"{path}: expected {missing} or {missing}.gz, found neither")
     images, labels = read_idx(images_file, 3), read_idx(labels_file, 1)
     return ArraySplit(images[:, np.newaxis], labels.astype(np.int64), images_file, labels_file)
 
 
 def find(path: Path, stem: str) -> Path | None:
-    """The file of that stem: plain before .gz, `-ubyte` before the `.idx3-ubyte` some archives unpack to."""
+    """The file of that stem: plain before .gz, `-ubyte` before the `.idx3-ubyte` some archives
+    unpack to."""
     dotted = "".join(stem.rsplit("-idx", 1)[:1]) + ".idx" + stem[-1]
     names = [f"{stem}-ubyte", f"{dotted}-ubyte", f"{stem}-ubyte.gz", f"{dotted}-ubyte.gz"]
     return next((path / name for name in names if (path / name).is_file()), None)
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The bytes of one IDX file in its shape. A plain file is mapped, so that ranks of one host share its pages."""
+    """The bytes of one IDX file in its shape. A plain file is mapped, so that ranks of one host
+    share its pages."""
     zipped = path.suffix == ".gz"
     try:
         with gzip.open(path) if zipped else path.open("rb") as file:
@@ -69,12 +79,14 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
             if not zipped:
                 if length != start + size:
                     raise UserError(
-                        f"{path}: its header says {describe(shape)} in {start + size} bytes; the file has {length}"
+                        f"{path}: its header says {describe(shape)} in {start + size} bytes; the "
+                        f"file has {length}"
                     )
                 return np.asarray(np.memmap(path, np.uint8, "r", start, shape))
             if size > DEFLATE * length:
                 raise UserError(
-                    f"{path}: its header says {describe(shape)}; {length} compressed bytes cannot hold that"
+                    f"{path}: its header says {describe(shape)}; {length} compressed bytes cannot "
+                    "hold that"
                 )
             content = np.empty(size, np.uint8)
             filled = 0
@@ -98,10 +110,13 @@ def read_shape(path: Path, file: Any, dimensions: int) -> tuple[int, ...]:
     magic = 0x0800 + dimensions
     if len(header) >= 4 and (came := struct.unpack(">I", header[:4])[0]) != magic:
         raise UserError(
-            f"{path}: magic number 0x{came:08x}; expected 0x{magic:08x} (unsigned bytes, {dimensions} dimensions)"
+            f"{path}: magic number 0x{came:08x}; expected 0x{magic:08x} (unsigned bytes, "
+            f"{dimensions} dimensions)"
         )
     if len(header) < 4 + 4 * dimensions:
-        raise UserError(f"{path}: {len(header)} bytes; expected an IDX header of {4 + 4 * dimensions}")
+        raise UserError(
+            f"{path}: {len(header)} bytes; expected an IDX header of {4 + 4 * dimensions}"
+        )
     return struct.unpack(f">{dimensions}I", header[4:])
 
 

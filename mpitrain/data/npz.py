@@ -1,4 +1,5 @@
-"""NumPy archives: an .npz with `images` and `labels`, perhaps `test_images` and `test_labels`, in, a Dataset out."""
+"""NumPy archives: an .npz with `images` and `labels`, perhaps `test_images` and `test_labels`, in,
+a Dataset out."""
 
 from __future__ import annotations
 
@@ -23,8 +24,9 @@ DEFLATE = 1032
 def open_npz(path: Path, *, classes: int | None, bad: Bad | None = None) -> Dataset:
     """images (n, C, H, W) uint8 or float32 and labels (n,) of any integers, for both splits.
 
-    Raises UserError for missing arrays, other types or dimensions, truncated archives and sizes that lie: an array is
-    allocated only after its header, its entry in the archive and the file agree. Nothing is ever unpickled.
+    Raises UserError for missing arrays, other types or dimensions, truncated archives and sizes
+    that lie: an array is allocated only after its header, its entry in the archive and the file
+    agree. Nothing is ever unpickled.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -32,7 +34,8 @@ def open_npz(path: Path, *, classes: int | None, bad: Bad | None = None) -> Data
             for name in ("images", "labels"):
                 if name not in names:
                     raise UserError(
-                        f"{path}: expected arrays images and labels, found {', '.join(sorted(names)) or 'none'}"
+                        f"{path}: expected arrays images and labels, found "
+                        f"{', '.join(sorted(names)) or 'none'}"
                     )
             train = read_split(path, archive, "")
             test = None
@@ -51,7 +54,9 @@ def open_npz(path: Path, *, classes: int | None, bad: Bad | None = None) -> Data
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise UserError(f"{path}: truncated or damaged; expected an .npz archive ({error})") from error
+        raise UserError(
+            f"{path}: truncated or damaged; expected an .npz archive ({error})"
+        ) from error
     return from_arrays(path.stem, train, test, classes=classes, bad=bad)
 
 
@@ -68,12 +73,15 @@ def read_array(
     entry = archive.getinfo(f"{name}.npy" if f"{name}.npy" in archive.namelist() else name)
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise UserError(
-            f"{path}: {name} is packed by method {entry.compress_type}; expected numpy's savez or savez_compressed"
+            f"{path}: {name} is packed by method {entry.compress_type}; expected numpy's savez or "
+            "savez_compressed"
         )
     with archive.open(entry) as file:
         shape, dtype = read_header(file)
         fits = (
-            dtype.kind in "iu" if types == "integers" else dtype.newbyteorder("=") in (np.uint8, np.float32)
+            dtype.kind in "iu"
+            if types == "integers"
+            else dtype.newbyteorder("=") in (np.uint8, np.float32)
         )
         if not fits:
             raise UserError(f"{path}: {name} is {dtype}; expected {types}")
@@ -83,11 +91,13 @@ def read_array(
         size = math.prod(shape) * dtype.itemsize
         if file.tell() + size != entry.file_size:
             raise UserError(
-                f"{path}: {name} says {shape} {dtype}, {size} bytes; the archive has {entry.file_size - file.tell()}"
+                f"{path}: {name} says {shape} {dtype}, {size} bytes; the archive has "
+                f"{entry.file_size - file.tell()}"
             )
         if entry.file_size > DEFLATE * path.stat().st_size:
             raise UserError(
-                f"{path}: {name} says {size} bytes; a file of {path.stat().st_size} cannot hold that"
+                f"{path}: {name} says {size} bytes; a file of {path.stat().st_size} cannot hold "
+                "that"
             )
     with archive.open(entry) as file:
         array: NDArray[Any] = npy.read_array(file, allow_pickle=False)

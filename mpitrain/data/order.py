@@ -1,4 +1,5 @@
-"""The order of the images: a step in, the sample numbers of its batch out, the same on every rank unasked."""
+"""The order of the images: a step in, the sample numbers of its batch out, the same on every rank
+unasked."""
 
 from __future__ import annotations
 
@@ -14,10 +15,11 @@ STREAM = 0x6F72646572
 
 
 def batch(step: int, n: int, batch_size: int, seed: int) -> NDArray[np.int64]:
-    """Sample numbers int64 (batch_size,) of step 0, 1, ..: a pure function of its arguments, read-only.
+    """Sample numbers int64 (batch_size,) of step 0, 1, ..: a pure function of its arguments,
+    read-only.
 
-    Every epoch is a permutation of 0 .. n - 1 from (seed, epoch); its last n % batch_size numbers sit out that
-    epoch. Raises UserError if n < batch_size.
+    Every epoch is a permutation of 0 .. n - 1 from (seed, epoch); its last n % batch_size numbers
+    sit out that epoch. Raises UserError if n < batch_size.
     """
     epoch, place = divmod(step, steps_per_epoch(n, batch_size))
     return permutation(n, seed, epoch)[place * batch_size : (place + 1) * batch_size]
@@ -34,7 +36,9 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     return n // batch_size
 
 
-@lru_cache(maxsize=2)  # the epoch that goes on, and the next one while its first batch is read ahead
+@lru_cache(
+    maxsize=2
+)  # the epoch that goes on, and the next one while its first batch is read ahead
 def permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """0 .. n - 1 in the order of an epoch, int64 (n,), read-only."""
     order = (

@@ -13,8 +13,9 @@ from mpitrain.job.errors import UserError
 def parts(count: int, size: int, speeds: Sequence[float] | None = None) -> list[slice]:
     """`size` slices in rank order that are 0 .. count - 1 without gap, none of them empty.
 
-    Without speeds their lengths differ by at most 1, the longer ones first. With speeds (images a second of each rank,
-    positive) they are in proportion, rounded by the largest remainder. Raises UserError if count < size.
+    Without speeds their lengths differ by at most 1, the longer ones first. With speeds (images a
+    second of each rank, positive) they are in proportion, rounded by the largest remainder. Raises
+    UserError if count < size.
     """
     if count < size:
         raise UserError(f"{count} images for {size} ranks; expected at least one image a rank")
@@ -27,7 +28,9 @@ def proportional(count: int, speeds: list[float], size: int) -> list[int]:
     """Whole numbers of at least 1 in proportion to the speeds, `count` in all."""
     if len(speeds) != size or not all(math.isfinite(speed) and speed > 0 for speed in speeds):
         raise ValueError(f"speeds {speeds}: expected {size} positive numbers")
-    exact = [Fraction(speed) for speed in speeds]  # so that rounding neither loses nor invents an image
+    exact = [
+        Fraction(speed) for speed in speeds
+    ]  # so that rounding neither loses nor invents an image
     whole = sum(exact)
     quotas = [count * speed / whole for speed in exact]
     lengths = [int(quota) for quota in quotas]

@@ -14,14 +14,20 @@ __all__ = ["Dataset", "Shape", "Split", "open_source"]
 
 
 def open_source(
-    spec: str, *, shape_hint: Shape, classes: int | None = None, seed: int = 0, bad: Bad | None = None
+    spec: str,
+    *,
+    shape_hint: Shape,
+    classes: int | None = None,
+    seed: int = 0,
+    bad: Bad | None = None,
 ) -> Dataset:
-    """`digits`, `synthetic`, `synthetic:COUNT`, or the path of an .npz file or an IDX, CIFAR or image folder.
+    """`digits`, `synthetic`, `synthetic:COUNT`, or the path of an .npz file or an IDX, CIFAR or
+    image folder.
 
-    shape_hint (C, H, W) is the shape of synthetic images and the one folder images are brought to; the others keep
-    their own. classes: unless given, the labels' maximum + 1 (CIFAR: 10 or 100, folders: their number,
-    synthetic: 1000). bad: what may be left out, nothing unless given. Raises UserError, naming the file, when the data
-    cannot be what it says.
+    shape_hint (C, H, W) is the shape of synthetic images and the one folder images are brought to;
+    the others keep their own. classes: unless given, the labels' maximum + 1 (CIFAR: 10 or 100,
+    folders: their number, synthetic: 1000). bad: what may be left out, nothing unless given. Raises
+    UserError, naming the file, when the data cannot be what it says.
     """
     bad = bad or Bad()
     if classes is not None and not 1 <= classes <= MAX_CLASSES:
@@ -41,7 +47,8 @@ def open_source(
     except OSError as error:
         raise UserError(f"{error.filename or spec}: cannot be read ({error.strerror})") from error
     raise UserError(
-        f"data {spec!r}: expected digits, synthetic, or the path of a file or folder; there is no such path"
+        f"data {spec!r}: expected digits, synthetic, or the path of a file or folder; there is no "
+        "such path"
     )
 
 
@@ -59,6 +66,7 @@ def open_folder(path: Path, shape_hint: Shape, classes: int | None, bad: Bad) ->
     if folder.found(path):
         return folder.open_folder(path, shape=shape_hint, classes=classes, bad=bad)
     raise UserError(
-        f"{path}: expected IDX files (train-images-idx3-ubyte), CIFAR files (data_batch_1.bin, train.bin) "
+        f"{path}: expected IDX files (train-images-idx3-ubyte), CIFAR files (data_batch_1.bin, "
+        "train.bin) "
         "or class folders with images, found none of them"
     )

@@ -24,19 +24,25 @@ STATISTICS = 64
 
 
 def open_synthetic(spec: str, *, shape: Shape, classes: int | None, seed: int) -> Dataset:
-    """`synthetic`, or `synthetic:COUNT` for COUNT training images; a quarter of COUNT, at most 1,024, to test.
+    """`synthetic`, or `synthetic:COUNT` for COUNT training images; a quarter of COUNT, at most
+    1,024, to test.
 
-    Images are uint8 of any shape (C, H, W); sample number modulo classes (1000 unless given) is the label.
+    Images are uint8 of any shape (C, H, W); sample number modulo classes (1000 unless given) is the
+    label.
     """
     count = TRAIN
     if spec != "synthetic":
         word = spec.removeprefix("synthetic:")
         count = int(word) if word.isascii() and word.isdigit() and len(word) < 10 else 0
         if count < 1:
-            raise UserError(f"data {spec!r}: expected synthetic:COUNT with a count of 1 to 999999999 images")
+            raise UserError(
+                f"data {spec!r}: expected synthetic:COUNT with a count of 1 to 999999999 images"
+            )
     classes = 1000 if classes is None else classes
     if min(shape) < 1:
-        raise UserError(f"synthetic images of shape {shape}; expected at least one channel and pixel")
+        raise UserError(
+            f"synthetic images of shape {shape}; expected at least one channel and pixel"
+        )
     train = SyntheticSplit(0, count, shape, classes, seed)
     test = SyntheticSplit(count, min(TEST, -(-count // 4)), shape, classes, seed)
     mean, std = statistics(SyntheticSplit(0, min(count, STATISTICS), shape, classes, seed))
@@ -66,7 +72,8 @@ class SyntheticSplit:
         return self.count
 
     def read(self, numbers: NDArray[np.int64]) -> tuple[Images, Labels]:
-        """Images uint8 (k, C, H, W) and labels int64 (k,); the same for the same numbers, seed, shape and classes."""
+        """Images uint8 (k, C, H, W) and labels int64 (k,); the same for the same numbers, seed,
+        shape and classes."""
         samples = np.asarray(numbers, np.int64) + self.start
         labels = samples % self.classes
         images = np.empty((len(samples), *self.shape), np.uint8)
@@ -75,6 +82,8 @@ class SyntheticSplit:
             words = np.random.PCG64((self.seed, 1, int(sample))).random_raw(-(-size // 8))
             noise = words.astype("<u8", copy=False).view(np.uint8)[:size].reshape(self.shape)
             pattern = self.patterns[label][:, :, self.columns][:, self.rows]
-            np.right_shift(noise, 1, out=image)  # 0 .. 127, so that noise and pattern stay below 256
+            np.right_shift(
+                noise, 1, out=image
+            )  # 0 .. 127, so that noise and pattern stay below 256
             image += pattern
         return images, labels

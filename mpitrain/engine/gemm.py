@@ -1,4 +1,5 @@
-"""Matrix products C = A B on a device, where B may be a matrix or the images under a convolution's filters."""
+"""Matrix products C = A B on a device, where B may be a matrix or the images under a convolution's
+filters."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ DEPTH = 1024
 """Rows of B that a CPU packs at a time: with 32 columns a panel of 128 KiB."""
 
 ABREAST = 4
-"""Panels that a work-item of a CPU has packed at a time, well inside a second-level cache: each tile of A is fetched once for all of them."""
+"""Panels that a work-item of a CPU has packed at a time, well inside a second-level cache: each
+tile of A is fetched once for all of them."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Left:
 
 @dataclass(frozen=True)
 class Right:
-    """B (K, N): an array, which of the four operands it is, and that operand's integers in the order of kernels/operand.h."""
+    """B (K, N): an array, which of the four operands it is, and that operand's integers in the
+    order of kernels/operand.h."""
 
     b: Array
     operand: int
@@ -54,7 +57,8 @@ class Result:
 
 @dataclass(frozen=True)
 class Bias:
-    """Values that C starts from: one a row (a convolution's channels) or one a column (a dense layer's features)."""
+    """Values that C starts from: one a row (a convolution's channels) or one a column (a dense
+    layer's features)."""
 
     b: Array
     by: Literal["row", "column"]
@@ -62,7 +66,8 @@ class Bias:
 
 
 class Gemm:
-    """Products on one device. CPUs pack both operands into `scratch`; GPUs go through local memory and need none."""
+    """Products on one device. CPUs pack both operands into `scratch`; GPUs go through local memory
+    and need none."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -113,18 +118,41 @@ class Gemm:
             shape = (left.start, left.span, left.block, left.row, left.column)
             tiles = (-(-n // 64) * 16, -(-m // 64) * 16)
             program.gemm(
-                tiles, result.c, left.a, right.b, bias_array, *shape, *tail, *right.integers, group=(16, 16)
+                tiles,
+                result.c,
+                left.a,
+                right.b,
+                bias_array,
+                *shape,
+                *tail,
+                *right.integers,
+                group=(16, 16),
             )
             return
         tiles_a = -(-m // self._rows)
         split = round_up(tiles_a * self._rows * k, 128)
-        packed, panels = scratch, scratch.part(split, split + self._items * ABREAST * DEPTH * self._columns)
+        packed, panels = (
+            scratch,
+            scratch.part(split, split + self._items * ABREAST * DEPTH * self._columns),
+        )
         program.pack_a(
-            tiles_a, packed, left.a, left.start, m, k, left.span, left.block, left.row, left.column, group=1
+            tiles_a,
+            packed,
+            left.a,
+            left.start,
+            m,
+            k,
+            left.span,
+            left.block,
+            left.row,
+            left.column,
+            group=1,
         )
         columns = -(-n // self._columns)
         # Few panels: several work-items share one, each packing it again for its own rows of A.
-        chunks = min(tiles_a, max(1, 2 * self._device.units // columns)) if self._device.units > 1 else 1
+        chunks = (
+            min(tiles_a, max(1, 2 * self._device.units // columns)) if self._device.units > 1 else 1
+        )
         # As many panels abreast as leave every core its share.
         groups = min(columns, round_up(parts(columns, ABREAST), self._device.units))
         items = min(self._items, groups * chunks)

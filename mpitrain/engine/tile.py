@@ -1,4 +1,5 @@
-"""Tiles of a product of matrices on a GPU: their sizes, and a count of the time that each would take."""
+"""Tiles of a product of matrices on a GPU: their sizes, and a count of the time that each would
+take."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ MOST_PARTIAL = 1 << 26
 
 @dataclass(frozen=True)
 class Tile:
-    """A group's share of the result, `m` x `n`, by 8 x `y` work-items that have `units_m` x `units_n` squares of 4 x 4 values each."""
+    """A group's share of the result, `m` x `n`, by 8 x `y` work-items that have `units_m` x
+    `units_n` squares of 4 x 4 values each."""
 
     units_m: int
     units_n: int
@@ -24,7 +26,8 @@ class Tile:
     resident: int
     """Groups that a compute unit holds at once (registers: 64 Ki in a unit of NVIDIA's)."""
     rate: float
-    """Products of a correlation in a unit of `tile_time`, as a share of a 128x128 tile's step, as measured on an H200."""
+    """Products of a correlation in a unit of `tile_time`, as a share of a 128x128 tile's step, as
+    measured on an H200."""
     filter_rate: float = 1.0
     """The same for a weights' gradient."""
 
@@ -57,18 +60,22 @@ TILES = {
         Tile(4, 1, 16, 3, 0.84, 0.89),
     )
 }
-"""By the names that the tuner keeps: rows (pixels, or output channels of a weights' gradient) times columns."""
+"""By the names that the tuner keeps: rows (pixels, or output channels of a weights' gradient) times
+columns."""
 
 
 GATHERING, PLAIN = 3.5, 2.0
-"""Steps' cost of a group's start and end, where it works out pixels and where it does not; measured like the rates."""
+"""Steps' cost of a group's start and end, where it works out pixels and where it does not; measured
+like the rates."""
 
 TURNS = 8
-"""Times at most that every unit is filled with parts of a split depth: more, and a last turn that is not full is no loss."""
+"""Times at most that every unit is filled with parts of a split depth: more, and a last turn that
+is not full is no loss."""
 
 
 def tail_of(units: int, tile: Tile, tiles: int, steps: int) -> tuple[int, int]:
-    """(tiles done whole, splits of each tile after them): what is over after turns that fill the device is split to fill one more."""
+    """(tiles done whole, splits of each tile after them): what is over after turns that fill the
+    device is split to fill one more."""
     slots = tile.resident * units
     whole = tiles // slots * slots
     splits = min(slots // max(1, tiles - whole), steps // 4)
@@ -77,7 +84,8 @@ def tail_of(units: int, tile: Tile, tiles: int, steps: int) -> tuple[int, int]:
 
 @lru_cache(1 << 14)
 def splits_of(units: int, tile: Tile, tiles: int, steps: int, most: int) -> int:
-    """Into how many parts to split the depth of so many tiles: the fewest that come within 5 % of the shortest time."""
+    """Into how many parts to split the depth of so many tiles: the fewest that come within 5 % of
+    the shortest time."""
     whole = {turns * tile.resident * units // tiles for turns in range(1, TURNS + 1)}
     most = max(1, min(most, steps // 4))
     times = {
@@ -88,8 +96,11 @@ def splits_of(units: int, tile: Tile, tiles: int, steps: int, most: int) -> int:
     return next(splits for splits, time in times.items() if time <= 1.05 * shortest)
 
 
-def tile_time(units: int, tile: Tile, tiles: int, steps: int, splits: int, edge: float = GATHERING) -> float:
-    """Time of a product in units of one step of a 128x128 tile on a compute unit that has it alone: 1.5 us on an H200.
+def tile_time(
+    units: int, tile: Tile, tiles: int, steps: int, splits: int, edge: float = GATHERING
+) -> float:
+    """Time of a product in units of one step of a 128x128 tile on a compute unit that has it alone:
+    1.5 us on an H200.
 
     edge: steps that a group's start and end cost.
     """
@@ -97,4 +108,6 @@ def tile_time(units: int, tile: Tile, tiles: int, steps: int, splits: int, edge:
     step = tile.resident * tile.m * tile.n / (128 * 128) / tile.rate
     # A part's sums are written and read again, 4 values for a step's 128 x 128 x 16 products.
     work = turns * (parts(steps, splits) + edge) * step
-    return work + (0 if splits == 1 else tiles * splits * tile.m * tile.n / (128 * 128) * 4 / units + 8)
+    return work + (
+        0 if splits == 1 else tiles * splits * tile.m * tile.n / (128 * 128) * 4 / units + 8
+    )

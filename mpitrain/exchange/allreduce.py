@@ -70,15 +70,17 @@ def allreduce(
     out: Floats | None = None,
     check: bool = True,
 ) -> Floats:
-    """The mean over the communicator of a float32 array of one shape, the same bytes on every rank; collective.
+    """The mean over the communicator of a float32 array of one shape, the same bytes on every rank;
+    collective.
 
-    exchange: "float32", "float16", "dynamic8", "window" (ranks of one host), or "auto": what is quickest, which is measured when a vector
-    of about this length first comes, and takes up to a second then. Coded exchanges have no memory: what rounding
-    leaves out is lost, not sent with the next call. Raises UserError on every rank if any rank's vector is not float32, or their sizes
-    or exchanges differ, or ranks of several hosts are to share memory; RunError if a message comes damaged.
-    out: a C-ordered float32 array of the vector's shape for the mean, which may be the vector; a new one if None.
-    check: whether ranks first tell each other what they have, which costs a short message; without it vectors that differ in size end as
-    they do with MPI: badly.
+    exchange: "float32", "float16", "dynamic8", "window" (ranks of one host), or "auto": what is
+    quickest, which is measured when a vector of about this length first comes, and takes up to a
+    second then. Coded exchanges have no memory: what rounding leaves out is lost, not sent with the
+    next call. Raises UserError on every rank if any rank's vector is not float32, or their sizes or
+    exchanges differ, or ranks of several hosts are to share memory; RunError if a message comes
+    damaged. out: a C-ordered float32 array of the vector's shape for the mean, which may be the
+    vector; a new one if None. check: whether ranks first tell each other what they have, which
+    costs a short message; without it vectors that differ in size end as they do with MPI: badly.
     """
     wire = over(comm)
     values = np.asarray(vector)
@@ -93,7 +95,9 @@ def allreduce(
         return mean
     tools: _Tools = wire.kept.get(KEPT) or _tools(wire)
     kind = (
-        exchange if exchange != "auto" else tools.chosen.get(source.size) or _choose(wire, tools, source.size)
+        exchange
+        if exchange != "auto"
+        else tools.chosen.get(source.size) or _choose(wire, tools, source.size)
     )
     _by(kind, wire, tools, source, flat)
     return mean
@@ -105,7 +109,8 @@ def _tools(wire: Wire) -> _Tools:
 
 
 def taken(size: int, comm: Communicator) -> str | None:
-    """What "auto" takes on this communicator for vectors of so many values; None before one has come."""
+    """What "auto" takes on this communicator for vectors of so many values; None before one has
+    come."""
     return _tools(over(comm)).chosen.get(size)
 
 
@@ -120,7 +125,8 @@ def _apart(values: NDArray[np.float32], mean: Floats) -> tuple[Floats, Floats]:
 
 
 def _by(kind: str, wire: Wire, tools: _Tools, source: Floats, mean: Floats) -> None:
-    """mean becomes the mean of the ranks' sources, by one kind of exchange or way of float32; flat ones, as `_apart` makes them."""
+    """mean becomes the mean of the ranks' sources, by one kind of exchange or way of float32; flat
+    ones, as `_apart` makes them."""
     if way := BLOCKING.get(kind):
         wire.blocking.mean(source, mean, way)
         return
@@ -182,9 +188,11 @@ def _ways(wire: Wire, length: int) -> list[str]:
 
 
 def _alike(wire: Wire, size: int) -> bool:
-    """Whether MPI's own sum of vectors of so many values has the same bytes on every rank, as seen with noise.
+    """Whether MPI's own sum of vectors of so many values has the same bytes on every rank, as seen
+    with noise.
 
-    Which ranks' values are added first follows from their number and the ranks'. Longer vectors than were measured are not trusted.
+    Which ranks' values are added first follows from their number and the ranks'. Longer vectors
+    than were measured are not trusted.
     """
     if wire.ranks.size == 2:
         return True
@@ -213,7 +221,8 @@ def _pieces(tools: _Tools) -> list[Array]:
 
 
 def _coders(wire: Wire, tools: _Tools, kind: str, short: bool) -> list[_Coder]:
-    """For the pieces that are on their way at once. wire: of the ranks that code. short: with NumPy, which needs no other threads."""
+    """For the pieces that are on their way at once. wire: of the ranks that code. short: with
+    NumPy, which needs no other threads."""
     if (kind, short) not in tools.coders:
         codec: Any = HOST_CODECS[kind]() if short else make_codec(kind, _device(tools))
         pieces: list[Any] = [codec.floats(SMALL)] if short else _pieces(tools)
@@ -235,7 +244,9 @@ def _fits(values: NDArray[Any], exchange: str, out: NDArray[Any] | None) -> None
 
 def _takes(values: NDArray[Any], out: NDArray[Any] | None) -> bool:
     """Whether `out` can hold the mean, or there is none."""
-    return out is None or (out.dtype == FLOAT32 and out.shape == values.shape and out.flags.c_contiguous)
+    return out is None or (
+        out.dtype == FLOAT32 and out.shape == values.shape and out.flags.c_contiguous
+    )
 
 
 def _unfit(values: NDArray[Any], out: NDArray[Any] | None) -> str:
@@ -244,7 +255,8 @@ def _unfit(values: NDArray[Any], out: NDArray[Any] | None) -> str:
 
 
 def _agree(wire: Wire, values: NDArray[Any], exchange: str, out: NDArray[Any] | None) -> None:
-    """Raise the same UserError on every rank unless all have float32 vectors of one size, one exchange, and room for the mean."""
+    """Raise the same UserError on every rank unless all have float32 vectors of one size, one
+    exchange, and room for the mean."""
     kind = KNOWN.index(exchange) if exchange in KNOWN else -1
     facts = np.array([values.size, values.dtype == FLOAT32, kind, _takes(values, out)])
     if wire.agree.alike(facts) and facts[1] and kind >= 0 and facts[3]:
@@ -256,7 +268,9 @@ def _agree(wire: Wire, values: NDArray[Any], exchange: str, out: NDArray[Any] | 
             raise UserError(f"allreduce: expected a float32 vector on rank {rank}{came}")
         if code < 0:
             came = f", got {exchange!r}" if rank == wire.ranks.rank else ""
-            raise UserError(f"allreduce: expected an exchange of {', '.join(KNOWN)} on rank {rank}{came}")
+            raise UserError(
+                f"allreduce: expected an exchange of {', '.join(KNOWN)} on rank {rank}{came}"
+            )
         if not fits:
             raise UserError(
                 _unfit(values, out)
@@ -265,11 +279,13 @@ def _agree(wire: Wire, values: NDArray[Any], exchange: str, out: NDArray[Any] | 
             )
         if code != table[0, 2]:
             raise UserError(
-                f"allreduce: rank 0 asks for {KNOWN[table[0, 2]]}, rank {rank} for {KNOWN[code]}; expected one exchange"
+                f"allreduce: rank 0 asks for {KNOWN[table[0, 2]]}, rank {rank} for {KNOWN[code]}; "
+                "expected one exchange"
             )
     sizes = table[:, 0].tolist()
     if len(set(sizes)) > 1:
         odd = next(rank for rank, size in enumerate(sizes) if size != sizes[0])
         raise UserError(
-            f"allreduce: rank 0 has {sizes[0]} values, rank {odd} has {sizes[odd]}; expected one size"
+            f"allreduce: rank 0 has {sizes[0]} values, rank {odd} has {sizes[odd]}; expected one "
+            "size"
         )

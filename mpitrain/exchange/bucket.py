@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Bucket:
-    """Values [start, stop) of the vector, both multiples of a codec block (512), in the order in which gradients are complete."""
+    """Values [start, stop) of the vector, both multiples of a codec block (512), in the order in
+    which gradients are complete."""
 
     number: int
     start: int

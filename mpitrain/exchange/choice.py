@@ -9,12 +9,14 @@ from typing import Protocol
 from mpitrain.exchange.registry import is_lossy
 
 GAIN = 0.8
-"""Share of the fastest exact kind's time that a lossy one must stay under, to be worth its rounding."""
+"""Share of the fastest exact kind's time that a lossy one must stay under, to be worth its
+rounding."""
 WORTH = 0.985
-"""Share of a simpler way's time that another must stay under where a caller wants one vector's mean as quickly as may be."""
+"""Share of a simpler way's time that another must stay under where a caller wants one vector's mean
+as quickly as may be."""
 DOUBT = 2.0
-"""How much slower than MPI's messages shared memory must seem before it is not taken: times on a busy host differ from run to run, and
-the choice should not, for the two add in different orders."""
+"""How much slower than MPI's messages shared memory must seem before it is not taken: times on a
+busy host differ from run to run, and the choice should not, for the two add in different orders."""
 
 
 class Ranks(Protocol):
@@ -33,9 +35,11 @@ def candidates(kind: str, ranks: Ranks) -> tuple[str, ...]:
 
 
 def choose(kind: str, ranks: Ranks, seconds: Mapping[str, float] | None = None) -> tuple[str, str]:
-    """The kind of exchange for these ranks, the same on all of them, and why. "auto" looks at what was measured, or where the ranks are.
+    """The kind of exchange for these ranks, the same on all of them, and why. "auto" looks at what
+    was measured, or where the ranks are.
 
-    seconds: of each candidate for one and the same vector, the same on every rank; without it there is only a rule.
+    seconds: of each candidate for one and the same vector, the same on every rank; without it there
+    is only a rule.
     """
     if kind != "auto":
         return kind, f"--exchange {kind}"
@@ -55,10 +59,11 @@ def choose(kind: str, ranks: Ranks, seconds: Mapping[str, float] | None = None) 
 
 
 def coded_from(kind: str, measured: Mapping[int, Mapping[str, float]]) -> int:
-    """Values from which on a bucket is worth coding by a kind, as far as two lengths tell; 0: all are.
+    """Values from which on a bucket is worth coding by a kind, as far as two lengths tell; 0: all
+    are.
 
-    measured: seconds of each kind for buckets of so many values. What coding saves, beyond what its rounding must be worth, is taken to
-    be a line over length.
+    measured: seconds of each kind for buckets of so many values. What coding saves, beyond what its
+    rounding must be worth, is taken to be a line over length.
     """
     if not is_lossy(kind) or len(measured) < 2:
         return 0
@@ -68,10 +73,11 @@ def coded_from(kind: str, measured: Mapping[int, Mapping[str, float]]) -> int:
 
 
 def quickest(turns: Mapping[str, Sequence[float]]) -> str:
-    """Of what was measured for vectors of one length in turns, seconds of each way in each, what takes the least time.
+    """Of what was measured for vectors of one length in turns, seconds of each way in each, what
+    takes the least time.
 
-    MPI's own ("library") unless it is beaten by a little, and by a lossy kind by a little more, turn by turn in the median: what disturbs
-    a turn disturbs all that is measured in it.
+    MPI's own ("library") unless it is beaten by a little, and by a lossy kind by a little more,
+    turn by turn in the median: what disturbs a turn disturbs all that is measured in it.
     """
     if "library" not in turns:
         return min(turns, key=lambda name: median(turns[name]) / (WORTH if is_lossy(name) else 1))

@@ -1,4 +1,5 @@
-"""Gradients as bytes, on a device: float32[n] to records of 512 values and back, the same bytes as codec_numpy.py makes."""
+"""Gradients as bytes, on a device: float32[n] to records of 512 values and back, the same bytes as
+codec_numpy.py makes."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Launch
 
 CHUNK = 16
-"""Blocks a work-item takes on a CPU: 32 KiB of floats, enough that starting it costs nothing beside them."""
+"""Blocks a work-item takes on a CPU: 32 KiB of floats, enough that starting it costs nothing beside
+them."""
 PLUS, MINUS, ALONE = 0, 1, 2
 """What becomes of the vector beside x; kernels/codec.h has the same numbers."""
 
@@ -31,12 +33,14 @@ def make_codec(name: str, device: Device) -> DeviceCodec:
 
 
 def make_scale(device: Device) -> Callable[[Array, float], None]:
-    """x = x * factor on a device, for exchanges without a codec: arrays that come again, with few factors."""
+    """x = x * factor on a device, for exchanges without a codec: arrays that come again, with few
+    factors."""
     return _OnDevice(device).scale_again
 
 
 class _OnDevice:
-    """What both codecs have in common on a device: memory, launches, and multiplication by a number."""
+    """What both codecs have in common on a device: memory, launches, and multiplication by a
+    number."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -53,7 +57,9 @@ class _OnDevice:
 
     def scale(self, x: Array, factor: float) -> None:
         if x.size:
-            self._kernels.scale(self._items(x), x, x.size, self._chunk, float(factor), group=self._group)
+            self._kernels.scale(
+                self._items(x), x, x.size, self._chunk, float(factor), group=self._group
+            )
 
     def scale_again(self, x: Array, factor: float) -> None:
         """`scale`, prepared at the first call with the same array and factor."""
@@ -67,7 +73,8 @@ class _OnDevice:
         launch()
 
     def _items(self, x: Array) -> int:
-        """A work-item for each chunk of blocks on a CPU, a group of them for each block elsewhere."""
+        """A work-item for each chunk of blocks on a CPU, a group of them for each block
+        elsewhere."""
         return -(-blocks(x.size) // self._chunk) * self._group
 
 
@@ -83,12 +90,14 @@ class Dynamic8(_OnDevice, Facts8):
     ) -> None:
         other, mode = _beside(x, residual, minus)
         self._kernels.encode8(
-            self._items(x), codes, other, x, self._thresholds, self._levels, x.size, self._chunk, mode, group=self._group
+            self._items(x), codes, other, x, self._thresholds, self._levels, x.size, self._chunk,
+            mode, group=self._group
         )  # fmt: skip
 
     def decode_add(self, acc: Array, codes: Array, first: bool, offset: int = 0) -> None:
         self._kernels.decode_add8(
-            self._items(acc), acc, codes, self._levels, acc.size, self._chunk, offset, int(first), group=self._group
+            self._items(acc), acc, codes, self._levels, acc.size, self._chunk, offset, int(first),
+            group=self._group
         )  # fmt: skip
 
 
@@ -99,11 +108,20 @@ class Float16(_OnDevice, Facts16):
         self, codes: Array, x: Array, residual: Array | None = None, minus: Array | None = None
     ) -> None:
         other, mode = _beside(x, residual, minus)
-        self._kernels.encode16(self._items(x), codes, other, x, x.size, self._chunk, mode, group=self._group)
+        self._kernels.encode16(
+            self._items(x), codes, other, x, x.size, self._chunk, mode, group=self._group
+        )
 
     def decode_add(self, acc: Array, codes: Array, first: bool, offset: int = 0) -> None:
         self._kernels.decode_add16(
-            self._items(acc), acc, codes, acc.size, self._chunk, offset, int(first), group=self._group
+            self._items(acc),
+            acc,
+            codes,
+            acc.size,
+            self._chunk,
+            offset,
+            int(first),
+            group=self._group,
         )
 
 

@@ -1,17 +1,22 @@
-"""Gradients as bytes, with NumPy alone: the codes themselves, and what an exchange without a device uses.
+"""Gradients as bytes, with NumPy alone: the codes themselves, and what an exchange without a device
+uses.
 
-dynamic8 is Dettmers' dynamic tree code with an even split (arXiv 1511.04561). A block of 512 values is a record of 513 bytes: the scale,
-then a byte a value, sign << 7 | index of the magnitude. Magnitudes are 0, then for each decade 10^-e, e = 0 .. 5, the midpoints of
-2^(6-e) equal bins of [0.1, 1] times 10^-e, and 1: the code is symmetric, and a zero has one code only. The scale is the smallest power
-of two that no magnitude of the block exceeds, kept as the exponent byte of a float32; multiplying with it is exact, so every device
-makes the same bytes without a division, and x + residual == decoded + new residual holds to the bit.
+dynamic8 is Dettmers' dynamic tree code with an even split (arXiv 1511.04561). A block of 512 values
+is a record of 513 bytes: the scale, then a byte a value, sign << 7 | index of the magnitude.
+Magnitudes are 0, then for each decade 10^-e, e = 0 .. 5, the midpoints of 2^(6-e) equal bins of
+[0.1, 1] times 10^-e, and 1: the code is symmetric, and a zero has one code only. The scale is the
+smallest power of two that no magnitude of the block exceeds, kept as the exponent byte of a
+float32; multiplying with it is exact, so every device makes the same bytes without a division, and
+x + residual == decoded + new residual holds to the bit.
 
-Scales run from 2^-80 (blocks below it keep 2^-80) to 2^126. So every value with a code but zero, every decoded value and every
-residual of such a value is a normal float32. What is left, inputs and sums below 2^-126, counts as zero: a device that flushes
-denormals and one that does not agree. A block with a NaN, an infinity or a magnitude over 2^126 has the scale byte 255 and decodes to
-NaN, and its residual stays as it was.
+Scales run from 2^-80 (blocks below it keep 2^-80) to 2^126. So every value with a code but zero,
+every decoded value and every residual of such a value is a normal float32. What is left, inputs and
+sums below 2^-126, counts as zero: a device that flushes denormals and one that does not agree. A
+block with a NaN, an infinity or a magnitude over 2^126 has the scale byte 255 and decodes to NaN,
+and its residual stays as it was.
 
-float16 is IEEE half precision, 1024 bytes a block; what overflows travels as an infinity, and its residual stays as it was.
+float16 is IEEE half precision, 1024 bytes a block; what overflows travels as an infinity, and its
+residual stays as it was.
 """
 
 from __future__ import annotations
@@ -25,9 +30,11 @@ from numpy.typing import NDArray
 
 BLOCK = 512
 LEAST, MOST, MARKED = 47, 253, 255
-"""Exponent bytes of the smallest and largest scale, 2^-80 and 2^126, and of a block that is not finite."""
+"""Exponent bytes of the smallest and largest scale, 2^-80 and 2^126, and of a block that is not
+finite."""
 FLOOR = 0x3580
-"""Top 16 bits of the smallest float32 with a row in THRESHOLDS (9.5e-7); below it every magnitude is nearest to zero."""
+"""Top 16 bits of the smallest float32 with a row in THRESHOLDS (9.5e-7); below it every magnitude
+is nearest to zero."""
 SIGN, MAGNITUDE = np.uint32(0x80000000), np.uint32(0x7FFFFFFF)
 NORMAL, INFINITE = np.uint32(0x00800000), np.uint32(0x7F800000)
 NAN16 = 0x7E00
@@ -52,11 +59,14 @@ HALF_STEP = float(np.diff(MAGNITUDES.astype(np.float64)).max() / 2)
 
 
 def _thresholds() -> NDArray[np.uint32]:
-    """For the top 16 bits of a float32 in [FLOOR << 16, 1]: code << 16 plus a number that carries into it above the midpoint.
+    """For the top 16 bits of a float32 in [FLOOR << 16, 1]: code << 16 plus a number that carries
+    into it above the midpoint.
 
-    Between two floats that differ in their low 16 bits lies at most one midpoint of neighbouring magnitudes. With `low` the nearest
-    code of the lower float and m the low bits of the largest float not above the midpoint, (low << 16) + (0xffff - m) + (bits of x)
-    carries exactly if x is above the midpoint. So the nearest code costs one look-up, one addition and a shift, and ties go to zero.
+    Between two floats that differ in their low 16 bits lies at most one midpoint of neighbouring
+    magnitudes. With `low` the nearest code of the lower float and m the low bits of the largest
+    float not above the midpoint, (low << 16) + (0xffff - m) + (bits of x) carries exactly if x is
+    above the midpoint. So the nearest code costs one look-up, one addition and a shift, and ties go
+    to zero.
     """
     exact = (MAGNITUDES[1:].astype(np.float64) + MAGNITUDES[:-1]) / 2
     below = exact.astype(np.float32)
@@ -109,7 +119,8 @@ class Plain:
 
 
 class Codec(Protocol[V]):
-    """Float vectors to bytes and back. A vector of n values is blocks(n) records of `record` bytes, in order."""
+    """Float vectors to bytes and back. A vector of n values is blocks(n) records of `record` bytes,
+    in order."""
 
     name: str
     number: int
@@ -123,19 +134,23 @@ class Codec(Protocol[V]):
         """A new vector of zeros."""
 
     def encode(self, codes: V, x: V, residual: V | None = None, minus: V | None = None) -> None:
-        """codes = Q(x + residual), residual = x + residual - decoded; or codes = Q(x - minus). codes hold blocks(x.size) records."""
+        """codes = Q(x + residual), residual = x + residual - decoded; or codes = Q(x - minus).
+        codes hold blocks(x.size) records."""
 
     def decode_add(self, acc: V, codes: V, first: bool, offset: int = 0) -> None:
-        """acc = decoded if `first`, else acc + decoded, rounded to float32. The records start at byte `offset` of codes."""
+        """acc = decoded if `first`, else acc + decoded, rounded to float32. The records start at
+        byte `offset` of codes."""
 
     def scale(self, x: V, factor: float) -> None:
         """x = x * factor, in float32."""
 
     def bounds(self, records: Bytes) -> NDArray[np.float64]:
-        """For each block of records in host memory the largest rounding error it may have; infinity for one that is not finite."""
+        """For each block of records in host memory the largest rounding error it may have; infinity
+        for one that is not finite."""
 
     def zeros(self, records: Bytes) -> NDArray[np.bool_]:
-        """For each value of records in host memory, filled up to whole blocks, whether its code is that of zero."""
+        """For each value of records in host memory, filled up to whole blocks, whether its code is
+        that of zero."""
 
 
 def blocks(size: int) -> int:
@@ -223,7 +238,9 @@ class PlainFloat16(_Host, Facts16):
             np.copyto(residual.values, error[: x.size], where=np.isfinite(halves[: x.size]))
 
     def decode_add(self, acc: Plain, codes: Plain, first: bool, offset: int = 0) -> None:
-        _add(acc, codes.values[offset : offset + 2 * acc.size].view("<f2").astype(np.float32), first)
+        _add(
+            acc, codes.values[offset : offset + 2 * acc.size].view("<f2").astype(np.float32), first
+        )
 
 
 HOST_CODECS: dict[str, type[PlainDynamic8 | PlainFloat16]] = {
@@ -232,7 +249,8 @@ HOST_CODECS: dict[str, type[PlainDynamic8 | PlainFloat16]] = {
 
 
 def encode8(v: Floats) -> tuple[Bytes, Bytes, Floats]:
-    """Scale bytes (b,), codes (b, 512) and rounding errors (b * 512,) of b whole blocks without denormals."""
+    """Scale bytes (b,), codes (b, 512) and rounding errors (b * 512,) of b whole blocks without
+    denormals."""
     bits = v.view(np.uint32).reshape(-1, BLOCK)
     size = bits & MAGNITUDE
     largest = size.max(axis=1, initial=0)

@@ -1,7 +1,8 @@
 """New weights from rank 0 to every rank, coded as differences from what all ranks already hold.
 
-d = Q(w - y),  y = y + d on every rank, rank 0 too. All add the same bytes, so y is the same everywhere bit for bit; and as the next
-difference is taken from y, what one step's code left out is in the next one's.
+d = Q(w - y), y = y + d on every rank, rank 0 too. All add the same bytes, so y is the same
+everywhere bit for bit; and as the next difference is taken from y, what one step's code left out is
+in the next one's.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ class Broadcasts(Protocol):
 
 
 class Deltas(Generic[V]):
-    """Brings ranges of the master weights w, which only rank 0 has, into the weights y of all ranks."""
+    """Brings ranges of the master weights w, which only rank 0 has, into the weights y of all
+    ranks."""
 
     def __init__(self, wire: Broadcasts, codec: Codec[V], longest: int, star: bool = False) -> None:
-        """longest: values in the longest range. star: rank 0 sends to each of the others, as in the paper."""
+        """longest: values in the longest range. star: rank 0 sends to each of the others, as in the
+        paper."""
         self._start = wire.start_star if star else wire.start_broadcast
         self._codec = codec
         self._codes = codec.bytes(max(1, blocks(longest) * codec.record))
@@ -41,7 +44,8 @@ class Deltas(Generic[V]):
         return complete(self.hops(y, w, place))
 
     def hops(self, y: V, w: V | None, place: Place) -> Hops[bool]:
-        """Move y (n,) towards rank 0's w (n,); the others give None. Returns whether every block of w - y was finite."""
+        """Move y (n,) towards rank 0's w (n,); the others give None. Returns whether every block of
+        w - y was finite."""
         size = blocks(y.size) * self._codec.record
         label = Label(self._codec.number, BLOCK, place.bucket, DELTAS, place.step, y.size)
         message = self._staging[: HEADER + size]

@@ -90,7 +90,9 @@ class Exchange:
         """
         strategy = find(kind)
         if strategy.root_only and update != "root":
-            raise UserError(f"exchange {kind}: rank 0 has the mean alone; expected update root, got {update}")
+            raise UserError(
+                f"exchange {kind}: rank 0 has the mean alone; expected update root, got {update}"
+            )
         if update not in ("root", "replicated"):
             raise UserError(f"update {update}: expected root or replicated")
         several = wire.ranks.size > 1
@@ -211,7 +213,8 @@ class Exchange:
             self._stream.close()
 
     def residuals(self) -> dict[str, Array]:
-        """What coding has left out so far, for a checkpoint of this rank; empty if nothing is coded.
+        """What coding has left out so far, for a checkpoint of this rank; empty if nothing is
+        coded.
 
         "sender": sums, of all coded buckets in the order given; "owner": means, of the shards that
         this rank owns, `owned`.

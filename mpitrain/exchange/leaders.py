@@ -1,7 +1,8 @@
-"""Who codes: every rank, or where several share a host one of each, its leader, which adds up what its host's ranks have.
+"""Who codes: every rank, or where several share a host one of each, its leader, which adds up what
+its host's ranks have.
 
-A link then carries one rank's codes, not each one's, and a mean is made of fewer coded parts. Within a host, sums and means go through shared
-memory as they are.
+A link then carries one rank's codes, not each one's, and a mean is made of fewer coded parts.
+Within a host, sums and means go through shared memory as they are.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from mpitrain.mpi.wire import Wire
 
 
 class Leaders:
-    """The ranks that code, and shared memory for the others' vectors. Both ways of one vector have the same number."""
+    """The ranks that code, and shared memory for the others' vectors. Both ways of one vector have
+    the same number."""
 
     def __init__(self, wire: Wire, longest: int, everyone: bool = False) -> None:
-        """longest: values in the longest vector. everyone: all ranks code, wherever they are. Collective.
+        """longest: values in the longest vector. everyone: all ranks code, wherever they are.
+        Collective.
 
         Every rank codes, too, where a host lacks the shared memory: `cramped` says so.
         """
@@ -33,7 +36,9 @@ class Leaders:
         if everyone or wire.ranks.hosts in (1, wire.ranks.size):
             return
         within, between = layers(wire)
-        slots = next((each for each in (MOST, SLOTS) if _fits(wire, within, floats(longest, each))), 0)
+        slots = next(
+            (each for each in (MOST, SLOTS) if _fits(wire, within, floats(longest, each))), 0
+        )
         self.cramped = not slots
         if slots:
             self.wire, self.count = between, wire.ranks.hosts
@@ -45,12 +50,14 @@ class Leaders:
         return self.wire.ranks.rank if self.wire else -1
 
     def gather(self, x: V, number: int) -> Hops[None]:
-        """The leader's x becomes the sum over its host's ranks, in their order; elsewhere x stays."""
+        """The leader's x becomes the sum over its host's ranks, in their order; elsewhere x
+        stays."""
         if self._window is not None:
             yield from self._window.mean(x, 1, False, number)
 
     def spread(self, x: V, number: int, note: float = 0.0) -> Hops[float]:
-        """The leader's x to its host's ranks, and its note, which is returned. Follows each `gather`."""
+        """The leader's x to its host's ranks, and its note, which is returned. Follows each
+        `gather`."""
         if self._window is None:
             return note
         return (yield from self._window.spread(x, x if self.wire else None, number, note))

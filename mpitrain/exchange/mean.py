@@ -1,8 +1,10 @@
-"""Turn every rank's sums of gradients into the mean over all images: codes, wire, sum in rank order, codes, wire.
+"""Turn every rank's sums of gradients into the mean over all images: codes, wire, sum in rank
+order, codes, wire.
 
-Each rank owns a shard of the blocks: it gets that shard's codes from all others, decodes them and its own, adds them in rank order,
-and sends the mean, coded again, to rank 0 or to everyone. All that a rank ever uses is decoded bytes that others decode as well, so
-all hold the same bits. Two quantisations, however many ranks; with two ranks whole buckets are swapped, and it is one.
+Each rank owns a shard of the blocks: it gets that shard's codes from all others, decodes them and
+its own, adds them in rank order, and sends the mean, coded again, to rank 0 or to everyone. All
+that a rank ever uses is decoded bytes that others decode as well, so all hold the same bits. Two
+quantisations, however many ranks; with two ranks whole buckets are swapped, and it is one.
 """
 
 from __future__ import annotations
@@ -42,12 +44,14 @@ class Place:
 
 
 def shards(count: int, size: int) -> list[tuple[int, int]]:
-    """Cut 0 .. count into one range a rank: rank r owns [r * count // size, (r + 1) * count // size)."""
+    """Cut 0 .. count into one range a rank: rank r owns [r * count // size, (r + 1) * count //
+    size)."""
     return [(rank * count // size, (rank + 1) * count // size) for rank in range(size)]
 
 
 def own_values(size_of_vector: int, rank: int, size: int) -> tuple[int, int]:
-    """The range of a coded vector whose mean a rank makes and codes again: none where whole vectors are swapped."""
+    """The range of a coded vector whose mean a rank makes and codes again: none where whole vectors
+    are swapped."""
     if size <= 2:
         return 0, 0
     start, stop = shards(blocks(size_of_vector), size)[rank]
@@ -55,10 +59,12 @@ def own_values(size_of_vector: int, rank: int, size: int) -> tuple[int, int]:
 
 
 class Mean(Generic[V]):
-    """Works in place on vectors of up to a bucket's size; keeps the memory for codes between calls."""
+    """Works in place on vectors of up to a bucket's size; keeps the memory for codes between
+    calls."""
 
     def __init__(self, wire: Ways, codec: Codec[V], to_all: bool, star: bool = False) -> None:
-        """to_all: every rank gets the mean; otherwise rank 0 alone. star: whole vectors go to rank 0, as in the paper, not shards."""
+        """to_all: every rank gets the mean; otherwise rank 0 alone. star: whole vectors go to rank
+        0, as in the paper, not shards."""
         self._wire, self._codec, self._to_all = wire, codec, to_all
         self._whole = star or wire.size == 2
         self._memory: dict[str, V] = {}
@@ -76,10 +82,12 @@ class Mean(Generic[V]):
     def hops(
         self, x: V, images: int, place: Place, residual: V | None = None, owned: V | None = None
     ) -> Hops[float]:
-        """x becomes the sum over ranks divided by `images` where the mean is wanted; elsewhere x is spent.
+        """x becomes the sum over ranks divided by `images` where the mean is wanted; elsewhere x is
+        spent.
 
-        residual has x's size, `owned` that of own_values(x). Returns the bound of the error on a rank that gets the mean (else 0):
-        the largest over blocks of the senders' bounds over `images` plus the owner's. Infinity: a block was not finite.
+        residual has x's size, `owned` that of own_values(x). Returns the bound of the error on a
+        rank that gets the mean (else 0): the largest over blocks of the senders' bounds over
+        `images` plus the owner's. Infinity: a block was not finite.
         """
         wire, codec = self._wire, self._codec
         whole = self._whole
@@ -92,7 +100,8 @@ class Mean(Generic[V]):
             first, last = 0, 0  # rank 0 makes the mean for itself
         shard = x.part(min(first * BLOCK, x.size), min(last * BLOCK, x.size))
         receivers = [
-            peer != wire.rank and (self._to_all or not whole or peer == 0) for peer in range(wire.size)
+            peer != wire.rank and (self._to_all or not whole or peer == 0)
+            for peer in range(wire.size)
         ]
         sizes = [self._message(last - first)] * wire.size
         incoming = self._bytes("parts", sum(sizes)).part(0, sum(sizes))
@@ -143,7 +152,9 @@ class Mean(Generic[V]):
         with ExitStack() as stack:
             mine = stack.enter_context(codes.host())
             theirs = stack.enter_context(incoming.host(write=True))
-            bound = float((bounds + codec.bounds(mine[: bounds.size * codec.record])).max(initial=0.0))
+            bound = float(
+                (bounds + codec.bounds(mine[: bounds.size * codec.record])).max(initial=0.0)
+            )
             message = self._staged(self._message(bounds.size))
             if message is not None:
                 message[HEADER:] = mine[: bounds.size * codec.record]
@@ -158,7 +169,9 @@ class Mean(Generic[V]):
             for sender, message in enumerate(into):
                 if message is not None:
                     size = _part(x, cuts[sender]).size
-                    bound = max(bound, check(message, self._label(MEANS, place, size), wire.numbers[sender]))
+                    bound = max(
+                        bound, check(message, self._label(MEANS, place, size), wire.numbers[sender])
+                    )
         if not wanted:
             return 0.0
         at = 0
@@ -172,7 +185,12 @@ class Mean(Generic[V]):
         return bound
 
     def _parts(
-        self, mine: Bytes, size: int, cuts: list[tuple[int, int]], receivers: list[bool], place: Place
+        self,
+        mine: Bytes,
+        size: int,
+        cuts: list[tuple[int, int]],
+        receivers: list[bool],
+        place: Place,
     ) -> list[Bytes | None]:
         """A sealed message for each receiver: the header and its shard of my codes."""
         record = self._codec.record

@@ -1,6 +1,8 @@
-"""What stands before the bytes of every coded message, so that ranks that are out of step notice it: written, and checked.
+"""What stands before the bytes of every coded message, so that ranks that are out of step notice
+it: written, and checked.
 
-The checksum is zlib's CRC-32: CRC-32C would need a package of its own, and this one guards against the same flipped bits.
+The checksum is zlib's CRC-32: CRC-32C would need a package of its own, and this one guards against
+the same flipped bits.
 """
 
 from __future__ import annotations
@@ -44,17 +46,20 @@ NAMES = ("codec", "block", "bucket", "phase", "step", "values")
 
 
 def seal(message: NDArray[np.uint8], label: Label, bound: float = 0.0) -> None:
-    """Write the header into the first HEADER bytes of a message that is otherwise complete. `bound` travels as float32."""
+    """Write the header into the first HEADER bytes of a message that is otherwise complete. `bound`
+    travels as float32."""
     LAYOUT.pack_into(message.data, 0, MAGIC, VERSION, *label.fields(), bound, 0)
     message[HEADER - 4 : HEADER] = np.frombuffer(_checksum(message), np.uint8)
 
 
 def check(message: NDArray[np.uint8], label: Label, sender: int) -> float:
-    """The bound in a message's header. Raises RunError naming the sender, what was expected and what came."""
+    """The bound in a message's header. Raises RunError naming the sender, what was expected and
+    what came."""
     magic, version, *fields, bound, _ = LAYOUT.unpack_from(message.data, 0)
     if magic != MAGIC or version != VERSION:
         raise RunError(
-            f"message from rank {sender}: expected {MAGIC!r} version {VERSION}, got {magic!r} version {version}"
+            f"message from rank {sender}: expected {MAGIC!r} version {VERSION}, got {magic!r} "
+            f"version {version}"
         )
     wrong = [
         f"{name} {want}, got {came}"
@@ -66,11 +71,14 @@ def check(message: NDArray[np.uint8], label: Label, sender: int) -> float:
     came, sum_of_content = message[HEADER - 4 : HEADER].tobytes(), _checksum(message)
     if came != sum_of_content:
         raise RunError(
-            f"message from rank {sender}, bucket {label.bucket}, step {label.step}: expected checksum {came[::-1].hex()} as its "
+            f"message from rank {sender}, bucket {label.bucket}, step {label.step}: expected "
+            f"checksum {came[::-1].hex()} as its "
             f"header says, got {sum_of_content[::-1].hex()}: the bytes changed on the way"
         )
     return float(bound)
 
 
 def _checksum(message: NDArray[np.uint8]) -> bytes:
-    return struct.pack("<I", zlib.crc32(message[HEADER:].data, zlib.crc32(message[: HEADER - 4].data)))
+    return struct.pack(
+        "<I", zlib.crc32(message[HEADER:].data, zlib.crc32(message[: HEADER - 4].data))
+    )

@@ -1,4 +1,5 @@
-"""float32 as it is, through MPI: a sum over ranks to rank 0 or to all, and a broadcast of weights."""
+"""float32 as it is, through MPI: a sum over ranks to rank 0 or to all, and a broadcast of
+weights."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from mpitrain.exchange.strategy import Strategy, Turn
 from mpitrain.mpi.hops import Hops
 
 LANE = 3
-"""Of Transfer, for sums; allreduce_hops and broadcasts take the next. Coded messages have lower ones."""
+"""Of Transfer, for sums; allreduce_hops and broadcasts take the next. Coded messages have lower
+ones."""
 
 
 class Float32(Strategy):

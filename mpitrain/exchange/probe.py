@@ -1,4 +1,5 @@
-"""Time the kinds of exchange on this job's links and devices before it begins, for about a second at most."""
+"""Time the kinds of exchange on this job's links and devices before it begins, for about a second
+at most."""
 
 from __future__ import annotations
 
@@ -26,12 +27,16 @@ LEAST_TURNS, MOST_TURNS = 5, 41
 CLEAR, FAR = 2, 1.5
 """Turns after which whatever takes so many times the quickest's time is measured no more."""
 ROW, LONGEST_ROW, MOST_IN_A_ROW = 2e-2, 5e-2, 64
-"""Seconds that the quickest's calls in a row should take, and the slowest's may; and how many there are at most."""
+"""Seconds that the quickest's calls in a row should take, and the slowest's may; and how many there
+are at most."""
 
 
-def measure(wire: Wire, device: Device, kinds: Sequence[str], update: str) -> dict[int, dict[str, float]]:
-    """Seconds of one bucket's exchange by each kind, for a short and a long bucket of so many values (slow links: the short one only):
-    the best of a few turns, the slowest rank's, the same on every rank. Collective."""
+def measure(
+    wire: Wire, device: Device, kinds: Sequence[str], update: str
+) -> dict[int, dict[str, float]]:
+    """Seconds of one bucket's exchange by each kind, for a short and a long bucket of so many
+    values (slow links: the short one only): the best of a few turns, the slowest rank's, the same
+    on every rank. Collective."""
     if not kinds:
         return {}
     short = _round(wire, device, kinds, update, FEW, 2)
@@ -58,10 +63,11 @@ def _round(
 
 
 def in_turn(wire: Wire, ways: Mapping[str, Callable[[], None]]) -> dict[str, list[float]]:
-    """Seconds of some collective calls, in each of a few turns of random order: the slowest rank's, the same on every rank.
+    """Seconds of some collective calls, in each of a few turns of random order: the slowest rank's,
+    the same on every rank.
 
-    Of those that may be the quickest, at least two: time is spent where it is not clear which. Short ones are called several times in a
-    row, all as often. Collective.
+    Of those that may be the quickest, at least two: time is spent where it is not clear which.
+    Short ones are called several times in a row, all as often. Collective.
     """
     names = list(ways)
     if len(names) < 2:
@@ -101,8 +107,9 @@ def _row(typical: Iterable[float]) -> int:
 
 
 def _seconds(wire: Wire, way: Callable[[], None], times: int) -> float:
-    """Of one call, of so many in a row, after half as many: a link that has rested takes its first bytes at once, and what was measured
-    before leaves links and caches otherwise than each way does itself."""
+    """Of one call, of so many in a row, after half as many: a link that has rested takes its first
+    bytes at once, and what was measured before leaves links and caches otherwise than each way does
+    itself."""
     for _ in range(times // 2):
         way()
     wire.agree.line_up()
@@ -128,7 +135,9 @@ class _Probe:
         self._gradient = device.zeros((size,))
         weights = device.zeros((size,))
         master = (
-            device.zeros((size,)) if needs_master(wire.ranks.rank, wire.ranks.size, kind, update) else None
+            device.zeros((size,))
+            if needs_master(wire.ranks.rank, wire.ranks.size, kind, update)
+            else None
         )
         self._exchange = Exchange(
             wire,

@@ -1,7 +1,9 @@
-"""What coding has left out, handed on to any number of ranks: residuals of the old ranks in, a new rank's share of them out.
+"""What coding has left out, handed on to any number of ranks: residuals of the old ranks in, a new
+rank's share of them out.
 
-A sender's residual is part of a sum over ranks: whoever takes it, the sum stays. An owner's is part of a mean and belongs to the values
-that it owns; where nobody owns values any more (two ranks swap whole vectors) it is multiplied by the batch and becomes a sender's.
+A sender's residual is part of a sum over ranks: whoever takes it, the sum stays. An owner's is part
+of a mean and belongs to the values that it owns; where nobody owns values any more (two ranks swap
+whole vectors) it is multiplied by the batch and becomes a sender's.
 """
 
 from __future__ import annotations
@@ -17,20 +19,26 @@ from mpitrain.exchange.mean import own_values
 
 Vector: TypeAlias = NDArray[np.float32]
 Read: TypeAlias = Callable[[str, int, int, int], Vector]
-"""Values [start, stop) of a residual ("sender" or "owner") of an old rank: read(name, rank, start, stop)."""
+"""Values [start, stop) of a residual ("sender" or "owner") of an old rank: read(name, rank, start,
+stop)."""
 
 
 class Residuals:
-    """Residuals that `before` ranks have left. A place is that of a value in the vector of all coded buckets, in the order of sending."""
+    """Residuals that `before` ranks have left. A place is that of a value in the vector of all
+    coded buckets, in the order of sending."""
 
-    def __init__(self, read: Read, buckets: Sequence[Bucket], before: int, owned: bool, images: int) -> None:
-        """buckets: of the network, in the order in which they are sent. owned: whether the old ranks had owners. images: in a batch."""
+    def __init__(
+        self, read: Read, buckets: Sequence[Bucket], before: int, owned: bool, images: int
+    ) -> None:
+        """buckets: of the network, in the order in which they are sent. owned: whether the old
+        ranks had owners. images: in a batch."""
         self._read, self._before, self._images = read, before, images
         self._lengths = [bucket.stop - bucket.start for bucket in buckets if bucket.coded]
         self._old = [places(self._lengths, rank, before) if owned else [] for rank in range(before)]
 
     def sender(self, rank: int, size: int, start: int, stop: int, owners: bool) -> Vector:
-        """Places [start, stop) of the residual with which a rank of `size` begins to send. owners: whether the new ranks have some."""
+        """Places [start, stop) of the residual with which a rank of `size` begins to send. owners:
+        whether the new ranks have some."""
         total = np.zeros(stop - start, np.float32)
         for old in range(rank, self._before, size):
             total += self._read("sender", old, start, stop)
@@ -61,8 +69,8 @@ class Residuals:
 def as_sender(
     sender: Vector, owner: Vector, lengths: Sequence[int], rank: int, size: int, images: int
 ) -> Vector:
-    """Both residuals of a rank of `size` as one that it can send from, where others will own values than before. lengths: of the coded
-    buckets; images: in a batch."""
+    """Both residuals of a rank of `size` as one that it can send from, where others will own values
+    than before. lengths: of the coded buckets; images: in a batch."""
     whole: Vector = sender.copy()
     at = 0
     for start, stop in places(lengths, rank, size) if owner.size else []:
@@ -72,7 +80,8 @@ def as_sender(
 
 
 def places(lengths: Sequence[int], rank: int, size: int) -> list[tuple[int, int]]:
-    """Ranges that a rank of so many owns in the vector of all coded buckets, which have these lengths."""
+    """Ranges that a rank of so many owns in the vector of all coded buckets, which have these
+    lengths."""
     found, at = [], 0
     for length in lengths:
         start, stop = own_values(length, rank, size)

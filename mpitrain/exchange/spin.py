@@ -1,8 +1,11 @@
-"""The float32 mean of ranks that share a host, for a thread with nothing else to do: in memory that all of them see, without messages.
+"""The float32 mean of ranks that share a host, for a thread with nothing else to do: in memory that
+all of them see, without messages.
 
-Each rank counts its stages beside its part of the memory, and looks at the others' counts until they are as far: it spins, as MPI's
-blocking calls do. Short vectors take one stage, in which every rank adds up all; of long ones each adds up one shard, a piece at a time
-that stays in the cache, and takes the others' shards in a second stage. Sums are in rank order: the same bytes on every rank.
+Each rank counts its stages beside its part of the memory, and looks at the others' counts until
+they are as far: it spins, as MPI's blocking calls do. Short vectors take one stage, in which every
+rank adds up all; of long ones each adds up one shard, a piece at a time that stays in the cache,
+and takes the others' shards in a second stage. Sums are in rank order: the same bytes on every
+rank.
 """
 
 from __future__ import annotations
@@ -18,13 +21,16 @@ from mpitrain.exchange.window import NOTE, add
 from mpitrain.mpi.blocking import Floats, ends
 
 SHORT = 1 << 13
-"""Values up to which every rank adds up all: reading 32 KiB of each takes less than a second stage."""
+"""Values up to which every rank adds up all: reading 32 KiB of each takes less than a second
+stage."""
 PIECE = 1 << 18
-"""Values at a time: of 2^14 to 2^18 the quickest with two and with four ranks, from 256 KiB to 100 MiB."""
+"""Values at a time: of 2^14 to 2^18 the quickest with two and with four ranks, from 256 KiB to 100
+MiB."""
 LOOKS = 50
 """At a count before the core is offered to others; a rank that is as far has counted by then."""
 PATIENCE = 20_000
-"""Looks, some ten milliseconds, before it sleeps between them, and lets MPI see whether the other is still there."""
+"""Looks, some ten milliseconds, before it sleeps between them, and lets MPI see whether the other
+is still there."""
 NAP = 5e-4
 
 
@@ -44,7 +50,8 @@ class Host(Protocol):
 
 
 class Spin:
-    """Two slots in shared memory take turns: who begins to write one has seen all others begin, and so leave, the one after its last use."""
+    """Two slots in shared memory take turns: who begins to write one has seen all others begin, and
+    so leave, the one after its last use."""
 
     def __init__(self, host: Host) -> None:
         """Collective. Raises UserError on every rank where the ranks cannot share memory."""
@@ -61,7 +68,8 @@ class Spin:
         host.barrier()
 
     def mean(self, source: Floats, mean: Floats) -> None:
-        """mean = the mean over ranks of source; flat and C-ordered, and one array or two that share no memory. Collective."""
+        """mean = the mean over ranks of source; flat and C-ordered, and one array or two that share
+        no memory. Collective."""
         if source.size <= SHORT:
             self._short(source, mean)
             return

@@ -1,4 +1,5 @@
-"""The paper's way with 8-bit codes, for comparisons: all gradients and weights go through rank 0."""
+"""The paper's way with 8-bit codes, for comparisons: all gradients and weights go through rank
+0."""
 
 from __future__ import annotations
 

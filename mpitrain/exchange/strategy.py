@@ -64,7 +64,8 @@ class Strategy:
     """Averages and spreads buckets; a subclass overrides these two, and the rest if it codes."""
 
     lossy: ClassVar[bool] = False
-    """Whether it rounds what it sends, so that rank 0 needs exact weights beside the shared ones."""
+    """Whether it rounds what it sends, so that rank 0 needs exact weights beside the shared
+    ones."""
     root_only: ClassVar[bool] = False
     """Whether rank 0 alone can have the mean."""
 
@@ -72,7 +73,8 @@ class Strategy:
         """Collective."""
         self.parts = parts
         self.owned: list[tuple[int, int]] = []
-        """Ranges of the flat vector whose mean this rank codes, in the order of residual "owner"."""
+        """Ranges of the flat vector whose mean this rank codes, in the order of residual
+        "owner"."""
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
         """The bucket's gradient becomes the sum over ranks divided by `images` where it is wanted.
@@ -124,7 +126,8 @@ class Strategy:
         """Watch, in the next step, the number-th of the coded buckets, round and round."""
 
     def sampled(self) -> Sampled | None:
-        """What was left out of the bucket that `sample` chose; None on a rank that codes nothing."""
+        """What was left out of the bucket that `sample` chose; None on a rank that codes
+        nothing."""
         return None
 
     def weights(self, bucket: Bucket) -> tuple[Array, Array | None]:

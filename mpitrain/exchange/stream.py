@@ -1,4 +1,5 @@
-"""A thread that brings buckets to new weights while the backward pass goes on: several on their way at once, in one fixed order."""
+"""A thread that brings buckets to new weights while the backward pass goes on: several on their way
+at once, in one fixed order."""
 
 from __future__ import annotations
 
@@ -13,19 +14,22 @@ from mpitrain.mpi.hops import Hops, Pending
 MOST = 4
 """Flights on their way at once: parts, means, deltas, and one that begins."""
 NAPS = (1e-4, 1e-3)
-"""Seconds between two looks while the backward pass computes: the first, and the longest. Looking takes time from who computes."""
+"""Seconds between two looks while the backward pass computes: the first, and the longest. Looking
+takes time from who computes."""
 HURRY = (1e-5, 5e-4)
 """The same when nothing is left but to wait for the exchange."""
 AT_ONCE = 30
-"""Looks without a nap when in a hurry, with the core given to whoever else wants it: a nap takes 0.06 ms at least, a barrier within a host
-0.01."""
+"""Looks without a nap when in a hurry, with the core given to whoever else wants it: a nap takes
+0.06 ms at least, a barrier within a host 0.01."""
 
 
 class Flights:
-    """Takes each flight (the hops of one bucket) as far as it can go, in the order in which they were added.
+    """Takes each flight (the hops of one bucket) as far as it can go, in the order in which they
+    were added.
 
-    A flight never overtakes: it begins its k-th hop after the one before has begun its k-th, or has landed. So all ranks do the same
-    operations in the same order on each communicator, whatever arrives first.
+    A flight never overtakes: it begins its k-th hop after the one before has begun its k-th, or has
+    landed. So all ranks do the same operations in the same order on each communicator, whatever
+    arrives first.
     """
 
     def __init__(self) -> None:
@@ -77,7 +81,8 @@ class Stream:
     """A thread for Flights. What a flight raises, `finish` raises."""
 
     def __init__(self, landed: Callable[[], None], alive: Callable[[], None]) -> None:
-        """landed: called in the thread when all flights of a step have landed. alive: called at each hop, for a watchdog."""
+        """landed: called in the thread when all flights of a step have landed. alive: called at
+        each hop, for a watchdog."""
         self._landed, self._alive = landed, alive
         self._orders: queue.SimpleQueue[Hops[None] | None] = queue.SimpleQueue()
         self._flights = Flights()
@@ -92,7 +97,8 @@ class Stream:
         self._orders.put(hops)
 
     def finish(self) -> None:
-        """Return when all flights have landed. Raises what one of them raised; nothing may be sent afterwards."""
+        """Return when all flights have landed. Raises what one of them raised; nothing may be sent
+        afterwards."""
         self._hurry = True
         self._orders.put(None)
         self._idle.wait()

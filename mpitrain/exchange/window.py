@@ -1,7 +1,10 @@
-"""The exchange of ranks that share a host: sums in rank order in memory that all of them see, exact and without messages.
+"""The exchange of ranks that share a host: sums in rank order in memory that all of them see, exact
+and without messages.
 
-Each rank adds up one shard: it copies the others' shards of its vector into its own slice of the shared memory, adds up its own shard of
-all vectors, and puts the mean into the gap in its slice. Whoever needs the mean copies it out. Slots take turns, so that one bucket is copied while another is added up.
+Each rank adds up one shard: it copies the others' shards of its vector into its own slice of the
+shared memory, adds up its own shard of all vectors, and puts the mean into the gap in its slice.
+Whoever needs the mean copies it out. Slots take turns, so that one bucket is copied while another
+is added up.
 """
 
 from __future__ import annotations
@@ -40,16 +43,19 @@ class Host(Protocol):
 
 
 class Window(Generic[V]):
-    """Shared memory for vectors of up to `longest` values. The n-th vector uses the n-th slot, in turn, when that is free."""
+    """Shared memory for vectors of up to `longest` values. The n-th vector uses the n-th slot, in
+    turn, when that is free."""
 
     def __init__(self, host: Host, longest: int, slots: int = SLOTS) -> None:
-        """Collective. Raises UserError on every rank where the ranks cannot share so much memory."""
+        """Collective. Raises UserError on every rank where the ranks cannot share so much
+        memory."""
         self._host, self._stride = host, floats(longest, 1)
         self._slices = host.share(floats(longest, slots))
         self._turns = [_Turn() for _ in range(slots)]
 
     def mean(self, x: V, images: int, to_all: bool, number: int) -> Hops[None]:
-        """x becomes the sum over ranks divided by `images`, on every rank or on rank 0 alone; elsewhere it stays."""
+        """x becomes the sum over ranks divided by `images`, on every rank or on rank 0 alone;
+        elsewhere it stays."""
         host, slices, turn = self._host, self._slot(number, x.size), self._turn(number)
         yield turn
         turn.taken = True
@@ -69,7 +75,8 @@ class Window(Generic[V]):
             turn.leave(host.start_barrier(LEFT))
 
     def spread(self, y: V, w: V | None, number: int, note: float = 0.0) -> Hops[float]:
-        """Rank 0's w becomes everyone's y, its own stays; the others give None. Follows `mean` of the same number, which was not to all.
+        """Rank 0's w becomes everyone's y, its own stays; the others give None. Follows `mean` of
+        the same number, which was not to all.
 
         Returns rank 0's note.
         """
@@ -116,7 +123,8 @@ def add(total: Floats, parts: Sequence[Floats], start: int, stop: int, factor: n
 
 
 class _Turn:
-    """Whose turn a slot is: done when the vector before has landed here, and been left by all ranks."""
+    """Whose turn a slot is: done when the vector before has landed here, and been left by all
+    ranks."""
 
     def __init__(self) -> None:
         self.taken = False

@@ -1,4 +1,5 @@
-"""Checkpoints: safetensors files that are whole or absent, written a tensor at a time so that they never double the memory."""
+"""Checkpoints: safetensors files that are whole or absent, written a tensor at a time so that they
+never double the memory."""
 
 from __future__ import annotations
 
@@ -69,7 +70,8 @@ class Entry:
 
 
 def write(path: Path, entries: Sequence[Entry], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file under a temporary name, its checksum last, flush it to the disk, and rename it.
+    """Write a safetensors file under a temporary name, its checksum last, flush it to the disk, and
+    rename it.
 
     Raises RunError if the disk refuses; what was there under `path` is then untouched.
     """
@@ -101,9 +103,13 @@ def write(path: Path, entries: Sequence[Entry], metadata: Mapping[str, str]) -> 
 
             put(struct.pack("<Q", len(text)) + text)
             for entry in entries:
-                written = sum(put(np.ascontiguousarray(piece).tobytes()) for piece in entry.pieces())
+                written = sum(
+                    put(np.ascontiguousarray(piece).tobytes()) for piece in entry.pieces()
+                )
                 if written != entry.nbytes:
-                    raise RunError(f"{path}: {entry.name} has {written} bytes, its shape says {entry.nbytes}")
+                    raise RunError(
+                        f"{path}: {entry.name} has {written} bytes, its shape says {entry.nbytes}"
+                    )
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -137,8 +143,8 @@ def prune(folder: Path) -> None:
 
 
 def check_space(folder: Path, nbytes: int, count: int) -> None:
-    """Raise UserError unless the disk of a run directory holds so many further checkpoints, as many as are kept at most, and one more
-    that is being written."""
+    """Raise UserError unless the disk of a run directory holds so many further checkpoints, as many
+    as are kept at most, and one more that is being written."""
     folder = folder / "checkpoints"
     there = [path.stat().st_size for path in _checkpoints(folder)]
     wanted = max(nbytes, nbytes * min(count, KEPT + 1) - sum(there)) if count else 0
@@ -146,7 +152,8 @@ def check_space(folder: Path, nbytes: int, count: int) -> None:
     free = shutil.disk_usage(home).free
     if wanted > free:
         raise UserError(
-            f"{folder}: {wanted / MIB:.1f} MiB are needed for checkpoints of {nbytes / MIB:.1f} MiB each, the disk has {free / MIB:.1f} MiB"
+            f"{folder}: {wanted / MIB:.1f} MiB are needed for checkpoints of {nbytes / MIB:.1f} "
+            f"MiB each, the disk has {free / MIB:.1f} MiB"
         )
 
 
@@ -164,11 +171,14 @@ class Newest:
     refused: Sequence[str] = ()
 
 
-def newest(folder: Path, beyond: str = "", alive: Callable[[], None] = lambda: None) -> Newest | None:
-    """The newest whole checkpoint of a run directory, among those whose names come after `beyond`; None if none was ever saved.
+def newest(
+    folder: Path, beyond: str = "", alive: Callable[[], None] = lambda: None
+) -> Newest | None:
+    """The newest whole checkpoint of a run directory, among those whose names come after `beyond`;
+    None if none was ever saved.
 
-    Reads every byte of it, and calls alive() meanwhile. Raises UserError if there are some and none is whole, or if the log tells of
-    one and it is gone: to begin anew would lose a run.
+    Reads every byte of it, and calls alive() meanwhile. Raises UserError if there are some and none
+    is whole, or if the log tells of one and it is gone: to begin anew would lose a run.
     """
     place = folder / "checkpoints"
     refused: list[str] = []
@@ -187,16 +197,21 @@ def newest(folder: Path, beyond: str = "", alive: Callable[[], None] = lambda: N
     log = folder / "log.jsonl"
     if log.exists() and '{"event": "checkpoint"' in log.read_text(errors="replace"):
         raise UserError(
-            f"--resume: {log} tells of checkpoints, and there is no checkpoint in {place}; another --out starts anew"
+            f"--resume: {log} tells of checkpoints, and there is no checkpoint in {place}; another "
+            "--out starts anew"
         )
     return None
 
 
 class Reader:
-    """An open checkpoint (or any safetensors file): tensors by name, settings, and names. Raises UserError if it is not whole."""
+    """An open checkpoint (or any safetensors file): tensors by name, settings, and names. Raises
+    UserError if it is not whole."""
 
-    def __init__(self, path: Path, alive: Callable[[], None] = lambda: None, verified: bool = False) -> None:
-        """verified: its checksum has just been compared, so that not every rank has to read all of it."""
+    def __init__(
+        self, path: Path, alive: Callable[[], None] = lambda: None, verified: bool = False
+    ) -> None:
+        """verified: its checksum has just been compared, so that not every rank has to read all of
+        it."""
         self.path = path
         try:
             opened: Any = safe_open(path, framework="numpy")
@@ -234,40 +249,50 @@ class Reader:
         return tuple(self._file.get_slice(name).get_shape())
 
     def read(self, name: str, start: int | None = None, stop: int | None = None) -> NDArray[Any]:
-        """One tensor, or its first axis from start to stop; safetensors maps the file, so only its own bytes are read."""
+        """One tensor, or its first axis from start to stop; safetensors maps the file, so only its
+        own bytes are read."""
         array: NDArray[Any] = (
-            self._file.get_slice(name)[start:stop] if start is not None else self._file.get_tensor(name)
+            self._file.get_slice(name)[start:stop]
+            if start is not None
+            else self._file.get_tensor(name)
         )
         return array
 
     def settings(self) -> dict[str, Any]:
-        """What mpitrain wrote about the run: network, step and the rest. Raises UserError for a file of others, or without its checksum."""
+        """What mpitrain wrote about the run: network, step and the rest. Raises UserError for a
+        file of others, or without its checksum."""
         if "mpitrain" not in self.metadata:
             raise UserError(
                 f"{self.path} holds weights but no settings of mpitrain; --init takes weights alone"
             )
         if not self._sealed:
             raise UserError(
-                f"{self.path} has no checksum: it is damaged, or older than checksums are; --init takes weights alone"
+                f"{self.path} has no checksum: it is damaged, or older than checksums are; --init "
+                "takes weights alone"
             )
         try:
             found: Any = json.loads(self.metadata["mpitrain"])
         except ValueError:
             found = {}
         if wrong := _wrong(found):
-            raise UserError(f"{self.path}: its settings lack {', '.join(wrong)}; it is of another mpitrain")
+            raise UserError(
+                f"{self.path}: its settings lack {', '.join(wrong)}; it is of another mpitrain"
+            )
         settings: dict[str, Any] = found
         return settings
 
 
 def _wrong(found: Any) -> list[str]:
-    """What settings lack: names of what is missing, and of what is of another kind, with the kinds. A right checksum proves neither."""
+    """What settings lack: names of what is missing, and of what is of another kind, with the kinds.
+    A right checksum proves neither."""
     table = found if isinstance(found, dict) else {}
     run = table.get("run")
     wanted = [(name, table.get(name), kind) for name, kind in NEEDED.items()]
     if type(run) is dict:
         wanted += [(f"run.{name}", run.get(name), kind) for name, kind in NEEDED_OF_RUN.items()]
-    wanted += [(name, table[name], kind) for name, kind in OPTIONAL.items() if table.get(name) is not None]
+    wanted += [
+        (name, table[name], kind) for name, kind in OPTIONAL.items() if table.get(name) is not None
+    ]
     wrong = [
         name if value is None else f"{name} (expected {kind.__name__}, got {type(value).__name__})"
         for name, value, kind in wanted
@@ -282,7 +307,8 @@ def _wrong(found: Any) -> list[str]:
 
 
 def to_resume(folder: Path, what: str, alive: Callable[[], None]) -> Newest | None:
-    """The checkpoint with which a run in `folder` goes on: its "newest", or the path `what`; None if it is yet to save its first one.
+    """The checkpoint with which a run in `folder` goes on: its "newest", or the path `what`; None
+    if it is yet to save its first one.
 
     Raises UserError rather than lose later steps, or believe a file that is not as it was written.
     """

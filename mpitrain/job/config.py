@@ -1,4 +1,5 @@
-"""What a training run is: every setting with its meaning, declared once, for the command line, the log and the library alike."""
+"""What a training run is: every setting with its meaning, declared once, for the command line, the
+log and the library alike."""
 
 from __future__ import annotations
 
@@ -18,12 +19,14 @@ def _option(default: Any, help: str, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run. Fields are the options of `mpitrain train`; None stands for what the help says."""
+    """One training run. Fields are the options of `mpitrain train`; None stands for what the help
+    says."""
 
     network: str
     data: str | None = _option(
         None,
-        "digits (a small real set that ships along), synthetic, an MNIST IDX or CIFAR folder, a folder of class folders, or an .npz. "
+        "digits (a small real set that ships along), synthetic, an MNIST IDX or CIFAR folder, a "
+        "folder of class folders, or an .npz. "
         "[default: digits for lenet, synthetic for others]",
         metavar="SOURCE",
     )
@@ -31,18 +34,24 @@ class Run:
         None, "Images a step, all ranks together. [default: 64 for lenet, 256 for others]", least=1
     )
     sub_batch: int | None = _option(
-        None, "Images a device holds at once; gradients add up. [default: as memory allows]", least=1
+        None,
+        "Images a device holds at once; gradients add up. [default: as memory allows]",
+        least=1,
     )
     epochs: int | None = _option(
         None, "Passes over the training images. [default: 10, if --steps is not given]", least=0
     )
     steps: int | None = _option(
-        None, "Updates; with --epochs whichever comes first. [default: 10 for synthetic data]", least=0
+        None,
+        "Updates; with --epochs whichever comes first. [default: 10 for synthetic data]",
+        least=0,
     )
     lr: float = _option(0.01, "Learning rate.", above=0.0)
     momentum: float = _option(0.9, "Momentum coefficient.", least=0.0, below=1.0)
     weight_decay: float | None = _option(
-        None, "Pull of each weight towards 0. [default: 5e-4 for vgg, 1e-4 for resnet, else 0]", least=0.0
+        None,
+        "Pull of each weight towards 0. [default: 5e-4 for vgg, 1e-4 for resnet, else 0]",
+        least=0.0,
     )
     schedule: str = _option(
         "constant", "How the learning rate moves.", choices=("constant", "step", "cosine")
@@ -50,7 +59,8 @@ class Run:
     warmup: int = _option(0, "Steps in which the learning rate rises to --lr.", least=0)
     exchange: str = _option(
         "auto",
-        "How gradients travel: coded (by one rank of each host, for all of it), as float32 through MPI, or through memory that ranks of "
+        "How gradients travel: coded (by one rank of each host, for all of it), as float32 through "
+        "MPI, or through memory that ranks of "
         "one host share; star-: all through rank 0, the paper's way, for comparisons.",
     )
     update: str = _option(
@@ -64,7 +74,8 @@ class Run:
     )
     precision: str = _option(
         "float32",
-        "Arithmetic of convolutions: float32 on any device; on an NVIDIA GPU's tensor cores high (pairs of bfloat16, about 16 bits), "
+        "Arithmetic of convolutions: float32 on any device; on an NVIDIA GPU's tensor cores high "
+        "(pairs of bfloat16, about 16 bits), "
         "tf32 (11 bits) or bf16 (8 bits), with sums, weights and all else in float32.",
         choices=("float32", "high", "tf32", "bf16"),
     )
@@ -73,9 +84,12 @@ class Run:
         "How a batch is divided: alike, or in proportion to each rank's measured speed.",
         choices=("equal", "speed"),
     )
-    augment: str = _option("", "Change training images a little: crop, flip or crop,flip.", metavar="WAYS")
+    augment: str = _option(
+        "", "Change training images a little: crop, flip or crop,flip.", metavar="WAYS"
+    )
     mean: str = _option(
-        "", "Per-channel means of pixels in [0, 1], instead of the training set's: 0.5 or 0.5,0.5,0.4."
+        "",
+        "Per-channel means of pixels in [0, 1], instead of the training set's: 0.5 or 0.5,0.5,0.4.",
     )
     std: str = _option("", "Per-channel deviations, likewise.")
     classes: int | None = _option(
@@ -83,43 +97,55 @@ class Run:
     )
     skip_bad: int = _option(
         0,
-        "Leave out up to so many images that cannot be read, or have a label that is no class; the next one ends the run.",
+        "Leave out up to so many images that cannot be read, or have a label that is no class; the "
+        "next one ends the run.",
         metavar="N",
         least=0,
     )
-    out: str | None = _option(None, "Run directory. [default: runs/<network>-<time>]", metavar="DIR")
+    out: str | None = _option(
+        None, "Run directory. [default: runs/<network>-<time>]", metavar="DIR"
+    )
     checkpoint_every: str = _option(
         "1ep", "Steps (100) or epochs (2ep) between checkpoints; one is always written at the end."
     )
     evaluate_every: str = _option("1ep", "Steps or epochs between evaluations on the test images.")
     resume: str | None = _option(
         None,
-        "Go on from the newest whole checkpoint of --out (from the beginning if it has none yet), or from PATH.",
+        "Go on from the newest whole checkpoint of --out (from the beginning if it has none yet), "
+        "or from PATH.",
         metavar="[PATH]",
         optional_value="newest",
     )
     init: str | None = _option(
-        None, "Start from the weights of this safetensors file; what is missing is reported.", metavar="PATH"
+        None,
+        "Start from the weights of this safetensors file; what is missing is reported.",
+        metavar="PATH",
     )
     seed: int = _option(0, "For weights, order, augmentation and dropout.", least=0)
     no_dropout: bool = _option(False, "Leave dropout out, for comparisons.")
     compute_seconds: float | None = _option(
         None,
-        "Do not compute: sleep so long for each image, while everything travels as it would. Nothing is learnt, nothing saved.",
+        "Do not compute: sleep so long for each image, while everything travels as it would. "
+        "Nothing is learnt, nothing saved.",
         metavar="S",
         least=0.0,
         below=math.inf,
     )
     on_failure: str = _option(
         "stop",
-        "When a rank dies: stop, or, once steps have begun, continue with the others (Open MPI 5 under mpirun --with-ft ulfm; copies the weights every step).",
+        "When a rank dies: stop, or, once steps have begun, continue with the others (Open MPI 5 "
+        "under mpirun --with-ft ulfm; copies the weights every step).",
         choices=("stop", "continue"),
     )
-    stall_seconds: float = _option(600.0, "End the job when a rank makes no progress for so long.", above=0.0)
+    stall_seconds: float = _option(
+        600.0, "End the job when a rank makes no progress for so long.", above=0.0
+    )
     quiet: bool = _option(False, "No progress display.")
     verbose: bool = _option(False, "Tracebacks with errors, and every rank's device.")
     json: bool = _option(False, "Print the log's lines to stdout instead of the progress display.")
-    inject: str = _option("", "A fault for tests: kind=raise,rank=1,step=3,phase=forward.", hidden=True)
+    inject: str = _option(
+        "", "A fault for tests: kind=raise,rank=1,step=3,phase=forward.", hidden=True
+    )
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -128,7 +154,9 @@ class Run:
         for name in ("checkpoint_every", "evaluate_every"):
             interval(getattr(self, name), 1, option(name))
 
-    def completed(self, defaults: dict[str, Any], synthetic_steps: int = 10, epochs: int = 10) -> Run:
+    def completed(
+        self, defaults: dict[str, Any], synthetic_steps: int = 10, epochs: int = 10
+    ) -> Run:
         """The run with the network's own defaults where nothing was said."""
         known = {**NETWORK_DEFAULTS, **defaults}
         given = {
@@ -138,7 +166,9 @@ class Run:
         run = replace(self, **given)
         if run.steps is None and run.epochs is None:
             short = is_made_up(str(run.data))
-            run = replace(run, steps=synthetic_steps if short else None, epochs=None if short else epochs)
+            run = replace(
+                run, steps=synthetic_steps if short else None, epochs=None if short else epochs
+            )
         return run
 
 
@@ -161,12 +191,14 @@ def interval(text: str, steps_per_epoch: int, name: str) -> int:
 
 
 def whole(text: str) -> int | None:
-    """A number of up to 18 digits, those of ASCII; None for anything else. (int() takes "1_0" and no more than 4,300; isdigit() takes "²".)"""
+    """A number of up to 18 digits, those of ASCII; None for anything else. (int() takes "1_0" and
+    no more than 4,300; isdigit() takes "²".)"""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def numbers(text: str, count: int, name: str, above: float = -math.inf) -> list[float]:
-    """One number for all channels or one for each, finite and larger than `above`. Raises UserError for anything else."""
+    """One number for all channels or one for each, finite and larger than `above`. Raises UserError
+    for anything else."""
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError:
@@ -174,7 +206,8 @@ def numbers(text: str, count: int, name: str, above: float = -math.inf) -> list[
     for value in found:
         if not above < value < math.inf:
             raise UserError(
-                f"{name} {text}: {value:g} is not {f'above {above:g}' if value <= above else 'finite'}"
+                f"{name} {text}: {value:g} is not "
+                f"{f'above {above:g}' if value <= above else 'finite'}"
             )
     if len(found) not in (1, count):
         raise UserError(f"{name} {text}: {len(found)} numbers for {count} channels")

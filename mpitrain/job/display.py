@@ -27,7 +27,8 @@ class Display:
 
     def begin(self, step: int, steps: int) -> None:
         """Show how far the run is: a moving bar on a terminal, else a line now and then."""
-        # Open MPI gives ranks a terminal as stdout even where its own is a file; their stderr it never does.
+        # Open MPI gives ranks a terminal as stdout even where its own is a file; their stderr it
+        # never does.
         if self._silent or not (sys.stdout.isatty() and sys.stderr.isatty()):
             return
         from rich import progress
@@ -44,8 +45,8 @@ class Display:
         self._progress.start()
 
     def step(self, done: int, brief: str, line: Callable[[], str], whole: bool) -> None:
-        """A step is done. On a terminal the bar says `brief`; `line` is said for good when `whole` (the end of an epoch), and without
-        a terminal also every few seconds."""
+        """A step is done. On a terminal the bar says `brief`; `line` is said for good when `whole`
+        (the end of an epoch), and without a terminal also every few seconds."""
         if self._progress is not None:
             self._progress.update(self._task, completed=done, description=brief)
         if whole or (self._progress is None and time.monotonic() - self._shown > 5):

@@ -8,7 +8,8 @@ DONE = 0
 FAILED = 1
 WRONG_USE = 2
 STOPPED = 75
-"""A signal asked for the end and a checkpoint is written; SLURM requeues on it (sysexits' EX_TEMPFAIL)."""
+"""A signal asked for the end and a checkpoint is written; SLURM requeues on it (sysexits'
+EX_TEMPFAIL)."""
 STALLED = 86
 """The watchdog ended a job in which nothing moved."""
 
@@ -18,11 +19,13 @@ class MpitrainError(Exception):
 
     exit_code = FAILED
     agreed = False
-    """Whether every rank of the job raises the same error at the same place, so that all can leave in good order."""
+    """Whether every rank of the job raises the same error at the same place, so that all can leave
+    in good order."""
 
 
 class UserError(MpitrainError):
-    """The command, the data or the network given cannot work: nothing has been computed or overwritten."""
+    """The command, the data or the network given cannot work: nothing has been computed or
+    overwritten."""
 
     exit_code = WRONG_USE
 
@@ -35,6 +38,7 @@ E = TypeVar("E", bound=MpitrainError)
 
 
 def agreed(error: E) -> E:
-    """Mark an error that every rank raises at the same place: nobody needs to be told by an abort."""
+    """Mark an error that every rank raises at the same place: nobody needs to be told by an
+    abort."""
     error.agreed = True
     return error

@@ -22,7 +22,8 @@ class Log:
     """Events of a run, written by rank 0 alone; with `json_lines` they also go to stdout."""
 
     def __init__(self, folder: Path | None, json_lines: bool = False) -> None:
-        """folder: the run directory; None: no log. The first event opens the log; an existing one is appended to."""
+        """folder: the run directory; None: no log. The first event opens the log; an existing one
+        is appended to."""
         self._json, self._folder = json_lines, folder
         self._log: IO[str] | None = None
         self._board: _Board | None = None
@@ -40,7 +41,8 @@ class Log:
             ) from error
 
     def event(self, name: str, **facts: Any) -> None:
-        """One line of log.jsonl, and of stdout with --json; numbers also go to TensorBoard where its writer is installed.
+        """One line of log.jsonl, and of stdout with --json; numbers also go to TensorBoard where
+        its writer is installed.
 
         Raises RunError if the disk refuses.
         """
@@ -60,7 +62,8 @@ class Log:
             print(line, flush=True)
 
     def check_place(self) -> None:
-        """Raise RunError if the run directory's disk has been unmounted: the log can still be written to, and what is new would lie elsewhere."""
+        """Raise RunError if the run directory's disk has been unmounted: the log can still be
+        written to, and what is new would lie elsewhere."""
         if self._log is None:
             return
         try:
@@ -99,7 +102,8 @@ class Log:
 
 
 def _append(path: Path) -> IO[str]:
-    """A log opened to go on with; half a line, which a killed run may leave at its end, is cut off."""
+    """A log opened to go on with; half a line, which a killed run may leave at its end, is cut
+    off."""
     if path.exists():
         with path.open("rb+") as file:
             file.truncate(file.read().rfind(b"\n") + 1)
@@ -118,7 +122,8 @@ class _Board:
         self._flushed = self._stepped = 0.0
 
     def add(self, name: str, facts: Mapping[str, Any]) -> None:
-        """The numbers of a step or an evaluation; of steps that follow each other fast only some."""
+        """The numbers of a step or an evaluation; of steps that follow each other fast only
+        some."""
         now = time.monotonic()
         if name == "step" and now - self._stepped < STEP_SECONDS:
             return
@@ -129,7 +134,9 @@ class _Board:
             if key in facts
         ]
         summary = self._summary(value=values)
-        self._writer.write_event(self._event(wall_time=time.time(), step=facts["step"], summary=summary))
+        self._writer.write_event(
+            self._event(wall_time=time.time(), step=facts["step"], summary=summary)
+        )
         if now - self._flushed > FLUSH:
             self._writer.flush()
             self._flushed = now

@@ -13,7 +13,8 @@ from mpitrain.runtime.device import Device
 
 
 class Add(Layer):
-    """y = x[0] + x[1], or the ReLU of it.  Both dx are dy (where y > 0): the first may be its very memory, the second is a copy."""
+    """y = x[0] + x[1], or the ReLU of it.  Both dx are dy (where y > 0): the first may be its very
+    memory, the second is a copy."""
 
     inputs = 2
     in_place = True

@@ -23,9 +23,10 @@ VECTORS = 4
 class BatchNorm(Layer):
     """y = weight * (x - mean) / sqrt(var + epsilon) + bias, each channel (or feature) by itself.
 
-    Training takes mean and var (of the m values themselves, divided by m) from the run's images, and moves the running ones
-    towards them by `momentum`, the variance divided by m - 1 as PyTorch does; evaluation takes the running ones. Backward is
-    that of training. Source: Ioffe and Szegedy, 2015.
+    Training takes mean and var (of the m values themselves, divided by m) from the run's images,
+    and moves the running ones towards them by `momentum`, the variance divided by m - 1 as PyTorch
+    does; evaluation takes the running ones. Backward is that of training. Source: Ioffe and
+    Szegedy, 2015.
     """
 
     keeps: tuple[str, ...] = ("x",)
@@ -76,7 +77,8 @@ class BatchNorm(Layer):
         return len(shapes[0]) == 3 and block > 1
 
     def can_repeat(self, block: int, *shapes: Shape) -> bool:
-        """A GPU has the memory to keep y, and its passes over memory are what batch normalisation costs."""
+        """A GPU has the memory to keep y, and its passes over memory are what batch normalisation
+        costs."""
         return self.can_rectify(block, *shapes) and not self.residual and block <= WIDEST
 
     def repeat(self, run: Pass, y: Array, *x: Array) -> None:
@@ -108,8 +110,9 @@ class BatchNorm(Layer):
         shape = (run.images, self.channels, self.plane)
         if run.training:
             self.kernels.batchnorm_forward(
-                items, y, self.mean, self.inverse, self.running_mean, self.running_var, x[0], self.weight, self.bias,
-                *shape, float(self.momentum), float(self.epsilon), group=group,
+                items, y, self.mean, self.inverse, self.running_mean, self.running_var, x[0],
+                self.weight, self.bias, *shape, float(self.momentum), float(self.epsilon),
+                group=group,
             )  # fmt: skip
         else:
             self.kernels.batchnorm_evaluate(
@@ -132,8 +135,9 @@ class BatchNorm(Layer):
                 group=(group, 1),
             )
             self.kernels.forward_finish(
-                self.blocks * group, self.mean, self.inverse, self.running_mean, self.running_var, self.scratch, x,
-                count, run.images, self.channels, self.plane, float(self.momentum), float(self.epsilon), group=group,
+                self.blocks * group, self.mean, self.inverse, self.running_mean, self.running_var,
+                self.scratch, x, count, run.images, self.channels, self.plane, float(self.momentum),
+                float(self.epsilon), group=group,
             )  # fmt: skip
         self._apply(run, y, x, shortcut)
 
@@ -148,7 +152,8 @@ class BatchNorm(Layer):
         )  # fmt: skip
 
     def _planes(self, images: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """(work-items, of a group) to pass over images: one a plane on CPUs, one a few vectors of a plane on GPUs."""
+        """(work-items, of a group) to pass over images: one a plane on CPUs, one a few vectors of a
+        plane on GPUs."""
         if self.device.kind == "cpu":
             return (self.blocks, images), (1, 1)
         vectors, group = self.plane * self.block // self.numbers.wide, self.device.group
@@ -165,8 +170,9 @@ class BatchNorm(Layer):
         group = self.device.group
         wants_dx = dx[0] is not None
         self.kernels.batchnorm_backward(
-            self.channels * group, dx[0] or dy, self.dweight, self.dbias, dy, x[0], self.weight, self.mean, self.inverse,
-            run.images, self.channels, self.plane, int(run.accumulate), int(wants_dx), group=group,
+            self.channels * group, dx[0] or dy, self.dweight, self.dbias, dy, x[0], self.weight,
+            self.mean, self.inverse, run.images, self.channels, self.plane, int(run.accumulate),
+            int(wants_dx), group=group,
         )  # fmt: skip
 
     def _backward_sums(self, run: Pass, dy: Array, x: Array, y: Array, passed: Array) -> None:
@@ -179,12 +185,13 @@ class BatchNorm(Layer):
         start = round_up(totals, 128)
         partial = self.scratch.part(start, start + count * totals)
         self.kernels.backward_sums(
-            (self.blocks * group, count), partial, passed, dy, x, y, self.mean, self.inverse, self.weight, self.bias,
-            run.images, self.channels, self.plane, int(self.rectify), group=(group, 1),
+            (self.blocks * group, count), partial, passed, dy, x, y, self.mean, self.inverse,
+            self.weight, self.bias, run.images, self.channels, self.plane, int(self.rectify),
+            group=(group, 1),
         )  # fmt: skip
         self.kernels.backward_finish(
-            self.blocks * group, self.dweight, self.dbias, self.scratch, partial, self.inverse, count, self.channels,
-            int(run.accumulate), group=group,
+            self.blocks * group, self.dweight, self.dbias, self.scratch, partial, self.inverse,
+            count, self.channels, int(run.accumulate), group=group,
         )  # fmt: skip
 
     def _backward_apply(self, run: Pass, dx: Array, dy: Array, x: Array, rectify: bool) -> None:

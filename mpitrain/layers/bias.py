@@ -1,4 +1,5 @@
-"""The gradient of a bias: the sum of dy over images and pixels, for convolutions and dense layers."""
+"""The gradient of a bias: the sum of dy over images and pixels, for convolutions and dense
+layers."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from mpitrain.runtime.device import Device
 class BiasGradient:
     """dbias[k] = sum over n, i of dy[n][k][i], for dy of images of some pixels, or for rows (None).
 
-    On the way it can do the gradient of a ReLU before it, on devices with blocks of channels: dy = dy where y > 0, in place.
+    On the way it can do the gradient of a ReLU before it, on devices with blocks of channels: dy =
+    dy where y > 0, in place.
     """
 
     def __init__(self, device: Device, channels: int, pixels: int | None) -> None:
@@ -40,7 +42,8 @@ class BiasGradient:
         accumulate: bool,
         scratch: Array,
     ) -> None:
-        """Zero dy where y is not above 0 (None: nowhere); then set dbias, or add to it when `accumulate` (None: neither)."""
+        """Zero dy where y is not above 0 (None: nowhere); then set dbias, or add to it when
+        `accumulate` (None: neither)."""
         if self._blocked:
             pixels, group = self._pixels or 1, self._device.group
             parts = shares_of(self._device, self._shares, images, pixels)

@@ -1,4 +1,5 @@
-"""How images lie in a device's memory: in blocks of c channels, (N, C/c, H, W, c); c = 1 is (N, C, H, W).
+"""How images lie in a device's memory: in blocks of c channels, (N, C/c, H, W, c); c = 1 is (N, C,
+H, W).
 
 Channels that fill up the last block are zeros, in values and in gradients; every layer keeps them so.
 Rows of features (after a flatten) lie as they are. Numbers are float32; in blocks of 64 channels,
@@ -18,7 +19,8 @@ from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Program
 
 FEW = 4
-"""Up to so many channels (images, mostly) are in blocks of four on devices with wide blocks: filling up eight times as many costs more."""
+"""Up to so many channels (images, mostly) are in blocks of four on devices with wide blocks:
+filling up eight times as many costs more."""
 
 WIDEST = 16
 """Channels of a CPU's blocks at most: those have no second, narrower form."""
@@ -39,12 +41,14 @@ class Numbers:
 
 
 def block_of(channels: int, block: int) -> int:
-    """Channels that lie side by side in a value of `channels`, on a device with blocks of `block`."""
+    """Channels that lie side by side in a value of `channels`, on a device with blocks of
+    `block`."""
     return FEW if block > WIDEST and channels <= FEW else block
 
 
 def stored(shape: Shape, block: int) -> Shape:
-    """The shape in memory of one image's value (C, H, W), or of a row, with blocks of that many channels."""
+    """The shape in memory of one image's value (C, H, W), or of a row, with blocks of that many
+    channels."""
     if len(shape) != 3 or block == 1:
         return shape
     block = block_of(shape[0], block)
@@ -88,7 +92,8 @@ def numbers_of(device: Device, shape: Shape) -> Numbers:
 
 
 class Planes:
-    """Copies between blocks and planes (n, C, pixels), on a device whose blocks are of more than one channel."""
+    """Copies between blocks and planes (n, C, pixels), on a device whose blocks are of more than
+    one channel."""
 
     def __init__(self, device: Device, channels: int, pixels: int) -> None:
         self._device, self._channels, self._pixels = device, channels, pixels
@@ -114,7 +119,8 @@ class Planes:
         return self._device.program("blocks", BLOCK=self._block, **self._numbers.definitions)
 
     def _items(self, images: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """(work-items, of a group): one a block of an image on CPUs; on GPUs a group moves 32 pixels of one."""
+        """(work-items, of a group): one a block of an image on CPUs; on GPUs a group moves 32
+        pixels of one."""
         blocks = -(-self._channels // self._block)
         if self._on_cpu:
             return (blocks, images), (1, 1)

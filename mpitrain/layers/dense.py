@@ -56,7 +56,10 @@ class Dense(Layer):
 
     def workspace(self, images: int, *shapes: Shape) -> int:
         few = min(images, FEW)
-        return max(self._by_rows.workspace(few) if self._by_rows else 0, self._by_products.workspace(images))
+        return max(
+            self._by_rows.workspace(few) if self._by_rows else 0,
+            self._by_products.workspace(images),
+        )
 
     def build(self, device: Device, *shapes: Shape) -> None:
         inputs = size(shapes[0])
@@ -100,15 +103,23 @@ class _ByTiles:
         tile = next((each for each in fitting if each.m >= m), fitting[-1])
         tiles = parts(m, tile.m) * parts(j, tile.n)
         area = tiles * tile.m * tile.n
-        splits = splits_of(self._device.units, tile, tiles, parts(depth, DEPTH), MOST_PARTIAL // area)
+        splits = splits_of(
+            self._device.units, tile, tiles, parts(depth, DEPTH), MOST_PARTIAL // area
+        )
         return tile, tiles, splits, area * splits if splits > 1 else 0
 
     def workspace(self, images: int) -> int:
-        return max(self._splits(*shape)[3] for n in range(1, images + 1) for shape in self._shapes(n))
+        return max(
+            self._splits(*shape)[3] for n in range(1, images + 1) for shape in self._shapes(n)
+        )
 
-    def forward(self, y: Array, x: Array, weight: Array, bias: Array | None, n: int, scratch: Array) -> None:
+    def forward(
+        self, y: Array, x: Array, weight: Array, bias: Array | None, n: int, scratch: Array
+    ) -> None:
         shape = self._shapes(n)[0]
-        self._product(y, x, weight, bias, shape, (True, True), (self._inputs, self._inputs), False, scratch)
+        self._product(
+            y, x, weight, bias, shape, (True, True), (self._inputs, self._inputs), False, scratch
+        )
 
     def backward_weight(
         self, dweight: Array, dy: Array, x: Array, accumulate: bool, n: int, scratch: Array
@@ -132,7 +143,8 @@ class _ByTiles:
         accumulate: bool,
         scratch: Array,
     ) -> None:
-        """c (M, J) = a (M, depth) b (depth, J); an operand that is `turned` lies along the depth, in rows of its step."""
+        """c (M, J) = a (M, depth) b (depth, J); an operand that is `turned` lies along the depth,
+        in rows of its step."""
         m, j, depth = shape
         tile, tiles, splits, partial = self._splits(m, j, depth)
         kernels = self._device.program(
@@ -142,12 +154,13 @@ class _ByTiles:
         result = scratch.part(0, partial) if splits > 1 else c
         flags = int(bias is not None), int(accumulate)
         kernels.product(
-            (tiles * 8 * tile.y, splits), result, a, b, bias or c, m, j, depth, *steps, *flags, group=(8 * tile.y, 1)
+            (tiles * 8 * tile.y, splits), result, a, b, bias or c, m, j, depth, *steps, *flags,
+            group=(8 * tile.y, 1)
         )  # fmt: skip
         if splits > 1:
             kernels.finish(
-                m * j, c, result, bias or c, m, j, parts(m, tile.m) * tile.m, parts(j, tile.n) * tile.n, splits, *flags,
-                group=self._device.group,
+                m * j, c, result, bias or c, m, j, parts(m, tile.m) * tile.m, parts(j, tile.n) *
+                tile.n, splits, *flags, group=self._device.group,
             )  # fmt: skip
 
 
@@ -161,7 +174,9 @@ class _ByGemm:
         shapes = ((images, self._inputs), (images, self._features), (self._features, images))
         return max(self._gemm.scratch(*shape) for shape in shapes)
 
-    def forward(self, y: Array, x: Array, weight: Array, bias: Array | None, n: int, scratch: Array) -> None:
+    def forward(
+        self, y: Array, x: Array, weight: Array, bias: Array | None, n: int, scratch: Array
+    ) -> None:
         inputs, features = self._inputs, self._features
         self._gemm(
             Result(y, features, features),
@@ -203,20 +218,32 @@ class _ByGemm:
 
 
 class _ByRows:
-    """The three passes on rows as they lie, for few images on a CPU: weights are read or written once, and nothing is packed."""
+    """The three passes on rows as they lie, for few images on a CPU: weights are read or written
+    once, and nothing is packed."""
 
     def __init__(self, device: Device, inputs: int, features: int) -> None:
-        self._units, self._wide, self._inputs, self._features = device.units, device.wide, inputs, features
+        self._units, self._wide, self._inputs, self._features = (
+            device.units,
+            device.wide,
+            inputs,
+            features,
+        )
         self._rows, self._images, self._lines = (4, 4, 8) if device.wide == 16 else (2, 4, 4)
-        self._kernels = device.program("dense", ROWS=self._rows, IMAGES=self._images, LINES=self._lines)
+        self._kernels = device.program(
+            "dense", ROWS=self._rows, IMAGES=self._images, LINES=self._lines
+        )
         share = round_up(parts(features, 4 * device.units), self._rows)
         self._share = min(64, share)
 
     def workspace(self, images: int) -> int:
-        tiles = parts(self._share, self._rows) * parts(images, self._images) * self._rows * self._images
+        tiles = (
+            parts(self._share, self._rows) * parts(images, self._images) * self._rows * self._images
+        )
         return parts(self._features, self._share) * tiles * self._wide
 
-    def forward(self, y: Array, x: Array, weight: Array, bias: Array | None, n: int, scratch: Array) -> None:
+    def forward(
+        self, y: Array, x: Array, weight: Array, bias: Array | None, n: int, scratch: Array
+    ) -> None:
         self._kernels.dense_forward(
             parts(self._features, self._share), y, x, weight, bias or weight, scratch,
             n, self._inputs, self._features, self._share, int(bias is not None), group=1,
@@ -229,7 +256,8 @@ class _ByRows:
         columns = min(2048, round_up(self._inputs, 2 * self._wide))
         self._kernels.rows_product(
             (parts(self._features, rows), parts(self._inputs, columns)), dweight, dy, x,
-            self._features, self._inputs, n, 1, self._features, rows, columns, int(accumulate), group=(1, 1),
+            self._features, self._inputs, n, 1, self._features, rows, columns, int(accumulate),
+            group=(1, 1),
         )  # fmt: skip
 
     def backward_data(self, dx: Array, dy: Array, weight: Array, n: int, scratch: Array) -> None:

@@ -1,4 +1,5 @@
-"""Dropout whose draws depend on nothing but the step, the layer, and the value's place in the global batch."""
+"""Dropout whose draws depend on nothing but the step, the layer, and the value's place in the
+global batch."""
 
 from __future__ import annotations
 
@@ -17,11 +18,13 @@ from mpitrain.runtime.recording import Varying
 
 
 class Dropout(Layer):
-    """y = x / (1 - p) with probability 1 - p, else 0; the identity when not training.  dx is the same function of dy.
+    """y = x / (1 - p) with probability 1 - p, else 0; the identity when not training.  dx is the
+    same function of dy.
 
-    The draw is a hash of (run.seed, the layer's name, the image's place run.first + i, the element's number). It is made again on
-    the way back, so no mask is kept, and a batch gets the same masks however it is split. Source: Srivastava et al., JMLR 2014,
-    "inverted" so that evaluation needs no scaling.
+    The draw is a hash of (run.seed, the layer's name, the image's place run.first + i, the
+    element's number). It is made again on the way back, so no mask is kept, and a batch gets the
+    same masks however it is split. Source: Srivastava et al., JMLR 2014, "inverted" so that
+    evaluation needs no scaling.
     """
 
     in_place = True

@@ -1,4 +1,5 @@
-"""What layers that see their arrays as flat runs of values share: how work-items split a run, and copies that may be needless."""
+"""What layers that see their arrays as flat runs of values share: how work-items split a run, and
+copies that may be needless."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 
 CPU_CHUNK = 4096
-"""Values that one work-item of a CPU takes: 16 KiB, enough to hide its start (about 1 us) and to give LeNet's arrays several."""
+"""Values that one work-item of a CPU takes: 16 KiB, enough to hide its start (about 1 us) and to
+give LeNet's arrays several."""
 
 
 def split(device: Device, n: int, wide: int | None = None) -> tuple[int, int]:
@@ -16,18 +18,21 @@ def split(device: Device, n: int, wide: int | None = None) -> tuple[int, int]:
 
 
 def split_rows(rows: int, size: int) -> tuple[int, int]:
-    """(work-items, rows each) on a CPU for rows of `size` values, none of which is shared between work-items."""
+    """(work-items, rows each) on a CPU for rows of `size` values, none of which is shared between
+    work-items."""
     chunk = max(1, CPU_CHUNK // size)
     return -(-rows // chunk), chunk
 
 
 def shares(device: Device, rows: int) -> int:
-    """Into how many shares to divide a sum for each of so many rows, so that every core has some (of a GPU, what hides its memory's delay)."""
+    """Into how many shares to divide a sum for each of so many rows, so that every core has some
+    (of a GPU, what hides its memory's delay)."""
     return max(1, -(-(4 if device.kind == "cpu" else 8) * device.units // rows))
 
 
 def shares_of(device: Device, most: int, images: int, pixels: int) -> int:
-    """How many of those shares a run has: each is whole images on a CPU, and pixels enough for a turn or two of a group on a GPU."""
+    """How many of those shares a run has: each is whole images on a CPU, and pixels enough for a
+    turn or two of a group on a GPU."""
     return min(most, images if device.kind == "cpu" else max(1, images * pixels // 64))
 
 

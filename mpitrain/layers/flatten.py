@@ -12,7 +12,8 @@ from mpitrain.runtime.device import Device
 
 
 class Flatten(Layer):
-    """y = x under the shape (C * H * W,), in the order of C, H, W. A copy, and none where y is x's memory (dx is dy's)."""
+    """y = x under the shape (C * H * W,), in the order of C, H, W. A copy, and none where y is x's
+    memory (dx is dy's)."""
 
     in_place = True
 

@@ -16,7 +16,8 @@ from mpitrain.runtime.program import Launch
 
 
 class Images:
-    """y = (x / 255 - mean) / std per channel for uint8 images; float32 images take mean and std as they are."""
+    """y = (x / 255 - mean) / std per channel for uint8 images; float32 images take mean and std as
+    they are."""
 
     def __init__(self, device: Device, shape: Shape, capacity: int) -> None:
         self.device, self.shape = device, shape

@@ -1,4 +1,5 @@
-"""What every layer is: a shape rule, parameters, and a forward and a backward that belong together."""
+"""What every layer is: a shape rule, parameters, and a forward and a backward that belong
+together."""
 
 from __future__ import annotations
 
@@ -14,14 +15,17 @@ from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 
 Shape = tuple[int, ...]
-"""One image's shape: (C, H, W), or (features,) after a flatten. The batch size N stands before it in arrays."""
+"""One image's shape: (C, H, W), or (features,) after a flatten. The batch size N stands before it
+in arrays."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A tensor that training changes (or, for statistics, that it measures), before it has any memory.
+    """A tensor that training changes (or, for statistics, that it measures), before it has any
+    memory.
 
-    `initial` is "he" (normal, standard deviation sqrt(2 / fan)), "uniform" (+-1/sqrt(fan)), "normal" (0.01), "zeros" or "ones".
+    `initial` is "he" (normal, standard deviation sqrt(2 / fan)), "uniform" (+-1/sqrt(fan)),
+    "normal" (0.01), "zeros" or "ones".
     """
 
     shape: Shape
@@ -31,43 +35,52 @@ class Parameter:
 
 @dataclass
 class Pass:
-    """One run of some images through the graph: what layers need to know that is not in their arrays."""
+    """One run of some images through the graph: what layers need to know that is not in their
+    arrays."""
 
     images: int
     """Images in this run, at most the graph's capacity; arrays may be longer."""
     training: bool = True
     accumulate: bool = False
-    """Parameter gradients are added to what is there (a later sub-batch) instead of replacing it."""
+    """Parameter gradients are added to what is there (a later sub-batch) instead of replacing
+    it."""
     seed: int = 0
-    """Changes every step; dropout draws from it, the layer and the image's place in the global batch."""
+    """Changes every step; dropout draws from it, the layer and the image's place in the global
+    batch."""
     first: int = 0
-    """Place of this run's first image in the global batch, so that draws do not depend on who computes."""
+    """Place of this run's first image in the global batch, so that draws do not depend on who
+    computes."""
 
 
 class Layer:
-    """One node's computation. A subclass says its equation, shape rule, forward and backward in one file.
+    """One node's computation. A subclass says its equation, shape rule, forward and backward in one
+    file.
 
-    Before use the graph calls `build`, then sets every parameter NAME as `self.NAME` and its gradient as `self.dNAME`
-    (device arrays of the shapes given by `parameters`), every statistic and every array of `memory` as `self.NAME`.
+    Before use the graph calls `build`, then sets every parameter NAME as `self.NAME` and its
+    gradient as `self.dNAME` (device arrays of the shapes given by `parameters`), every statistic
+    and every array of `memory` as `self.NAME`.
     """
 
     inputs: ClassVar[int] = 1
     """How many values it takes."""
     keeps: tuple[str, ...] = ()
-    """Which of "x", "y" and (the second input alone) "x1" its backward reads; the graph frees or reuses the others."""
+    """Which of "x", "y" and (the second input alone) "x1" its backward reads; the graph frees or
+    reuses the others."""
     in_place: ClassVar[bool] = False
     """y may share x's memory, and dx dy's (the first x and dx when there are several)."""
     keeps_rectified: ClassVar[tuple[str, ...]] = ()
     """What its backward reads besides if it rectifies."""
     rectify: bool = False
-    """Set by the graph in layers that take on the ReLU after them: y = max(y, 0), and dy counts only where y > 0."""
+    """Set by the graph in layers that take on the ReLU after them: y = max(y, 0), and dy counts
+    only where y > 0."""
     capacity: int = 16
     """Set by the graph: images in a run at most, for which algorithms are chosen."""
     name: str = ""
     """Set by the graph; names the layer in errors and in dropout's draws."""
 
     def output_shape(self, *shapes: Shape) -> Shape:
-        """Shape of y for one image from those of its inputs. Raises UserError (without the layer's name) if they do not fit."""
+        """Shape of y for one image from those of its inputs. Raises UserError (without the layer's
+        name) if they do not fit."""
         raise NotImplementedError
 
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
@@ -79,11 +92,13 @@ class Layer:
         return {}
 
     def memory(self, images: int, *shapes: Shape) -> dict[str, tuple[Shape, DTypeLike]]:
-        """Arrays that forward fills for backward, beside x and y: name -> (shape, dtype), for so many images at most."""
+        """Arrays that forward fills for backward, beside x and y: name -> (shape, dtype), for so
+        many images at most."""
         return {}
 
     def workspace(self, images: int, *shapes: Shape) -> int:
-        """Float32 values of scratch that forward or backward needs for a moment, in `self.scratch`, shared by all layers."""
+        """Float32 values of scratch that forward or backward needs for a moment, in `self.scratch`,
+        shared by all layers."""
         return 0
 
     scratch: Array
@@ -93,7 +108,8 @@ class Layer:
         return self.in_place
 
     def can_rectify(self, block: int, *shapes: Shape) -> bool:
-        """Whether it can take on a ReLU for inputs of these shapes, on a device with such blocks."""
+        """Whether it can take on a ReLU for inputs of these shapes, on a device with such
+        blocks."""
         return False
 
     def keeps_input(self, number: int) -> bool:
@@ -109,14 +125,16 @@ class Layer:
         raise NotImplementedError
 
     def flops(self, *shapes: Shape) -> int:
-        """Multiplications and additions of one image's forward pass; backward takes twice that for layers with weights."""
+        """Multiplications and additions of one image's forward pass; backward takes twice that for
+        layers with weights."""
         return 0
 
     def build(self, device: Device, *shapes: Shape) -> None:
         """Compile the kernels and keep what the passes need."""
 
     def vary(self, run: Pass) -> None:
-        """Set what differs between two runs of as many images: the `Varying` arguments of its kernels.
+        """Set what differs between two runs of as many images: the `Varying` arguments of its
+        kernels.
 
         The graph calls it before each forward pass, whose kernels it may have recorded.
         """
@@ -128,7 +146,8 @@ class Layer:
     def backward(
         self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
     ) -> None:
-        """From dy fill each dx that is not None (overwriting it) and the parameters' gradients (sums over images).
+        """From dy fill each dx that is not None (overwriting it) and the parameters' gradients
+        (sums over images).
 
         x and y hold what forward saw only where `keeps` names them.
         """

@@ -17,10 +17,12 @@ from mpitrain.runtime.program import Kernel
 
 
 class _Windows(Layer):
-    """Windows of `kernel` values every `stride` (None: side by side), over x with `padding` on each side.
+    """Windows of `kernel` values every `stride` (None: side by side), over x with `padding` on each
+    side.
 
-    P = (H + 2 padding - kernel) / stride + 1, rounded down; up with `ceil`, except that no window starts in the far padding.
-    Sizes are one number or two, (height, width). Padding is at most half the kernel.
+    P = (H + 2 padding - kernel) / stride + 1, rounded down; up with `ceil`, except that no window
+    starts in the far padding. Sizes are one number or two, (height, width). Padding is at most half
+    the kernel.
     """
 
     def __init__(
@@ -96,8 +98,8 @@ class _Windows(Layer):
 class MaxPool(_Windows):
     """y = the largest x of its window.  dx = the sum of dy over the windows whose largest it was.
 
-    Of equals the first wins; a NaN wins over all. `argmax`, uint8, keeps its place in the window, so that neither x nor y is kept;
-    a window has at most 256 values.
+    Of equals the first wins; a NaN wins over all. `argmax`, uint8, keeps its place in the window,
+    so that neither x nor y is kept; a window has at most 256 values.
     """
 
     argmax: Array
@@ -129,7 +131,8 @@ class MaxPool(_Windows):
 class AveragePool(_Windows):
     """y = the mean of its window.  dx = the sum of dy / divisor over the windows that cover it.
 
-    The mean is over the window's values in the input, or with `count_padding` also over those in the padding, which are zeros.
+    The mean is over the window's values in the input, or with `count_padding` also over those in
+    the padding, which are zeros.
     """
 
     def __init__(
@@ -156,7 +159,8 @@ class AveragePool(_Windows):
 
 
 class GlobalAveragePool(Layer):
-    """y (C, 1, 1) = the mean of each channel.  dx = dy / (H W). An average pool whose one window is the whole plane."""
+    """y (C, 1, 1) = the mean of each channel.  dx = dy / (H W). An average pool whose one window is
+    the whole plane."""
 
     def output_shape(self, *shapes: Shape) -> Shape:
         return (_planes(shapes[0])[0], 1, 1)

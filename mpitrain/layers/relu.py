@@ -12,7 +12,8 @@ from mpitrain.runtime.device import Device
 
 
 class Relu(Layer):
-    """y = max(x, 0).  dx = dy where y > 0, so only y is kept for the way back. A NaN in x stays one in y."""
+    """y = max(x, 0).  dx = dy where y > 0, so only y is kept for the way back. A NaN in x stays one
+    in y."""
 
     keeps = ("y",)
     in_place = True

@@ -1,4 +1,5 @@
-"""The end of a residual block in one: a batch normalisation, the sum with the shortcut, and the ReLU."""
+"""The end of a residual block in one: a batch normalisation, the sum with the shortcut, and the
+ReLU."""
 
 from __future__ import annotations
 
@@ -11,10 +12,12 @@ from mpitrain.runtime.array import Array
 
 
 class BatchNormAdd(BatchNorm):
-    """y = x[0] + the batch normalisation of x[1], or the ReLU of that; images in blocks of channels only.
+    """y = x[0] + the batch normalisation of x[1], or the ReLU of that; images in blocks of channels
+    only.
 
-    dx[0] is dy (where y > 0), and may be its very memory; if nobody wants dx[0], dy is overwritten with it. dx[1] is the batch
-    normalisation's for that gradient. Networks do not name it: the graph makes it of a BatchNorm and the Add that reads it.
+    dx[0] is dy (where y > 0), and may be its very memory; if nobody wants dx[0], dy is overwritten
+    with it. dx[1] is the batch normalisation's for that gradient. Networks do not name it: the
+    graph makes it of a BatchNorm and the Add that reads it.
     """
 
     inputs = 2

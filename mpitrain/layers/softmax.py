@@ -14,9 +14,11 @@ from mpitrain.runtime.device import Device
 
 
 class SoftmaxCrossEntropy(Layer):
-    """y = log(sum of exp(x)) - x[label], one loss an image.  dx = exp(x) / sum - (c == label), of the sum of the losses.
+    """y = log(sum of exp(x)) - x[label], one loss an image.  dx = exp(x) / sum - (c == label), of
+    the sum of the losses.
 
-    x (N, classes) are the scores, y (N,); `labels` int32 (N,) is filled by the graph. Backward does not read dy.
+    x (N, classes) are the scores, y (N,); `labels` int32 (N,) is filled by the graph. Backward does
+    not read dy.
     """
 
     labels: Array
@@ -55,7 +57,10 @@ class SoftmaxCrossEntropy(Layer):
 
 
 def classes_of(shape: Shape) -> int:
-    """How many classes scores of this shape are for. Raises UserError if they are not one row an image."""
+    """How many classes scores of this shape are for. Raises UserError if they are not one row an
+    image."""
     if len(shape) != 1:
-        raise UserError(f"a loss takes one score per class, shape (classes,), got {shape}; flatten first")
+        raise UserError(
+            f"a loss takes one score per class, shape (classes,), got {shape}; flatten first"
+        )
     return shape[0]

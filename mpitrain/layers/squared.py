@@ -14,9 +14,11 @@ from mpitrain.runtime.device import Device
 
 
 class SquaredLoss(Layer):
-    """y = 1/2 sum over c of (x[c] - (c == label))^2, one loss an image.  dx = x - (c == label), of the sum of the losses.
+    """y = 1/2 sum over c of (x[c] - (c == label))^2, one loss an image.  dx = x - (c == label), of
+    the sum of the losses.
 
-    x (N, classes) are the scores, y (N,); `labels` int32 (N,) is filled by the graph. Backward does not read dy.
+    x (N, classes) are the scores, y (N,); `labels` int32 (N,) is filled by the graph. Backward does
+    not read dy.
     """
 
     keeps = ("x",)
@@ -36,7 +38,9 @@ class SquaredLoss(Layer):
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         group = self.device.group
-        self.kernels.squared_forward(run.images * group, y, x[0], self.labels, self.classes, group=group)
+        self.kernels.squared_forward(
+            run.images * group, y, x[0], self.labels, self.classes, group=group
+        )
 
     def backward(
         self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
@@ -44,4 +48,6 @@ class SquaredLoss(Layer):
         if dx[0] is None:
             return
         group = self.device.group
-        self.kernels.squared_backward(run.images * group, dx[0], x[0], self.labels, self.classes, group=group)
+        self.kernels.squared_backward(
+            run.images * group, dx[0], x[0], self.labels, self.classes, group=group
+        )

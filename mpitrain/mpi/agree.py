@@ -1,4 +1,5 @@
-"""Let all ranks know the same small facts: what rank 0 has found, what each has to say, what failed.
+"""Let all ranks know the same small facts: what rank 0 has found, what each has to say, what
+failed.
 
 Every method is collective, and for the main thread.
 """
@@ -68,7 +69,8 @@ class Agree:
         return mine[0]
 
     def leaders_first(self, make: Callable[[], T]) -> T:
-        """`together`, on one rank of each host before the others, which then find its caches filled."""
+        """`together`, on one rank of each host before the others, which then find its caches
+        filled."""
         leads = self.ranks.local_rank == 0
         made = self.together(lambda: make() if leads else None)
         late = self.together(lambda: None if leads else make())
@@ -91,7 +93,8 @@ class Agree:
         return [theirs for where, theirs in self.gather_facts([host, fact]) if where == host]
 
     def sum(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The sum over ranks of a short float64 vector, in rank order: the same bytes everywhere."""
+        """The sum over ranks of a short float64 vector, in rank order: the same bytes
+        everywhere."""
         total = np.zeros(vector.shape)
         for part in self.table(vector):
             total += part
@@ -107,7 +110,8 @@ class Agree:
         return everything
 
     def alike(self, facts: NDArray[np.int64]) -> bool:
-        """Whether all ranks have the same few numbers. Spins, for a caller with nothing else to do."""
+        """Whether all ranks have the same few numbers. Spins, for a caller with nothing else to
+        do."""
         both = np.concatenate((facts, -facts))
         try:
             self._communicator.Allreduce(MPI.IN_PLACE, both, op=MPI.MAX)

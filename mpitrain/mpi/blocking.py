@@ -98,7 +98,8 @@ def by_shards(calls: Calls, source: Floats, mean: Floats, share: np.float32) -> 
 
 
 def ends(count: int, size: int) -> list[int]:
-    """Where the shards of a vector begin, and its end: rank r's lies between the r-th and the next."""
+    """Where the shards of a vector begin, and its end: rank r's lies between the r-th and the
+    next."""
     return [rank * count // size for rank in range(size + 1)]
 
 

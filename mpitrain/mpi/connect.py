@@ -40,7 +40,8 @@ def replace(old: Wire, new: Wire) -> None:
 
 _KEY = MPI.Comm.Create_keyval()
 _latest: tuple[MPI.Intracomm, Wire] | None = None
-"""What `over` returned last: asking MPI takes a microsecond, a thirtieth of a short vector's time."""
+"""What `over` returned last: asking MPI takes a microsecond, a thirtieth of a short vector's
+time."""
 
 
 def over(communicator: MPI.Intracomm, host: int | None = None) -> Wire:
@@ -60,7 +61,8 @@ def over(communicator: MPI.Intracomm, host: int | None = None) -> Wire:
 
 
 def abort(code: int) -> None:
-    """End every rank of the job at once with an exit code; any one rank may, and does not return."""
+    """End every rank of the job at once with an exit code; any one rank may, and does not
+    return."""
     sys.stdout.flush()
     sys.stderr.flush()
     MPI.COMM_WORLD.Abort(code)

@@ -7,7 +7,8 @@ import time
 
 
 class Delay:
-    """Sleeps before each operation for up to `seconds`, drawn from a generator seeded by the rank."""
+    """Sleeps before each operation for up to `seconds`, drawn from a generator seeded by the
+    rank."""
 
     def __init__(self, rank: int, seconds: float = 0.0) -> None:
         self.seconds = seconds

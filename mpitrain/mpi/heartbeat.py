@@ -35,7 +35,9 @@ class _Work:
         self._beats = 0
         self._found: Json = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(work,), name="work of rank 0", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(work,), name="work of rank 0", daemon=True
+        )
         self._thread.start()
 
     def _run(self, work: Callable[[Callable[[], None]], Json]) -> None:

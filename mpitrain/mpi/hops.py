@@ -1,4 +1,5 @@
-"""Work that waits for messages now and then, written as it is read: a generator that yields what it must wait for."""
+"""Work that waits for messages now and then, written as it is read: a generator that yields what it
+must wait for."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ class Pending(Protocol):
     """Something that is on its way: messages, or work on a device."""
 
     def done(self) -> bool:
-        """Whether it has come; looks, and does not wait. Raises RunError if it cannot come, or is not what was expected."""
+        """Whether it has come; looks, and does not wait. Raises RunError if it cannot come, or is
+        not what was expected."""
 
     def wait(self) -> None:
         """Return when it is done."""

@@ -1,4 +1,5 @@
-"""Who there is: this rank's number, how many ranks there are, which of them share its host, and which MPI library joins them."""
+"""Who there is: this rank's number, how many ranks there are, which of them share its host, and
+which MPI library joins them."""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ class Scatter:
         shape: tuple[int, ...],
         dtype: Any,
     ) -> Part:
-        """Start to hand out a batch, whose part for rank r is parts[r]. Returns at once; collective.
+        """Start to hand out a batch, whose part for rank r is parts[r]. Returns at once;
+        collective.
 
         images (n, *shape) of `dtype` and labels int32 (n,) are given on rank 0 only and must not be
         changed until its `Part.wait` returns; the others pass None. Rank 0 sends nothing to itself:

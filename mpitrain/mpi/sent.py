@@ -4,7 +4,8 @@ from __future__ import annotations
 
 
 class Sent:
-    """Bytes handed to MPI or written to shared memory; for MPI's collectives the least they could be.
+    """Bytes handed to MPI or written to shared memory; for MPI's collectives the least they could
+    be.
 
     Each of the two numbers is counted by one thread at a time.
     """

@@ -1,4 +1,5 @@
-"""Memory that all ranks of a host see, and the barriers and fences between writing and reading it."""
+"""Memory that all ranks of a host see, and the barriers and fences between writing and reading
+it."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ FREE_SHARE_MAX = 0.7
 
 
 class SharedMemory:
-    """One window of shared memory for all ranks, where they share a host; made when first asked for."""
+    """One window of shared memory for all ranks, where they share a host; made when first asked
+    for."""
 
     def __init__(
         self,
@@ -104,7 +106,8 @@ class SharedMemory:
             raise failure(self._ranks, error) from error
 
     def _check_room(self, nbytes: int) -> None:
-        """Raise UserError if memory is short, or Linux ends the process when it is first written to."""
+        """Raise UserError if memory is short, or Linux ends the process when it is first written
+        to."""
         if not self._ranks.one_host:
             raise UserError(
                 f"--exchange window: the {self.size} ranks are on several hosts; "

@@ -97,7 +97,9 @@ class Transfer:
             if message is not None and message.size:
                 requests.append(self._lanes[lane].Isend(message, dest=peer))
                 self._sent.exchange += message.nbytes
-        expected = [(peer, message.nbytes) for peer in sources if (message := incoming[peer]) is not None]
+        expected = [
+            (peer, message.nbytes) for peer in sources if (message := incoming[peer]) is not None
+        ]
         return Messages(self._ranks, requests, expected)
 
     def start_barrier(self, lane: int = 0) -> Messages:

@@ -22,7 +22,8 @@ piece a look: with naps of 0.1 to 1 ms from the start a step of LeNet took ten t
 
 
 class Lost(RunError):
-    """A message failed under an MPI that outlives ranks: `among_the_living` may go on without one."""
+    """A message failed under an MPI that outlives ranks: `among_the_living` may go on without
+    one."""
 
 
 FAILURES = (Lost, MPI.Exception)
@@ -67,7 +68,8 @@ class Messages:
         self._statuses = [MPI.Status() for _ in self._requests]
 
     def done(self) -> bool:
-        """Whether all are done. Raises RunError that names the sender of a message of wrong size."""
+        """Whether all are done. Raises RunError that names the sender of a message of wrong
+        size."""
         try:
             if not MPI.Request.Testall(self._requests, self._statuses):
                 return False

@@ -11,7 +11,8 @@ from mpitrain.runtime.device import Device
 
 
 def batch_limit(network: Network, device: Device, room: float, vectors: int) -> int:
-    """At least 1, with so many bytes for their values and for that many flat vectors of the network's length."""
+    """At least 1, with so many bytes for their values and for that many flat vectors of the
+    network's length."""
     shapes = infer_shapes(network)
     fused = fuse(network, device.block)
     one, two = (make_plan(fused, shapes, images, True, device.block) for images in (1, 2))

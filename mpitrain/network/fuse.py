@@ -1,4 +1,5 @@
-"""Let layers take on what follows them, which spares readings and writings of their values each way."""
+"""Let layers take on what follows them, which spares readings and writings of their values each
+way."""
 
 from __future__ import annotations
 
@@ -17,16 +18,20 @@ from mpitrain.network.network import Network, Node
 
 
 def fuse(network: Network, block: int) -> Network:
-    """The network for a device with blocks of that many channels, without the ReLUs and sums that the layers before can take on.
+    """The network for a device with blocks of that many channels, without the ReLUs and sums that
+    the layers before can take on.
 
-    A ReLU goes into the layer before it, and a sum into a batch normalisation before it, if they alone read that layer's value.
-    Their own names go; the layer keeps its name, and so do its parameters, but with a sum it moves to where that was.
+    A ReLU goes into the layer before it, and a sum into a batch normalisation before it, if they
+    alone read that layer's value. Their own names go; the layer keeps its name, and so do its
+    parameters, but with a sum it moves to where that was.
     """
     shapes = infer_shapes(network)
     readers = Counter(name for node in network.nodes for name in node.inputs)
     renamed: dict[str, str] = {}
     nodes: dict[str, Node] = {}
-    last = {node.name for node in network.nodes[-2:]}  # scores and loss, which others look at by name
+    last = {
+        node.name for node in network.nodes[-2:]
+    }  # scores and loss, which others look at by name
     for node in network.nodes:
         node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
         alone = [nodes[name] for name in node.inputs if name in nodes and readers[name] == 1]
@@ -41,16 +46,24 @@ def fuse(network: Network, block: int) -> Network:
     return replace(network, nodes=tuple(nodes.values()))
 
 
-def _taken_on(node: Node, alone: list[Node], shapes: Mapping[str, Shape], block: int) -> Node | None:
+def _taken_on(
+    node: Node, alone: list[Node], shapes: Mapping[str, Shape], block: int
+) -> Node | None:
     """One of the nodes that it `alone` reads, doing its work too; None if none can."""
     for origin in alone:
         inputs = [shapes[name] for name in origin.inputs]
         if isinstance(node.layer, Relu) and origin.layer.can_rectify(block, *inputs):
             return replace(origin, layer=_rectifying(origin.layer))
-        if isinstance(node.layer, Add) and type(origin.layer) is BatchNorm and not origin.layer.rectify:
+        if (
+            isinstance(node.layer, Add)
+            and type(origin.layer) is BatchNorm
+            and not origin.layer.rectify
+        ):
             (other,) = (name for name in node.inputs if name != origin.name)
             if origin.layer.can_rectify(block, *inputs):
-                return replace(origin, layer=BatchNormAdd.of(origin.layer), inputs=(other, *origin.inputs))
+                return replace(
+                    origin, layer=BatchNormAdd.of(origin.layer), inputs=(other, *origin.inputs)
+                )
     return None
 
 

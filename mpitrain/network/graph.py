@@ -1,4 +1,5 @@
-"""A network with memory on a device: images and labels in; losses, scores and a stream of gradient buckets out."""
+"""A network with memory on a device: images and labels in; losses, scores and a stream of gradient
+buckets out."""
 
 from __future__ import annotations
 
@@ -60,10 +61,12 @@ LARGEST_SLOT = 2**31 - 1
 
 
 class Graph:
-    """Runs a network on at most `capacity` images at a time. Raises UserError naming the layer if something does not fit.
+    """Runs a network on at most `capacity` images at a time. Raises UserError naming the layer if
+    something does not fit.
 
-    `weights` and `gradient` are flat float32 vectors laid out by `layout`; gradients are sums over images. `statistics` is the
-    flat vector of running means and variances. Without `training` there is no gradient and memory only for the way forward.
+    `weights` and `gradient` are flat float32 vectors laid out by `layout`; gradients are sums over
+    images. `statistics` is the flat vector of running means and variances. Without `training` there
+    is no gradient and memory only for the way forward.
     """
 
     def __init__(
@@ -80,7 +83,8 @@ class Graph:
         sizes = zip(self.plan.slots, self.plan.kinds, strict=True)
         if max(nbytes // kind.itemsize for nbytes, kind in sizes) > LARGEST_SLOT:
             raise UserError(
-                f"--sub-batch {capacity}: {network.name} has values too large for it; take a smaller one"
+                f"--sub-batch {capacity}: {network.name} has values too large for it; take a "
+                "smaller one"
             )
         self.weights = device.zeros((self.layout.length,))
         self.gradient = device.zeros((self.layout.length if training else 0,))
@@ -127,7 +131,8 @@ class Graph:
             node.layer for node in network.nodes if type(node.layer).vary is not Layer.vary
         ]
         self._complete_from: dict[str, int] = {}
-        """Node -> start of its first tensor in the coded part: all gradients from there on are complete after its backward pass."""
+        """Node -> start of its first tensor in the coded part: all gradients from there on are
+        complete after its backward pass."""
         start = self.layout.coded
         for node in reversed(network.nodes):
             places = (
@@ -187,7 +192,8 @@ class Graph:
         self._images.normalise(mean, std)
 
     def load(self, images: NDArray[Any], labels: NDArray[Any]) -> None:
-        """Queue bringing a run's images (n, C, H, W), uint8 or float32, and labels (n,) to the device, normalised.
+        """Queue bringing a run's images (n, C, H, W), uint8 or float32, and labels (n,) to the
+        device, normalised.
 
         Both must stay as they are until the run has begun to compute.
         """
@@ -219,7 +225,8 @@ class Graph:
             command()
 
     def backward(self, run: Pass, last: bool = True) -> Iterator[Bucket]:
-        """Compute every gradient, and yield each bucket as soon as it is complete if these are the `last` images of the step."""
+        """Compute every gradient, and yield each bucket as soon as it is complete if these are the
+        `last` images of the step."""
         waiting = list(self.buckets) if last else []
         missing = {node.name: node for node in self.network.nodes if node.name in self._repeated}
         for node in reversed(self.network.nodes):

@@ -1,7 +1,9 @@
-"""Which values of a network may share memory: each lives from the moment it is written to the last time it is read.
+"""Which values of a network may share memory: each lives from the moment it is written to the last
+time it is read.
 
-Time runs 0 .. L-1 for the forward passes of L nodes and L .. 2L-1 for their backward passes, last node first. Values that never
-live at once share a place in a slot; a layer that works in place gives its output its input's storage where nobody else still needs that.
+Time runs 0 .. L-1 for the forward passes of L nodes and L .. 2L-1 for their backward passes, last
+node first. Values that never live at once share a place in a slot; a layer that works in place
+gives its output its input's storage where nobody else still needs that.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ class Plan:
     gradients: dict[str, int] = field(default_factory=dict)
     memories: dict[tuple[str, str], int] = field(default_factory=dict)
     terms: dict[tuple[str, int], int] = field(default_factory=dict)
-    """(node, input number) -> storage of that node's share of a gradient that others have begun: it is added."""
+    """(node, input number) -> storage of that node's share of a gradient that others have begun: it
+    is added."""
     slots: list[int] = field(default_factory=list)
     """Bytes of each slot."""
     kinds: list[np.dtype[np.generic]] = field(default_factory=list)
@@ -62,7 +65,8 @@ class Plan:
 
 
 def infer_shapes(network: Network) -> dict[str, Shape]:
-    """Shape of every value for one image. Raises UserError naming the node whose inputs do not fit."""
+    """Shape of every value for one image. Raises UserError naming the node whose inputs do not
+    fit."""
     shapes: dict[str, Shape] = {INPUT: network.input_shape}
     at = "x".join(str(extent) for extent in network.input_shape[1:])
     for node in network.nodes:
@@ -90,7 +94,8 @@ def infer_shapes(network: Network) -> dict[str, Shape]:
         loss = network.nodes[-1]
         if shapes[loss.inputs[0]] != (network.classes,):
             raise UserError(
-                f"{loss.name}: expected {network.classes} scores, one a class, got {shapes[loss.inputs[0]]} ({network.name})"
+                f"{loss.name}: expected {network.classes} scores, one a class, got "
+                f"{shapes[loss.inputs[0]]} ({network.name})"
             )
     return shapes
 
@@ -98,7 +103,8 @@ def infer_shapes(network: Network) -> dict[str, Shape]:
 def make_plan(
     network: Network, shapes: Mapping[str, Shape], capacity: int, training: bool, block: int = 1
 ) -> Plan:
-    """The plan for runs of at most `capacity` images, with or without a way back, on a device with blocks of `block` channels.
+    """The plan for runs of at most `capacity` images, with or without a way back, on a device with
+    blocks of `block` channels.
 
     Values that are cheap to compute once more are not kept for the way back.
     """
@@ -178,7 +184,8 @@ def _plan_gradients(
     consumers: Mapping[str, Sequence[int]],
     block: int,
 ) -> None:
-    """Storage for the gradient of every value but the images. The last consumer writes it first; earlier ones add to it."""
+    """Storage for the gradient of every value but the images. The last consumer writes it first;
+    earlier ones add to it."""
     nodes, length = network.nodes, len(network.nodes)
     for time in reversed(range(length)):
         node, now = nodes[time], 2 * length - 1 - time
@@ -226,7 +233,8 @@ def _index(nodes: Sequence[Node], name: str) -> int:
 
 
 def _share(plan: Plan, capacity: int) -> None:
-    """Give every storage a place: the largest first, each into the first gap of a slot where it meets nobody of its time."""
+    """Give every storage a place: the largest first, each into the first gap of a slot where it
+    meets nobody of its time."""
     tenants: list[list[tuple[Storage, int]]] = []
     sizes = [(storage, storage.nbytes(capacity)) for storage in plan.storages]
     for storage, nbytes in sorted(sizes, key=lambda each: -each[1]):

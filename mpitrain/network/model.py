@@ -19,15 +19,19 @@ from mpitrain.runtime.device import open_device
 class Model:
     """A network with its weights on a device, for at most `capacity` images at a time."""
 
-    def __init__(self, graph: Graph, class_names: tuple[str, ...], trained_on: str, seed: int) -> None:
+    def __init__(
+        self, graph: Graph, class_names: tuple[str, ...], trained_on: str, seed: int
+    ) -> None:
         self.graph, self.network = graph, graph.network
         self.class_names, self.trained_on, self.seed = class_names, trained_on, seed
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Probabilities (n, classes) of images (n, C, H, W), uint8 or float32 as in training, in any number."""
+        """Probabilities (n, classes) of images (n, C, H, W), uint8 or float32 as in training, in
+        any number."""
         if images.ndim != 4 or images.shape[1:] != tuple(self.network.input_shape):
             raise UserError(
-                f"images are {images.shape}, {self.network.name} takes (n, {', '.join(map(str, self.network.input_shape))})"
+                f"images are {images.shape}, {self.network.name} takes (n, "
+                f"{', '.join(map(str, self.network.input_shape))})"
             )
         found = np.empty((len(images), self.network.classes), np.float32)
         step = self.graph.capacity
@@ -36,7 +40,9 @@ class Model:
             self.graph.load(part, np.zeros(len(part), np.int64))
             self.graph.forward(Pass(len(part), training=False))
             scores = (
-                self.graph.scores.reshape((len(part), self.network.classes)).download().astype(np.float64)
+                self.graph.scores.reshape((len(part), self.network.classes))
+                .download()
+                .astype(np.float64)
             )
             powers = np.exp(scores - scores.max(axis=1, keepdims=True))
             found[first : first + step] = powers / powers.sum(axis=1, keepdims=True)
@@ -50,10 +56,15 @@ def load(path: str | Path, device: str = "auto", capacity: int = 64, local_rank:
         settings = reader.settings()
         network = netfile.decode(settings["network"], str(path), dropout=True)
         graph = Graph(open_device(device, local_rank), network, capacity, training=False)
-        for vector, layout in ((graph.weights, graph.layout), (graph.statistics, graph.statistics_layout)):
+        for vector, layout in (
+            (graph.weights, graph.layout),
+            (graph.statistics, graph.statistics_layout),
+        ):
             for name, slot in layout.slots.items():
                 if name not in reader.names or reader.shape(name) != slot.shape:
-                    raise UserError(f"{path}: expected {name} of shape {slot.shape} for {network.name}")
+                    raise UserError(
+                        f"{path}: expected {name} of shape {slot.shape} for {network.name}"
+                    )
                 vector.part(slot.start, slot.stop).write(reader.read(name).astype(np.float32))
     graph.normalise(np.array(settings["mean"], np.float32), np.array(settings["std"], np.float32))
     run = settings["run"]

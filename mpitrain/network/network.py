@@ -10,7 +10,8 @@ from mpitrain.layers.layer import Layer, Shape
 
 @dataclass(frozen=True)
 class Node:
-    """One layer under a name. Its value goes by that name; `inputs` name earlier values, "input" being the images."""
+    """One layer under a name. Its value goes by that name; `inputs` name earlier values, "input"
+    being the images."""
 
     name: str
     layer: Layer
@@ -27,4 +28,5 @@ class Network:
     classes: int
     nodes: tuple[Node, ...]
     defaults: Mapping[str, object] = field(default_factory=dict)
-    """Options of training that differ for this network (batch_size, weight_decay, data), by their name in config.py."""
+    """Options of training that differ for this network (batch_size, weight_decay, data), by their
+    name in config.py."""

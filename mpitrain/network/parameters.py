@@ -1,8 +1,9 @@
-"""Where each parameter lies in the one flat vector that is trained, exchanged and saved, and the buckets it is sent in.
+"""Where each parameter lies in the one flat vector that is trained, exchanged and saved, and the
+buckets it is sent in.
 
-Every tensor starts at a multiple of 512 values: a codec block never spans two tensors, and OpenCL can make a sub-buffer of each.
-The gaps hold zeros. Tensors of two or more dimensions come first, in network order; then those of one (biases, scales), which are
-few, sensitive, and never quantised.
+Every tensor starts at a multiple of 512 values: a codec block never spans two tensors, and OpenCL
+can make a sub-buffer of each. The gaps hold zeros. Tensors of two or more dimensions come first, in
+network order; then those of one (biases, scales), which are few, sensitive, and never quantised.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from mpitrain.layers.layer import Parameter, Shape, size
 
 BLOCK = 512
 BUCKET = 1 << 21
-"""Values in a bucket (8 MiB): large enough that a message's fixed cost vanishes, small enough that the first leaves early."""
+"""Values in a bucket (8 MiB): large enough that a message's fixed cost vanishes, small enough that
+the first leaves early."""
 SMALL = 1 << 14
 """A coded part of fewer values than this (64 KiB) is not worth quantising."""
 
@@ -63,7 +65,8 @@ class Layout:
         return sum(size(slot.shape) for slot in self.slots.values())
 
     def buckets(self, least: int = 0) -> list[Bucket]:
-        """The vector cut into ranges in the order in which the backward pass completes them; the one-dimensional tensors last.
+        """The vector cut into ranges in the order in which the backward pass completes them; the
+        one-dimensional tensors last.
 
         least: values of a bucket that may be coded, if more than SMALL.
         """
@@ -79,10 +82,13 @@ class Layout:
 
     def tensors_in(self, start: int, stop: int) -> list[str]:
         """Names of the tensors that a range of the vector touches, for messages."""
-        return [slot.name for slot in self.slots.values() if slot.start < stop and slot.stop > start]
+        return [
+            slot.name for slot in self.slots.values() if slot.start < stop and slot.stop > start
+        ]
 
     def initial(self, seed: int) -> NDArray[np.float32]:
-        """The vector a run with this seed starts from. Each tensor is drawn from (seed, its name), whatever else there is."""
+        """The vector a run with this seed starts from. Each tensor is drawn from (seed, its name),
+        whatever else there is."""
         vector = np.zeros(self.length, np.float32)
         for name, parameter in self.parameters.items():
             vector[self.slots[name].start : self.slots[name].stop] = _draw(name, parameter, seed)

@@ -1,4 +1,5 @@
-"""A network on devices that are not here: computing is sleeping, while batches, gradients and weights travel as they would.
+"""A network on devices that are not here: computing is sleeping, while batches, gradients and
+weights travel as they would.
 
 Holds weights and gradient and no activations, so a host has room for many ranks of a large network.
 """
@@ -21,13 +22,16 @@ from mpitrain.network.parameters import Layout
 from mpitrain.runtime.device import Device
 
 BACKWARD = 2 / 3
-"""Share of a step's time: the backward pass computes two products where the forward pass computes one."""
+"""Share of a step's time: the backward pass computes two products where the forward pass computes
+one."""
 GRADIENT = 1e-4
-"""Every value of every gradient. What it is does not matter to who carries it, as long as it is not nothing."""
+"""Every value of every gradient. What it is does not matter to who carries it, as long as it is not
+nothing."""
 
 
 class SimulatedGraph(Graph):
-    """Takes `seconds` an image, divided over layers as their FLOPs are; a bucket is complete when its layers' time is over."""
+    """Takes `seconds` an image, divided over layers as their FLOPs are; a bucket is complete when
+    its layers' time is over."""
 
     def __init__(self, device: Device, network: Network, capacity: int, seconds: float) -> None:
         self.device, self.network, self.capacity = device, network, capacity
@@ -43,11 +47,14 @@ class SimulatedGraph(Graph):
         self._pace = self._paces()
 
     def _paces(self) -> list[tuple[int, float]]:
-        """For each node, last first: where the gradients that are complete after it start, and its share of the FLOPs."""
+        """For each node, last first: where the gradients that are complete after it start, and its
+        share of the FLOPs."""
         found, start = [], self.layout.coded
         for node in reversed(self.network.nodes):
             inputs = self._inputs_of(node)
-            slots = [self.layout.slots[f"{node.name}.{name}"] for name in node.layer.parameters(*inputs)]
+            slots = [
+                self.layout.slots[f"{node.name}.{name}"] for name in node.layer.parameters(*inputs)
+            ]
             start = min([start, *(slot.start for slot in slots if len(slot.shape) > 1)])
             found.append((start, float(node.layer.flops(*inputs))))
         total = sum(flops for _, flops in found) or 1.0
@@ -70,7 +77,8 @@ class SimulatedGraph(Graph):
         time.sleep(run.images * self._seconds * (1 - BACKWARD))
 
     def backward(self, run: Pass, last: bool = True) -> Iterator[Bucket]:
-        """The time of the backward pass, layer by layer, and each bucket when its layers' time is over."""
+        """The time of the backward pass, layer by layer, and each bucket when its layers' time is
+        over."""
         waiting, debt = (list(self.buckets) if last else []), 0.0
         for start, share in self._pace:
             debt += run.images * self._seconds * BACKWARD * share

@@ -2,5 +2,6 @@
 
 import os
 
-# mpitrain/runtime/program.py keeps binaries itself; pyopencl's cache behind it would take locks between ranks.
+# mpitrain/runtime/program.py keeps binaries itself; pyopencl's cache behind it would take locks
+# between ranks.
 os.environ.setdefault("PYOPENCL_NO_CACHE", "1")

@@ -1,4 +1,5 @@
-"""An array in a device's memory: a shape, a type, and a buffer that is released when asked for, or with its scope."""
+"""An array in a device's memory: a shape, a type, and a buffer that is released when asked for, or
+with its scope."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from mpitrain.runtime.program import Launch
 
 ALIGNMENT = 512
-"""Bytes at which parts of an array may start: the coarsest that an OpenCL device asks of sub-buffers (4096 bits, NVIDIA)."""
+"""Bytes at which parts of an array may start: the coarsest that an OpenCL device asks of
+sub-buffers (4096 bits, NVIDIA)."""
 
 
 class Memory:
@@ -64,7 +66,8 @@ class Memory:
 
 
 class Array:
-    """A dense C-ordered array on a device. Views (`part`, `reshape`, `on`) share its memory and do not own it."""
+    """A dense C-ordered array on a device. Views (`part`, `reshape`, `on`) share its memory and do
+    not own it."""
 
     def __init__(
         self,
@@ -96,17 +99,20 @@ class Array:
         return f"Array({self.shape}, {self.dtype}, {self.device.name})"
 
     def part(self, start: int, stop: int) -> Array:
-        """Elements [start, stop) of the flattened array, as a view. `start` must fall on a multiple of 512 bytes."""
+        """Elements [start, stop) of the flattened array, as a view. `start` must fall on a multiple
+        of 512 bytes."""
         offset = start * self.dtype.itemsize
         if not 0 <= start <= stop <= self.size or offset % ALIGNMENT:
             raise ValueError(
-                f"part [{start}, {stop}) of {self}: must lie inside and start at a multiple of {ALIGNMENT} bytes"
+                f"part [{start}, {stop}) of {self}: must lie inside and start at a multiple of "
+                f"{ALIGNMENT} bytes"
             )
         place = self._offset + offset
         return Array(self.device, (stop - start,), self.dtype, self.memory, place, owner=False)
 
     def reshape(self, shape: tuple[int, ...]) -> Array:
-        """The first elements under another shape, as a view; the shape may be smaller than the array."""
+        """The first elements under another shape, as a view; the shape may be smaller than the
+        array."""
         view = Array(self.device, shape, self.dtype, self.memory, self._offset, owner=False)
         if view.nbytes > self.nbytes:
             raise ValueError(f"{self} cannot be seen as {shape}: too few elements")
@@ -117,7 +123,8 @@ class Array:
         return Array(device, self.shape, self.dtype, self.memory, self._offset, owner=False)
 
     def write(self, host: NDArray[Any]) -> None:
-        """Copy a host array of as many elements (fewer: the first ones) and the same type into it; done when it returns."""
+        """Copy a host array of as many elements (fewer: the first ones) and the same type into it;
+        done when it returns."""
         self._check(host)
         if host.size:
             cl.enqueue_copy(
@@ -129,7 +136,8 @@ class Array:
             )
 
     def send(self, host: NDArray[Any]) -> None:
-        """`write` that is only queued: the host array must stay as it is until the device has come to it."""
+        """`write` that is only queued: the host array must stay as it is until the device has come
+        to it."""
         self._check(host)
         if host.size:
             event = cl.enqueue_copy(
@@ -189,7 +197,8 @@ class Array:
 
     @contextmanager
     def host(self, write: bool = False) -> Iterator[NDArray[Any]]:
-        """A host view after all work queued before: the same memory on CPUs, a copy (taken back if `write`) on other devices."""
+        """A host view after all work queued before: the same memory on CPUs, a copy (taken back if
+        `write`) on other devices."""
         if self.device.kind != "cpu" or not self.size:
             host = self.download()
             yield host

@@ -26,9 +26,10 @@ def open_device(
 ) -> Device:
     """The device for one rank of a host.
 
-    choice: "auto" (a GPU where there is one, else a CPU; local ranks take the devices of the best kind in turn), "cpu", "gpu", or
-    part of a platform's or device's name, with an index: "intel", "pocl", "nvidia:1". cores: what this process may compute on
-    (None: all it was given). Raises UserError if nothing fits, naming what there is.
+    choice: "auto" (a GPU where there is one, else a CPU; local ranks take the devices of the best
+    kind in turn), "cpu", "gpu", or part of a platform's or device's name, with an index: "intel",
+    "pocl", "nvidia:1". cores: what this process may compute on (None: all it was given). Raises
+    UserError if nothing fits, naming what there is.
     """
     everything = list_devices(cores)
     found = [entry for entry in everything if entry.fits(choice)]
@@ -60,7 +61,8 @@ class Entry:
 
     @property
     def rank(self) -> tuple[int, str]:
-        """Order of preference: GPUs, then Intel's CPU runtime (fastest on every x86 we measured), then others by name."""
+        """Order of preference: GPUs, then Intel's CPU runtime (fastest on every x86 we measured),
+        then others by name."""
         name = self.platform.name
         return (0 if self.kind == "gpu" else 1 if "Intel" in name else 2, name)
 
@@ -109,14 +111,16 @@ gpu_opened = False
 
 
 class Device:
-    """One OpenCL device with one in-order queue: kernels and copies run in the order in which they were asked for."""
+    """One OpenCL device with one in-order queue: kernels and copies run in the order in which they
+    were asked for."""
 
     def __init__(self, entry: Entry) -> None:
         global gpu_opened
         gpu_opened = gpu_opened or entry.kind == "gpu"
         self.cl: cl.Device = entry.cl
         self.number = entry.number
-        """Its place in this process's list of devices: ranks of a host with the same number may share it."""
+        """Its place in this process's list of devices: ranks of a host with the same number may
+        share it."""
         self.kind = entry.kind
         self.name = " ".join(entry.cl.name.split())
         self.platform = entry.platform.name
@@ -155,7 +159,8 @@ class Device:
         self._scopes: list[list[Array]] = []
         self._beside: Device | None = None
         self.allocated = 0
-        """Bytes handed out so far and not known to be released, for messages and the memory plan."""
+        """Bytes handed out so far and not known to be released, for messages and the memory
+        plan."""
 
     @property
     def block(self) -> int:
@@ -175,14 +180,16 @@ class Device:
         nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         if nbytes > self.largest:
             raise RunError(
-                f"{self.name} gives at most {self.largest >> 20} MiB at once, {nbytes >> 20} MiB wanted; a smaller --sub-batch helps"
+                f"{self.name} gives at most {self.largest >> 20} MiB at once, {nbytes >> 20} MiB "
+                "wanted; a smaller --sub-batch helps"
             )
         flags = cl.mem_flags.READ_WRITE | (cl.mem_flags.ALLOC_HOST_PTR if self.kind == "cpu" else 0)
         try:
             root = cl.Buffer(self.context, flags, max(nbytes, 1))
         except cl.MemoryError as error:
             raise RunError(
-                f"{self.name} is out of memory: {nbytes >> 20} MiB more wanted; a smaller --sub-batch helps"
+                f"{self.name} is out of memory: {nbytes >> 20} MiB more wanted; a smaller "
+                "--sub-batch helps"
             ) from error
         array = Array(self, shape, dtype, Memory(self, root))
         self.allocated += nbytes
@@ -252,7 +259,8 @@ class Device:
         return Mark(self.last)
 
     def hold(self, event: cl.Event) -> None:
-        """Keep the event of the last command, and the host array that it holds, until the command is done."""
+        """Keep the event of the last command, and the host array that it holds, until the command
+        is done."""
         done = cl.command_execution_status.COMPLETE
         self._held = [each for each in self._held if each.command_execution_status > done]
         self._held.append(event)
@@ -271,7 +279,8 @@ class Device:
             self.finish()
 
     def beside(self) -> Device:
-        """The same device with a second queue, always the same one, for a thread of its own; `Array.on` gives it this one's arrays."""
+        """The same device with a second queue, always the same one, for a thread of its own;
+        `Array.on` gives it this one's arrays."""
         if self._beside is None:
             twin = copy.copy(self)
             twin.queue = cl.CommandQueue(self.context)

@@ -1,7 +1,9 @@
-"""Instructions of NVIDIA's newer chips that the driver's OpenCL compiler does not let through: they travel as comments.
+"""Instructions of NVIDIA's newer chips that the driver's OpenCL compiler does not let through: they
+travel as comments.
 
-Kernels write them in inline PTX behind a mark (kernels/nvidia/tensor.h). The driver's compiler makes PTX of the program; here the marks
-are taken away, the target becomes the chip's own instruction set, and the driver assembles the text once more.
+Kernels write them in inline PTX behind a mark (kernels/nvidia/tensor.h). The driver's compiler
+makes PTX of the program; here the marks are taken away, the target becomes the chip's own
+instruction set, and the driver assembles the text once more.
 """
 
 from __future__ import annotations
@@ -35,11 +37,14 @@ def is_marked(source: str) -> bool:
 
 
 def retarget(ptx: str) -> str:
-    """PTX as the driver made it from kernels, with marked instructions in place and as much local memory as they ask for.
+    """PTX as the driver made it from kernels, with marked instructions in place and as much local
+    memory as they ask for.
 
-    A kernel may also say how many of its groups must fit on a unit at once, which limits its registers.
+    A kernel may also say how many of its groups must fit on a unit at once, which limits its
+    registers.
 
-    Raises ValueError for more than one size, or where the array is missing: the text is not what it was made for.
+    Raises ValueError for more than one size, or where the array is missing: the text is not what it
+    was made for.
     """
     if MARK in ptx:
         ptx = ptx.replace(MARK, "")

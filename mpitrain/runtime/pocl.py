@@ -1,12 +1,14 @@
 """Let PoCL's wheel compile, and compile well, on CPUs younger than its compiler.
 
-PoCL 3.0 asks its LLVM 14 for the CPU's name, gets "generic" for one it does not know (AMD's Zen 5), and then refuses that very
-name when it compiles: "unknown target CPU 'generic'" (pocl issue 1049). Zen 4 it takes for a Zen 3, which has no AVX-512. But it
-looks at the CPU's real features when it chooses its library of built-in functions, and that one is compiled for Skylake's AVX-512.
-LLVM inlines a function only where the caller's CPU has all that the function's has, so with the name of a lesser CPU each vload8
-and min stays a call, with the registers saved round it, and functions of 512-bit vectors, which the caller cannot pass, end the
-process. No option or variable overrides the name, but it is a field of PoCL's device record, beside the target triple, so it can
-be set to the name that the library was compiled for.
+PoCL 3.0 asks its LLVM 14 for the CPU's name, gets "generic" for one it does not know (AMD's Zen 5),
+and then refuses that very name when it compiles: "unknown target CPU 'generic'" (pocl issue 1049).
+Zen 4 it takes for a Zen 3, which has no AVX-512. But it looks at the CPU's real features when it
+chooses its library of built-in functions, and that one is compiled for Skylake's AVX-512. LLVM
+inlines a function only where the caller's CPU has all that the function's has, so with the name of
+a lesser CPU each vload8 and min stays a call, with the registers saved round it, and functions of
+512-bit vectors, which the caller cannot pass, end the process. No option or variable overrides the
+name, but it is a field of PoCL's device record, beside the target triple, so it can be set to the
+name that the library was compiled for.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from pathlib import Path
 import pyopencl as cl
 
 FIELDS = 128
-"""Words of the device record to look through: the field is the 81st in PoCL 3.0, and the record longer than this."""
+"""Words of the device record to look through: the field is the 81st in PoCL 3.0, and the record
+longer than this."""
 
 _names: list[ctypes.Array[ctypes.c_char]] = []
 """PoCL keeps pointers to these for as long as the process lives."""
@@ -42,7 +45,8 @@ AVX512 = {
 
 
 def name_cpu(device: cl.Device) -> str:
-    """The CPU that a PoCL device compiles for, after giving it a name that suits where its compiler does not know the CPU."""
+    """The CPU that a PoCL device compiles for, after giving it a name that suits where its compiler
+    does not know the CPU."""
     words = (ctypes.c_uint64 * FIELDS).from_address(device.int_ptr)
     readable = _readable()
     texts = [_text(word, readable).decode("ascii", "replace") for word in words]
@@ -57,7 +61,8 @@ def name_cpu(device: cl.Device) -> str:
 
 
 def suitable_name(name: str, flags: set[str]) -> str:
-    """The name to compile for on a CPU that PoCL calls `name`: the same if it is known, else one whose instructions the CPU has."""
+    """The name to compile for on a CPU that PoCL calls `name`: the same if it is known, else one
+    whose instructions the CPU has."""
     if name not in ("generic", "znver3"):
         return name
     if flags >= AVX512:

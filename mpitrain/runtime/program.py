@@ -28,8 +28,8 @@ INCLUDE = re.compile(r'^#include "([\w/.]+)"[ \t]*$', re.MULTILINE)
 
 
 def read_source(name: str, kind: str) -> str:
-    """kernels/NAME.cl, or kernels/KIND/NAME.cl where CPUs and GPUs differ, or kernels/nvidia/NAME.cl, with its
-    includes put in place.
+    """kernels/NAME.cl, or kernels/KIND/NAME.cl where CPUs and GPUs differ, or
+    kernels/nvidia/NAME.cl, with its includes put in place.
 
     `#line` directives keep the compiler's messages on the file's own names and lines.
     """
@@ -51,9 +51,12 @@ def _expand(folder: Any, file: str) -> str:
 
 
 class Program:
-    """The kernels of one file, built for one device and one set of definitions: `program.relu_forward(items, y, x, n)`."""
+    """The kernels of one file, built for one device and one set of definitions:
+    `program.relu_forward(items, y, x, n)`."""
 
-    def __init__(self, device: Device, name: str, definitions: Mapping[str, int | float | str]) -> None:
+    def __init__(
+        self, device: Device, name: str, definitions: Mapping[str, int | float | str]
+    ) -> None:
         options = [f"-D{key}={value}" for key, value in definitions.items()]
         self._built = _build(device, name, read_source(name, device.kind), options)
         self._device = device
@@ -67,14 +70,18 @@ class Program:
 
 
 class Kernel:
-    """One kernel. The first argument of a call is the number of work-items, one number or a tuple."""
+    """One kernel. The first argument of a call is the number of work-items, one number or a
+    tuple."""
 
     def __init__(self, device: Device, kernel: cl.Kernel) -> None:
         self._device = device
         self._kernel = kernel
 
     def __call__(
-        self, items: int | tuple[int, ...], *arguments: Argument, group: int | tuple[int, ...] | None = None
+        self,
+        items: int | tuple[int, ...],
+        *arguments: Argument,
+        group: int | tuple[int, ...] | None = None,
     ) -> None:
         """Queue it. Python's int becomes int, float becomes float.
 
@@ -91,7 +98,10 @@ class Kernel:
             self._device.last = self._kernel(self._device.queue, size, local, *values)
 
     def prepare(
-        self, items: int | tuple[int, ...], *arguments: Argument, group: int | tuple[int, ...] | None = None
+        self,
+        items: int | tuple[int, ...],
+        *arguments: Argument,
+        group: int | tuple[int, ...] | None = None,
     ) -> Launch:
         """The same call, to be made later and more than once."""
         own = cl.Kernel(self._kernel.program, self._kernel.function_name)
@@ -99,7 +109,8 @@ class Kernel:
 
 
 class Launch:
-    """A kernel with its arguments set before: each call queues it. It lives as long as its arrays' memory, or until `drop`."""
+    """A kernel with its arguments set before: each call queues it. It lives as long as its arrays'
+    memory, or until `drop`."""
 
     def __init__(
         self,
@@ -114,7 +125,9 @@ class Launch:
         self._memories = {each.memory for each in arguments if isinstance(each, Array)}
         for memory in self._memories:
             memory.launches.add(self)
-        self._varying = [(at, each) for at, each in enumerate(arguments) if isinstance(each, Varying)]
+        self._varying = [
+            (at, each) for at, each in enumerate(arguments) if isinstance(each, Varying)
+        ]
         kernel.set_args(*map(_argument, arguments))
 
     def __call__(self) -> None:
@@ -124,7 +137,9 @@ class Launch:
         for at, argument in self._varying:
             self._kernel.set_arg(at, argument.value)
         device = self._device
-        device.last = cl.enqueue_nd_range_kernel(device.queue, self._kernel, self._size, self._local)
+        device.last = cl.enqueue_nd_range_kernel(
+            device.queue, self._kernel, self._size, self._local
+        )
 
     def drop(self) -> None:
         """Give the kernel back; called at the latest when one of its arrays' memory goes."""
@@ -197,6 +212,8 @@ def _retargeted(device: Device, source: str, program: cl.Program) -> cl.Program:
 
 def _finish(program: cl.Program, options: list[str]) -> cl.Program:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", cl.CompilerWarning)  # drivers chat there about what went well
+        warnings.simplefilter(
+            "ignore", cl.CompilerWarning
+        )  # drivers chat there about what went well
         built: cl.Program = program.build(options)
     return built

@@ -1,7 +1,7 @@
 """Commands that a step queues again and again: asked for once in Python, then queued as they were.
 
-A kernel that is called with all its arguments costs 15 to 50 us of a host thread, one whose arguments
-were set before 2 to 9.
+A kernel that is called with all its arguments costs 15 to 50 us of a host thread, one whose
+arguments were set before 2 to 9.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Faults on demand, so that tests see what a real one does: `--inject kind=raise,rank=1,step=3,phase=forward`."""
+"""Faults on demand, so that tests see what a real one does: `--inject
+kind=raise,rank=1,step=3,phase=forward`."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def _fail() -> None:
 
 
 def _use_up() -> None:
-    """All memory that the system grants, of which there is no more than now and a little: what asks next gets none either."""
+    """All memory that the system grants, of which there is no more than now and a little: what asks
+    next gets none either."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * os.sysconf("SC_PAGE_SIZE") + (8 << 20)
     resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
@@ -55,8 +57,8 @@ def _outgrow() -> None:
 
 
 class Fault:
-    """Strikes this rank once, in one phase of one step, if the text says so. `delay=S` in it slows messages instead (see mpi/delay.py),
-    `slow=S` the rank's computing."""
+    """Strikes this rank once, in one phase of one step, if the text says so. `delay=S` in it slows
+    messages instead (see mpi/delay.py), `slow=S` the rank's computing."""
 
     def __init__(self, text: str, rank: int) -> None:
         facts = dict(pair.partition("=")[::2] for pair in text.split(",") if pair)
@@ -72,7 +74,8 @@ class Fault:
             self._place = facts.get("phase", "forward"), int(facts.get("step", 0))
         except (KeyError, ValueError):
             raise UserError(
-                f"--inject {text}: expected kind={'|'.join(KINDS)}, rank=, step=, phase=, delay= or slow="
+                f"--inject {text}: expected kind={'|'.join(KINDS)}, rank=, step=, phase=, delay= "
+                "or slow="
             ) from None
         self._is_nan, self._flips = facts.get("kind") == "nan", facts.get("kind") == "flip"
 
@@ -82,8 +85,9 @@ class Fault:
             time.sleep(self._slow * images)
 
     def __call__(self, phase: str, step: int, gradient: Array | None = None) -> None:
-        """Called as a phase begins. kind=nan writes one into the gradient instead of ending anything, kind=flip flips the lowest bit of
-        the value in the middle of what is there: the gradient in phase exchange, the weights in phase compare."""
+        """Called as a phase begins. kind=nan writes one into the gradient instead of ending
+        anything, kind=flip flips the lowest bit of the value in the middle of what is there: the
+        gradient in phase exchange, the weights in phase compare."""
         if not self._armed or (phase, step) != self._place:
             return
         self._armed = False

@@ -133,7 +133,8 @@ def _check_outlives(run: Run, wire: Wire) -> None:
 
 
 def _prepare(run: Run, wire: Wire, watch: Watchdog) -> tuple[Prepared, Dataset | None]:
-    """What rank 0 finds out of data and disk, on every rank; the data themselves on rank 0 alone."""
+    """What rank 0 finds out of data and disk, on every rank; the data themselves on rank 0
+    alone."""
     dataset: Dataset | None = None
 
     def look_at(alive: Callable[[], None]) -> dict[str, Any]:
@@ -145,7 +146,9 @@ def _prepare(run: Run, wire: Wire, watch: Watchdog) -> tuple[Prepared, Dataset |
     return Prepared.of_json(found), dataset
 
 
-def _to_resume(run: Run, wire: Wire, prepared: Prepared, network: Network, watch: Watchdog) -> Resumed | None:
+def _to_resume(
+    run: Run, wire: Wire, prepared: Prepared, network: Network, watch: Watchdog
+) -> Resumed | None:
     """The checkpoint to go on from; None if the run is yet to save its first one."""
 
     def find() -> dict[str, Any] | None:
@@ -162,7 +165,9 @@ def _to_resume(run: Run, wire: Wire, prepared: Prepared, network: Network, watch
     return Resumed(**found) if found else None
 
 
-def _choose_exchange(run: Run, wire: Wire, device: Device, resumed: Resumed | None) -> tuple[str, str, int]:
+def _choose_exchange(
+    run: Run, wire: Wire, device: Device, resumed: Resumed | None
+) -> tuple[str, str, int]:
     """How gradients travel, why, and from how many values on buckets are coded.
 
     As before where a run goes on, for residuals and the order of sums belong to it.
@@ -179,7 +184,11 @@ def _choose_exchange(run: Run, wire: Wire, device: Device, resumed: Resumed | No
     measured = measure(wire, device, kinds, run.update)
     kind, why = choose(run.exchange, wire.ranks, measured[max(measured)] if measured else None)
     coded = (coded or coded_from(kind, measured)) if is_lossy(kind) else 0
-    return kind, why + (f"; buckets of fewer than {coded:,} values in float32" if coded else ""), coded
+    return (
+        kind,
+        why + (f"; buckets of fewer than {coded:,} values in float32" if coded else ""),
+        coded,
+    )
 
 
 def _batch_limit(run: Run, wire: Wire, network: Network, device: Device, kind: str) -> int:
@@ -194,7 +203,8 @@ def _batch_limit(run: Run, wire: Wire, network: Network, device: Device, kind: s
 
 
 def _graph(plan: Plan, wire: Wire, device: Device) -> Graph:
-    # With --balance speed a part may grow; one of more than twice the equal size is computed in sub-batches.
+    # With --balance speed a part may grow; one of more than twice the equal size is computed in
+    # sub-batches.
     part = parts(plan.batch_size, wire.ranks.size)[wire.ranks.rank]
     room = (part.stop - part.start) * (2 if plan.by_speed else 1)
     capacity = min(plan.sub_batch, room)
@@ -214,7 +224,8 @@ class _Compiling:
         self._watch.at("compile")
         if not self._said:
             self._display.say(
-                f"compiling kernels for {self._device}: seconds to a minute, and later runs find them in a cache"
+                f"compiling kernels for {self._device}: seconds to a minute, and later runs find "
+                "them in a cache"
             )
         self._said = True
 
@@ -225,7 +236,9 @@ def _begin(world: World) -> str:
     said = world.state.begin(run.seed, run.init)
     if not run.resume:
         return said
-    nothing = f"--resume: no checkpoint in {folder}/checkpoints yet, so it starts from the beginning."
+    nothing = (
+        f"--resume: no checkpoint in {folder}/checkpoints yet, so it starts from the beginning."
+    )
     return f"{nothing} {said}".rstrip()
 
 
@@ -235,12 +248,15 @@ def _resume(world: World, resumed: Resumed) -> str:
     world.wire.agree.together(lambda: world.state.resume(path, world.plan.run))
     said = [*resumed.refused, f"passed over for {path.name}"] if resumed.refused else []
     if is_lossy(resumed.exchange) and resumed.ranks > 1 and not world.exchange.residuals():
-        said.append(f"what {resumed.exchange} had left out of {path.name} stays out: nothing is coded here")
+        said.append(
+            f"what {resumed.exchange} had left out of {path.name} stays out: nothing is coded here"
+        )
     return "; ".join(said)
 
 
 def _check_space(world: World) -> None:
-    """Raise UserError, on every rank, if the disk has no room for the checkpoints that this run will keep."""
+    """Raise UserError, on every rank, if the disk has no room for the checkpoints that this run
+    will keep."""
     plan = world.plan
     count = max(1, count_of_parts(plan.steps - plan.begun, plan.every("checkpoint_every")))
     nbytes = world.state.size_of_checkpoint()

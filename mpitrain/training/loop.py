@@ -15,7 +15,8 @@ from mpitrain.training.world import World
 
 
 def run(world: World, progress: Progress, hooks: Sequence[Hook]) -> tuple[World, Progress]:
-    """Train to the last step, or to a signal. Returns the world of the ranks that are left, and how far they are."""
+    """Train to the last step, or to a signal. Returns the world of the ranks that are left, and how
+    far they are."""
     try:
         while True:
             try:
@@ -34,7 +35,8 @@ def run(world: World, progress: Progress, hooks: Sequence[Hook]) -> tuple[World,
 
 
 def one_step(world: World, progress: Progress) -> Progress:
-    """A step, until all ranks have agreed that it is done: every rank then holds the new weights."""
+    """A step, until all ranks have agreed that it is done: every rank then holds the new
+    weights."""
     t = progress.step
     world.local.stop.listen()
     if world.sgd:

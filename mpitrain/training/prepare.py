@@ -1,4 +1,5 @@
-"""What rank 0 finds out before a run begins, and every rank must know: the data's shape, the number of steps, where files go."""
+"""What rank 0 finds out before a run begins, and every rank must know: the data's shape, the number
+of steps, where files go."""
 
 from __future__ import annotations
 
@@ -65,8 +66,12 @@ def look(run: Run, ranks: int, alive: Callable[[], None]) -> tuple[Prepared, Dat
     run = run.completed(dict(first.defaults))
     augment.parse(run.augment)
     c, h, w = first.input_shape
-    bad = Bad(run.skip_bad, alive, lambda line: None if run.quiet or run.json else print(line, flush=True))
-    data = open_source(known(run.data), shape_hint=(c, h, w), classes=run.classes, seed=run.seed, bad=bad)
+    bad = Bad(
+        run.skip_bad, alive, lambda line: None if run.quiet or run.json else print(line, flush=True)
+    )
+    data = open_source(
+        known(run.data), shape_hint=(c, h, w), classes=run.classes, seed=run.seed, bad=bad
+    )
     batch_size = known(run.batch_size)
     if batch_size < ranks:
         raise UserError(f"--batch-size {batch_size}: {ranks} ranks need at least one image each")
@@ -76,7 +81,8 @@ def look(run: Run, ranks: int, alive: Callable[[], None]) -> tuple[Prepared, Dat
     infer_shapes(models.load(run.network, data.shape, data.classes, dropout=not run.no_dropout))
     found = Prepared(
         settings={
-            name: getattr(run, name) for name in ("data", "batch_size", "weight_decay", "steps", "epochs")
+            name: getattr(run, name)
+            for name in ("data", "batch_size", "weight_decay", "steps", "epochs")
         },
         shape=data.shape,
         classes=data.classes,
@@ -93,23 +99,29 @@ def look(run: Run, ranks: int, alive: Callable[[], None]) -> tuple[Prepared, Dat
 
 
 def _folder(run: Run) -> Path:
-    """The run directory: --out, that of the checkpoint to resume, or a new one named by network and time."""
+    """The run directory: --out, that of the checkpoint to resume, or a new one named by network and
+    time."""
     resumed = Path(run.resume).resolve() if run.resume and run.resume != "newest" else None
     if resumed and not resumed.is_file():
         raise UserError(f"--resume {resumed}: there is no such file")
     home = resumed.parent.parent if resumed and resumed.parent.name == "checkpoints" else None
     if run.out is None and run.resume:
         if home is None:
-            raise UserError(f"--resume {run.resume}: say with --out DIR in which run directory to go on")
+            raise UserError(
+                f"--resume {run.resume}: say with --out DIR in which run directory to go on"
+            )
         return home
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = Path(run.out) if run.out else Path("runs") / f"{Path(run.network).stem}-{stamp}"
     goes_on = (
-        run.resume == "newest" or (home is not None and home == folder.resolve()) or _branched(folder, run)
+        run.resume == "newest"
+        or (home is not None and home == folder.resolve())
+        or _branched(folder, run)
     )
     if (folder / "log.jsonl").exists() and not goes_on:
         raise UserError(
-            f"--out {folder}: there is a run in it already; --resume goes on with it, another --out starts anew"
+            f"--out {folder}: there is a run in it already; --resume goes on with it, another "
+            "--out starts anew"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +131,8 @@ def _folder(run: Run) -> Path:
 
 
 def _branched(folder: Path, run: Run) -> bool:
-    """Whether the run in `folder` began from the checkpoint that this one is told to resume: a job that is started again with the same words."""
+    """Whether the run in `folder` began from the checkpoint that this one is told to resume: a job
+    that is started again with the same words."""
     try:
         began = toml.parse((folder / "config.toml").read_text())["run"]["resume"]
     except (OSError, ValueError, KeyError):

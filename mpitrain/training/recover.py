@@ -37,7 +37,12 @@ class _Recovery:
 
     def attempt(self, error: Exception) -> tuple[World, Progress]:
         """One try; raises one of FAILURES when a further rank dies in it."""
-        before, local, plan, undo = self._world, self._world.local, self._world.plan, self._world.undo
+        before, local, plan, undo = (
+            self._world,
+            self._world.local,
+            self._world.plan,
+            self._world.undo,
+        )
         assert undo is not None
         seat = self._exchange.seat
         local.watch.at("shrink", self._progress.step)
@@ -73,7 +78,8 @@ class _Recovery:
         local.log.event("lost", step=progress.step, ranks=lost, left=wire.ranks.size)
         local.display.say(
             f"step {progress.step}: rank{'s' * (len(lost) > 1)} {', '.join(map(str, lost))} lost; "
-            f"{wire.ranks.size} of the ranks go{'es' * (wire.ranks.size == 1)} on from here, on the same batches "
+            f"{wire.ranks.size} of the ranks go{'es' * (wire.ranks.size == 1)} on from here, on "
+            "the same batches "
             "(--on-failure continue)"
         )
         return world, progress

@@ -16,9 +16,12 @@ CHUNK = 16384
 
 
 class MomentumSgd:
-    """v = momentum v - rate (g + decay w),  w = w + v,  for a range of the vector at a time. Source: PAPER's optimiser, with decay."""
+    """v = momentum v - rate (g + decay w),  w = w + v,  for a range of the vector at a time.
+    Source: PAPER's optimiser, with decay."""
 
-    def __init__(self, device: Device, weights: Array, momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self, device: Device, weights: Array, momentum: float, weight_decay: float
+    ) -> None:
         self._device = device
         self._kernels = device.program("sgd")
         self.weights, self.momentum, self.weight_decay = weights, momentum, weight_decay
@@ -36,7 +39,8 @@ class MomentumSgd:
         self._rate.value = np.float32(rate)
 
     def update(self, start: int, stop: int, mean: Array) -> None:
-        """Move weights [start, stop) by the mean gradient (stop - start,), an array that comes again each step."""
+        """Move weights [start, stop) by the mean gradient (stop - start,), an array that comes
+        again each step."""
         launch = self._launches.get((start, stop, mean))
         if launch is None:
             launch = self._launches[start, stop, mean] = self._prepare(start, stop, mean)
@@ -46,16 +50,16 @@ class MomentumSgd:
         n = stop - start
         chunk = CHUNK if self._device.kind == "cpu" else self._device.wide
         return self._kernels.momentum_sgd.prepare(
-            -(-n // chunk), self.weights.part(start, stop), self.velocity.part(start, stop), mean, n, chunk,
-            self._rate, float(self.momentum), float(self.weight_decay),
+            -(-n // chunk), self.weights.part(start, stop), self.velocity.part(start, stop), mean,
+            n, chunk, self._rate, float(self.momentum), float(self.weight_decay),
         )  # fmt: skip
 
 
 def learning_rate(step: int, steps: int, lr: float, schedule: str, warmup: int) -> float:
     """The rate of step 0 .. steps - 1.
 
-    warmup: so many steps rise in a line to lr. Then "constant"; "step": a tenth after 1/2 and again after 3/4 of the run; "cosine":
-    half a cosine down to 0.
+    warmup: so many steps rise in a line to lr. Then "constant"; "step": a tenth after 1/2 and again
+    after 3/4 of the run; "cosine": half a cosine down to 0.
     """
     if step < warmup:
         return lr * (step + 1) / warmup

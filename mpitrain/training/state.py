@@ -1,4 +1,5 @@
-"""What a run is made of at a step, over all ranks: begun from a seed or a file, saved, taken up again, and hashed."""
+"""What a run is made of at a step, over all ranks: begun from a seed or a file, saved, taken up
+again, and hashed."""
 
 from __future__ import annotations
 
@@ -31,16 +32,29 @@ Pieces = Callable[[], Iterator[NDArray[np.float32]]]
 
 
 class State:
-    """Weights, momentum, statistics and residuals of all ranks. `alive` is called between pieces of long work."""
+    """Weights, momentum, statistics and residuals of all ranks. `alive` is called between pieces of
+    long work."""
 
     def __init__(
-        self, wire: Wire, graph: Graph, sgd: MomentumSgd | None, exchange: Exchange, alive: Callable[[], None]
+        self,
+        wire: Wire,
+        graph: Graph,
+        sgd: MomentumSgd | None,
+        exchange: Exchange,
+        alive: Callable[[], None],
     ) -> None:
-        self._wire, self._graph, self._sgd, self._exchange, self._alive = wire, graph, sgd, exchange, alive
+        self._wire, self._graph, self._sgd, self._exchange, self._alive = (
+            wire,
+            graph,
+            sgd,
+            exchange,
+            alive,
+        )
         self._master = sgd.weights if sgd else graph.weights
 
     def begin(self, seed: int, init: str | None) -> str:
-        """Draw the weights on rank 0, or take them from a safetensors file, and give them to all. Returns what to say about the file."""
+        """Draw the weights on rank 0, or take them from a safetensors file, and give them to all.
+        Returns what to say about the file."""
         said: str = self._wire.agree.from_root(lambda: self._draw(seed, init))
         self.spread(self._graph.weights, self._graph.statistics)
         return said
@@ -56,12 +70,17 @@ class State:
     def _take(self, path: Path) -> str:
         """Weights and statistics of a file under names and shapes that are here, too."""
         taken, missing = 0, []
-        places = ((self._master, self._graph.layout), (self._graph.statistics, self._graph.statistics_layout))
+        places = (
+            (self._master, self._graph.layout),
+            (self._graph.statistics, self._graph.statistics_layout),
+        )
         with Reader(path) as reader:
             for vector, layout in places:
                 for name, slot in layout.slots.items():
                     if name in reader.names and reader.shape(name) == slot.shape:
-                        vector.part(slot.start, slot.stop).write(reader.read(name).astype(np.float32))
+                        vector.part(slot.start, slot.stop).write(
+                            reader.read(name).astype(np.float32)
+                        )
                         taken += vector is self._master
                     else:
                         missing.append(name)
@@ -72,7 +91,8 @@ class State:
         return f"--init {path}: {taken} tensors taken; drawn anew: {', '.join(missing) or 'none'}"
 
     def spread(self, *vectors: Array) -> None:
-        """Rank 0's vectors to every rank, bit for bit; master weights of other ranks follow their weights."""
+        """Rank 0's vectors to every rank, bit for bit; master weights of other ranks follow their
+        weights."""
         for vector in vectors:
             if vector.size:
                 with vector.host(write=self._wire.ranks.rank > 0) as host:
@@ -81,7 +101,8 @@ class State:
             self._master.copy_from(self._graph.weights)
 
     def average_statistics(self) -> None:
-        """Running means and variances, which every rank measured on its own images, become their average on all ranks."""
+        """Running means and variances, which every rank measured on its own images, become their
+        average on all ranks."""
         if self._graph.statistics.size and self._wire.ranks.size > 1:
             mean = self._graph.statistics.download()
             self._wire.transfer.allreduce(mean)  # whole, or not at all where a rank dies meanwhile
@@ -96,14 +117,17 @@ class State:
         return digest.hexdigest()
 
     def is_finite(self) -> bool:
-        """Whether this rank's weights, or the master's on rank 0, are numbers: float32 carries a NaN to them unseen."""
+        """Whether this rank's weights, or the master's on rank 0, are numbers: float32 carries a
+        NaN to them unseen."""
         vector = self._master
         return all(np.isfinite(piece).all() for piece in self._pieces(vector, 0, vector.size))
 
-    # -- checkpoints --------------------------------------------------------------------------------------------------------------
+    # -- checkpoints
+    # ----------------------------------------------------------------------------------------------
 
     def save(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Collective: rank 0 writes, the others send it their residuals when their turn is there. Raises RunError if the disk refuses."""
+        """Collective: rank 0 writes, the others send it their residuals when their turn is there.
+        Raises RunError if the disk refuses."""
         entries = list(self._entries())
         if self._wire.ranks.rank == 0:
             checkpoint.write(path, entries, {"mpitrain": json.dumps(settings)})
@@ -124,7 +148,9 @@ class State:
             yield from self._tensors("", graph.weights, graph.layout.slots.values())
             yield from self._tensors("", graph.statistics, graph.statistics_layout.slots.values())
             if self._sgd:
-                yield from self._tensors("momentum/", self._sgd.velocity, graph.layout.slots.values())
+                yield from self._tensors(
+                    "momentum/", self._sgd.velocity, graph.layout.slots.values()
+                )
             if self._master is not graph.weights:
                 whole = partial(self._pieces, self._master, 0, self._master.size)
                 yield Entry("state/master", self._master.shape, whole)
@@ -140,7 +166,9 @@ class State:
 
     def _tensors(self, prefix: str, vector: Array, slots: Sequence[Any] | Any) -> Iterator[Entry]:
         for slot in slots:
-            yield Entry(prefix + slot.name, slot.shape, partial(self._pieces, vector, slot.start, slot.stop))
+            yield Entry(
+                prefix + slot.name, slot.shape, partial(self._pieces, vector, slot.start, slot.stop)
+            )
 
     def _pieces(self, vector: Array, start: int, stop: int) -> Iterator[NDArray[np.float32]]:
         """A range of a device vector in host arrays of bearable size."""
@@ -156,14 +184,17 @@ class State:
             yield piece
 
     def resume(self, path: Path, run: Run) -> int:
-        """Take up a checkpoint that is whole and passed `check_resumable`: every rank reads what is its own. Returns the steps done."""
+        """Take up a checkpoint that is whole and passed `check_resumable`: every rank reads what is
+        its own. Returns the steps done."""
         with Reader(path, verified=True) as reader:
             settings = reader.settings()
             graph = self._graph
             for name, slot in graph.layout.slots.items():
                 graph.weights.part(slot.start, slot.stop).write(reader.read(name))
                 if self._sgd:
-                    self._sgd.velocity.part(slot.start, slot.stop).write(reader.read(f"momentum/{name}"))
+                    self._sgd.velocity.part(slot.start, slot.stop).write(
+                        reader.read(f"momentum/{name}")
+                    )
                 self._alive()
             for name, slot in graph.statistics_layout.slots.items():
                 graph.statistics.part(slot.start, slot.stop).write(reader.read(name))
@@ -177,17 +208,20 @@ class State:
             return int(settings["step"])
 
     def _take_residuals(self, reader: Reader, settings: Mapping[str, Any], batch: int) -> None:
-        """Share what the ranks of then have left out among those of now. An exact exchange has left nothing."""
+        """Share what the ranks of then have left out among those of now. An exact exchange has left
+        nothing."""
         before = int(settings.get("coders") or settings["ranks"])
         senders, owners = (
-            [_residual(kind, rank) in reader.names for rank in range(before)] for kind in ("sender", "owner")
+            [_residual(kind, rank) in reader.names for rank in range(before)]
+            for kind in ("sender", "owner")
         )
         coded = sum(bucket.stop - bucket.start for bucket in self._graph.buckets if bucket.coded)
         for rank in range(before if any(senders) else 0):
             found = reader.shape(_residual("sender", rank)) if senders[rank] else "missing"
             if found != (coded,):
                 raise UserError(
-                    f"--resume {reader.path}: {_residual('sender', rank)} is {found}, expected {(coded,)}"
+                    f"--resume {reader.path}: {_residual('sender', rank)} is {found}, expected "
+                    f"{(coded,)}"
                 )
 
         def read(kind: str, rank: int, start: int, stop: int) -> NDArray[np.float32]:
@@ -195,29 +229,35 @@ class State:
             values: NDArray[np.float32] = reader.read(_residual(kind, rank), start, stop)
             return values
 
-        left = Residuals(read, self._graph.buckets, before if any(senders) else 0, any(owners), batch)
+        left = Residuals(
+            read, self._graph.buckets, before if any(senders) else 0, any(owners), batch
+        )
         self._exchange.restore(left, int(settings["step"]))
 
 
 def check_resumable(found: Newest, network: Network, run: Run, images: int) -> None:
-    """Raise UserError unless a checkpoint is of this network and this order of images. Needs no device, so that refusals come before kernels."""
+    """Raise UserError unless a checkpoint is of this network and this order of images. Needs no
+    device, so that refusals come before kernels."""
     settings = found.settings
     with Reader(found.path, verified=True) as reader:
         for name, parameter in parameters_of(network, infer_shapes(network)).items():
             if name not in reader.names:
                 raise UserError(
-                    f"--resume {found.path}: a checkpoint of {settings['name']}, it has no {name} of {network.name}"
+                    f"--resume {found.path}: a checkpoint of {settings['name']}, it has no {name} "
+                    f"of {network.name}"
                 )
             if reader.shape(name) != parameter.shape:
                 raise UserError(
-                    f"--resume {found.path}: {name} is {reader.shape(name)} there, {network.name} needs {parameter.shape}"
+                    f"--resume {found.path}: {name} is {reader.shape(name)} there, {network.name} "
+                    f"needs {parameter.shape}"
                 )
     names = ("batch_size", "seed", "augment", "no_dropout")
     pairs = [(name, settings["run"][name], getattr(run, name)) for name in names]
     for name, was, now in [*pairs, ("training images", settings["images"], images)]:
         if was != now:
             raise UserError(
-                f"--resume {found.path}: its run had {name} {was}, this one has {now}; what a step computes depends on it"
+                f"--resume {found.path}: its run had {name} {was}, this one has {now}; what a step "
+                "computes depends on it"
             )
 
 

@@ -34,8 +34,9 @@ class StepReport:
     cpu_seconds: float
     """CPU time of all ranks' processes."""
     seconds: dict[str, float]
-    """Of this rank: total, compute, exchange (not hidden by compute), wait (for images), and host: what
-    the main thread did of its own, waiting neither for the device nor for images nor for other ranks."""
+    """Of this rank: total, compute, exchange (not hidden by compute), wait (for images), and host:
+    what the main thread did of its own, waiting neither for the device nor for images nor for other
+    ranks."""
     bytes_sent: int
     """By this rank."""
     rate: float
@@ -43,7 +44,8 @@ class StepReport:
 
 
 def step(world: World, t: int) -> StepReport:
-    """One update, from sample numbers to new weights on every rank, until all have agreed that it is done.
+    """One update, from sample numbers to new weights on every rank, until all have agreed that it
+    is done.
 
     Raises RunError on every rank for a loss or a gradient that is not finite.
     """
@@ -63,7 +65,11 @@ def step(world: World, t: int) -> StepReport:
         part = slice(first, first + graph.capacity)
         last = part.stop >= len(images)
         run = Pass(
-            len(images[part]), True, first > 0, seed=(plan.run.seed << 32) + t, first=feed.mine.start + first
+            len(images[part]),
+            True,
+            first > 0,
+            seed=(plan.run.seed << 32) + t,
+            first=feed.mine.start + first,
         )
         watch.at("forward", t)
         fault("forward", t)
@@ -124,7 +130,8 @@ def _read_ahead(world: World, t: int) -> None:
 def _agree(
     world: World, loss: float, report: ExchangeReport, compute: float, cpu: float
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """A row of each rank: sum of losses, error bound, stop, gradient not finite, compute and CPU seconds."""
+    """A row of each rank: sum of losses, error bound, stop, gradient not finite, compute and CPU
+    seconds."""
     stop, spoilt = float(world.local.stop.asked), float(not report.finite)
     return world.wire.agree.table(np.array([loss, report.error_bound, stop, spoilt, compute, cpu]))
 

@@ -1,4 +1,5 @@
-"""One training, from the first word between ranks to the hashes of their weights: `mpitrain.train(run)`."""
+"""One training, from the first word between ranks to the hashes of their weights:
+`mpitrain.train(run)`."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ _watch: Watchdog | None = None
 
 
 def watching() -> Watchdog | None:
-    """The watchdog of the training in this process: it knows what is going on, or went on when it failed."""
+    """The watchdog of the training in this process: it knows what is going on, or went on when it
+    failed."""
     return _watch
 
 
@@ -37,12 +39,14 @@ class Result:
     top1: float | None
     """On the test images, when they were last scored; None if they were not."""
     weights_sha256: tuple[str, ...]
-    """One hash a rank, in rank order, of all parameters as little-endian float32 in network order."""
+    """One hash a rank, in rank order, of all parameters as little-endian float32 in network
+    order."""
     folder: Path
 
 
 def train(run: Run) -> Result:
-    """Train a network on all ranks of this job. Raises UserError, on every rank alike, for a run that cannot be."""
+    """Train a network on all ranks of this job. Raises UserError, on every rank alike, for a run
+    that cannot be."""
     global _watch
     wire = connect()
     introduce(wire, not wire.ranks.one_host)

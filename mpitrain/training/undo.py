@@ -1,4 +1,5 @@
-"""Copies of what a step changes on this rank, so that fewer ranks can do it again when one has died meanwhile."""
+"""Copies of what a step changes on this rank, so that fewer ranks can do it again when one has died
+meanwhile."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ MASTER, VELOCITY, STATISTICS = "master", "velocity", "statistics"
 
 
 class Undo:
-    """Rank 0's weights and momentum, from which all ranks go on; and each rank's statistics and residuals, which nobody else has."""
+    """Rank 0's weights and momentum, from which all ranks go on; and each rank's statistics and
+    residuals, which nobody else has."""
 
     def __init__(self, graph: Graph, sgd: MomentumSgd | None, exchange: Exchange) -> None:
         """sgd: on rank 0; elsewhere None."""
@@ -46,13 +48,14 @@ class Undo:
     def held(self, step: int) -> Mapping[str, Array]:
         """What was there when so many steps had been done, which the first rank has told.
 
-        A rank that has heard a step's end, while the first has not, cannot go back further than its own beginning: its statistics and
-        residuals are a step younger then.
+        A rank that has heard a step's end, while the first has not, cannot go back further than its
+        own beginning: its statistics and residuals are a step younger then.
         """
         return self._kept if self.under_way and self.step >= step else self._now
 
     def restore(self, held: Mapping[str, Array], sgd: MomentumSgd | None) -> None:
-        """Put back what `held` has given, into the parts of this rank among fewer ranks. sgd: on rank 0; elsewhere None."""
+        """Put back what `held` has given, into the parts of this rank among fewer ranks. sgd: on
+        rank 0; elsewhere None."""
         if STATISTICS in held:
             _copy(self._graph.statistics, held[STATISTICS])
         if sgd:
@@ -61,9 +64,15 @@ class Undo:
             _copy(self._graph.weights, sgd.weights)
 
     def hand_on(
-        self, held: Mapping[str, Array], exchange: Exchange, seat: tuple[int, int], images: int, step: int
+        self,
+        held: Mapping[str, Array],
+        exchange: Exchange,
+        seat: tuple[int, int],
+        images: int,
+        step: int,
     ) -> None:
-        """This rank's residuals, of when it had this `Exchange.seat`, to the new exchange, whose next step is `step`."""
+        """This rank's residuals, of when it had this `Exchange.seat`, to the new exchange, whose
+        next step is `step`."""
         # A rank that coded nothing has left nothing out.
         kept = "sender" in held and bool(exchange.residuals())
         left = self._as_sender(held, seat, images) if kept else np.zeros(0, np.float32)
@@ -72,7 +81,9 @@ class Undo:
             return left[start:stop]
 
         _, ranks = exchange.seat
-        exchange.restore(Residuals(read, self._graph.buckets, ranks if kept else 0, False, images), step)
+        exchange.restore(
+            Residuals(read, self._graph.buckets, ranks if kept else 0, False, images), step
+        )
 
     def _as_sender(
         self, held: Mapping[str, Array], seat: tuple[int, int], images: int

@@ -1,4 +1,5 @@
-"""What a step works with: what this rank has by itself (Local), and the parts tied to living ranks (World)."""
+"""What a step works with: what this rank has by itself (Local), and the parts tied to living ranks
+(World)."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ class Local:
 
 @dataclass(frozen=True)
 class World:
-    """The parts of a run that know of the other ranks: made anew, with fewer ranks, when one dies."""
+    """The parts of a run that know of the other ranks: made anew, with fewer ranks, when one
+    dies."""
 
     plan: Plan
     local: Local
@@ -83,8 +85,11 @@ class Updates:
         self._watch.at(self._watch.phase)
 
 
-def make_world(plan: Plan, local: Local, wire: Wire, speeds: Sequence[float] | None = None) -> World:
-    """The world of these ranks. Collective. speeds: of each rank, by which batches are divided; None: alike."""
+def make_world(
+    plan: Plan, local: Local, wire: Wire, speeds: Sequence[float] | None = None
+) -> World:
+    """The world of these ranks. Collective. speeds: of each rank, by which batches are divided;
+    None: alike."""
     run, graph, device, prepared = plan.run, local.graph, local.device, plan.prepared
     batches = Batches(
         prepared.count,

@@ -1,7 +1,9 @@
-"""A roll call over the network, among the witnesses of several hosts: so that the first cause is named, and not what followed from it.
+"""A roll call over the network, among the witnesses of several hosts: so that the first cause is
+named, and not what followed from it.
 
-A witness (witness.py) opens a port and answers whoever asks with a line of JSON: what its rank does, and for how many seconds it has been over
-with it. Whoever does not answer is gone with all that was beside it, or its link is cut.
+A witness (witness.py) opens a port and answers whoever asks with a line of JSON: what its rank
+does, and for how many seconds it has been over with it. Whoever does not answer is gone with all
+that was beside it, or its link is cut.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from typing import Any, TypeAlias
 Place: TypeAlias = tuple[str, str, int]
 """A rank in words, the address of its host, the port of its witness."""
 Answer: TypeAlias = dict[str, Any]
-"""line: what the rank does, in words; over: seconds since its end or its last words, or None; stopped: by SIGSTOP."""
+"""line: what the rank does, in words; over: seconds since its end or its last words, or None;
+stopped: by SIGSTOP."""
 PATIENCE = 1.0
 """Seconds to wait for answers."""
 AT_ONCE = 250
@@ -42,7 +45,8 @@ class Ears:
 
 
 def ask(places: Sequence[Place], ears: Ears | None = None) -> list[Answer | None]:
-    """Everyone's answer, None where none came. ears: answers those who ask meanwhile, perhaps us."""
+    """Everyone's answer, None where none came. ears: answers those who ask meanwhile, perhaps
+    us."""
     found: list[Answer | None] = []
     for start in range(0, len(places), AT_ONCE):
         found += _ask(places[start : start + AT_ONCE], ears)

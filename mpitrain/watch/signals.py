@@ -1,4 +1,5 @@
-"""Ask a training to end by a signal: it is noted, agreed upon at the end of a step, and answered with a checkpoint."""
+"""Ask a training to end by a signal: it is noted, agreed upon at the end of a step, and answered
+with a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,14 +14,16 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Stop:
-    """Whether a signal has asked this process to end. Outside the main thread, where Python sets no handlers, none ever does."""
+    """Whether a signal has asked this process to end. Outside the main thread, where Python sets no
+    handlers, none ever does."""
 
     def __init__(self) -> None:
         self.asked = False
         self._before: dict[signal.Signals, Any] = {}
 
     def listen(self) -> None:
-        """Take the signals, and take them back: the LLVM in an OpenCL runtime seizes SIGUSR1 when it first compiles, and drops it."""
+        """Take the signals, and take them back: the LLVM in an OpenCL runtime seizes SIGUSR1 when
+        it first compiles, and drops it."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 before = signal.signal(number, self._note)
@@ -38,8 +41,9 @@ class Stop:
 
 
 def ignore() -> None:
-    """Let no signal change the code of a process that is leaving: srun ends the other ranks when the first has left with an error, and
-    hands on the highest code; a job that looks for 75 would find SIGTERM's 143."""
+    """Let no signal change the code of a process that is leaving: srun ends the other ranks when
+    the first has left with an error, and hands on the highest code; a job that looks for 75 would
+    find SIGTERM's 143."""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,5 @@
-"""End a job in which a rank stands still: MPI itself waits for a stopped process or a cut link for ever."""
+"""End a job in which a rank stands still: MPI itself waits for a stopped process or a cut link for
+ever."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ GRACE = 3.0
 
 
 class Watchdog:
-    """Knows what this rank is doing, and calls `abort` when it has done nothing else for `limit` seconds."""
+    """Knows what this rank is doing, and calls `abort` when it has done nothing else for `limit`
+    seconds."""
 
     def __init__(self, rank: int, limit: float, abort: Callable[[int], None]) -> None:
         self.phase, self.step = "start", 0
@@ -42,7 +44,8 @@ class Watchdog:
             if time.monotonic() - self._since > self._limit:
                 absent = witness.absent()
                 last_words(
-                    f"{witness.whom(self._rank)}: no progress for {self._limit:g} s in {self.phase} at step {self.step}; "
+                    f"{witness.whom(self._rank)}: no progress for {self._limit:g} s in "
+                    f"{self.phase} at step {self.step}; "
                     f"{absent + '; ' if absent else ''}ending the job (--stall-seconds)"
                 )
                 threading.Timer(GRACE, os._exit, [STALLED]).start()

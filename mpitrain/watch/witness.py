@@ -1,8 +1,11 @@
-"""A small process beside each rank that speaks when the rank cannot: killed, at fault in native code, out of memory, or stopped.
+"""A small process beside each rank that speaks when the rank cannot: killed, at fault in native
+code, out of memory, or stopped.
 
-It shares a line of memory with the rank, which keeps there what it is doing, and a pipe, which ends when the rank does. Of the ranks of
-a host the first to die is the cause, the launcher kills the others: whoever binds a name first speaks, and the rest are silent. Where there
-are several hosts it asks the others' witnesses first (rollcall.py), and is silent where a rank of theirs was over before.
+It shares a line of memory with the rank, which keeps there what it is doing, and a pipe, which ends
+when the rank does. Of the ranks of a host the first to die is the cause, the launcher kills the
+others: whoever binds a name first speaks, and the rest are silent. Where there are several hosts it
+asks the others' witnesses first (rollcall.py), and is silent where a rank of theirs was over
+before.
 """
 
 from __future__ import annotations
@@ -29,17 +32,26 @@ LONGEST = 240
 HOLD = 1.0
 """Seconds for which the name stays taken, while the launcher kills the other ranks."""
 FAREWELL = 3.0
-"""Seconds after which a launcher that still waits, for a host behind a cut link, is ended. Open MPI's waits for ever."""
+"""Seconds after which a launcher that still waits, for a host behind a cut link, is ended. Open
+MPI's waits for ever."""
 LOOK = 0.2
 """Seconds between two looks whether the rank has been stopped."""
 MOST = 1 << 16
 """No file descriptor has a higher number so early."""
 LINGER = 0.5
-"""Seconds for the last words to arrive: launchers hand on a rank's stderr, and drop what is on its way when the job is aborted."""
+"""Seconds for the last words to arrive: launchers hand on a rank's stderr, and drop what is on its
+way when the job is aborted."""
 SPOKEN, DONE, OPEN, MEET, SPARE = b"s", b"d", b"o", b"m", b"l"
 LAUNCHERS = ("prterun", "prted", "mpirun", "orterun", "orted")
 """Open MPI's, by the names of their processes."""
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGPIPE,
+)
 """They are meant for the rank."""
 
 _line: mmap.mmap | None = None
@@ -50,7 +62,8 @@ _others: list[Place] = []
 
 
 def call() -> None:
-    """Start the witness of this process: before there are threads, and once. Nothing happens where there is no Linux."""
+    """Start the witness of this process: before there are threads, and once. Nothing happens where
+    there is no Linux."""
     global _line, _pipe
     if sys.platform != "linux" or _line is not None:
         return
@@ -83,7 +96,8 @@ def note(doing: str) -> None:
 
 
 def meet(gather: Callable[[Any], list[Any]]) -> None:
-    """Ranks of several hosts tell each other where their witnesses answer. Collective; nothing comes of it where one cannot be reached."""
+    """Ranks of several hosts tell each other where their witnesses answer. Collective; nothing
+    comes of it where one cannot be reached."""
     global _others
     places = [tuple(place) for place in gather([_who, rollcall.address(), _port()])]
     me = next(number for number, place in enumerate(places) if place[0] == _who)
@@ -113,12 +127,14 @@ def whom(rank: int) -> str:
 
 
 def absent() -> str:
-    """Who of the ranks of several hosts does not answer or is stopped, in words; nothing where all are well, or on one host."""
+    """Who of the ranks of several hosts does not answer or is stopped, in words; nothing where all
+    are well, or on one host."""
     return rollcall.absent(_others, rollcall.ask(_others)) if _others else ""
 
 
 def spoken() -> None:
-    """This rank has said itself why the job ends: the others, which will be killed, have nothing to add."""
+    """This rank has said itself why the job ends: the others, which will be killed, have nothing to
+    add."""
     _tell(SPOKEN)
 
 
@@ -155,18 +171,25 @@ def _stand_by(rank: int, launcher: int, line: mmap.mmap, ears: int) -> None:
 
     def answer() -> Answer:
         seconds = None if over is None else time.monotonic() - over
-        return {"line": _words(line), "over": seconds, "stopped": over is None and _is_stopped(rank)}
+        return {
+            "line": _words(line),
+            "over": seconds,
+            "stopped": over is None and _is_stopped(rank),
+        }
 
     while True:
         doors: list[Any] = [ears, ears_of_all.socket] if ears_of_all else [ears]
         ready = select.select(doors, [], [], LOOK)[0]
         heard = os.read(ears, 1) if ears in ready else None
         if heard == OPEN:
-            ears_of_all = ears_of_all or Ears(answer)  # ranks that go on without a dead one meet again
+            ears_of_all = ears_of_all or Ears(
+                answer
+            )  # ranks that go on without a dead one meet again
             line[LONGEST:] = ears_of_all.port.to_bytes(8, "big")
         elif heard == MEET:
             others = [
-                tuple(place) for place in json.loads(_read(ears, int.from_bytes(_read(ears, 4), "big")))
+                tuple(place)
+                for place in json.loads(_read(ears, int.from_bytes(_read(ears, 4), "big")))
             ]
         elif heard == SPARE:
             spared = True
@@ -190,13 +213,20 @@ def _stand_by(rank: int, launcher: int, line: mmap.mmap, ears: int) -> None:
         if not told and (held := _first(launcher)):
             answers = rollcall.ask(others, ears_of_all)
             mine = time.monotonic() - over
-            if any(answer and answer["over"] is not None and answer["over"] > mine for answer in answers):
+            if any(
+                answer and answer["over"] is not None and answer["over"] > mine
+                for answer in answers
+            ):
                 pass  # that one was the first
             elif gone := rollcall.absent(others, answers):
                 _say(line, f"ended by its launcher; {gone}")
             else:
                 memory = killed != _killed_for_memory()
-                how = "and the system has just killed for want of memory" if memory else "or at fault in native code"  # fmt: skip
+                how = (
+                    "and the system has just killed for want of memory"
+                    if memory
+                    else "or at fault in native code"
+                )
                 _say(line, f"died without a word: killed, {how}")
     if held or others:
         os.close(2)  # a launcher waits for the end of what its ranks say
@@ -211,7 +241,8 @@ def _stand_by(rank: int, launcher: int, line: mmap.mmap, ears: int) -> None:
 
 
 def _killed_for_memory() -> str:
-    """How many processes the system's out-of-memory killer has ended, here or in a group with a limit of its own."""
+    """How many processes the system's out-of-memory killer has ended, here or in a group with a
+    limit of its own."""
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:
@@ -260,7 +291,8 @@ def _words(line: mmap.mmap) -> str:
 
 
 def _first(launcher: int) -> socket.socket | None:
-    """Take the name of this host's part of the job, which is the launcher's; None if another has."""
+    """Take the name of this host's part of the job, which is the launcher's; None if another
+    has."""
     name = socket.socket(socket.AF_UNIX)
     try:
         name.bind(f"\0mpitrain-{launcher}")
@@ -287,7 +319,8 @@ def _is_stopped(process: int) -> bool:
 
 
 def last_words(line: str) -> None:
-    """Say on stderr why this rank is about to abort the job, and return when the launcher has had time to hand it on."""
+    """Say on stderr why this rank is about to abort the job, and return when the launcher has had
+    time to hand it on."""
     spoken()
     sys.stderr.write(
         f"mpitrain: {line}\n"

@@ -18,13 +18,23 @@ from mpitrain.job.errors import RunError
 def events(
     ranks: int, totals: Sequence[float], device: str = "CPU (Intel), cores 0,1"
 ) -> list[dict[str, Any]]:
-    """A log: a first step of 9 s, which compiles, and steps of so many seconds, of which a quarter is exchange."""
+    """A log: a first step of 9 s, which compiles, and steps of so many seconds, of which a quarter
+    is exchange."""
     start = {"event": "start", "ranks": ranks, "batch_size": 120, "devices": [device] * ranks}
-    start |= {"exchange": "float32", "update": "root", "versions": {"mpi": "MPICH 5 (/lib/libmpi.so)"}}
+    start |= {
+        "exchange": "float32",
+        "update": "root",
+        "versions": {"mpi": "MPICH 5 (/lib/libmpi.so)"},
+    }
     steps = [
         {
             "event": "step",
-            "seconds": {"total": each, "compute": 0.75 * each, "exchange": 0.25 * each, "wait": 0.0},
+            "seconds": {
+                "total": each,
+                "compute": 0.75 * each,
+                "exchange": 0.25 * each,
+                "wait": 0.0,
+            },
             "bytes_sent": 1_000_000 * (ranks - 1),
         }
         for each in (9.0, *totals)
@@ -50,7 +60,13 @@ def at(ranks: int, seconds: float, cores: int = 0) -> Point:
 
 def test_a_point_is_the_median_of_all_steps_but_the_first() -> None:
     found = point(events(2, [0.2, 0.4, 0.3]), ["a/0", "b/1"])
-    assert (found.ranks, found.steps, found.seconds, found.fastest, found.slowest) == (2, 3, 0.3, 0.2, 0.4)
+    assert (found.ranks, found.steps, found.seconds, found.fastest, found.slowest) == (
+        2,
+        3,
+        0.3,
+        0.2,
+        0.4,
+    )
     assert found.images_per_second == pytest.approx(400)
     assert found.exchange_share == pytest.approx(0.25)
     assert found.bytes_sent == 1_000_000
@@ -98,14 +114,21 @@ def test_the_models_give_the_papers_figures() -> None:
 def test_the_table_has_lenet_beside_the_papers_nearly_linear_curve() -> None:
     text = table("lenet", [at(1, 0.06, 1), at(2, 0.04, 2), at(4, 0.03, 4)])
     assert text == (
-        "lenet, batch 120 over all ranks, 40 steps a run after the first: median seconds a step, and the bytes that rank 0 sends\n"
-        "ranks  cores  s/step  fastest  slowest  images/s  speed-up  efficiency  exchange  MB sent/step  paper\n"
-        "-----  -----  ------  -------  -------  --------  --------  ----------  --------  ------------  -----\n"
-        "    1      1  0.0600   0.0540   0.0900   2,000.0      1.00        100%       25%          1.00     ~1\n"
-        "    2      2  0.0400   0.0360   0.0600   3,000.0      1.50         75%       25%          1.00     ~2\n"
-        "    4      4  0.0300   0.0270   0.0450   4,000.0      2.00         50%       25%          1.00     ~4\n"
+        "lenet, batch 120 over all ranks, 40 steps a run after the first: median seconds a step, "
+        "and the bytes that rank 0 sends\n"
+        "ranks  cores  s/step  fastest  slowest  images/s  speed-up  efficiency  exchange  MB "
+        "sent/step  paper\n"
+        "-----  -----  ------  -------  -------  --------  --------  ----------  --------  "
+        "------------  -----\n"
+        "    1      1  0.0600   0.0540   0.0900   2,000.0      1.00        100%       25%          "
+        "1.00     ~1\n"
+        "    2      2  0.0400   0.0360   0.0600   3,000.0      1.50         75%       25%          "
+        "1.00     ~2\n"
+        "    4      4  0.0300   0.0270   0.0450   4,000.0      2.00         50%       25%          "
+        "1.00     ~4\n"
         "here, with 4 ranks: CPU; MPICH; exchange float32\n"
-        "paper (arXiv 1702.01846), Figure 6 left: LeNet, batch 120, float32, 1 to n tablets that run a browser: nearly linear\n"
+        "paper (arXiv 1702.01846), Figure 6 left: LeNet, batch 120, float32, 1 to n tablets that "
+        "run a browser: nearly linear\n"
     )
 
 
@@ -133,7 +156,8 @@ def test_the_csv_has_a_row_a_point_and_says_nothing_where_it_knows_nothing() -> 
 def test_it_is_said_when_no_speed_up_is_to_be_expected() -> None:
     same = [at(1, 1.0, 2), at(2, 1.0, 2), at(4, 1.0, 2)]
     assert core_note(same).startswith(
-        "note: no speed-up is to be expected: 2 and 4 ranks share the 2 cores that 1 rank already had"
+        "note: no speed-up is to be expected: 2 and 4 ranks share the 2 cores that 1 rank already "
+        "had"
     )
     assert core_note(same) in table("lenet", same)
     assert "at most 1.5 with 2 ranks (6 cores)" in core_note([at(1, 1.0, 4), at(2, 1.0, 6)])

@@ -14,7 +14,8 @@ from mpitrain.job.errors import UserError
 
 
 class Rank:
-    """The second of two ranks on a host of four cores, as far as an evaluation asks before it computes."""
+    """The second of two ranks on a host of four cores, as far as an evaluation asks before it
+    computes."""
 
     ranks = SimpleNamespace(host="here/0", rank=1, local_rank=1, size=3)
 
@@ -30,7 +31,9 @@ class Rank:
         return make()
 
 
-def test_ranks_of_a_host_share_its_cores_before_a_device_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_of_a_host_share_its_cores_before_a_device_is_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     done: list[Any] = []
 
     def load(*_: Any, **more: Any) -> None:

@@ -1,4 +1,5 @@
-"""Runs of a scaling measurement: what is asked for, how ranks are started and ended, what is left."""
+"""Runs of a scaling measurement: what is asked for, how ranks are started and ended, what is
+left."""
 
 from __future__ import annotations
 
@@ -38,7 +39,12 @@ def test_a_run_has_the_papers_batch_and_some_steps_unless_said_otherwise() -> No
         "--epochs",
         "2",
     ]
-    assert training_options("vgg16", ["--exchange", "dynamic8"]) == ["--exchange", "dynamic8", "--steps", "6"]
+    assert training_options("vgg16", ["--exchange", "dynamic8"]) == [
+        "--exchange",
+        "dynamic8",
+        "--steps",
+        "6",
+    ]
     with pytest.raises(UserError, match="--steps 1: at least 2"):
         training_options("lenet", ["--steps", "1"])
 
@@ -90,7 +96,9 @@ mpirun = pytest.mark.skipif(
 @mpirun
 def test_two_real_runs_give_a_curve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    scaling.measure("lenet", "2,1", "mpirun -n {ranks}", out, ["--steps", "4", "--batch-size", "16"])
+    scaling.measure(
+        "lenet", "2,1", "mpirun -n {ranks}", out, ["--steps", "4", "--batch-size", "16"]
+    )
     rows = list(csv.DictReader((out / "curve.csv").read_text().splitlines()))
     assert [(row["ranks"], row["steps"], row["batch_size"]) for row in rows] == [
         ("1", "3", "16"),
@@ -108,12 +116,18 @@ def test_two_real_runs_give_a_curve(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @mpirun
-def test_a_failing_run_ends_it_with_its_words_and_code_and_keeps_what_was_measured(tmp_path: Path) -> None:
+def test_a_failing_run_ends_it_with_its_words_and_code_and_keeps_what_was_measured(
+    tmp_path: Path,
+) -> None:
     out = tmp_path / "out"
     with pytest.raises(RunError, match=r"with 2 ranks: .*1") as caught:
-        scaling.measure("lenet", "1,2", "mpirun -n {ranks}", out, ["--steps", "3", "--batch-size", "1"])
+        scaling.measure(
+            "lenet", "1,2", "mpirun -n {ranks}", out, ["--steps", "3", "--batch-size", "1"]
+        )
     assert caught.value.exit_code == 2
-    assert [row["ranks"] for row in csv.DictReader((out / "curve.csv").read_text().splitlines())] == ["1"]
+    assert [
+        row["ranks"] for row in csv.DictReader((out / "curve.csv").read_text().splitlines())
+    ] == ["1"]
     assert (
         str(caught.value).split(" (all of it: ")[0].split(": ", 1)[1].strip()
         in (out / "ranks-2.stderr").read_text()
@@ -124,10 +138,25 @@ def test_a_failing_run_ends_it_with_its_words_and_code_and_keeps_what_was_measur
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_ranks_too(number: signal.Signals, tmp_path: Path) -> None:
     started = tmp_path / "started"
-    ranks = f"import os, time, pathlib; pathlib.Path({str(started)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    ranks = (
+        "import os, time, pathlib; "
+        f"pathlib.Path({str(started)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    )
     launcher = shlex.join([sys.executable, "-c", ranks, "{ranks}"])
-    words = [sys.executable, "-m", "mpitrain", "scaling", "lenet", "--ranks", "1", "--launcher", launcher]
-    process = subprocess.Popen([*words, "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True)
+    words = [
+        sys.executable,
+        "-m",
+        "mpitrain",
+        "scaling",
+        "lenet",
+        "--ranks",
+        "1",
+        "--launcher",
+        launcher,
+    ]
+    process = subprocess.Popen(
+        [*words, "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True
+    )
     try:
         limit = time.monotonic() + 30
         while not (started.exists() and started.read_text()):
@@ -150,6 +179,8 @@ def test_a_launcher_that_lies_about_a_broken_run_is_not_believed(tmp_path: Path)
 
 
 def test_a_run_directory_is_a_point(tmp_path: Path) -> None:
-    (tmp_path / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events(1, [0.5])))
+    (tmp_path / "log.jsonl").write_text(
+        "".join(json.dumps(event) + "\n" for event in events(1, [0.5]))
+    )
     (tmp_path / "config.toml").write_text('[ranks]\nhosts = ["a/0"]\n')
     assert scaling.read_point(tmp_path).seconds == 0.5

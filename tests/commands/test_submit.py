@@ -1,4 +1,5 @@
-"""Job scripts as text, and what `mpitrain submit` says before and after sbatch has them (a real SLURM takes one in tests/jobs)."""
+"""Job scripts as text, and what `mpitrain submit` says before and after sbatch has them (a real
+SLURM takes one in tests/jobs)."""
 
 from __future__ import annotations
 
@@ -10,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from mpitrain.commands import cli
-from mpitrain.commands.submit import MPIRUN, Job, follow, launcher, mpi_type, script, seconds, submit
+from mpitrain.commands.submit import (
+    MPIRUN,
+    Job,
+    follow,
+    launcher,
+    mpi_type,
+    script,
+    seconds,
+    submit,
+)
 from mpitrain.job.errors import RunError, UserError
 
 SCRIPT = """\
@@ -60,8 +70,8 @@ def test_a_script_is_what_was_asked_for_and_one_line_to_run() -> None:
     (line,) = text.removeprefix(SCRIPT).splitlines()[:1]
     start, _, end = line.partition(" || ")
     assert (
-        start
-        == 'srun --mpi=pmix --kill-on-bad-exit=1 mpitrain vgg16 --resume --out "runs/vgg16-$SLURM_JOB_ID" --epochs 3'
+        start == "srun --mpi=pmix --kill-on-bad-exit=1 mpitrain vgg16 --resume "
+        '--out "runs/vgg16-$SLURM_JOB_ID" --epochs 3'
     )
     assert end == '{ code=$?; [ $code -eq 75 ] && scontrol requeue "$SLURM_JOB_ID"; exit $code; }'
 
@@ -80,8 +90,16 @@ def test_words_reach_the_training_as_they_were_typed() -> None:
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("10", 600), ("1:30", 90), ("02:00:00", 7200), ("2-0", 172800), ("1-2:30", 95400), ("1-0:0:1", 86401), ("unlimited", math.inf)],
-)  # fmt: skip
+    [
+        ("10", 600),
+        ("1:30", 90),
+        ("02:00:00", 7200),
+        ("2-0", 172800),
+        ("1-2:30", 95400),
+        ("1-0:0:1", 86401),
+        ("unlimited", math.inf),
+    ],
+)
 def test_times_are_those_of_sbatch(text: str, found: float) -> None:
     assert seconds(text) == found
 

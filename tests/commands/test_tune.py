@@ -1,4 +1,5 @@
-"""`mpitrain tune` measures every candidate, throws out wrong ones and those that die, and training takes its choice."""
+"""`mpitrain tune` measures every candidate, throws out wrong ones and those that die, and training
+takes its choice."""
 
 from __future__ import annotations
 
@@ -61,7 +62,11 @@ def test_what_is_known_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_what_is_faster_by_less_than_the_noise_changes_no_choice(
-    monkeypatch: pytest.MonkeyPatch, now: str | None, winograd4: float, direct: float | None, taken: str
+    monkeypatch: pytest.MonkeyPatch,
+    now: str | None,
+    winograd4: float,
+    direct: float | None,
+    taken: str,
 ) -> None:
     seconds = {"winograd4": winograd4, "direct": direct}
     network = models.load("vgg11")
@@ -71,8 +76,10 @@ def test_what_is_faster_by_less_than_the_noise_changes_no_choice(
     monkeypatch.setattr(
         tune.Worker,
         "measure",
-        lambda _, problem, way, images: {"seconds": s, "error": 0.0} if (s := seconds[way]) else {"failed": "broken"},
-    )  # fmt: skip
+        lambda _, problem, way, images: (
+            {"seconds": s, "error": 0.0} if (s := seconds[way]) else {"failed": "broken"}
+        ),
+    )
     if now:
         open_device("intel").tuned.keep(str(problem), 2, now, {now: {"seconds": 1.0, "error": 0.0}})
     tune.tune("vgg11", None, 2, "intel", again=True)

@@ -29,7 +29,9 @@ def test_the_draws_do_not_depend_on_the_number_of_ranks(size):
 
 def test_steps_seeds_and_places_draw_differently():
     draws = [
-        rows(augment.draws(np.arange(64), step, seed, (3, 64, 64))) for step in (0, 1) for seed in (0, 1)
+        rows(augment.draws(np.arange(64), step, seed, (3, 64, 64)))
+        for step in (0, 1)
+        for seed in (0, 1)
     ]
     assert len({drawn.tobytes() for drawn in draws}) == 4
     assert len({tuple(column) for column in draws[0].T}) > 32
@@ -55,7 +57,9 @@ def test_an_image_moves_as_drawn_and_zeros_move_in():
 
 def test_a_flip_is_its_own_inverse():
     images = pictures(3)
-    drawn = augment.Draws(np.zeros(3, np.int64), np.zeros(3, np.int64), np.array([True, False, True]))
+    drawn = augment.Draws(
+        np.zeros(3, np.int64), np.zeros(3, np.int64), np.array([True, False, True])
+    )
     once = augment.augment(images, drawn, BOTH)
     assert np.array_equal(once[0], images[0, :, :, ::-1]) and np.array_equal(once[1], images[1])
     assert np.array_equal(augment.augment(once, drawn, BOTH), images)
@@ -75,7 +79,9 @@ def test_float_images_and_empty_parts_work():
     drawn = augment.draws(np.arange(0), 0, 0, images.shape[1:])
     assert augment.augment(images, drawn, BOTH).shape == images.shape
     assert (
-        augment.augment(pictures(1).astype(np.float32), augment.draws([0], 0, 0, (3, 32, 24)), BOTH).dtype
+        augment.augment(
+            pictures(1).astype(np.float32), augment.draws([0], 0, 0, (3, 32, 24)), BOTH
+        ).dtype
         == "float32"
     )
 

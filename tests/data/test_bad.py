@@ -21,7 +21,8 @@ SHAPE = (3, 8, 10)
 
 
 def encoded(shade: int, form: str = "png") -> bytes:
-    """An image of 80x100 pixels whose first is `shade`, and whose file is longer than what a quick look reads."""
+    """An image of 80x100 pixels whose first is `shade`, and whose file is longer than what a quick
+    look reads."""
     pixels = np.random.default_rng(shade).integers(0, 256, (80, 100, 3), np.uint8)
     pixels[:10, :10] = shade
     there = io.BytesIO()
@@ -75,7 +76,9 @@ def test_the_next_image_of_the_class_stands_in_the_place_of_one_left_out(tmp_pat
         images, found = data.train.read(order)
         stand = np.array([0, 3, 3, 3, 4, 5, 6, 4])[order]
         assert np.array_equal(images, whole[stand]) and np.array_equal(found, labels[order])
-    assert data.bad.names == ["data/0/1.png", "data/1/3.png", "data/0/2.png"], "each is counted once"
+    assert data.bad.names == ["data/0/1.png", "data/1/3.png", "data/0/2.png"], (
+        "each is counted once"
+    )
 
 
 def test_test_images_are_left_out_altogether(tmp_path: Path) -> None:
@@ -104,7 +107,8 @@ def test_one_too_many_is_the_error_that_it_was_with_a_word_about_the_option(tmp_
     for image in range(3):
         (root / "1" / f"{image}.png").write_bytes(b"")
     with pytest.raises(
-        UserError, match=r"1/2\.png: cannot be decoded.*--skip-bad 2 has left out 2 images: data/1/0"
+        UserError,
+        match=r"1/2\.png: cannot be decoded.*--skip-bad 2 has left out 2 images: data/1/0",
     ):
         open_it(root, 2)
     data = open_it(root, 0)
@@ -170,7 +174,8 @@ def test_labels_that_are_no_class(tmp_path: Path) -> None:
     data = open_it(tmp_path / "x.npz", 1, classes=3)
     assert data.bad.names == ["x.npz, image 3"] and len(data.train) == 4
     with pytest.raises(
-        UserError, match=r"image 3 has the label 7; expected 0 to 1 .*--skip-bad 1 has left out 1 image: x"
+        UserError,
+        match=r"image 3 has the label 7; expected 0 to 1 .*--skip-bad 1 has left out 1 image: x",
     ):
         open_it(tmp_path / "x.npz", 1, classes=2)
     with pytest.raises(UserError, match="no label is 0 to 2"):
@@ -181,12 +186,16 @@ def test_labels_that_are_no_class(tmp_path: Path) -> None:
 def test_cifar_records_with_a_wrong_label_and_half_a_record_at_the_end(tmp_path: Path) -> None:
     for number in range(1, 6):
         (tmp_path / f"data_batch_{number}.bin").write_bytes(bytes([number]) * 3073)
-    (tmp_path / "data_batch_2.bin").write_bytes(bytes([200]) * 3073 + bytes([2]) * 3073 + bytes(100))
+    (tmp_path / "data_batch_2.bin").write_bytes(
+        bytes([200]) * 3073 + bytes([2]) * 3073 + bytes(100)
+    )
     data = open_it(tmp_path, 2)
     assert data.bad.names == ["data_batch_2.bin, the end", "data_batch_2.bin, image 0"]
     images, labels = data.train.read(np.arange(len(data.train)))
     assert labels.tolist() == images[:, 0, 0, 0].tolist() == [1, 2, 3, 4, 5]
-    with pytest.raises(UserError, match=r"data_batch_2\.bin: image 0 has the label 200.*--skip-bad 1 "):
+    with pytest.raises(
+        UserError, match=r"data_batch_2\.bin: image 0 has the label 200.*--skip-bad 1 "
+    ):
         open_it(tmp_path, 1)
     (tmp_path / "data_batch_3.bin").write_bytes(bytes(100))
     with pytest.raises(UserError, match=r"data_batch_3\.bin: 100 bytes"):
@@ -194,7 +203,8 @@ def test_cifar_records_with_a_wrong_label_and_half_a_record_at_the_end(tmp_path:
 
 
 def test_a_split_that_nobody_needs_any_more_leaves_no_threads(tmp_path: Path) -> None:
-    """Found by tests/fuzz.py: an error of a damaged image kept its split until the next collection of garbage."""
+    """Found by tests/fuzz.py: an error of a damaged image kept its split until the next collection
+    of garbage."""
     root = folders(tmp_path / "data")
     (root / "1" / "0.png").write_bytes(encoded(10)[:100])
     gc.disable()

@@ -11,7 +11,9 @@ from mpitrain.job.errors import UserError
 
 
 def split(images, labels):
-    return ArraySplit(np.asarray(images), np.asarray(labels, np.int64), Path("images"), Path("labels"))
+    return ArraySplit(
+        np.asarray(images), np.asarray(labels, np.int64), Path("images"), Path("labels")
+    )
 
 
 def pictures(count=50, shape=(3, 9, 7), seed=0):
@@ -86,7 +88,9 @@ def test_empty_or_unlike_splits_are_an_error():
     with pytest.raises(
         UserError, match="test images are 3x7x9 uint8; expected 3x9x7 uint8 like the training"
     ):
-        from_arrays("x", split(pictures(2), [0, 1]), split(pictures(2, (3, 7, 9)), [0, 1]), classes=None)
+        from_arrays(
+            "x", split(pictures(2), [0, 1]), split(pictures(2, (3, 7, 9)), [0, 1]), classes=None
+        )
     with pytest.raises(UserError, match="float32; expected 3x9x7 uint8"):
         test = split(pictures(2).astype(np.float32), [0, 1])
         from_arrays("x", split(pictures(2), [0, 1]), test, classes=None)

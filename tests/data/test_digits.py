@@ -12,17 +12,27 @@ SHA256 = "e45e2378b9551d56ef92c9cab34281d5663e00daac408bda2818588828e70ac8"
 
 def arrays():
     data = digits.open_digits()
-    return data, [*data.train.read(np.arange(len(data.train))), *data.test.read(np.arange(len(data.test)))]
+    return data, [
+        *data.train.read(np.arange(len(data.train))),
+        *data.test.read(np.arange(len(data.test))),
+    ]
 
 
 def test_the_arrays_are_those_of_the_making_script():
-    hashed = hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays()[1]))
+    hashed = hashlib.sha256(
+        b"".join(np.ascontiguousarray(array).tobytes() for array in arrays()[1])
+    )
     assert hashed.hexdigest() == SHA256
 
 
 def test_1437_to_train_and_360_to_test_of_mnists_form():
     data, (images, _, test, _) = arrays()
-    assert (len(data.train), len(data.test), data.shape, data.classes) == (1437, 360, (1, 28, 28), 10)
+    assert (len(data.train), len(data.test), data.shape, data.classes) == (
+        1437,
+        360,
+        (1, 28, 28),
+        10,
+    )
     assert data.name == "digits" and data.class_names == tuple("0123456789")
     edge = np.ones((28, 28), bool)
     edge[4:24, 4:24] = False

@@ -115,7 +115,9 @@ def test_an_image_of_a_million_by_a_million_is_not_decoded(tmp_path):
 def test_folders_that_cannot_be_a_dataset_are_errors(tmp_path):
     picture(tmp_path / "train" / "a" / "1.png")
     picture(tmp_path / "val" / "b" / "1.png")
-    with pytest.raises(UserError, match=r"val: class folder b is not in .*train; expected the same classes"):
+    with pytest.raises(
+        UserError, match=r"val: class folder b is not in .*train; expected the same classes"
+    ):
         folder.open_folder(tmp_path, shape=SHAPE, classes=None)
     (tmp_path / "train" / "b").mkdir()
     with pytest.raises(UserError, match=r"train/b: expected images .*, found none"):

@@ -91,7 +91,9 @@ def test_every_flipped_byte_is_an_error_or_a_dataset(tmp_path, zipped):
 def test_a_header_that_promises_too_much_allocates_nothing(tmp_path, zipped):
     lie = struct.pack(">4I", 0x803, 2**32 - 1, 2**32 - 1, 2**32 - 1) + bytes(100)
     write(tmp_path, "train", lie, labels_bytes([0]), zipped)
-    with pytest.raises(UserError, match="its header says 4294967295 images of 4294967295x4294967295"):
+    with pytest.raises(
+        UserError, match="its header says 4294967295 images of 4294967295x4294967295"
+    ):
         idx.open_folder(tmp_path, classes=None)
 
 
@@ -109,7 +111,9 @@ def test_empty_files_and_unlike_counts_are_an_error(tmp_path):
     with pytest.raises(UserError, match="0 images of 6x5; expected at least one"):
         idx.open_folder(tmp_path, classes=None)
     write(tmp_path, "train", images_bytes(pictures(3)), labels_bytes([0, 1]))
-    with pytest.raises(UserError, match=r"labels-idx1-ubyte: 2 labels; expected 3, .*images-idx3-ubyte"):
+    with pytest.raises(
+        UserError, match=r"labels-idx1-ubyte: 2 labels; expected 3, .*images-idx3-ubyte"
+    ):
         idx.open_folder(tmp_path, classes=None)
 
 
@@ -120,11 +124,15 @@ def test_a_missing_file_is_named(tmp_path, missing):
     write(tmp_path, "train", images_bytes(pictures(2)), labels_bytes([0, 1]))
     write(tmp_path, "t10k", images_bytes(pictures(2)), labels_bytes([0, 1]))
     (tmp_path / f"{missing}-ubyte").unlink()
-    with pytest.raises(UserError, match=f"expected {missing}-ubyte or {missing}-ubyte.gz, found neither"):
+    with pytest.raises(
+        UserError, match=f"expected {missing}-ubyte or {missing}-ubyte.gz, found neither"
+    ):
         idx.open_folder(tmp_path, classes=None)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything"
+)
 def test_an_unreadable_file_is_an_error(tmp_path):
     write(tmp_path, "train", images_bytes(pictures(2)), labels_bytes([0, 1]))
     (tmp_path / "train-images-idx3-ubyte").chmod(0)

@@ -33,12 +33,17 @@ def pack(path, members, compression=zipfile.ZIP_STORED):
 def test_arrays_come_back(tmp_path, save, dtype, labels_dtype):
     images, test = pictures(6, dtype=dtype), np.asfortranarray(pictures(2, dtype=dtype))
     labels = np.array([0, 1, 2, 3, 4, 5], labels_dtype)
-    save(tmp_path / "set.npz", images=images, labels=labels, test_images=test, test_labels=labels[:2])
+    save(
+        tmp_path / "set.npz", images=images, labels=labels, test_images=test, test_labels=labels[:2]
+    )
     data = open_npz(tmp_path / "set.npz", classes=None)
     assert (data.name, data.shape, data.classes) == ("set", (3, 4, 5), 6)
     got, numbers = data.train.read(np.arange(6))
     assert np.array_equal(got, images) and numbers.tolist() == list(range(6))
-    assert got.dtype == data.train.dtype == np.dtype(dtype).newbyteorder("=") and numbers.dtype == np.int64
+    assert (
+        got.dtype == data.train.dtype == np.dtype(dtype).newbyteorder("=")
+        and numbers.dtype == np.int64
+    )
     assert np.array_equal(data.test.read(np.arange(2))[0], test)
 
 
@@ -61,12 +66,18 @@ def test_without_test_arrays_there_is_no_test_split(tmp_path):
             "images is int8; expected uint8 or",
         ),
         ({"images": pictures(2), "labels": np.zeros(2)}, "labels is float64; expected integers"),
-        ({"images": pictures(2), "labels": np.array(["a", "b"])}, "labels is <U1; expected integers"),
+        (
+            {"images": pictures(2), "labels": np.array(["a", "b"])},
+            "labels is <U1; expected integers",
+        ),
         (
             {"images": pictures(2)[:, 0], "labels": np.zeros(2, int)},
             r"shape \(2, 4, 5\); expected \(n, C, H, W\)",
         ),
-        ({"images": pictures(2), "labels": np.zeros((2, 1), int)}, r"shape \(2, 1\); expected \(n,\)"),
+        (
+            {"images": pictures(2), "labels": np.zeros((2, 1), int)},
+            r"shape \(2, 1\); expected \(n,\)",
+        ),
         ({"images": pictures(2), "labels": np.zeros(3, int)}, "3 labels; expected 2"),
         ({"images": pictures(0), "labels": np.zeros(0, int)}, "0 images"),
         ({"images": pictures(2), "labels": np.array([0, -4])}, "image 1 has the label -4"),
@@ -93,7 +104,9 @@ def test_nothing_is_unpickled(tmp_path):
         open_npz(tmp_path / "trap.npz", classes=None)
 
 
-@pytest.mark.parametrize("shape", [(10**12, 3, 224, 224), (2, 3, 4, 6), (2, 3, 4, 4), (-2, -3, 4, 5)])
+@pytest.mark.parametrize(
+    "shape", [(10**12, 3, 224, 224), (2, 3, 4, 6), (2, 3, 4, 4), (-2, -3, 4, 5)]
+)
 def test_a_header_that_lies_is_an_error_before_anything_is_allocated(tmp_path, shape):
     labels = header((2,)) + bytes(2)
     pack(tmp_path / "lie.npz", {"images.npy": header(shape) + bytes(120), "labels.npy": labels})
@@ -114,7 +127,10 @@ def test_a_header_that_is_no_header_is_an_error(tmp_path, text):
 def test_an_archive_whose_entry_lies_too_is_an_error(tmp_path):
     content, file = header((10**9, 3, 1, 1)) + bytes(120), tmp_path / "lie.npz"
     pack(file, {"images.npy": content, "labels.npy": header((2,)) + bytes(2)})
-    true, false = len(content).to_bytes(4, "little"), (len(content) - 120 + 3 * 10**9).to_bytes(4, "little")
+    true, false = (
+        len(content).to_bytes(4, "little"),
+        (len(content) - 120 + 3 * 10**9).to_bytes(4, "little"),
+    )
     file.write_bytes(file.read_bytes().replace(true + true, true + false))
     with pytest.raises(UserError, match=r"says 3000000000 bytes; a file of .* cannot hold that"):
         open_npz(file, classes=None)
@@ -123,7 +139,9 @@ def test_an_archive_whose_entry_lies_too_is_an_error(tmp_path):
 def test_other_compressions_are_an_error(tmp_path):
     content = header((2, 3, 4, 5)) + bytes(120)
     pack(
-        tmp_path / "x.npz", {"images.npy": content, "labels.npy": header((2,)) + bytes(2)}, zipfile.ZIP_BZIP2
+        tmp_path / "x.npz",
+        {"images.npy": content, "labels.npy": header((2,)) + bytes(2)},
+        zipfile.ZIP_BZIP2,
     )
     with pytest.raises(UserError, match="images is packed by method 12; expected numpy's savez"):
         open_npz(tmp_path / "x.npz", classes=None)

@@ -31,7 +31,9 @@ def test_epochs_and_seeds_differ():
 
 def test_ranks_agree_without_talking():
     program = "from mpitrain.data import order; print(order.batch(12, 1000, 64, 5).tolist())"
-    other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    other = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     order.batch(900, 1000, 64, 5)
     assert other.stdout.strip() == str(order.batch(12, 1000, 64, 5).tolist())
 

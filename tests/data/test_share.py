@@ -7,7 +7,14 @@ import pytest
 from mpitrain.data.share import parts
 from mpitrain.job.errors import UserError
 
-SPEEDS = [None, [1, 1, 1, 1], [1, 2, 3, 4], [0.1, 0.1, 0.1, 0.7], [1e-300, 1, 1e300, 5], [1e9, 1, 1, 1]]
+SPEEDS = [
+    None,
+    [1, 1, 1, 1],
+    [1, 2, 3, 4],
+    [0.1, 0.1, 0.1, 0.7],
+    [1e-300, 1, 1e300, 5],
+    [1e9, 1, 1, 1],
+]
 
 
 def lengths(count, size, speeds=None):
@@ -44,7 +51,8 @@ def test_no_part_is_off_by_a_whole_image():
     for count in range(40, 90):
         quotas = [count * speed / 11.5 for speed in (1, 2.5, 3, 5)]
         assert all(
-            abs(got - quota) < 1 for got, quota in zip(lengths(count, 4, [1, 2.5, 3, 5]), quotas, strict=True)
+            abs(got - quota) < 1
+            for got, quota in zip(lengths(count, 4, [1, 2.5, 3, 5]), quotas, strict=True)
         )
 
 
@@ -57,7 +65,9 @@ def test_more_ranks_than_images_is_an_error():
         parts(3, 4)
 
 
-@pytest.mark.parametrize("speeds", [[1], [1, 2, 3], [1, 0], [1, float("nan")], [float("inf"), 1], [-1, 1]])
+@pytest.mark.parametrize(
+    "speeds", [[1], [1, 2, 3], [1, 0], [1, float("nan")], [float("inf"), 1], [-1, 1]]
+)
 def test_speeds_are_one_positive_number_a_rank(speeds):
     with pytest.raises(ValueError, match="2 positive numbers"):
         parts(10, 2, speeds)

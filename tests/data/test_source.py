@@ -34,13 +34,20 @@ def test_each_format_is_known_by_its_files(tmp_path):
         (tmp_path / "ten" / f"data_batch_{number}.bin").write_bytes(bytes(3073))
     (tmp_path / "hundred" / "train.bin").write_bytes(bytes(3074))
     Image.new("RGB", (4, 4)).save(tmp_path / "classes" / "a" / "1.png")
-    np.savez(tmp_path / "set.npz", images=np.zeros((2, 4, 3, 3), np.float32), labels=np.array([0, 1]))
-    shapes = {name: opened(tmp_path / name).shape for name in ("idx", "ten", "hundred", "classes", "set.npz")}
+    np.savez(
+        tmp_path / "set.npz", images=np.zeros((2, 4, 3, 3), np.float32), labels=np.array([0, 1])
+    )
+    shapes = {
+        name: opened(tmp_path / name).shape
+        for name in ("idx", "ten", "hundred", "classes", "set.npz")
+    }
     assert list(shapes.values()) == [(1, 2, 1), (3, 32, 32), (3, 32, 32), (3, 8, 8), (4, 3, 3)]
     assert [opened(tmp_path / name).classes for name in shapes] == [5, 10, 100, 1, 2]
 
 
-@pytest.mark.parametrize("spec", ["", "nowhere", "no/where", "a\0b", "x" * 5000, "synthetics", "digits:3"])
+@pytest.mark.parametrize(
+    "spec", ["", "nowhere", "no/where", "a\0b", "x" * 5000, "synthetics", "digits:3"]
+)
 def test_what_is_no_source_is_one_clear_sentence(spec):
     with pytest.raises(UserError, match=r"no such path|File name too long"):
         opened(spec)
@@ -48,7 +55,8 @@ def test_what_is_no_source_is_one_clear_sentence(spec):
 
 def test_folders_and_files_of_no_known_form_are_errors(tmp_path):
     with pytest.raises(
-        UserError, match=r"expected IDX files .*, CIFAR files .* or class folders .*, found none of them"
+        UserError,
+        match=r"expected IDX files .*, CIFAR files .* or class folders .*, found none of them",
     ):
         opened(tmp_path)
     (tmp_path / "a.csv").write_text("1,2")

@@ -1,4 +1,5 @@
-"""What the drills share: the launcher, runs that several of them look at, and a network and data that train in no time."""
+"""What the drills share: the launcher, runs that several of them look at, and a network and data
+that train in no time."""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ features = "classes"
 name = "loss"
 type = "softmax_cross_entropy"
 """
-"""A network that trains in no time and has what a checkpoint must not forget: batch norm and dropout."""
+"""A network that trains in no time and has what a checkpoint must not forget: batch norm and
+dropout."""
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
-"""Hosts of their own for drills: network namespaces behind links of 100 Mbit/s, each with a host name, that a drill can cut off. As root on Linux."""
+"""Hosts of their own for drills: network namespaces behind links of 100 Mbit/s, each with a host
+name, that a drill can cut off. As root on Linux."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from launcher import Job, Launch
 
 PROGRAMS = ("ip", "tc", "unshare")
 RATE = "100mbit"
-"""An exchange of LeNet's 8-bit gradient is then most of a step, and what strikes between two steps strikes it."""
+"""An exchange of LeNet's 8-bit gradient is then most of a step, and what strikes between two steps
+strikes it."""
 ON = """#!/bin/sh
 host=$1; shift
 exec ip netns exec "$host" unshare -u -i sh -c 'hostname "$0"; exec "$@"' "$host" "$@"
@@ -53,7 +55,8 @@ class Hosts:
         shutil.rmtree(self._folder)
 
     def cut(self, number: int) -> None:
-        """Take a host's link down, at the switch: the host itself sees nothing of it but silence."""
+        """Take a host's link down, at the switch: the host itself sees nothing of it but
+        silence."""
         _ip("-n", self._switch, "link", "set", f"p{number}", "down")
 
     def processes(self, number: int) -> list[int]:
@@ -61,11 +64,21 @@ class Hosts:
         return [int(word) for word in _run("ip", "netns", "pids", self.names[number]).split()]
 
     def program(self, launch: Launch, ranks: Sequence[int], flags: Sequence[str] = ()) -> list[str]:
-        """The words that start mpitrain with ranks[i] ranks on host i, from host 0. flags: the launcher's."""
+        """The words that start mpitrain with ranks[i] ranks on host i, from host 0. flags: the
+        launcher's."""
         some = [str(self._on), self.names[0], launch.mpirun, *flags]
         pairs = [f"{name}:{count}" for name, count in zip(self.names, ranks, strict=True) if count]
         if launch.exact:
-            some += ["-launcher", "ssh", "-launcher-exec", str(self._ssh), "-hosts", ",".join(pairs), "-iface", "eth0"]  # fmt: skip
+            some += [
+                "-launcher",
+                "ssh",
+                "-launcher-exec",
+                str(self._ssh),
+                "-hosts",
+                ",".join(pairs),
+                "-iface",
+                "eth0",
+            ]
         else:
             some += [
                 "--host",
@@ -96,17 +109,42 @@ class Hosts:
             (place / "hosts").write_text("\n".join(lines) + "\n")
             _ip("netns", "add", name)
             _ip("-n", name, "link", "set", "lo", "up")
-            _ip(*switch, "link", "add", f"p{number}", "type", "veth", "peer", "name", "eth0", "netns", name)
+            _ip(
+                *switch,
+                "link",
+                "add",
+                f"p{number}",
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                name,
+            )
             _ip(*switch, "link", "set", f"p{number}", "master", "br0", "up")
             _ip("-n", name, "addr", "add", f"10.77.0.{number + 1}/24", "dev", "eth0")
             _ip("-n", name, "link", "set", "eth0", "up")
             for where, device in ((name, "eth0"), (self._switch, f"p{number}")):
                 shape = ["tbf", "rate", RATE, "burst", "64kb", "latency", "50ms"]
-                _run("ip", "netns", "exec", where, "tc", "qdisc", "add", "dev", device, "root", *shape)
+                _run(
+                    "ip",
+                    "netns",
+                    "exec",
+                    where,
+                    "tc",
+                    "qdisc",
+                    "add",
+                    "dev",
+                    device,
+                    "root",
+                    *shape,
+                )
 
 
 def signal_ranks(job: Job, ranks: Sequence[int], number: signal.Signals) -> None:
-    """A signal to ranks alone, as the system's out-of-memory killer sends it: not to the witness beside each, which is its child."""
+    """A signal to ranks alone, as the system's out-of-memory killer sends it: not to the witness
+    beside each, which is its child."""
     found = {process for process, rank in job.processes().items() if rank in ranks}
     parents = {process: _parent(process) for process in found}
     for process in found:

@@ -1,7 +1,9 @@
-"""The drills' launcher: real ranks under the real mpirun, bounded in time, with nothing left running afterwards.
+"""The drills' launcher: real ranks under the real mpirun, bounded in time, with nothing left
+running afterwards.
 
-Works with MPICH's mpirun and Open MPI's. A rank is found by the variables that launchers give their processes, and every process of
-a drill by one variable of ours, so that a drill can send signals to a rank and sees it when one stays behind.
+Works with MPICH's mpirun and Open MPI's. A rank is found by the variables that launchers give their
+processes, and every process of a drill by one variable of ours, so that a drill can send signals to
+a rank and sees it when one stays behind.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ import pytest
 RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 MARK = "MPITRAIN_DRILL"
 LIMIT = 90.0
-"""Seconds that a drill may take, on two cores that others use as well: far more than it needs, far less than for ever."""
+"""Seconds that a drill may take, on two cores that others use as well: far more than it needs, far
+less than for ever."""
 GRACE = 10.0
 """Seconds that ranks may outlive their launcher."""
 OPEN_MPI = {
@@ -57,7 +60,8 @@ class Ended:
 
     @property
     def end(self) -> dict[str, Any]:
-        """The last event of the log, which must be its end: the only thing to believe (docs: launchers' exit codes lie)."""
+        """The last event of the log, which must be its end: the only thing to believe (docs:
+        launchers' exit codes lie)."""
         *_, last = self.events("end")
         return last
 
@@ -71,7 +75,9 @@ class Ended:
     @property
     def sentences(self) -> list[str]:
         """What mpitrain itself said on stderr; launchers say more."""
-        return [line for line in self.err.splitlines() if line.startswith(("mpitrain: ", "Error: "))]
+        return [
+            line for line in self.err.splitlines() if line.startswith(("mpitrain: ", "Error: "))
+        ]
 
     def sentence(self) -> str:
         """The one sentence on stderr, without a traceback."""
@@ -94,13 +100,16 @@ class Job:
                 continue
             try:
                 variables = dict(
-                    line.partition(b"=")[::2] for line in (path / "environ").read_bytes().split(b"\0")
+                    line.partition(b"=")[::2]
+                    for line in (path / "environ").read_bytes().split(b"\0")
                 )
                 state = (path / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
             if variables.get(MARK.encode()) == self._mark and state != "Z":
-                ranks = [int(variables[name.encode()]) for name in RANK if name.encode() in variables]
+                ranks = [
+                    int(variables[name.encode()]) for name in RANK if name.encode() in variables
+                ]
                 found[int(path.name)] = ranks[0] if ranks else None
         return found
 
@@ -137,7 +146,9 @@ class Launch:
         self.mpitrain = [str(beside / "mpitrain")]
         if not Path(self.mpitrain[0]).exists():
             self.mpitrain = [sys.executable, "-m", "mpitrain"]
-        version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+        version = subprocess.run(
+            [found, "--version"], capture_output=True, text=True, check=False
+        ).stdout
         self.exact = "HYDRA" in version
         """Whether the launcher hands on its ranks' exit codes."""
         self._scratch = scratch
@@ -153,8 +164,8 @@ class Launch:
         meanwhile: Callable[[Job], None] | None = None,
         flags: Sequence[object] = (),
     ) -> Ended:
-        """out: the run directory, given as --out. program: instead of mpitrain. each: further arguments of each rank. flags: the
-        launcher's.
+        """out: the run directory, given as --out. program: instead of mpitrain. each: further
+        arguments of each rank. flags: the launcher's.
 
         Fails the test if the job does not end in time, or leaves a process behind.
         """
@@ -162,7 +173,11 @@ class Launch:
         command += ["--out", out] if out else []
         if each:
             parts = [["-n", 1, *command, *its] for its in each]
-            command = [self.mpirun, *parts[0], *(word for part in parts[1:] for word in (":", *part))]
+            command = [
+                self.mpirun,
+                *parts[0],
+                *(word for part in parts[1:] for word in (":", *part)),
+            ]
         elif ranks:
             command = [self.mpirun, *flags, "-n", ranks, *command]
         mark, place = uuid.uuid4().hex, self._scratch("launch")
@@ -170,8 +185,8 @@ class Launch:
         begin = time.monotonic()
         with (place / "out").open("wb") as stdout, (place / "err").open("wb") as stderr:
             process = subprocess.Popen(
-                [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
-                cwd=place, env=environment, start_new_session=True,
+                [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=stdout,
+                stderr=stderr, cwd=place, env=environment, start_new_session=True,
             )  # fmt: skip
         job, code = Job(mark, out), None
         try:
@@ -186,10 +201,13 @@ class Launch:
             for each_process in job.processes():
                 os.kill(each_process, signal.SIGKILL)
             process.wait()
-        said = f"{' '.join(map(str, command))}\n{(place / 'out').read_text()}\n{(place / 'err').read_text()}"
+        printed = "\n".join((place / name).read_text() for name in ("out", "err"))
+        said = f"{' '.join(map(str, command))}\n{printed}"
         assert code is not None, f"still running after {LIMIT:g} s: {said}"
         assert not left, f"processes (and ranks) left behind: {left}: {said}"
-        return Ended(code, (place / "out").read_text(), (place / "err").read_text(), seconds, finished, out)
+        return Ended(
+            code, (place / "out").read_text(), (place / "err").read_text(), seconds, finished, out
+        )
 
     @staticmethod
     def _left(job: Job) -> dict[int, int | None]:

@@ -1,4 +1,5 @@
-"""What a machine can do to a run, for drills: disks of a few MiB that can be filled, fail or go away, and memory of which there is little. As root on Linux."""
+"""What a machine can do to a run, for drills: disks of a few MiB that can be filled, fail or go
+away, and memory of which there is little. As root on Linux."""
 
 from __future__ import annotations
 
@@ -20,10 +21,14 @@ SIZE = 64
 
 @contextlib.contextmanager
 def mounted(place: Path) -> Iterator[Path]:
-    """A tmpfs at place/disk, which is seen at place/seen as well: what is unmounted there can still be looked at here."""
+    """A tmpfs at place/disk, which is seen at place/seen as well: what is unmounted there can still
+    be looked at here."""
     disk, seen = place / "disk", place / "seen"
     with contextlib.ExitStack() as undo:
-        for path, words in ((disk, ["-t", "tmpfs", "-o", f"size={SIZE}m", "none"]), (seen, ["--bind", str(disk)])):  # fmt: skip
+        for path, words in (
+            (disk, ["-t", "tmpfs", "-o", f"size={SIZE}m", "none"]),
+            (seen, ["--bind", str(disk)]),
+        ):
             path.mkdir()
             _run("mount", *words, str(path))
             undo.callback(subprocess.run, ["umount", "-l", path], capture_output=True, check=False)
@@ -71,7 +76,8 @@ def fail(disk: Path) -> None:
 
 @contextlib.contextmanager
 def memory(mib: int) -> Iterator[Path]:
-    """A group of processes that have so much memory together: whoever writes "0" to the path belongs to it, with all its children."""
+    """A group of processes that have so much memory together: whoever writes "0" to the path
+    belongs to it, with all its children."""
     old = MEMORY.is_dir()
     group = (MEMORY if old else MEMORY.parent) / f"mpitrain-drill-{os.getpid()}"
     group.mkdir()
@@ -95,7 +101,11 @@ def missing_disk(*programs: str) -> str:
         return f"not installed: {', '.join(absent)}"
     if programs and not Path("/dev/loop-control").exists():
         return "no loop devices here"
-    return "" if "CapEff:\t0000000000000000" not in Path("/proc/self/status").read_text() else "root may not mount here"  # fmt: skip
+    return (
+        ""
+        if "CapEff:\t0000000000000000" not in Path("/proc/self/status").read_text()
+        else "root may not mount here"
+    )
 
 
 def missing_memory() -> str:

@@ -1,4 +1,5 @@
-"""What must not depend on chance: ranks agree to the bit, runs repeat, and without lossy codes the number of ranks does not matter."""
+"""What must not depend on chance: ranks agree to the bit, runs repeat, and without lossy codes the
+number of ranks does not matter."""
 
 from __future__ import annotations
 
@@ -46,7 +47,17 @@ def test_ranks_agree_and_runs_repeat_whatever_the_exchange(
 
 def test_two_runs_of_one_command_are_one(launch: Launch, tmp_path: Path) -> None:
     runs = [
-        launch.trains("lenet", "--steps", 5, "--exchange", "dynamic8", "--seed", seed, ranks=2, out=tmp_path / name)
+        launch.trains(
+            "lenet",
+            "--steps",
+            5,
+            "--exchange",
+            "dynamic8",
+            "--seed",
+            seed,
+            ranks=2,
+            out=tmp_path / name,
+        )
         for name, seed in (("a", 3), ("b", 3), ("c", 4))
-    ]  # fmt: skip
+    ]
     assert runs[0].weights == runs[1].weights != runs[2].weights

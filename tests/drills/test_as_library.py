@@ -10,7 +10,8 @@ from launcher import Ended, Launch
 
 IMPORT = """
 import sys, mpitrain
-heavy = [name for name in sys.modules if name.split(".")[0] in ("mpi4py", "pyopencl", "numpy", "click", "rich")]
+HEAVY = ("mpi4py", "pyopencl", "numpy", "click", "rich")
+heavy = [name for name in sys.modules if name.split(".")[0] in HEAVY]
 assert not heavy, heavy
 from mpitrain import Result
 assert callable(mpitrain.train), mpitrain.train
@@ -23,10 +24,14 @@ from mpitrain.job.errors import UserError
 
 out = sys.argv[1]
 before = signal.getsignal(signal.SIGTERM)
-results = [mpitrain.train(mpitrain.Run("lenet", steps=3, out=f"{out}/{n}", quiet=True)) for n in range(2)]
+def train(n):
+    return mpitrain.train(mpitrain.Run("lenet", steps=3, out=f"{out}/{n}", quiet=True))
+
+
+results = [train(n) for n in range(2)]
 assert signal.getsignal(signal.SIGTERM) is before, "train keeps the process from being ended"
 in_a_thread = threading.Thread(
-    target=lambda: results.append(mpitrain.train(mpitrain.Run("lenet", steps=3, out=f"{out}/2", quiet=True)))
+    target=lambda: results.append(train(2))
 )
 in_a_thread.start()
 in_a_thread.join()
@@ -42,7 +47,8 @@ model = mpitrain.load(results[0].folder / "checkpoints" / "step-00000003.safeten
 images = np.random.default_rng(0).integers(0, 256, (70, 1, 28, 28), np.uint8)
 found = model.predict(images)
 assert found.shape == (70, 10) and found.dtype == np.float32
-assert np.allclose(found.sum(1), 1, atol=1e-5) and np.array_equal(found[:5], model.predict(images[:5]))
+assert np.allclose(found.sum(1), 1, atol=1e-5)
+assert np.array_equal(found[:5], model.predict(images[:5]))
 assert model.predict(images[:0]).shape == (0, 10)
 try:
     model.predict(images[:, :, 1:])

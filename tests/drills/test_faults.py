@@ -1,4 +1,5 @@
-"""Faults while running end the job on every rank, soon, with a line that says where and why; the last checkpoint stays whole."""
+"""Faults while running end the job on every rank, soon, with a line that says where and why; the
+last checkpoint stays whole."""
 
 from __future__ import annotations
 
@@ -41,8 +42,16 @@ def assert_whole(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("phase", "step"),
-    [("setup", 0), ("compile", 0), ("scatter", 2), ("forward", 2), ("exchange", 2), ("evaluate", 2), ("checkpoint", 2)],
-)  # fmt: skip
+    [
+        ("setup", 0),
+        ("compile", 0),
+        ("scatter", 2),
+        ("forward", 2),
+        ("exchange", 2),
+        ("evaluate", 2),
+        ("checkpoint", 2),
+    ],
+)
 def test_an_exception_on_one_rank_is_named_with_rank_phase_and_step(
     launch: Launch, tmp_path: Path, phase: str, step: int
 ) -> None:
@@ -59,7 +68,9 @@ def test_a_rank_that_cannot_even_start_is_named(launch: Launch, tmp_path: Path) 
     ended = launch(*FEW, ranks=3, out=tmp_path / "run", env={"PYTHONPATH": str(tmp_path)})
     launch.ends_with(ended, FAILED)
     assert len(ended.sentences) == 1
-    assert ended.sentences[0].startswith("mpitrain: rank 1: ImportError: libOpenCL.so.1: cannot open")
+    assert ended.sentences[0].startswith(
+        "mpitrain: rank 1: ImportError: libOpenCL.so.1: cannot open"
+    )
 
 
 def test_a_rank_without_memory_says_so(launch: Launch, tmp_path: Path) -> None:
@@ -118,7 +129,8 @@ def test_a_coded_gradient_that_is_not_finite_ends_its_own_step(
 def test_a_plain_gradient_that_is_not_finite_spoils_no_checkpoint(
     launch: Launch, tmp_path: Path, step: int, words: str
 ) -> None:
-    """Step 2's is seen in the next step's loss, steps 1's and 3's before they are scored and saved."""
+    """Step 2's is seen in the next step's loss, steps 1's and 3's before they are scored and
+    saved."""
     fault = f"kind=nan,phase=exchange,step={step}"
     ended = strike(launch, tmp_path / "run", fault, "--exchange", "float32", ranks=2)
     launch.ends_with(ended, FAILED)
@@ -140,7 +152,8 @@ def test_a_learning_rate_far_too_large(launch: Launch, tmp_path: Path, exchange:
 
 
 def test_a_run_directory_that_takes_no_files(launch: Launch, tmp_path: Path) -> None:
-    """A folder in the file's place stands for a directory that may not be written to, which root may all the same."""
+    """A folder in the file's place stands for a directory that may not be written to, which root
+    may all the same."""
     place = tmp_path / "run" / "config.toml"
     place.mkdir(parents=True)
     ended = launch(*FEW, ranks=2, out=tmp_path / "run")
@@ -149,14 +162,17 @@ def test_a_run_directory_that_takes_no_files(launch: Launch, tmp_path: Path) -> 
 
 
 def test_a_disk_that_takes_no_more(launch: Launch, tmp_path: Path) -> None:
-    """A folder in the checkpoint's place stands for the full disk; what was saved before stays, nothing half-written does."""
+    """A folder in the checkpoint's place stands for the full disk; what was saved before stays,
+    nothing half-written does."""
     folder = tmp_path / "run" / "checkpoints"
     (folder / "step-00000004.safetensors" / "in the way").mkdir(parents=True)
     ended = launch(*FEW, ranks=2, out=tmp_path / "run")
     launch.ends_with(ended, FAILED)
     said = ended.sentence()
     assert "rank 0 of 2, checkpoint at step 4: " in said
-    assert f"checkpoint {folder}/step-00000004.safetensors cannot be written: Is a directory" in said
+    assert (
+        f"checkpoint {folder}/step-00000004.safetensors cannot be written: Is a directory" in said
+    )
     assert {path.name for path in folder.iterdir()} == {
         "step-00000002.safetensors",
         "step-00000004.safetensors",
@@ -171,10 +187,19 @@ def test_a_bit_that_flips_in_one_ranks_weights_ends_the_run_with_the_tensors_nam
     """In LeNet the value in the middle is one of fc1's."""
     fault = "kind=flip,rank=1,phase=compare,step=50"
     ended = launch(
-        "lenet", "--steps", 60, "--exchange", exchange, "--inject", fault, ranks=3, out=tmp_path / "run"
+        "lenet",
+        "--steps",
+        60,
+        "--exchange",
+        exchange,
+        "--inject",
+        fault,
+        ranks=3,
+        out=tmp_path / "run",
     )
     launch.ends_with(ended, FAILED)
     assert (
-        ended.sentence() == "mpitrain: step 50: weights differ between rank 0 and rank 1, first in fc1.weight"
+        ended.sentence()
+        == "mpitrain: step 50: weights differ between rank 0 and rank 1, first in fc1.weight"
     )
     assert not ended.events("end")

@@ -1,4 +1,5 @@
-"""Several hosts, and a link that is cut, a host whose ranks are killed, a rank that stands still: the job ends, and its last line is the cause."""
+"""Several hosts, and a link that is cut, a host whose ranks are killed, a rank that stands still:
+the job ends, and its last line is the cause."""
 
 from __future__ import annotations
 
@@ -14,7 +15,20 @@ from launcher import Ended, Job, Launch
 REASON = missing()
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON or "all there")
 LIMIT, SPARE = 4, 10
-TRAINS = ("lenet", "--exchange", "dynamic8", "--epochs", 1000, "--checkpoint-every", 5, "--evaluate-every", "1000ep", "--quiet", "--stall-seconds", LIMIT)  # fmt: skip
+TRAINS = (
+    "lenet",
+    "--exchange",
+    "dynamic8",
+    "--epochs",
+    1000,
+    "--checkpoint-every",
+    5,
+    "--evaluate-every",
+    "1000ep",
+    "--quiet",
+    "--stall-seconds",
+    LIMIT,
+)
 
 
 @pytest.fixture
@@ -50,15 +64,24 @@ def test_a_cut_link_ends_the_job_and_the_host_behind_it_is_named(
     assert seconds < LIMIT + SPARE, ended.err
     said = ended.sentences[-1]
     speaker = next(rank for rank in (0, 2) if said.startswith(f"mpitrain: rank {rank} of 3 on "))
-    assert f" on {hosts.names[speaker]}: no progress for {LIMIT} s in " in said and " at step " in said
-    assert f"; no answer from rank 1 of 3 on {hosts.names[1]}: gone, or its link is cut; ending the" in said
+    assert (
+        f" on {hosts.names[speaker]}: no progress for {LIMIT} s in " in said and " at step " in said
+    )
+    assert (
+        f"; no answer from rank 1 of 3 on {hosts.names[1]}: gone, or its link is cut; ending the"
+        in said
+    )
 
 
 def test_a_host_whose_ranks_are_all_killed_is_named_and_no_other(
     launch: Launch, hosts: Hosts, tmp_path: Path
 ) -> None:
     ended, seconds = strike(
-        launch, hosts, tmp_path / "run", (1, 2, 1), lambda job: signal_ranks(job, (1, 2), signal.SIGKILL)
+        launch,
+        hosts,
+        tmp_path / "run",
+        (1, 2, 1),
+        lambda job: signal_ranks(job, (1, 2), signal.SIGKILL),
     )
     assert seconds < SPARE, ended.err
     (said,) = ended.sentences
@@ -79,8 +102,11 @@ def test_a_stopped_rank_that_is_alone_on_its_host_is_named(
     assert ": stopped (SIGSTOP); ending the job" in ended.sentences[-1]
 
 
-def test_ranks_of_other_hosts_go_on_without_the_dead(launch: Launch, hosts: Hosts, tmp_path: Path) -> None:
-    """Two die one after the other: one that codes for its host, where another takes its place, and one that was alone on its."""
+def test_ranks_of_other_hosts_go_on_without_the_dead(
+    launch: Launch, hosts: Hosts, tmp_path: Path
+) -> None:
+    """Two die one after the other: one that codes for its host, where another takes its place, and
+    one that was alone on its."""
     if launch.exact:
         pytest.skip("MPICH ends a job when a rank dies: this needs Open MPI 5")
 
@@ -90,9 +116,19 @@ def test_ranks_of_other_hosts_go_on_without_the_dead(launch: Launch, hosts: Host
             signal_ranks(job, (rank,), signal.SIGKILL)
 
     ended = launch(
-        "lenet", "--exchange", "dynamic8", "--epochs", 3, "--on-failure", "continue", "--stall-seconds", 30,
-        program=hosts.program(launch, (2, 2, 1), ("--with-ft", "ulfm")), out=tmp_path / "run", meanwhile=kill,
-    )  # fmt: skip
+        "lenet",
+        "--exchange",
+        "dynamic8",
+        "--epochs",
+        3,
+        "--on-failure",
+        "continue",
+        "--stall-seconds",
+        30,
+        program=hosts.program(launch, (2, 2, 1), ("--with-ft", "ulfm")),
+        out=tmp_path / "run",
+        meanwhile=kill,
+    )
     assert [event["ranks"] for event in ended.events("lost")] == [[2], [4]], ended.err
     assert ended.end["exit"] == 0 and ended.end["step"] == 66
     assert len(ended.end["weights_sha256"]) == 3 and ended.weights
@@ -100,16 +136,29 @@ def test_ranks_of_other_hosts_go_on_without_the_dead(launch: Launch, hosts: Host
     # A rank keeps the number it had at the start, whoever died before it.
     assert "rank 2 lost; 4 of the ranks go on" in ended.out
     assert "rank 4 lost; 3 of the ranks go on" in ended.out
-    # What is said of a rank's end comes from its own host, and Open MPI may drop what comes from there after a death.
+    # What is said of a rank's end comes from its own host, and Open MPI may drop what comes from
+    # there after a death.
     dead = ["mpitrain: rank 2 of 5 on ", "mpitrain: rank 4 of 5 on "]
-    told = [next((start for start in dead if said.startswith(start)), said) for said in ended.sentences]
+    told = [
+        next((start for start in dead if said.startswith(start)), said) for said in ended.sentences
+    ]
     assert told in (dead, dead[:1], dead[1:], []), ended.err
 
 
 def test_several_ranks_a_host_resume_to_the_same_bytes_and_others_take_over_from_them(
     launch: Launch, hosts: Hosts, tmp_path: Path
 ) -> None:
-    run = ("lenet", "--exchange", "dynamic8", "--steps", 12, "--checkpoint-every", 6, "--stall-seconds", 30)
+    run = (
+        "lenet",
+        "--exchange",
+        "dynamic8",
+        "--steps",
+        12,
+        "--checkpoint-every",
+        6,
+        "--stall-seconds",
+        30,
+    )
     program, out = hosts.program(launch, (2, 1, 1)), tmp_path / "run"
     whole = launch.trains(*run, program=program, out=out)
     assert "exchange dynamic8, between 3 hosts, shared memory within" in whole.out

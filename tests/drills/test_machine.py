@@ -1,4 +1,5 @@
-"""A machine whose disk fills up, fails or goes away, or whose memory is used up: one sentence, and the last checkpoint is whole."""
+"""A machine whose disk fills up, fails or goes away, or whose memory is used up: one sentence, and
+the last checkpoint is whole."""
 
 from __future__ import annotations
 
@@ -13,7 +14,18 @@ from machine import fail, failing, fill, memory, missing_disk, missing_memory, m
 from mpitrain.job import checkpoint
 
 FAILED = 1
-TRAINS = ("lenet", "--exchange", "dynamic8", "--epochs", 1000, "--checkpoint-every", 5, "--evaluate-every", "1000ep", "--quiet")  # fmt: skip
+TRAINS = (
+    "lenet",
+    "--exchange",
+    "dynamic8",
+    "--epochs",
+    1000,
+    "--checkpoint-every",
+    5,
+    "--evaluate-every",
+    "1000ep",
+    "--quiet",
+)
 
 
 def needs(reason: str) -> pytest.MarkDecorator:
@@ -40,7 +52,8 @@ def strike(launch: Launch, out: Path, fault: Callable[[], object]) -> Ended:
 
 
 def goes_on(launch: Launch, out: Path) -> None:
-    """The newest checkpoint is whole, nothing half-written is beside it, and a run goes on from there."""
+    """The newest checkpoint is whole, nothing half-written is beside it, and a run goes on from
+    there."""
     found = checkpoint.newest(out)
     assert found is not None and not found.refused
     assert all(path.name.startswith("step-") for path in (out / "checkpoints").iterdir())
@@ -56,7 +69,9 @@ def test_a_disk_that_fills_up(launch: Launch, place: Path) -> None:
         ended = strike(launch, disk / "run", lambda: fill(disk))
         said = ended.sentence()
         assert said.startswith("mpitrain: rank 0 of 2, ") and " at step " in said
-        assert f"{disk}/run" in said and said.endswith(" cannot be written: No space left on device")
+        assert f"{disk}/run" in said and said.endswith(
+            " cannot be written: No space left on device"
+        )
         (disk / "filler").unlink()
         goes_on(launch, disk / "run")
 
@@ -78,7 +93,8 @@ def test_a_disk_that_turns_read_only(launch: Launch, place: Path) -> None:
 
 @needs(missing_disk())
 def test_a_disk_that_is_unmounted(launch: Launch, place: Path) -> None:
-    """A log that is open can be written to all the same; the next checkpoint would go to another disk."""
+    """A log that is open can be written to all the same; the next checkpoint would go to another
+    disk."""
     with mounted(place) as disk:
         ended = strike(launch, disk / "run", lambda: unmount(disk))
         said = ended.sentence()
@@ -93,11 +109,21 @@ def test_a_rank_that_the_system_kills_for_want_of_memory(launch: Launch, tmp_pat
     """All ranks have 2 GiB together; rank 1 takes what it can get."""
     out, fault = tmp_path / "run", "kind=oom,rank=1,step=7,phase=forward"
     with memory(2048) as group:
-        program = ["sh", "-c", f'echo 0 > {group} && exec "$@"', "sh", launch.mpirun, "-n", 3, *launch.mpitrain]  # fmt: skip
+        program = [
+            "sh",
+            "-c",
+            f'echo 0 > {group} && exec "$@"',
+            "sh",
+            launch.mpirun,
+            "-n",
+            3,
+            *launch.mpitrain,
+        ]
         ended = launch(*TRAINS, "--steps", 20, "--inject", fault, program=program, out=out)
     assert ended.code != 0
     assert ended.sentence() == (
-        "mpitrain: rank 1 of 3, forward at step 7: died without a word: killed, and the system has just killed for want of memory"
+        "mpitrain: rank 1 of 3, forward at step 7: died without a word: killed, and the system has "
+        "just killed for want of memory"
     )
     goes_on_from = checkpoint.newest(out)
     assert goes_on_from is not None and goes_on_from.settings["step"] == 5

@@ -1,4 +1,5 @@
-"""What comes of a run: the log, the score, and that evaluate and predict find what training found."""
+"""What comes of a run: the log, the score, and that evaluate and predict find what training
+found."""
 
 from __future__ import annotations
 
@@ -60,7 +61,11 @@ def test_evaluate_finds_what_training_found(launch: Launch, digits_run: Ended, r
     ended = launch("evaluate", newest(digits_run), "--json", ranks=ranks)
     assert (ended.code, ended.err) == (0, "")
     found, last = json.loads(ended.out), digits_run.events("evaluate")[-1]
-    assert (found["top1"], found["top5"], found["images"]) == (last["top1"], last["top5"], last["images"])
+    assert (found["top1"], found["top5"], found["images"]) == (
+        last["top1"],
+        last["top5"],
+        last["images"],
+    )
     assert found["loss"] == pytest.approx(last["loss"], rel=1e-5)
 
 
@@ -96,7 +101,13 @@ def test_json_lines_are_the_log(launch: Launch, tmp_path: Path) -> None:
     run = launch.trains("lenet", "--steps", 2, "--json", ranks=2, out=tmp_path / "run")
     assert run.err == ""
     assert run.out == (tmp_path / "run" / "log.jsonl").read_text()
-    assert {json.loads(line)["event"] for line in run.out.splitlines()} == {"start", "step", "evaluate", "checkpoint", "end"}  # fmt: skip
+    assert {json.loads(line)["event"] for line in run.out.splitlines()} == {
+        "start",
+        "step",
+        "evaluate",
+        "checkpoint",
+        "end",
+    }
 
 
 def test_quiet_says_nothing(launch: Launch, tmp_path: Path) -> None:
@@ -107,7 +118,9 @@ def test_quiet_says_nothing(launch: Launch, tmp_path: Path) -> None:
 def test_no_steps_write_the_first_checkpoint(launch: Launch, tmp_path: Path) -> None:
     run = launch.trains("lenet", "--steps", 0, out=tmp_path / "run")
     assert run.end["step"] == 0
-    again = launch.trains("lenet", "--steps", 0, "--init", newest(run), "--seed", 9, out=tmp_path / "again")
+    again = launch.trains(
+        "lenet", "--steps", 0, "--init", newest(run), "--seed", 9, out=tmp_path / "again"
+    )
     assert again.weights == run.weights
     assert "8 tensors taken" in again.out
 
@@ -143,7 +156,10 @@ def test_summary_counts(launch: Launch, small_network: Path, small_data: Path) -
     assert (ended.code, ended.err) == (0, "")
     assert "138,357,544 parameters" in ended.out
     assert "bytes" in ended.out or "MiB" in ended.out
-    assert "small: 1x12x12 images, 4 classes" in launch("summary", small_network, "--data", small_data).out
+    assert (
+        "small: 1x12x12 images, 4 classes"
+        in launch("summary", small_network, "--data", small_data).out
+    )
     said = launch("summary", "vgg-16")
     launch.ends_with(said, 2)
     assert "did you mean vgg16?" in said.sentence()
@@ -153,7 +169,8 @@ def test_a_network_printed_as_a_file_is_that_network(launch: Launch, tmp_path: P
     path = tmp_path / "lenet.toml"
     path.write_text(launch("summary", "lenet", "--toml").out)
     runs = [
-        launch.trains(name, "--steps", 2, out=tmp_path / f"{n}") for n, name in enumerate(("lenet", path))
+        launch.trains(name, "--steps", 2, out=tmp_path / f"{n}")
+        for n, name in enumerate(("lenet", path))
     ]
     assert runs[0].weights == runs[1].weights
 

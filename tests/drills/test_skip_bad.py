@@ -1,4 +1,5 @@
-"""`--skip-bad` in the real command: unreadable files do not end a run, the same images come on any number of ranks and when it goes on."""
+"""`--skip-bad` in the real command: unreadable files do not end a run, the same images come on any
+number of ranks and when it goes on."""
 
 from __future__ import annotations
 
@@ -45,7 +46,15 @@ def spoil(path: Path) -> None:
 def test_a_run_with_unreadable_files_is_one_with_copies_of_their_neighbours(
     launch: Launch, tmp_path: Path, small_network: Path, pictures: Path, ranks: int
 ) -> None:
-    command = (small_network, "--batch-size", BATCH, "--exchange", "float32", "--checkpoint-every", 3)
+    command = (
+        small_network,
+        "--batch-size",
+        BATCH,
+        "--exchange",
+        "float32",
+        "--checkpoint-every",
+        3,
+    )
     copies = tmp_path / "copies"
     shutil.copytree(pictures, copies)
     shutil.copy(copies / "train/1/06.png", copies / "train/1/05.png")
@@ -63,12 +72,15 @@ def test_a_run_with_unreadable_files_is_one_with_copies_of_their_neighbours(
     assert "--skip-bad 3: left out 2 images: train/1/05.png, val/2/00.png" in first.out
     ended = launch.trains(*command, *skip, "--steps", STEPS, "--resume", ranks=ranks, out=out)
     assert ended.weights == straight.weights
-    assert ended.events("evaluate")[-1] | {"time": 0} == straight.events("evaluate")[-1] | {"time": 0}
+    assert ended.events("evaluate")[-1] | {"time": 0} == straight.events("evaluate")[-1] | {
+        "time": 0
+    }
     assert {name for event in ended.events("skip") for name in event["names"]} == {
         "train/1/05.png", "val/2/00.png", "train/3/11.png",
     }  # fmt: skip
     assert (
-        "left out: " in first.out + ended.out and "train/3/11.png: cannot be decoded" in first.out + ended.out
+        "left out: " in first.out + ended.out
+        and "train/3/11.png: cannot be decoded" in first.out + ended.out
     )
 
 
@@ -76,10 +88,26 @@ def test_a_run_that_a_file_has_ended_goes_on_without_it(
     launch: Launch, tmp_path: Path, small_network: Path, pictures: Path
 ) -> None:
     """Its images keep their numbers, so that the order is as it was."""
-    seen = set(np.concatenate([batch(step, PER_CLASS * CLASSES, BATCH, 0) for step in range(4)]).tolist())
-    label, number = divmod(next(n for n in range(PER_CLASS * CLASSES - 1) if n not in seen), PER_CLASS)
+    seen = set(
+        np.concatenate([batch(step, PER_CLASS * CLASSES, BATCH, 0) for step in range(4)]).tolist()
+    )
+    label, number = divmod(
+        next(n for n in range(PER_CLASS * CLASSES - 1) if n not in seen), PER_CLASS
+    )
     (pictures / "train" / str(label) / f"{number:02}.png").write_text("no image")
-    command = (small_network, "--data", pictures, "--batch-size", BATCH, "--steps", STEPS, "--exchange", "float32", "--checkpoint-every", 1)  # fmt: skip
+    command = (
+        small_network,
+        "--data",
+        pictures,
+        "--batch-size",
+        BATCH,
+        "--steps",
+        STEPS,
+        "--exchange",
+        "float32",
+        "--checkpoint-every",
+        1,
+    )
     straight = launch.trains(*command, "--skip-bad", 1, ranks=2, out=tmp_path / "straight")
     out = tmp_path / "run"
     ended = launch(*command, ranks=2, out=out)
@@ -96,7 +124,9 @@ def test_one_too_many_is_refused_before_anything_is_computed(
 ) -> None:
     for number in range(3):
         (pictures / "train" / "2" / f"{number:02}.png").write_bytes(b"")
-    ended = launch(small_network, "--data", pictures, "--skip-bad", 2, ranks=ranks, out=tmp_path / "run")
+    ended = launch(
+        small_network, "--data", pictures, "--skip-bad", 2, ranks=ranks, out=tmp_path / "run"
+    )
     launch.ends_with(ended, 2)
     assert ended.out == ""
     assert "02.png: cannot be decoded" in ended.sentence()
@@ -136,8 +166,8 @@ def slow(file, shape):
 folder.trouble = slow
 cli.main()
 """
-"""An evaluation whose watchdog waits for two seconds, from a disk that takes as long for a test image as the last word says; or for any, as the one
-before it."""
+"""An evaluation whose watchdog waits for two seconds, from a disk that takes as long for a test
+image as the last word says; or for any, as the one before it."""
 
 
 @pytest.mark.parametrize(("hangs", "ends"), [(0, 0), (30, 1)])

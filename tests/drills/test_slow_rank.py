@@ -15,7 +15,9 @@ ARGUMENTS = ("lenet", "--steps", 12, "--no-dropout", "--inject", "rank=1,slow=0.
 @pytest.fixture(scope="module")
 def by_speed(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Ended:
     out = tmp_path_factory.mktemp("balance") / "run"
-    return launch.trains(*ARGUMENTS, "--exchange", "float32", "--balance", "speed", ranks=2, out=out)
+    return launch.trains(
+        *ARGUMENTS, "--exchange", "float32", "--balance", "speed", ranks=2, out=out
+    )
 
 
 def test_a_slow_rank_gets_fewer_images_and_is_named(by_speed: Ended) -> None:
@@ -30,7 +32,9 @@ def test_a_slow_rank_gets_fewer_images_and_is_named(by_speed: Ended) -> None:
     )
 
 
-def test_parts_by_speed_learn_what_equal_parts_learn(launch: Launch, tmp_path: Path, by_speed: Ended) -> None:
+def test_parts_by_speed_learn_what_equal_parts_learn(
+    launch: Launch, tmp_path: Path, by_speed: Ended
+) -> None:
     equal = launch.trains(*ARGUMENTS, "--exchange", "float32", ranks=2, out=tmp_path / "equal")
     assert "--balance speed gives it fewer images" in equal.out
     losses = [[event["loss"] for event in run.events("step")] for run in (by_speed, equal)]

@@ -1,4 +1,5 @@
-"""A stopped run goes on as if nothing had been: a signal ends it with a checkpoint and 75, and --resume comes to the same weights."""
+"""A stopped run goes on as if nothing had been: a signal ends it with a checkpoint and 75, and
+--resume comes to the same weights."""
 
 from __future__ import annotations
 
@@ -29,13 +30,18 @@ def test_a_signal_to_one_rank_of_several(launch: Launch, tmp_path: Path) -> None
     resumed = launch.trains(*LENET, "--resume", ranks=3, out=out)
     assert resumed.weights == straight.weights
     assert [event["step"] for event in resumed.events("step")] == list(range(1, 13))
-    assert [e["loss"] for e in resumed.events("step")] == [e["loss"] for e in straight.events("step")]
+    assert [e["loss"] for e in resumed.events("step")] == [
+        e["loss"] for e in straight.events("step")
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM])
 @pytest.mark.parametrize("ranks", [0, 2])
-def test_a_signal_from_outside(launch: Launch, tmp_path: Path, ranks: int, number: signal.Signals) -> None:
-    """A large batch on its way to the other rank is no reason to hang at the end. The second signal, which SLURM sends, changes nothing."""
+def test_a_signal_from_outside(
+    launch: Launch, tmp_path: Path, ranks: int, number: signal.Signals
+) -> None:
+    """A large batch on its way to the other rank is no reason to hang at the end. The second
+    signal, which SLURM sends, changes nothing."""
 
     def meanwhile(job: Job) -> None:
         job.wait_for_step(5)
@@ -53,7 +59,9 @@ def test_a_signal_from_outside(launch: Launch, tmp_path: Path, ranks: int, numbe
     assert (tmp_path / "run" / "checkpoints" / f"step-{step:08d}.safetensors").exists()
 
 
-def test_a_rank_that_is_leaving_keeps_its_code_when_it_is_told_to_end(launch: Launch, tmp_path: Path) -> None:
+def test_a_rank_that_is_leaving_keeps_its_code_when_it_is_told_to_end(
+    launch: Launch, tmp_path: Path
+) -> None:
     """As by srun --kill-on-bad-exit, when another rank has left with 75 before it."""
 
     def meanwhile(job: Job) -> None:
@@ -72,7 +80,12 @@ def test_a_rank_that_is_leaving_keeps_its_code_when_it_is_told_to_end(launch: La
     ("exchange", "update"), [("dynamic8", "replicated"), ("float16", "root"), ("float32", "root")]
 )
 def test_dropout_batch_norm_and_augmentation_go_on_in_the_middle_of_an_epoch(
-    launch: Launch, tmp_path: Path, small_network: Path, small_data: Path, exchange: str, update: str
+    launch: Launch,
+    tmp_path: Path,
+    small_network: Path,
+    small_data: Path,
+    exchange: str,
+    update: str,
 ) -> None:
     """Ten steps an epoch, stopped after 13 of 20."""
     arguments = (
@@ -81,7 +94,9 @@ def test_dropout_batch_norm_and_augmentation_go_on_in_the_middle_of_an_epoch(
     )  # fmt: skip
     straight = launch.trains(*arguments, ranks=3, out=tmp_path / "straight")
     out = tmp_path / "stopped"
-    stopped = launch(*arguments, "--inject", "kind=term,rank=2,step=12,phase=forward", ranks=3, out=out)
+    stopped = launch(
+        *arguments, "--inject", "kind=term,rank=2,step=12,phase=forward", ranks=3, out=out
+    )
     launch.ends_with(stopped, STOPPED)
     assert stopped.end["step"] == 13
     resumed = launch.trains(*arguments, "--resume", ranks=3, out=out)
@@ -91,7 +106,8 @@ def test_dropout_batch_norm_and_augmentation_go_on_in_the_middle_of_an_epoch(
 
 
 def test_a_run_that_never_saved_goes_on_from_its_beginning(launch: Launch, tmp_path: Path) -> None:
-    """A job that SLURM starts again before its first checkpoint, whose last line of the log may be cut."""
+    """A job that SLURM starts again before its first checkpoint, whose last line of the log may be
+    cut."""
     out, arguments = tmp_path / "run", ("lenet", "--steps", 4)
     straight = launch.trains(*arguments, "--resume", ranks=2, out=tmp_path / "straight")
     assert (
@@ -101,9 +117,14 @@ def test_a_run_that_never_saved_goes_on_from_its_beginning(launch: Launch, tmp_p
     launch(*arguments, "--inject", "kind=kill,rank=1,step=3,phase=scatter", ranks=2, out=out)
     with (out / "log.jsonl").open("a") as log:
         log.write('{"event": "st')
-    again = launch.trains(*arguments, "--resume", ranks=2, out=out, env={"SLURM_RESTART_COUNT": "2"})
+    again = launch.trains(
+        *arguments, "--resume", ranks=2, out=out, env={"SLURM_RESTART_COUNT": "2"}
+    )
     assert again.weights == straight.weights
-    assert [(start["step"], start["restarts"]) for start in again.events("start")] == [(0, 0), (0, 2)]
+    assert [(start["step"], start["restarts"]) for start in again.events("start")] == [
+        (0, 0),
+        (0, 2),
+    ]
     steps = [event["step"] for event in again.events("step")]
     assert steps[:2] == [1, 2] and steps[-4:] == [1, 2, 3, 4]
     assert "SLURM has started this job again: restart 2" in again.out
@@ -125,7 +146,11 @@ def foreign(whole: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     ("harm", "why"),
-    [(cut, "is not a whole safetensors file"), (flip, "is damaged"), (foreign, "no settings of mpitrain")],
+    [
+        (cut, "is not a whole safetensors file"),
+        (flip, "is damaged"),
+        (foreign, "no settings of mpitrain"),
+    ],
 )
 def test_a_newest_checkpoint_that_is_not_whole_is_passed_over_and_said(
     launch: Launch, tmp_path: Path, harm: Callable[[bytes], bytes], why: str
@@ -155,19 +180,27 @@ def test_a_plain_run_goes_on_with_another_number_of_ranks(launch: Launch, tmp_pa
 
 
 def left_out(path: Path) -> NDArray[np.float64]:
-    """What coding has left out of the sum over a batch of 64, in all: the senders' residuals, and 64 of the owners'."""
+    """What coding has left out of the sum over a batch of 64, in all: the senders' residuals, and
+    64 of the owners'."""
     tensors = {
-        name: values.astype(np.float64) for name, values in load_file(path).items() if "/residual/" in name
+        name: values.astype(np.float64)
+        for name, values in load_file(path).items()
+        if "/residual/" in name
     }
     senders = [values for name, values in tensors.items() if "/sender/" in name]
     owners = [tensors[name] for name in sorted(tensors) if "/owner/" in name]
     assert senders
-    return np.array([sum(senders).sum(), sum(values.sum() for values in owners) * 64 if owners else 0.0])
+    return np.array(
+        [sum(senders).sum(), sum(values.sum() for values in owners) * 64 if owners else 0.0]
+    )
 
 
 @pytest.mark.parametrize("ranks", [2, 8])
-def test_a_coded_run_goes_on_with_another_number_of_ranks(launch: Launch, tmp_path: Path, ranks: int) -> None:
-    """All that the old ranks have left out is still there, spread over the new ones, before a step is done."""
+def test_a_coded_run_goes_on_with_another_number_of_ranks(
+    launch: Launch, tmp_path: Path, ranks: int
+) -> None:
+    """All that the old ranks have left out is still there, spread over the new ones, before a step
+    is done."""
     arguments = ("lenet", "--exchange", "dynamic8", "--no-dropout", "--steps")
     saved = launch.trains(*arguments, 4, ranks=4, out=tmp_path / "four")
     path = tmp_path / "four" / "checkpoints" / "step-00000004.safetensors"
@@ -185,7 +218,9 @@ def test_a_coded_run_goes_on_with_another_number_of_ranks(launch: Launch, tmp_pa
     assert len(set(other.end["weights_sha256"])) == 1 and len(other.end["weights_sha256"]) == ranks
 
 
-def test_a_coded_run_moves_to_another_update_and_to_an_exact_exchange(launch: Launch, tmp_path: Path) -> None:
+def test_a_coded_run_moves_to_another_update_and_to_an_exact_exchange(
+    launch: Launch, tmp_path: Path
+) -> None:
     arguments = ("lenet", "--resume", "--steps")
     launch.trains(*arguments, 2, "--exchange", "dynamic8", ranks=3, out=tmp_path / "run")
     moved = launch.trains(*arguments, 4, "--update", "replicated", ranks=3, out=tmp_path / "run")
@@ -201,7 +236,8 @@ def test_a_coded_run_moves_to_another_update_and_to_an_exact_exchange(launch: La
 def test_a_job_that_began_from_a_checkpoint_elsewhere_goes_on_with_the_same_words(
     launch: Launch, tmp_path: Path
 ) -> None:
-    """As SLURM starts it again: before its first own checkpoint from there once more, then from its own."""
+    """As SLURM starts it again: before its first own checkpoint from there once more, then from its
+    own."""
     straight = launch.trains("lenet", "--steps", 6, out=tmp_path / "straight")
     launch.trains("lenet", "--steps", 2, out=tmp_path / "first")
     path = tmp_path / "first" / "checkpoints" / "step-00000002.safetensors"
@@ -240,7 +276,15 @@ def test_a_resumed_run_divides_its_parts_as_before(launch: Launch, tmp_path: Pat
 def test_other_images_are_no_way_to_go_on(launch: Launch, tmp_path: Path) -> None:
     launch.trains("lenet", "--steps", 1, out=tmp_path / "run")
     other = launch(
-        "lenet", "--steps", 2, "--data", "synthetic:999", "--classes", 10, "--resume", out=tmp_path / "run"
+        "lenet",
+        "--steps",
+        2,
+        "--data",
+        "synthetic:999",
+        "--classes",
+        10,
+        "--resume",
+        out=tmp_path / "run",
     )
     launch.ends_with(other, 2)
     assert "training images 1437, this one has 999" in other.sentences[0]

@@ -1,4 +1,5 @@
-"""--on-failure continue: ranks die, and the others go on from the same step, over the same batches."""
+"""--on-failure continue: ranks die, and the others go on from the same step, over the same
+batches."""
 
 from __future__ import annotations
 
@@ -11,7 +12,17 @@ from pathlib import Path
 import pytest
 from launcher import Ended, Job, Launch
 
-FEW = ("lenet", "--steps", 12, "--checkpoint-every", 6, "--evaluate-every", 6, "--on-failure", "continue")
+FEW = (
+    "lenet",
+    "--steps",
+    12,
+    "--checkpoint-every",
+    6,
+    "--evaluate-every",
+    6,
+    "--on-failure",
+    "continue",
+)
 ULFM = ("--with-ft", "ulfm")
 
 
@@ -26,12 +37,17 @@ def outliving(launch: Launch) -> Launch:
 def test_an_mpi_that_cannot_is_refused(launch: Launch, tmp_path: Path) -> None:
     ended = launch(*FEW, ranks=2, out=tmp_path / "run")
     launch.ends_with(ended, 2)
-    assert "--on-failure continue: expected Open MPI 5 under mpirun --with-ft ulfm, got" in ended.sentence()
+    assert (
+        "--on-failure continue: expected Open MPI 5 under mpirun --with-ft ulfm, got"
+        in ended.sentence()
+    )
     assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture(scope="module")
-def undisturbed(outliving: Launch, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ended]:
+def undisturbed(
+    outliving: Launch, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Ended]:
     """Runs in which nobody dies, each made once."""
 
     @functools.cache
@@ -45,9 +61,17 @@ def undisturbed(outliving: Launch, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.parametrize(
     ("phase", "exchange"),
-    [("scatter", "dynamic8"), ("forward", "window"), ("forward", "float32"), ("exchange", "dynamic8"), ("exchange", "window"),
-     ("update", "dynamic8"), ("evaluate", "window"), ("checkpoint", "dynamic8")],
-)  # fmt: skip
+    [
+        ("scatter", "dynamic8"),
+        ("forward", "window"),
+        ("forward", "float32"),
+        ("exchange", "dynamic8"),
+        ("exchange", "window"),
+        ("update", "dynamic8"),
+        ("evaluate", "window"),
+        ("checkpoint", "dynamic8"),
+    ],
+)
 def test_the_others_go_on(
     outliving: Launch, undisturbed: Callable[..., Ended], tmp_path: Path, phase: str, exchange: str
 ) -> None:
@@ -73,7 +97,8 @@ def test_the_others_go_on(
     assert "rank 1 lost; 2 of the ranks go on" in ended.out
     steps = ended.events("step")
     assert [event["step"] for event in steps] == list(range(1, 13))
-    # Two ranks do on the same batches what three did, but for rounding (and what rank 1 had not sent of codes).
+    # Two ranks do on the same batches what three did, but for rounding (and what rank 1 had not
+    # sent of codes).
     tolerance = 0.05 if exchange == "dynamic8" else 1e-3
     for mine, its in zip(steps, whole.events("step"), strict=True):
         assert abs(mine["loss"] - its["loss"]) < tolerance, (mine, its)
@@ -101,11 +126,18 @@ def test_one_after_the_other_may_die(outliving: Launch, tmp_path: Path) -> None:
 
 def test_the_death_of_rank_0_ends_the_job(outliving: Launch, tmp_path: Path) -> None:
     ended = outliving(
-        *FEW, "--inject", "kind=kill,rank=0,phase=forward,step=7", ranks=3, out=tmp_path / "run", flags=ULFM
+        *FEW,
+        "--inject",
+        "kind=kill,rank=0,phase=forward,step=7",
+        ranks=3,
+        out=tmp_path / "run",
+        flags=ULFM,
     )
     assert ended.code != 0
     assert not ended.events("end")
-    assert any("rank 0 is dead, which holds weights and data" in line for line in ended.sentences), ended.err
+    assert any(
+        "rank 0 is dead, which holds weights and data" in line for line in ended.sentences
+    ), ended.err
     assert (tmp_path / "run/checkpoints/step-00000006.safetensors").exists()
     ended = outliving(*FEW, "--resume", ranks=2, out=tmp_path / "run", flags=ULFM)
     assert ended.end["step"] == 12
@@ -152,7 +184,8 @@ os._exit(0)
 
 
 def test_one_more_may_die_while_the_others_meet(outliving: Launch) -> None:
-    """Rank 2, which has just made its new wire: some of the others have theirs, too, and some may not."""
+    """Rank 2, which has just made its new wire: some of the others have theirs, too, and some may
+    not."""
     ended = outliving(program=[outliving.mpirun, *ULFM, "-n", 4, sys.executable, "-c", MEET_TWICE])
     said = sorted(line for line in ended.out.splitlines() if line.startswith("rank "))
     assert said == [f"rank {rank} of 4 goes on among [0, 3]" for rank in (0, 3)], ended.err

@@ -1,4 +1,5 @@
-"""Wrong use ends with 2 and one sentence, on any number of ranks, before anything is computed or overwritten."""
+"""Wrong use ends with 2 and one sentence, on any number of ranks, before anything is computed or
+overwritten."""
 
 from __future__ import annotations
 
@@ -80,7 +81,9 @@ def test_more_ranks_than_images_of_a_batch(launch: Launch, tmp_path: Path) -> No
     assert "3 ranks" in said
 
 
-def test_a_device_that_only_one_rank_lacks_is_named_with_the_rank(launch: Launch, tmp_path: Path) -> None:
+def test_a_device_that_only_one_rank_lacks_is_named_with_the_rank(
+    launch: Launch, tmp_path: Path
+) -> None:
     devices = [["--device", "cpu"], ["--device", "nvidia:9"]]
     said = refused(launch, "lenet", "--out", tmp_path / "run", each=devices)
     assert "rank 1: --device nvidia:9" in said
@@ -138,7 +141,10 @@ def test_resume_where_a_checkpoint_is_gone(launch: Launch, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("vgg11", "--data", "synthetic:64", "--batch-size", 64), ("lenet", "features.0.weight", "vgg11")),
+        (
+            ("vgg11", "--data", "synthetic:64", "--batch-size", 64),
+            ("lenet", "features.0.weight", "vgg11"),
+        ),
         (("lenet", "--classes", 12), ("(10, 500)", "(12, 500)")),
         (("lenet", "--seed", 1), ("seed 0", "1")),
         (("lenet", "--batch-size", 32), ("batch_size 64", "32")),
@@ -199,7 +205,9 @@ def test_weights_of_others_are_no_checkpoint(launch: Launch, tmp_path: Path) -> 
 
 def test_evaluation_on_other_images(launch: Launch, short_run: Ended, small_data: Path) -> None:
     assert short_run.folder is not None
-    said = refused(launch, "evaluate", checkpoints(short_run.folder)[-1], "--data", small_data, ranks=2)
+    said = refused(
+        launch, "evaluate", checkpoints(short_run.folder)[-1], "--data", small_data, ranks=2
+    )
     assert str(small_data) in said
     assert "12" in said
     assert "28" in said

@@ -1,4 +1,5 @@
-"""C = A B is exact on small whole numbers, whatever the shapes, the order of the operands and what C starts from."""
+"""C = A B is exact on small whole numbers, whatever the shapes, the order of the operands and what
+C starts from."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ def guarded(device: Device, content: NDArray[np.float32]) -> Array:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("flip_a", [False, True], ids=["A", "A'"])
 @pytest.mark.parametrize("flip_b", [False, True], ids=["B", "B'"])
-def test_products_are_exact(device: Device, shape: tuple[int, int, int], flip_a: bool, flip_b: bool) -> None:
+def test_products_are_exact(
+    device: Device, shape: tuple[int, int, int], flip_a: bool, flip_b: bool
+) -> None:
     m, n, k = shape
     random, gemm = np.random.default_rng(m + n + k), Gemm(device)
     a, b = whole(random, m, k), whole(random, k, n)
@@ -57,7 +60,9 @@ def test_products_are_exact(device: Device, shape: tuple[int, int, int], flip_a:
         c = guarded(device, started)
         gemm(Result(c, n, n), left, right, m, n, k, scratch, accumulate=accumulate, bias=bias)
         found = c.download()
-        np.testing.assert_array_equal(found[: m * n].reshape(m, n), a.astype(np.float64) @ b + start)
+        np.testing.assert_array_equal(
+            found[: m * n].reshape(m, n), a.astype(np.float64) @ b + start
+        )
         assert (found[m * n :] == GUARD).all()
 
 

@@ -1,7 +1,8 @@
-"""Write the messages of a small exchange of three ranks, as docs/wire.md says them: `python tests/exchange/make_vectors.py`.
+"""Write the messages of a small exchange of three ranks, as docs/wire.md says them: `python
+tests/exchange/make_vectors.py`.
 
-Knows nothing of the package, and does everything the slow way: the nearest code by looking at all of them. tests/exchange/test_vectors.py
-holds the package to the files.
+Knows nothing of the package, and does everything the slow way: the nearest code by looking at all
+of them. tests/exchange/test_vectors.py holds the package to the files.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ def exchange(
         found[f"after/owner-residual-{owner}.f32"] = v - decoded
         bounds.append(float((bound + bound_of(records)).max()))
         if owner > 0:
-            found[f"messages/means-{owner}-to-0.bin"] = message(1, stop - start, records, bounds[-1])
+            found[f"messages/means-{owner}-to-0.bin"] = message(
+                1, stop - start, records, bounds[-1]
+            )
         mean[start:stop] = decoded
     found["after/mean.f32"] = mean
     w = master - RATE * mean
@@ -103,9 +106,9 @@ def main() -> None:
     random = np.random.default_rng(3)
 
     def draw(size: int, spread: float) -> np.ndarray:
-        return (random.standard_normal(size) * np.exp(random.standard_normal(size)) * spread).astype(
-            np.float32
-        )
+        return (
+            random.standard_normal(size) * np.exp(random.standard_normal(size)) * spread
+        ).astype(np.float32)
 
     gradients = [draw(VALUES, 1.0) for _ in range(RANKS)]
     gradients[1][512:1024] = 0  # a block of zeros

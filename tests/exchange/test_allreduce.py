@@ -39,7 +39,9 @@ def test_all_ranks_get_the_same_mean(comm: MPI.Intracomm, kind: str, size: int) 
     assert len(set(over(comm).agree.gather_facts(digest(mean)))) == 1
     assert digest(allreduce(vector, comm, kind)) == digest(mean)
     largest = max((np.abs(part).max(initial=0) for part in parts), default=0)
-    allowed = {"dynamic8": 4 * HALF_STEP * largest, "float16": largest / 500}.get(kind, 1e-6 * largest)
+    allowed = {"dynamic8": 4 * HALF_STEP * largest, "float16": largest / 500}.get(
+        kind, 1e-6 * largest
+    )
     assert np.abs(mean - true).max(initial=0) <= allowed
 
 
@@ -93,7 +95,11 @@ def test_a_rank_sees_by_itself_what_it_cannot_send(comm: MPI.Intracomm) -> None:
 def test_an_out_that_does_not_fit_on_one_rank_is_told_to_all(comm: MPI.Intracomm) -> None:
     last = comm.size - 1
     out = np.empty(4, np.float64 if comm.rank == last else np.float32)
-    words = r"C-ordered float32\(4,\) as out, got float64" if comm.rank == last else f"rank {last} has an out"
+    words = (
+        r"C-ordered float32\(4,\) as out, got float64"
+        if comm.rank == last
+        else f"rank {last} has an out"
+    )
     with pytest.raises(UserError, match=words):
         allreduce(np.zeros(4, np.float32), comm, out=out)
 

@@ -28,7 +28,9 @@ class Ranks:
         ("float16", Ranks(4, 4), "float16", "--exchange float16"),
     ],
 )
-def test_it_depends_on_where_the_ranks_are(kind: str, ranks: Ranks, expected: str, reason: str) -> None:
+def test_it_depends_on_where_the_ranks_are(
+    kind: str, ranks: Ranks, expected: str, reason: str
+) -> None:
     found, why = choose(kind, ranks)
     assert found == expected
     assert reason in why
@@ -97,7 +99,10 @@ def test_ways_are_compared_turn_by_turn() -> None:
 def test_short_buckets_are_coded_where_that_pays(
     kind: str, few: tuple[float, float], many: tuple[float, float], expected: float
 ) -> None:
-    measured = {1000: {"float32": few[0], kind: few[1]}, 10_000: {"float32": many[0], kind: many[1]}}
+    measured = {
+        1000: {"float32": few[0], kind: few[1]},
+        10_000: {"float32": many[0], kind: many[1]},
+    }
     found = coded_from(kind, measured)
     assert found == int(expected)
     assert coded_from(kind, {1000: measured[1000]}) == 0

@@ -50,20 +50,31 @@ def bits(x: Floats) -> NDArray[np.uint32]:
 
 
 def hard_values() -> Floats:
-    """Blocks of every kind: normal, zero, not finite, huge, tiny, denormal, any bits at all, on midpoints, and a short last one."""
+    """Blocks of every kind: normal, zero, not finite, huge, tiny, denormal, any bits at all, on
+    midpoints, and a short last one."""
     random = np.random.default_rng(1)
     x = random.standard_normal((60, BLOCK)).astype(np.float32)
     x[1] = 0
     x[2, 3], x[3, 4], x[4, 5] = np.nan, np.inf, -np.inf
-    x[5, 0], x[6, 0], x[7, 0] = 2.0**126, np.nextafter(np.float32(2.0**126), np.float32(np.inf)), -3e38
+    x[5, 0], x[6, 0], x[7, 0] = (
+        2.0**126,
+        np.nextafter(np.float32(2.0**126), np.float32(np.inf)),
+        -3e38,
+    )
     x[8] *= np.float32(1e-37)
     x[9] = random.integers(0, 1 << 23, BLOCK).astype(np.uint32).view(np.float32)
     x[10] *= np.float32(2.0**-81)
-    x[11:31] = random.integers(0, 1 << 32, (20, BLOCK), np.uint64).astype(np.uint32).view(np.float32)
+    x[11:31] = (
+        random.integers(0, 1 << 32, (20, BLOCK), np.uint64).astype(np.uint32).view(np.float32)
+    )
     x[31] = -0.0
     x[32, :256] = LEVELS
     middle = ((MAGNITUDES[1:].astype(np.float64) + MAGNITUDES[:-1]) / 2).astype(np.float32)
-    x[33, :127], x[33, 127:254], x[33, 254] = np.nextafter(middle, 0), np.nextafter(middle, np.float32(1)), 1
+    x[33, :127], x[33, 127:254], x[33, 254] = (
+        np.nextafter(middle, 0),
+        np.nextafter(middle, np.float32(1)),
+        1,
+    )
     x[34, :127], x[34, 127] = middle, 1
     x[35:45] *= np.float32(10) ** np.arange(-20, 20, 4, dtype=np.float32)[:, None]
     return x.reshape(-1)[: 60 * BLOCK - 77].copy()
@@ -71,7 +82,9 @@ def hard_values() -> Floats:
 
 def hard_residual(size: int) -> Floats:
     random = np.random.default_rng(2)
-    return flush((random.standard_normal(size) * 10.0 ** random.integers(-30, 0, size)).astype(np.float32))
+    return flush(
+        (random.standard_normal(size) * 10.0 ** random.integers(-30, 0, size)).astype(np.float32)
+    )
 
 
 def test_all_256_codes_come_back() -> None:
@@ -129,9 +142,10 @@ def test_it_is_symmetric(kind: str) -> None:
 
 
 def test_published_errors_hold() -> None:
-    """PAPER.md: nearest rounding gives mean absolute errors of 0.94 % on U(0,1) with one scale a tensor, 1.64 % on N(0,1), 1.32 % with a
-    scale every 256 values. U(0,1) has the scale 1 here too. A power of two lies up to twice above a block's largest value: 12 to 20 %
-    more error on N(0,1), blocks of 512 (EXCHANGE.md)."""
+    """PAPER.md: nearest rounding gives mean absolute errors of 0.94 % on U(0,1) with one scale a
+    tensor, 1.64 % on N(0,1), 1.32 % with a scale every 256 values. U(0,1) has the scale 1 here too.
+    A power of two lies up to twice above a block's largest value: 12 to 20 % more error on N(0,1),
+    blocks of 512 (EXCHANGE.md)."""
     random = np.random.default_rng(0)
     uniform = random.random(1 << 20).astype(np.float32)
     assert relative(uniform) == pytest.approx(0.0094, abs=0.0006)
@@ -165,7 +179,9 @@ def test_what_goes_in_comes_out_or_stays_as_residual(kind: str) -> None:
     with np.errstate(all="ignore"):
         v = flush(flush(x) + before)
         fine = np.isfinite(decoded)
-        np.testing.assert_array_equal(bits(flush(decoded + after))[fine], bits(v + np.float32(0))[fine])
+        np.testing.assert_array_equal(
+            bits(flush(decoded + after))[fine], bits(v + np.float32(0))[fine]
+        )
     assert fine.any()
     np.testing.assert_array_equal(after[~fine], before[~fine])
     assert np.isfinite(after).all()
@@ -200,7 +216,10 @@ def test_devices_and_numpy_make_the_same_bytes(device: Device, kind: str, size: 
     x = np.roll(hard_values(), size)[:size].copy()
     e = hard_residual(size)
     for way in ("residual", "minus", "alone"):
-        codes, expected = ours.bytes(blocks(size) * ours.record), plain.bytes(blocks(size) * plain.record)
+        codes, expected = (
+            ours.bytes(blocks(size) * ours.record),
+            plain.bytes(blocks(size) * plain.record),
+        )
         beside, reference = device.upload(e), Plain(e.copy())
         more = {} if way == "alone" else {way: beside}
         ours.encode(codes, device.upload(x), **more)

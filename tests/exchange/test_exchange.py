@@ -1,10 +1,21 @@
-"""A step's exchange, on any number of ranks: one set of weights everywhere, and the mean within its bound."""
+"""A step's exchange, on any number of ranks: one set of weights everywhere, and the mean within its
+bound."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from ranks import BUCKETS, IMAGES, LENGTH, MANY, Model, assert_nothing_is_lost, digest, true_mean, values
+from ranks import (
+    BUCKETS,
+    IMAGES,
+    LENGTH,
+    MANY,
+    Model,
+    assert_nothing_is_lost,
+    digest,
+    true_mean,
+    values,
+)
 
 from mpitrain.exchange.exchange import Exchange
 from mpitrain.exchange.registry import is_lossy
@@ -32,7 +43,9 @@ def wire() -> Wire:
 
 
 @pytest.mark.parametrize(("kind", "update"), WAYS)
-def test_every_rank_holds_the_same_weights_after_each_step(wire: Wire, kind: str, update: str) -> None:
+def test_every_rank_holds_the_same_weights_after_each_step(
+    wire: Wire, kind: str, update: str
+) -> None:
     model = Model(wire, kind, update)
     wire.ranks.delay.seconds = 0.002
     for t in range(3):
@@ -91,7 +104,9 @@ def test_what_rounding_leaves_out_is_sent_later(wire: Wire, update: str) -> None
         true += true_mean(wire.ranks.size, 0)
         single = single or float(np.linalg.norm(model.means - true_mean(wire.ranks.size, 0)))
     if (update == "replicated" or wire.ranks.rank == 0) and wire.ranks.size > 1:
-        assert np.linalg.norm(total - true) < 4 * single  # twelve times as much without error feedback
+        assert (
+            np.linalg.norm(total - true) < 4 * single
+        )  # twelve times as much without error feedback
 
 
 def test_weights_follow_the_master(wire: Wire) -> None:
@@ -110,13 +125,16 @@ def test_coded_steps_send_a_quarter(wire: Wire, update: str) -> None:
         pytest.skip("one rank sends nothing")
     plain = sum(wire.agree.gather_facts(Model(wire, "float32", update).step(0).bytes_sent))
     coded = sum(wire.agree.gather_facts(Model(wire, "dynamic8", update).step(0).bytes_sent))
-    # Three blocks in eighty are not coded, and with three ranks owners add a hop on the way to rank 0.
+    # Three blocks in eighty are not coded, and with three ranks owners add a hop on the way to rank
+    # 0.
     assert coded < 0.36 * plain
 
 
 @pytest.mark.parametrize("update", ["root", "replicated"])
 @pytest.mark.parametrize("kind", ["float16", "dynamic8"])
-def test_all_ranks_learn_of_a_gradient_that_is_not_finite(wire: Wire, kind: str, update: str) -> None:
+def test_all_ranks_learn_of_a_gradient_that_is_not_finite(
+    wire: Wire, kind: str, update: str
+) -> None:
     if wire.ranks.size == 1:
         pytest.skip("nothing is coded")
     model = Model(wire, kind, update)
@@ -148,11 +166,15 @@ def test_restored_residuals_go_on_as_if_nothing_had_happened(wire: Wire, update:
 
 def test_owned_ranges_cover_the_coded_part_once(wire: Wire) -> None:
     model = Model(wire, "dynamic8", "root")
-    ranges = sorted(tuple(each) for found in wire.agree.gather_facts(model.exchange.owned) for each in found)
+    ranges = sorted(
+        tuple(each) for found in wire.agree.gather_facts(model.exchange.owned) for each in found
+    )
     covered = [place for start, stop in ranges for place in range(start, stop)]
     if wire.ranks.size > 2:
         assert covered == list(range(77 * 512))
-        assert model.exchange.residuals()["owner"].size == sum(b - a for a, b in model.exchange.owned)
+        assert model.exchange.residuals()["owner"].size == sum(
+            b - a for a, b in model.exchange.owned
+        )
     else:
         assert covered == []
 
@@ -225,7 +247,9 @@ def test_shared_memory_that_is_not_there_is_refused_on_all_ranks(
         wire.shared.share(1 << 50)
 
 
-def test_what_fails_in_the_thread_is_raised_by_finish(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_in_the_thread_is_raised_by_finish(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if wire.ranks.size == 1:
         pytest.skip("one rank has no thread")
     model = Model(wire, "float32", "replicated")

@@ -1,4 +1,5 @@
-"""Several ranks a host: one of each codes for all of them. The ranks of this host are divided among hosts that are made up."""
+"""Several ranks a host: one of each codes for all of them. The ranks of this host are divided among
+hosts that are made up."""
 
 from __future__ import annotations
 
@@ -79,7 +80,9 @@ def test_one_rank_of_each_host_codes(wire: Wire) -> None:
     )
     assert str(exchange) == f"between {len(leaders)} hosts, shared memory within"
     sender = exchange.residuals()["sender"].size
-    assert sender == (sum(b.stop - b.start for b in BUCKETS if b.coded) if wire.ranks.rank in leaders else 0)
+    assert sender == (
+        sum(b.stop - b.start for b in BUCKETS if b.coded) if wire.ranks.rank in leaders else 0
+    )
     assert str(Model(wire, "star-dynamic8", "root").exchange) == ""
 
 
@@ -103,7 +106,9 @@ def test_the_mean_is_that_of_the_hosts_sums_bit_for_bit(wire: Wire, update: str)
         for each in sums[1:]:
             total = total + coded_once(each[here])
         mean = total * np.float32(1 / IMAGES)
-        np.testing.assert_array_equal(model.means[here], mean if len(sums) == 2 else coded_once(mean))
+        np.testing.assert_array_equal(
+            model.means[here], mean if len(sums) == 2 else coded_once(mean)
+        )
 
 
 @pytest.mark.parametrize(("kind", "update"), WAYS)
@@ -138,7 +143,9 @@ def test_the_error_of_the_mean_stays_within_its_bound_on_every_rank(
 
 
 @pytest.mark.parametrize(("kind", "update"), WAYS)
-def test_all_ranks_learn_of_a_gradient_that_is_not_finite(wire: Wire, kind: str, update: str) -> None:
+def test_all_ranks_learn_of_a_gradient_that_is_not_finite(
+    wire: Wire, kind: str, update: str
+) -> None:
     model = Model(wire, kind, update)
     assert model.step(0).finite
     assert not model.spoilt(1, np.inf)
@@ -190,7 +197,8 @@ def test_restored_residuals_go_on_as_if_nothing_had_happened(wire: Wire, update:
 def test_the_measured_error_is_the_error(wire: Wire) -> None:
     model = Model(wire, "dynamic8", "root")
     graph: Any = SimpleNamespace(
-        weights=model.weights, layout=SimpleNamespace(slots={"all": SimpleNamespace(start=0, stop=LENGTH)})
+        weights=model.weights,
+        layout=SimpleNamespace(slots={"all": SimpleNamespace(start=0, stop=LENGTH)}),
     )
     health = Health(wire, graph, model.exchange, IMAGES)
     choose_sample(model.exchange, 0)
@@ -201,7 +209,9 @@ def test_the_measured_error_is_the_error(wire: Wire) -> None:
     if wire.ranks.rank == 0:
         here = slice(BUCKETS[0].start, BUCKETS[0].stop)
         error = np.abs(model.means - true_mean(wire.ranks.size, 0))[here].max()
-        assert found["measured_error"] == pytest.approx(error, abs=1e-6 * float(np.abs(model.means).max()))
+        assert found["measured_error"] == pytest.approx(
+            error, abs=1e-6 * float(np.abs(model.means).max())
+        )
         assert 0 < found["measured_error"] <= report.error_bound
         assert 0 <= found["flushed"] <= 1
         assert found["residual_norm"] > 0
@@ -243,7 +253,9 @@ def comm(request: pytest.FixtureRequest) -> MPI.Intracomm:
 
 @pytest.mark.parametrize("kind", ["float16", "dynamic8", "auto"])
 @pytest.mark.parametrize("size", [1, 513, 40_000, 2_200_000])
-def test_a_vector_by_itself_has_the_same_mean_everywhere(comm: MPI.Intracomm, kind: str, size: int) -> None:
+def test_a_vector_by_itself_has_the_same_mean_everywhere(
+    comm: MPI.Intracomm, kind: str, size: int
+) -> None:
     wire = over(comm)
     assert 1 < wire.ranks.hosts < wire.ranks.size
     vector = values(size, wire.ranks.rank)
@@ -252,7 +264,9 @@ def test_a_vector_by_itself_has_the_same_mean_everywhere(comm: MPI.Intracomm, ki
     parts = [values(size, rank) for rank in range(wire.ranks.size)]
     true = sum(part.astype(np.float64) for part in parts) / wire.ranks.size
     # A host's sum has scales of its own, which no rank's exceeds.
-    largest = max(np.abs(part).max() for part in parts) * max(LAYOUTS["pairs"].count(0), wire.ranks.size)
+    largest = max(np.abs(part).max() for part in parts) * max(
+        LAYOUTS["pairs"].count(0), wire.ranks.size
+    )
     assert np.abs(mean - true).max() <= 0.02 * largest
     if kind == "dynamic8":
         again = allreduce(vector, comm, kind, out=vector)

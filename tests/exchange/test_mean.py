@@ -27,7 +27,8 @@ def wire() -> Wire:
 
 
 def expected_mean(size: int, ranks: int) -> NDArray[np.float32]:
-    """Coded parts added in rank order in float32, times 1 / images, coded again where there are more than two ranks."""
+    """Coded parts added in rank order in float32, times 1 / images, coded again where there are
+    more than two ranks."""
     total = coded_once(values(size, 0))
     for rank in range(1, ranks):
         total = total + coded_once(values(size, rank))
@@ -51,10 +52,15 @@ def test_two_ranks_own_nothing() -> None:
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("to_all", [True, False])
 @pytest.mark.parametrize("size", SIZES)
-def test_the_mean_is_what_its_arithmetic_says_bit_for_bit(wire: Wire, size: int, to_all: bool) -> None:
+def test_the_mean_is_what_its_arithmetic_says_bit_for_bit(
+    wire: Wire, size: int, to_all: bool
+) -> None:
     expected = expected_mean(size, wire.ranks.size)
     device = open_cpu()
-    on_device, on_host = device.upload(values(size, wire.ranks.rank)), Plain(values(size, wire.ranks.rank))
+    on_device, on_host = (
+        device.upload(values(size, wire.ranks.rank)),
+        Plain(values(size, wire.ranks.rank)),
+    )
     wire.ranks.delay.seconds = 0.002
     Mean(wire.transfer, make_codec("dynamic8", device), to_all)(on_device, IMAGES, Place(0, 0))
     Mean(wire.transfer, PlainDynamic8(), to_all)(on_host, IMAGES, Place(0, 1))

@@ -30,7 +30,9 @@ FIELDS = ["codec", "block", "bucket", "phase", "step", "count"]
 def test_another_label_is_named_with_both_values(name: str, field: str) -> None:
     came = getattr(LABEL, field)
     expected = replace(LABEL, **{field: came + 1})
-    with pytest.raises(RunError, match=f"message from rank 2: expected {name} {came + 1}, got {came}"):
+    with pytest.raises(
+        RunError, match=f"message from rank 2: expected {name} {came + 1}, got {came}"
+    ):
         check(sealed(), expected, 2)
 
 

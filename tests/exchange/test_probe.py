@@ -40,7 +40,10 @@ def test_nothing_to_choose_is_not_measured(wire: Wire) -> None:
 
 
 def test_turns_go_to_what_may_be_the_quickest(wire: Wire) -> None:
-    ways = {name: partial(time.sleep, 1e-3 * each) for name, each in (("slow", 40), ("one", 4), ("other", 4))}
+    ways = {
+        name: partial(time.sleep, 1e-3 * each)
+        for name, each in (("slow", 40), ("one", 4), ("other", 4))
+    }
     found = in_turn(wire, ways)
     assert set(found) == {"one", "other"}
     assert len(found["one"]) == len(found["other"]) >= LEAST_TURNS

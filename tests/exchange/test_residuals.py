@@ -1,4 +1,5 @@
-"""Residuals of any number of ranks, handed on to any other: what was left out of the sum is left out of it still."""
+"""Residuals of any number of ranks, handed on to any other: what was left out of the sum is left
+out of it still."""
 
 from __future__ import annotations
 
@@ -10,7 +11,12 @@ import pytest
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.residuals import Residuals, as_sender, places
 
-BUCKETS = [Bucket(0, 512, 2560, True), Bucket(1, 0, 512, False), Bucket(2, 2560, 3072, True), Bucket(3, 3072, 9728, True)]  # fmt: skip
+BUCKETS = [
+    Bucket(0, 512, 2560, True),
+    Bucket(1, 0, 512, False),
+    Bucket(2, 2560, 3072, True),
+    Bucket(3, 3072, 9728, True),
+]
 LENGTHS = [bucket.stop - bucket.start for bucket in BUCKETS if bucket.coded]
 IMAGES = 8
 

@@ -1,4 +1,5 @@
-"""The mean through memory that ranks share, while they spin: short and long vectors, ranks that come late, and one that never comes."""
+"""The mean through memory that ranks share, while they spin: short and long vectors, ranks that
+come late, and one that never comes."""
 
 from __future__ import annotations
 
@@ -50,11 +51,18 @@ def test_the_mean_is_added_in_rank_order_bit_for_bit(wire: Wire, size: int, dela
 
 
 def test_nobody_overtakes_in_a_long_row_of_all_lengths(wire: Wire) -> None:
-    """Ranks sleep at random moments, so that each is first and last now and then; what was read too early or too late would differ."""
-    spin, mine, lengths = Spin(wire.shared), np.random.default_rng(wire.ranks.rank), np.random.default_rng(0)
+    """Ranks sleep at random moments, so that each is first and last now and then; what was read too
+    early or too late would differ."""
+    spin, mine, lengths = (
+        Spin(wire.shared),
+        np.random.default_rng(wire.ranks.rank),
+        np.random.default_rng(0),
+    )
     wire.ranks.delay.seconds = 0.0002
     for turn in range(300):
-        size = int(lengths.choice([1, 100, SHORT, SHORT + 3, PIECE + 9], p=[0.4, 0.3, 0.1, 0.1, 0.1]))
+        size = int(
+            lengths.choice([1, 100, SHORT, SHORT + 3, PIECE + 9], p=[0.4, 0.3, 0.1, 0.1, 0.1])
+        )
         vector = np.full(size, 1 + turn + wire.ranks.rank, np.float32)
         if mine.random() < 0.1:
             wire.shared.notice()

@@ -74,5 +74,7 @@ def test_every_line_of_the_registry_leads_to_a_strategy(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["int4", "Float32"])
 def test_an_unknown_name_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match=f"--exchange {name}: expected one of auto, dynamic8, float"):
+    with pytest.raises(
+        UserError, match=f"--exchange {name}: expected one of auto, dynamic8, float"
+    ):
         find(name)

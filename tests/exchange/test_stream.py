@@ -1,4 +1,5 @@
-"""The thread of the exchange: flights in order, several at a time, and failures that reach who waits."""
+"""The thread of the exchange: flights in order, several at a time, and failures that reach who
+waits."""
 
 from __future__ import annotations
 
@@ -95,7 +96,9 @@ def test_a_limited_number_is_on_the_way(stream: Stream) -> None:
     assert (MOST + 1, 1) in sky.said
 
 
-def test_finish_waits_for_all_and_steps_follow_each_other(stream: Stream, landed: list[float]) -> None:
+def test_finish_waits_for_all_and_steps_follow_each_other(
+    stream: Stream, landed: list[float]
+) -> None:
     for step in range(3):
         sky = Sky()
         stream.send(sky.flight(0))

@@ -1,4 +1,5 @@
-"""The bytes of docs/wire.md: three ranks in one process make the messages that a plain reading of it made (make_vectors.py)."""
+"""The bytes of docs/wire.md: three ranks in one process make the messages that a plain reading of
+it made (make_vectors.py)."""
 
 from __future__ import annotations
 
@@ -79,7 +80,9 @@ def same(found: np.ndarray, name: str) -> None:
 def one_rank(rank: int, post: Post) -> None:
     codec = PlainDynamic8()
     gradient, y = Plain(read(f"before/gradient-{rank}.f32")), Plain(read("before/weights.f32"))
-    residual, owned = (Plain(read(f"before/{side}-residual-{rank}.f32")) for side in ("sender", "owner"))
+    residual, owned = (
+        Plain(read(f"before/{side}-residual-{rank}.f32")) for side in ("sender", "owner")
+    )
     place = Place(STEP, BUCKET)
     Mean(post, codec, to_all=False)(gradient, IMAGES, place, residual, owned)  # type: ignore[arg-type]
     same(residual.values, f"after/sender-residual-{rank}.f32")
@@ -115,7 +118,9 @@ def test_three_ranks_make_the_messages_of_the_files() -> None:
         assert carried[path.name] == path.read_bytes(), path.name
 
 
-def test_the_files_are_what_their_maker_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_files_are_what_their_maker_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(make_vectors, "FOLDER", tmp_path)
     make_vectors.main()
     files = [path.relative_to(VECTORS) for path in VECTORS.rglob("*.*")]

@@ -1,6 +1,8 @@
-"""Write checkpoints without end and be killed: `python checkpoint_writer.py FOLDER`, with seconds to live on stdin, a life a line.
+"""Write checkpoints without end and be killed: `python checkpoint_writer.py FOLDER`, with seconds
+to live on stdin, a life a line.
 
-A life is a fork, so that Python starts once. A life goes on from the newest whole checkpoint; prints the last step that it had begun and the last that was done.
+A life is a fork, so that Python starts once. A life goes on from the newest whole checkpoint;
+prints the last step that it had begun and the last that was done.
 """
 
 import json
@@ -23,7 +25,8 @@ SETTINGS = {"mpitrain": json.dumps(FOUND)}
 
 def save(step: int) -> None:
     entries = [
-        Entry(f"layer{n}.weight", VALUES.shape, lambda: np.array_split(VALUES + step, 4)) for n in range(4)
+        Entry(f"layer{n}.weight", VALUES.shape, lambda: np.array_split(VALUES + step, 4))
+        for n in range(4)
     ]
     write(path_of(RUN / "checkpoints", step), entries, SETTINGS)
     prune(RUN / "checkpoints")

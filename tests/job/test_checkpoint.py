@@ -100,11 +100,15 @@ def test_the_newest_whole_one_is_found_and_three_are_kept(tmp_path: Path) -> Non
     path_of(folder, 400).write_bytes(b"half")
     found = newest(tmp_path)
     assert found and found.path == path_of(folder, 30)
-    assert [sentence.partition(" is not")[0] for sentence in found.refused] == [str(path_of(folder, 400))]
+    assert [sentence.partition(" is not")[0] for sentence in found.refused] == [
+        str(path_of(folder, 400))
+    ]
     assert newest(tmp_path, path_of(folder, 30).name) is None
     (folder / f".{path_of(folder, 500).name}.123").write_text("a killed process's")
     prune(folder)
-    assert sorted(folder.iterdir()) == [path_of(folder, step) for step in (10, 30, 400)] and KEPT == 3
+    assert (
+        sorted(folder.iterdir()) == [path_of(folder, step) for step in (10, 30, 400)] and KEPT == 3
+    )
     assert newest(tmp_path / "elsewhere") is None
     for path in folder.iterdir():
         path.write_bytes(b"half")
@@ -139,7 +143,8 @@ def test_whole_numbers_and_empty_tensors_are_kept_and_values_start_aligned(tmp_p
 
 
 def test_pieces_are_taken_one_at_a_time(tmp_path: Path) -> None:
-    """Each is written before the next is made, so a checkpoint never needs the memory of a whole network."""
+    """Each is written before the next is made, so a checkpoint never needs the memory of a whole
+    network."""
     alive: list[weakref.ref[NDArray[Any]]] = []
 
     def pieces() -> Iterator[NDArray[Any]]:
@@ -174,9 +179,20 @@ def test_every_flipped_bit_and_every_cut_is_refused_by_one_sentence(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "content", [b"", pickle.dumps({"weight": VALUES}), b"PK\3\4" + bytes(1000), b"\xff" * 100, b"{}" * 8, bytes(8), struct.pack("<Q", 2) + b"[]"]
-)  # fmt: skip
-def test_files_of_other_kinds_are_refused_and_never_unpickled(tmp_path: Path, content: bytes) -> None:
+    "content",
+    [
+        b"",
+        pickle.dumps({"weight": VALUES}),
+        b"PK\3\4" + bytes(1000),
+        b"\xff" * 100,
+        b"{}" * 8,
+        bytes(8),
+        struct.pack("<Q", 2) + b"[]",
+    ],
+)
+def test_files_of_other_kinds_are_refused_and_never_unpickled(
+    tmp_path: Path, content: bytes
+) -> None:
     path = tmp_path / "one.safetensors"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"one\.safetensors is not a whole safetensors file"):
@@ -187,7 +203,10 @@ def test_settings_that_say_too_little_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "one.safetensors"
     for text in ("no JSON", "[1]", '{"step": 3}'):
         write(path, [entry(VALUES)], {"mpitrain": text})
-        with Reader(path) as reader, pytest.raises(UserError, match="its settings lack network, name"):
+        with (
+            Reader(path) as reader,
+            pytest.raises(UserError, match="its settings lack network, name"),
+        ):
             reader.settings()
 
 
@@ -195,15 +214,24 @@ def test_settings_that_say_too_little_are_refused(tmp_path: Path) -> None:
     ("changed", "words"),
     [
         ({"run": {}}, "run.data, run.batch_size, run.seed, run.augment, run.no_dropout;"),
-        ({"run": RUN | {"batch_size": "64", "seed": None}}, "run.batch_size (expected int, got str), run.seed;"),
+        (
+            {"run": RUN | {"batch_size": "64", "seed": None}},
+            "run.batch_size (expected int, got str), run.seed;",
+        ),
         ({"run": RUN | {"no_dropout": 0}}, "run.no_dropout (expected bool, got int);"),
         ({"run": RUN | {"seed": True}}, "run.seed (expected int, got bool);"),
         ({"run": [1]}, "run (expected dict, got list);"),
-        ({"sub_batch": "x", "coders": 1.5}, "coders (expected int, got float), sub_batch (expected int, got str);"),
-        ({"mean": ["x"], "classes": [["x"]]}, "mean of float (got str), classes of str (got list);"),
+        (
+            {"sub_batch": "x", "coders": 1.5},
+            "coders (expected int, got float), sub_batch (expected int, got str);",
+        ),
+        (
+            {"mean": ["x"], "classes": [["x"]]},
+            "mean of float (got str), classes of str (got list);",
+        ),
         ({"speeds": [1.0, None]}, "speeds of float (got NoneType);"),
     ],
-)  # fmt: skip
+)
 def test_settings_of_other_kinds_are_refused_by_name(
     tmp_path: Path, changed: dict[str, Any], words: str
 ) -> None:
@@ -217,7 +245,11 @@ def test_settings_of_other_kinds_are_refused_by_name(
 
 def test_settings_that_may_be_missing_may_be_null(tmp_path: Path) -> None:
     path = tmp_path / "one.safetensors"
-    for more in ({}, {"sub_batch": None, "speeds": None}, {"sub_batch": 3, "speeds": [1.5], "coders": 2}):
+    for more in (
+        {},
+        {"sub_batch": None, "speeds": None},
+        {"sub_batch": 3, "speeds": [1.5], "coders": 2},
+    ):
         write(path, [entry(VALUES)], {"mpitrain": json.dumps(FOUND | more)})
         with Reader(path) as reader:
             assert reader.settings() == FOUND | more
@@ -237,8 +269,11 @@ WRITER = Path(__file__).with_name("checkpoint_writer.py")
 
 @pytest.mark.timeout(30 + KILLS)
 def test_a_kill_at_any_moment_leaves_the_newest_or_the_one_before_it(tmp_path: Path) -> None:
-    """kill -9 of a process that does nothing but write checkpoints. MPITRAIN_KILLS=200 says how often."""
-    with subprocess.Popen([sys.executable, WRITER, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # fmt: skip
+    """kill -9 of a process that does nothing but write checkpoints. MPITRAIN_KILLS=200 says how
+    often."""
+    with subprocess.Popen(
+        [sys.executable, WRITER, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdin and process.stdout
         draw, within = random.Random(0), 0
         for _ in range(KILLS):
@@ -247,7 +282,11 @@ def test_a_kill_at_any_moment_leaves_the_newest_or_the_one_before_it(tmp_path: P
             found = newest(tmp_path)
             steps = sorted(int(path.stem[5:]) for path in (tmp_path / "checkpoints").glob("step-*"))
             assert steps[-1] in (done, begun) and begun - done <= 1
-            assert found and found.path.name == f"step-{steps[-1]:08d}.safetensors" and not found.refused
+            assert (
+                found
+                and found.path.name == f"step-{steps[-1]:08d}.safetensors"
+                and not found.refused
+            )
             within += begun > done
         process.stdin.close()
     assert within > KILLS / 4, "the kills came between checkpoints"

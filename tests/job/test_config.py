@@ -21,7 +21,11 @@ from mpitrain.job.errors import UserError
         ("lr", 0.0, "--lr 0.0: must be above 0.0"),
         ("lr", float("nan"), "--lr nan: must be above"),
         ("momentum", 1.0, "--momentum 1.0: must be below 1.0"),
-        ("checkpoint_every", "soon", r"--checkpoint-every soon: expected steps \(100\) or epochs \(2ep\)"),
+        (
+            "checkpoint_every",
+            "soon",
+            r"--checkpoint-every soon: expected steps \(100\) or epochs \(2ep\)",
+        ),
         ("evaluate_every", "0", "--evaluate-every 0: expected steps"),
         ("stall_seconds", 0.0, "--stall-seconds 0.0: must be above"),
     ],

@@ -12,7 +12,13 @@ from mpitrain.job.errors import RunError
 
 
 def test_numbers_and_characters_of_every_kind_come_back(tmp_path: Path) -> None:
-    facts = {"inf": math.inf, "text": 'quote " and 🜁 and \\', "list": [1, 2], "yes": True, "float": 1e-05}
+    facts = {
+        "inf": math.inf,
+        "text": 'quote " and 🜁 and \\',
+        "list": [1, 2],
+        "yes": True,
+        "float": 1e-05,
+    }
     toml.write(tmp_path / "config.toml", {"run": {**facts, "none": None}})
     assert toml.parse((tmp_path / "config.toml").read_text()) == {"run": facts}
 

@@ -1,4 +1,5 @@
-"""A SLURM of virtual nodes on this host, for as long as a test lasts: its own munge, controller and nodes, on free ports, in a folder of its own."""
+"""A SLURM of virtual nodes on this host, for as long as a test lasts: its own munge, controller and
+nodes, on free ports, in a folder of its own."""
 
 from __future__ import annotations
 
@@ -22,9 +23,11 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-# cred_expire: a requeued job starts again after about so many seconds, instead of two minutes (3 is not accepted)
+# cred_expire: a requeued job starts again after about so many seconds, instead of two minutes
+# (3 is not accepted)
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
-# MPICH names shared memory by job and step, and leaves it behind when it is killed: another cluster's job of that number could not use it.
+# MPICH names shared memory by job and step, and leaves it behind when it is killed: another
+# cluster's job of that number could not use it.
 # Four digits: docs/decisions.md has what came of eight
 FirstJobId={first}
 StateSaveLocation={folder}/state
@@ -51,13 +54,16 @@ PartitionName=test Nodes={names} Default=YES MaxTime=INFINITE State=UP
 
 
 class Cluster:
-    """Nodes n0, n1, ... with two CPUs each, and the commands to use them. `with Cluster(2) as cluster:` always ends what it has started."""
+    """Nodes n0, n1, ... with two CPUs each, and the commands to use them. `with Cluster(2) as
+    cluster:` always ends what it has started."""
 
     def __init__(self, nodes: int) -> None:
         self._names = [f"n{number}" for number in range(nodes)]
         self._folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # short: sockets lie in it
         self._daemons: list[subprocess.Popen[bytes]] = []
-        self.environment = {name: text for name, text in os.environ.items() if not name.startswith("SLURM")}
+        self.environment = {
+            name: text for name, text in os.environ.items() if not name.startswith("SLURM")
+        }
         self.environment |= {
             "SLURM_CONF": str(self._folder / "slurm.conf"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -75,7 +81,9 @@ class Cluster:
 
     def __exit__(self, *error: object) -> None:
         if len(self._daemons) > 1:
-            subprocess.run(["scancel", "--user=root"], env=self.environment, capture_output=True, timeout=20)
+            subprocess.run(
+                ["scancel", "--user=root"], env=self.environment, capture_output=True, timeout=20
+            )
             limit = time.monotonic() + 10
             while self._jobs() and time.monotonic() < limit:
                 time.sleep(0.2)
@@ -92,7 +100,12 @@ class Cluster:
     def command(self, *words: str, folder: Path | None = None, **more: str) -> str:
         """What a command of SLURM's prints; `more` are variables of its environment."""
         done = subprocess.run(
-            words, cwd=folder, env=self.environment | more, capture_output=True, text=True, timeout=60
+            words,
+            cwd=folder,
+            env=self.environment | more,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}{self._said()}"
         return done.stdout.strip()
@@ -115,7 +128,8 @@ class Cluster:
         controller, *ports = _free_ports(1 + len(self._names))
         host = socket.gethostname().partition(".")[0]
         nodes = [
-            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=4000"
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 "
+            "RealMemory=4000"
             for name, port in zip(self._names, ports, strict=True)
         ]
         text = CONFIG.format(
@@ -141,7 +155,8 @@ class Cluster:
         wait_for(self._idle, 30, "idle nodes", self._said)
 
     def _daemon(self, program: str, *words: str) -> None:
-        """Start one in the foreground, as a child which ends when this process does, however that ends."""
+        """Start one in the foreground, as a child which ends when this process does, however that
+        ends."""
         with (self._folder / f"{program}.said").open("ab") as said:
             self._daemons.append(
                 subprocess.Popen(
@@ -160,16 +175,22 @@ class Cluster:
         return done.stdout.split() == ["idle"] * len(self._names)
 
     def _jobs(self) -> str:
-        done = subprocess.run(["squeue", "--noheader"], env=self.environment, capture_output=True, text=True)
+        done = subprocess.run(
+            ["squeue", "--noheader"], env=self.environment, capture_output=True, text=True
+        )
         return done.stdout.strip()
 
     def _said(self) -> str:
         """The last words of the daemons."""
         logs = sorted(self._folder.glob("*.said"))
-        return "".join(f"\n{log.name}: " + "\n  ".join(log.read_text().splitlines()[-5:]) for log in logs)
+        return "".join(
+            f"\n{log.name}: " + "\n  ".join(log.read_text().splitlines()[-5:]) for log in logs
+        )
 
 
-def wait_for(true: Callable[[], bool], seconds: float, what: str, said: Callable[[], str] = str) -> None:
+def wait_for(
+    true: Callable[[], bool], seconds: float, what: str, said: Callable[[], str] = str
+) -> None:
     """Look five times a second until it is true."""
     limit = time.monotonic() + seconds
     while not true():
@@ -183,7 +204,8 @@ def missing() -> str:
         return "a SLURM for a test needs root on Linux"
     absent = [program for program in PROGRAMS if shutil.which(program) is None]
     if absent:
-        return f"not installed: {', '.join(absent)} (Debian: apt-get install slurm-wlm munge libpmix-dev)"
+        names = ", ".join(absent)
+        return f"not installed: {names} (Debian: apt-get install slurm-wlm munge libpmix-dev)"
     try:
         socket.gethostbyname(socket.gethostname())
     except OSError:

@@ -1,4 +1,5 @@
-"""The job scripts on a real SLURM of two virtual nodes. As root with SLURM installed; elsewhere skipped."""
+"""The job scripts on a real SLURM of two virtual nodes. As root with SLURM installed; elsewhere
+skipped."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ from mpitrain.commands.submit import Job, launcher, mpi_type, script
 
 JOBS = Path(__file__).parents[2] / "jobs"
 REASON = missing() or (
-    "" if shutil.which("mpitrain", path=Path(sys.executable).parent) else "no mpitrain beside this Python"
+    ""
+    if shutil.which("mpitrain", path=Path(sys.executable).parent)
+    else "no mpitrain beside this Python"
 )
 real = pytest.mark.skipif(bool(REASON), reason=REASON or "all there")
 
@@ -31,7 +34,9 @@ def cluster() -> Iterator[Cluster]:
 
 
 def submit(cluster: Cluster, folder: Path, *options: str) -> str:
-    return cluster.command("sbatch", "--parsable", str(JOBS / "lenet.sbatch"), *options, folder=folder)
+    return cluster.command(
+        "sbatch", "--parsable", str(JOBS / "lenet.sbatch"), *options, folder=folder
+    )
 
 
 def events(folder: Path, job: str, kind: str) -> list[dict[str, Any]]:
@@ -75,7 +80,20 @@ def test_lenet_trains_over_two_nodes_and_reads_digits(cluster: Cluster, tmp_path
 
 
 STEPS = 300
-WORK = ("--steps", str(STEPS), "--epochs", "999", "--evaluate-every", "999ep", "--checkpoint-every", "999ep", "--exchange", "float32", "--sub-batch", "32")  # fmt: skip
+WORK = (
+    "--steps",
+    str(STEPS),
+    "--epochs",
+    "999",
+    "--evaluate-every",
+    "999ep",
+    "--checkpoint-every",
+    "999ep",
+    "--exchange",
+    "float32",
+    "--sub-batch",
+    "32",
+)
 
 
 @real
@@ -83,13 +101,22 @@ WORK = ("--steps", str(STEPS), "--epochs", "999", "--evaluate-every", "999ep", "
 def test_a_job_whose_time_is_up_again_and_again_comes_to_the_weights_of_one_that_is_not_stopped(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """Allotments of a minute, told 20 seconds before their end to save, which SLURM does up to 30 seconds early: each about half a minute."""
+    """Allotments of a minute, told 20 seconds before their end to save, which SLURM does up to 30
+    seconds early: each about half a minute."""
     limit = ("--time=1", "--signal=USR1@20", str(JOBS / "lenet.sbatch"))
-    slow = ("--inject", "delay=0.04")  # messages come late, for some 45 s in all; what they say is the same
+    slow = (
+        "--inject",
+        "delay=0.04",
+    )  # messages come late, for some 45 s in all; what they say is the same
     job = cluster.command("sbatch", "--parsable", *limit, *WORK, *slow, folder=tmp_path)
     straight = submit(cluster, tmp_path, *WORK)
     for each in (job, straight):
-        wait_for(lambda each=each: over(cluster, each), 220, "end", lambda each=each: output(tmp_path, each))
+        wait_for(
+            lambda each=each: over(cluster, each),
+            220,
+            "end",
+            lambda each=each: output(tmp_path, each),
+        )
 
     starts, ends = events(tmp_path, job, "start"), events(tmp_path, job, "end")
     said = output(tmp_path, job)
@@ -110,9 +137,21 @@ def test_a_job_whose_time_is_up_again_and_again_comes_to_the_weights_of_one_that
 def test_a_submitted_training_runs_as_asked(cluster: Cluster, tmp_path: Path, mpi: str) -> None:
     """By srun, and by the MPI's own mpirun, as where SLURM lacks what the MPI needs."""
     said = cluster.command(
-        "mpitrain", "submit", "lenet", "--nodes", "2", "--ntasks-per-node", "2", "--time", "5", "--mpi", mpi,
-        "--steps", "30", folder=tmp_path,
-    )  # fmt: skip
+        "mpitrain",
+        "submit",
+        "lenet",
+        "--nodes",
+        "2",
+        "--ntasks-per-node",
+        "2",
+        "--time",
+        "5",
+        "--mpi",
+        mpi,
+        "--steps",
+        "30",
+        folder=tmp_path,
+    )
     job = said.split()[1].rstrip(":")
 
     wait_for(lambda: over(cluster, job), 90, "end of the job", lambda: output(tmp_path, job))
@@ -127,16 +166,24 @@ def test_a_submitted_training_runs_as_asked(cluster: Cluster, tmp_path: Path, mp
 def test_an_array_ends_with_a_curve_of_all_its_points_also_where_one_starts_again(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """The first point is put back into the queue while it runs, as after a node's failure; the last job is submitted once all the same."""
+    """The first point is put back into the queue while it runs, as after a node's failure; the last
+    job is submitted once all the same."""
     options = ("--steps", "20", "--compute-seconds", "0.002")  # a step of 0.24 s on one rank
     array = cluster.command(
-        "sbatch", "--parsable", "--array=1,2%1", "--nodes=2", str(JOBS / "scaling.sbatch"), *options,
+        "sbatch",
+        "--parsable",
+        "--array=1,2%1",
+        "--nodes=2",
+        str(JOBS / "scaling.sbatch"),
+        *options,
         folder=tmp_path,
-    )  # fmt: skip
+    )
     folder = tmp_path / "runs" / f"scaling-{array}"
 
     def said() -> str:
-        return "".join(f"\n{file.name}: {file.read_text()}" for file in sorted(tmp_path.glob("*.out")))
+        return "".join(
+            f"\n{file.name}: {file.read_text()}" for file in sorted(tmp_path.glob("*.out"))
+        )
 
     def count(words: str) -> int:
         log = folder / "ranks-1" / "log.jsonl"
@@ -163,7 +210,8 @@ def test_a_job_script_has_resources_and_one_line_to_run(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
     last_job = path.name == "scaling.sbatch"
     assert all(
-        line.startswith(("export ", "mkdir ", " ", "}") if last_job else "export ") for line in lines[:-1]
+        line.startswith(("export ", "mkdir ", " ", "}") if last_job else "export ")
+        for line in lines[:-1]
     )
     assert re.match(r'\$\{LAUNCH:\?\} (-n \S+ )?mpitrain \w+ .*"\$@"( \|\| .*)?$', lines[-1])
     assert not re.search(r"/home|/work|/root|/scratch", path.read_text())

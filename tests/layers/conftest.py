@@ -1,4 +1,5 @@
-"""A bench for one layer: what a graph would give it, in arrays that are longer than the batch and guarded."""
+"""A bench for one layer: what a graph would give it, in arrays that are longer than the batch and
+guarded."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ Values = NDArray[Any]
 
 
 class Bench:
-    """A layer with `images` images in arrays for `capacity`; all beyond the batch must stay as it was."""
+    """A layer with `images` images in arrays for `capacity`; all beyond the batch must stay as it
+    was."""
 
     def __init__(
         self, device: Device, layer: Layer, *shapes: Shape, images: int = 3, spare: int = 2

@@ -25,7 +25,9 @@ def normalise(x, weight, bias, epsilon=1e-5):
     axes = (0, *range(2, x.ndim))
     like = (-1, *[1] * (x.ndim - 2))
     centred = x - x.mean(axes, keepdims=True)
-    return weight.reshape(like) * centred / np.sqrt(x.var(axes, keepdims=True) + epsilon) + bias.reshape(like)
+    return weight.reshape(like) * centred / np.sqrt(
+        x.var(axes, keepdims=True) + epsilon
+    ) + bias.reshape(like)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -34,9 +36,13 @@ def test_training_normalises_each_channel(bench, shape):
     trial = bench(BatchNorm(), shape, images=6)
     y = trial.forward(x)
     weight, bias = (trial.get(name).astype(np.float64) for name in ("weight", "bias"))
-    np.testing.assert_allclose(y, normalise(x.astype(np.float64), weight, bias), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        y, normalise(x.astype(np.float64), weight, bias), rtol=1e-4, atol=1e-5
+    )
     np.testing.assert_allclose(trial.get("mean"), columns(x).mean(1), rtol=1e-6)
-    np.testing.assert_allclose(trial.get("inverse"), 1 / np.sqrt(columns(x).var(1) + 1e-5), rtol=1e-5)
+    np.testing.assert_allclose(
+        trial.get("inverse"), 1 / np.sqrt(columns(x).var(1) + 1e-5), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -50,7 +56,9 @@ def test_backward_agrees_with_numpy(bench, shape):
     unit = (c - c.mean(1, keepdims=True)) * inverse
     dbias, dweight = g.sum(1), (g * unit).sum(1)
     weight = trial.get("weight").astype(np.float64)[:, None]
-    expected = weight * inverse * (g - g.mean(1, keepdims=True) - unit * (g * unit).mean(1, keepdims=True))
+    expected = (
+        weight * inverse * (g - g.mean(1, keepdims=True) - unit * (g * unit).mean(1, keepdims=True))
+    )
     np.testing.assert_allclose(trial.get("dbias"), dbias, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(trial.get("dweight"), dweight, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(columns(dx), expected, rtol=1e-4, atol=1e-5)
@@ -62,7 +70,9 @@ def test_the_gradient_is_the_slope(bench, numerical):
     trial.forward(x)
     (dx,) = trial.backward(dy)
     weight, bias = (trial.get(name).astype(np.float64) for name in ("weight", "bias"))
-    np.testing.assert_allclose(dx, numerical(lambda x: normalise(x, weight, bias), x, dy), atol=1e-5)
+    np.testing.assert_allclose(
+        dx, numerical(lambda x: normalise(x, weight, bias), x, dy), atol=1e-5
+    )
     for name, function in (
         ("dweight", lambda v: normalise(x.astype(np.float64), v, bias)),
         ("dbias", lambda v: normalise(x.astype(np.float64), weight, v)),
@@ -131,7 +141,9 @@ def test_variance_is_exact_far_from_zero(bench):
     x = (np.random.default_rng(0).normal(size=(6, 1, 60, 60)) + 1000).astype(np.float32)
     trial = bench(BatchNorm(), (1, 60, 60), images=6)
     trial.forward(x)
-    np.testing.assert_allclose(trial.get("inverse"), 1 / np.sqrt(columns(x).var(1) + 1e-5), rtol=1e-4)
+    np.testing.assert_allclose(
+        trial.get("inverse"), 1 / np.sqrt(columns(x).var(1) + 1e-5), rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("options", [{"momentum": 1.1}, {"momentum": -0.1}, {"epsilon": 0}])

@@ -31,7 +31,9 @@ def test_the_sum_is_exact_and_can_be_added(
 
     device_dy = device.upload(to_blocks(dy, block))
     gradient(dbias, device_dy, device_y, 3, True, scratch)
-    np.testing.assert_array_equal(dbias.download(), np.append(passed[:3].sum(axis=(0, 2, 3)) + 5, 77))
+    np.testing.assert_array_equal(
+        dbias.download(), np.append(passed[:3].sum(axis=(0, 2, 3)) + 5, 77)
+    )
     found = from_blocks(device_dy.download(), channels)
     np.testing.assert_array_equal(found, np.concatenate([passed[:3], dy[3:]]))
     gradient(dbias, device.upload(to_blocks(dy, block)), device_y, 4, False, scratch)

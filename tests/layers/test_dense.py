@@ -85,7 +85,9 @@ def test_the_gradients_are_the_slopes_of_the_sums(device: Device, numerical: Any
         (layer.dweight, lambda weight: x @ weight.T + bias, weight),
         (layer.dbias, lambda bias: x @ weight.T + bias, bias),
     ):
-        np.testing.assert_allclose(found.download(), numerical(function, at, dy), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            found.download(), numerical(function, at, dy), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_a_layer_without_outputs_is_refused() -> None:

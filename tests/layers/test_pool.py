@@ -27,7 +27,8 @@ CASES = [
 
 
 def windows(x, kernel, stride, padding, ceil):
-    """Each window of the last two axes: its place (p, q), its slices of x, and its size within input and padding."""
+    """Each window of the last two axes: its place (p, q), its slices of x, and its size within
+    input and padding."""
     (R, S), (sh, sw), (ph, pw) = kernel, stride, padding
 
     def starts(extent, window, step, edge):
@@ -65,7 +66,9 @@ def max_pool_backward(x, dy, case):
     dx = np.zeros(x.shape)
     for place, window, _ in windows(x, *sizes(case), case[3]):
         seen = x[window].reshape(*x.shape[:-2], -1)
-        first = (np.arange(seen.shape[-1]) == seen.argmax(axis=-1)[..., None]).reshape(x[window].shape)
+        first = (np.arange(seen.shape[-1]) == seen.argmax(axis=-1)[..., None]).reshape(
+            x[window].shape
+        )
         dx[window] += first * dy[(..., *place)][..., None, None]
     return dx
 
@@ -91,7 +94,11 @@ def batch(case, equals=False, channels=5):
     """Images of whole numbers, so that sums are exact: all different, or with many equals."""
     random = np.random.default_rng(7)
     shape = (3, channels, *case[4])
-    x = random.integers(5, size=shape) if equals else random.permutation(int(np.prod(shape))).reshape(shape)
+    x = (
+        random.integers(5, size=shape)
+        if equals
+        else random.permutation(int(np.prod(shape))).reshape(shape)
+    )
     return x.astype(np.float64)
 
 
@@ -125,7 +132,9 @@ def test_global_average_is_each_channels_mean(bench, shape):
     x = np.random.default_rng(0).normal(size=(3, *shape))
     trial = bench(GlobalAveragePool(), shape)
     assert trial.output == (shape[0], 1, 1)
-    np.testing.assert_allclose(trial.forward(x), x.mean(axis=(2, 3), keepdims=True), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        trial.forward(x), x.mean(axis=(2, 3), keepdims=True), rtol=1e-5, atol=1e-6
+    )
     dy = np.random.default_rng(1).normal(size=(3, shape[0], 1, 1))
     np.testing.assert_allclose(
         trial.backward(dy)[0], np.broadcast_to(dy, x.shape) / (shape[1] * shape[2]), rtol=1e-5
@@ -182,7 +191,9 @@ def test_impossible_windows_are_refused(options, message):
 
 
 def test_inputs_that_do_not_fit_are_refused():
-    with pytest.raises(UserError, match=r"window of \(3, 3\) is larger than the padded input of \(2, 4\)"):
+    with pytest.raises(
+        UserError, match=r"window of \(3, 3\) is larger than the padded input of \(2, 4\)"
+    ):
         MaxPool(3).output_shape((8, 2, 4))
     for layer in (MaxPool(2), AveragePool(2), GlobalAveragePool()):
         with pytest.raises(UserError, match=r"pools \(channels, height, width\), got \(120,\)"):

@@ -62,7 +62,9 @@ def test_a_dx_that_nobody_wants_is_left_out(bench, wanted):
     norm.forward(x)
     both = [dy, *norm.backward(dy)]
     found = trial.backward(dy, wanted=wanted)
-    for dx, each in zip(found, (each for each, want in zip(both, wanted, strict=True) if want), strict=True):
+    for dx, each in zip(
+        found, (each for each, want in zip(both, wanted, strict=True) if want), strict=True
+    ):
         np.testing.assert_array_equal(dx, each)
 
 

@@ -29,7 +29,9 @@ def test_loss_probabilities_and_gradient(bench, classes):
     p /= p.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(trial.get("probabilities")[:4], p, rtol=2e-5)
     (dx,) = trial.backward(np.full(4, np.nan))
-    np.testing.assert_allclose(dx, p - (np.arange(classes) == labels[:, None]), rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        dx, p - (np.arange(classes) == labels[:, None]), rtol=2e-5, atol=1e-6
+    )
 
 
 def test_the_gradient_is_the_slope(bench, numerical):
@@ -47,7 +49,9 @@ def test_huge_scores_neither_overflow_nor_lose_the_loss(bench):
     x = np.array([[1000, -1000, 998], [-1000, -1000, -1000], [3e38, 0, -3e38]], np.float32)
     trial = bench(SoftmaxCrossEntropy(), (3,))
     trial.set("labels", np.array([2, 1, 0], np.int32))
-    np.testing.assert_allclose(trial.forward(x), [2 + np.log1p(np.exp(-2)), np.log(3), 0], rtol=1e-6)
+    np.testing.assert_allclose(
+        trial.forward(x), [2 + np.log1p(np.exp(-2)), np.log(3), 0], rtol=1e-6
+    )
     assert np.isfinite(trial.backward(np.ones(3))[0]).all()
 
 

@@ -20,7 +20,9 @@ def test_loss_and_gradient(bench, classes, numerical):
     trial.set("labels", labels)
     np.testing.assert_allclose(trial.forward(x), reference(labels)(x), rtol=1e-5)
     (dx,) = trial.backward(np.full(4, np.nan))
-    np.testing.assert_allclose(dx, numerical(reference(labels), x, np.ones(4)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        dx, numerical(reference(labels), x, np.ones(4)), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_impossible_labels_give_nan(bench):

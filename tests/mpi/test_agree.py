@@ -36,7 +36,9 @@ def test_everyone_hears_what_rank_0_makes(wire: Wire) -> None:
         (KeyError("x"), RunError, "^rank 0: KeyError: 'x'$"),
     ],
 )
-def test_everyone_raises_what_rank_0_raises(wire: Wire, error: Exception, kind: type, words: str) -> None:
+def test_everyone_raises_what_rank_0_raises(
+    wire: Wire, error: Exception, kind: type, words: str
+) -> None:
     def fail() -> None:
         raise error
 
@@ -65,7 +67,8 @@ def test_sums_of_float64_are_the_same_everywhere(wire: Wire) -> None:
 
 @mpi
 def test_one_rank_of_each_host_goes_first(wire: Wire) -> None:
-    """What leaders have finished before the others begin is seen by all, and everyone gets a thing of its own."""
+    """What leaders have finished before the others begin is seen by all, and everyone gets a thing
+    of its own."""
     begun: list[float] = []
 
     def make() -> tuple[int, float]:

@@ -22,7 +22,9 @@ LAUNCHES = [
 
 
 @pytest.mark.parametrize(("environment", "expected"), LAUNCHES)
-def test_the_launchers_count_is_found(environment: dict[str, str], expected: tuple[str, int] | None) -> None:
+def test_the_launchers_count_is_found(
+    environment: dict[str, str], expected: tuple[str, int] | None
+) -> None:
     assert launched_ranks(environment) == expected
 
 

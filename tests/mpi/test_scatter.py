@@ -32,7 +32,9 @@ def test_parts_of_batches_arrive_ahead_of_their_use(wire: Wire, dtype: type) -> 
 
     before = wire.bytes_sent
     started = [
-        wire.scatter.start(*(batch(t) if wire.ranks.rank == 0 else (None, None)), parts, shape, dtype)
+        wire.scatter.start(
+            *(batch(t) if wire.ranks.rank == 0 else (None, None)), parts, shape, dtype
+        )
         for t in range(4)
     ]
     sent = wire.bytes_sent - before

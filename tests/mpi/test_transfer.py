@@ -36,7 +36,9 @@ def test_collectives_of_float32(wire: Wire, size: int, monkeypatch: pytest.Monke
     np.testing.assert_allclose(everywhere, true, atol=1e-5)
     assert len(set(wire.agree.gather_facts(everywhere.tobytes().hex()))) == 1
     wire.transfer.start_reduce(at_root).wait()
-    np.testing.assert_allclose(at_root, true if wire.ranks.rank == 0 else parts[wire.ranks.rank], atol=1e-5)
+    np.testing.assert_allclose(
+        at_root, true if wire.ranks.rank == 0 else parts[wire.ranks.rank], atol=1e-5
+    )
     wire.transfer.broadcast(sent)
     np.testing.assert_array_equal(sent, parts[0])
 
@@ -55,7 +57,9 @@ def test_bytes_reach_whom_they_are_for(wire: Wire) -> None:
             outgoing, incoming if wire.ranks.rank != 1 else [None] * wire.ranks.size
         ).wait()
         others = [
-            message for to, message in enumerate(outgoing) if to != wire.ranks.rank and message is not None
+            message
+            for to, message in enumerate(outgoing)
+            if to != wire.ranks.rank and message is not None
         ]
         assert wire.bytes_sent - before == sum(message.size for message in others)
         if wire.ranks.rank != 1:
@@ -68,7 +72,9 @@ def test_a_short_message_names_its_sender(wire: Wire) -> None:
     nothing = [None] * wire.ranks.size
     if wire.ranks.rank == 0:
         with pytest.raises(RunError, match="message from rank 1: expected 8 bytes, got 5"):
-            wire.transfer.start_all_to_all(nothing, [None, np.empty(8, np.uint8), *nothing[2:]]).wait()
+            wire.transfer.start_all_to_all(
+                nothing, [None, np.empty(8, np.uint8), *nothing[2:]]
+            ).wait()
     else:
         wire.transfer.start_all_to_all(
             [np.zeros(5, np.uint8) if wire.ranks.rank == 1 else None, *nothing[1:]], nothing

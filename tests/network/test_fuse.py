@@ -57,12 +57,16 @@ def test_only_a_layers_sole_reader_goes_into_it() -> None:
     inputs = {node.name: node.inputs for node in fused.nodes}
     assert inputs["left"] == ("conv",) and inputs["sum"] == ("right", "conv")
     assert inputs["read twice"] == ("norm4",)
-    assert not any(node.layer.rectify for node in branches().nodes), "the network itself is not changed"
+    assert not any(node.layer.rectify for node in branches().nodes), (
+        "the network itself is not changed"
+    )
 
 
 def test_a_sum_goes_into_the_batch_normalisation_before_it() -> None:
     fused = fuse(branches(), 16)
-    inputs = {node.name: node.inputs for node in fused.nodes if isinstance(node.layer, BatchNormAdd)}
+    inputs = {
+        node.name: node.inputs for node in fused.nodes if isinstance(node.layer, BatchNormAdd)
+    }
     assert inputs == {"norm2": ("norm3", "inner"), "norm4": ("norm2", "norm2")}
     order = [node.name for node in fused.nodes]
     assert order.index("norm2") == order.index("norm3") + 1, "its other input is there before it"

@@ -1,4 +1,5 @@
-"""A network with memory: branches, sub-batches, buckets, and what is said when layers do not fit."""
+"""A network with memory: branches, sub-batches, buckets, and what is said when layers do not
+fit."""
 
 from __future__ import annotations
 
@@ -8,7 +9,16 @@ import numpy as np
 import pytest
 
 from mpitrain.job.errors import UserError
-from mpitrain.layers import Add, BatchNorm, Convolution, Dense, Flatten, MaxPool, Relu, SoftmaxCrossEntropy
+from mpitrain.layers import (
+    Add,
+    BatchNorm,
+    Convolution,
+    Dense,
+    Flatten,
+    MaxPool,
+    Relu,
+    SoftmaxCrossEntropy,
+)
 from mpitrain.layers.layer import Layer, Pass
 from mpitrain.network import models
 from mpitrain.network.fuse import fuse
@@ -19,7 +29,9 @@ from mpitrain.runtime.device import Device
 
 
 def network(
-    *nodes: tuple[str, Layer, tuple[str, ...]], shape: tuple[int, int, int] = (2, 6, 6), classes: int = 3
+    *nodes: tuple[str, Layer, tuple[str, ...]],
+    shape: tuple[int, int, int] = (2, 6, 6),
+    classes: int = 3,
 ) -> Network:
     return Network("test", shape, classes, tuple(Node(*node) for node in nodes))
 
@@ -51,7 +63,11 @@ def filled(graph: Graph, seed: int = 1) -> np.ndarray:
 
 
 def run(
-    graph: Graph, images: np.ndarray, labels: np.ndarray, accumulate: bool = False, last: bool = True
+    graph: Graph,
+    images: np.ndarray,
+    labels: np.ndarray,
+    accumulate: bool = False,
+    last: bool = True,
 ) -> float:
     what = Pass(len(images), accumulate=accumulate)
     graph.load(images, labels)
@@ -70,7 +86,8 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
 def test_a_value_used_twice_gets_the_sum_of_its_gradients(
     device: Device, batch: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    """Against the slope of the loss along random directions, which only the whole gradient gives."""
+    """Against the slope of the loss along random directions, which only the whole gradient
+    gives."""
     graph = Graph(device, branching(), capacity=6)
     weights = filled(graph)
     run(graph, *batch)
@@ -87,7 +104,9 @@ def test_a_value_used_twice_gets_the_sum_of_its_gradients(
         assert slope == pytest.approx(gradient @ direction, rel=2e-2, abs=2e-2)
 
 
-def test_sub_batches_add_up_to_the_batch(device: Device, batch: tuple[np.ndarray, np.ndarray]) -> None:
+def test_sub_batches_add_up_to_the_batch(
+    device: Device, batch: tuple[np.ndarray, np.ndarray]
+) -> None:
     images, labels = batch
     plain = network(
         ("conv", Convolution(4, 3), ("input",)),
@@ -115,7 +134,9 @@ def test_buckets_cover_the_vector_once_and_are_complete_when_they_come(
     monkeypatch.setattr("mpitrain.network.parameters.BUCKET", 4096)
     graph = Graph(device, models.load("lenet"), capacity=2)
     graph.weights.write(graph.layout.initial(0))
-    graph.load(np.random.default_rng(0).normal(size=(2, 1, 28, 28)).astype(np.float32), np.array([1, 2]))
+    graph.load(
+        np.random.default_rng(0).normal(size=(2, 1, 28, 28)).astype(np.float32), np.array([1, 2])
+    )
     graph.forward(Pass(2))
     graph.gradient.fill(np.nan)
     seen = [
@@ -126,7 +147,9 @@ def test_buckets_cover_the_vector_once_and_are_complete_when_they_come(
     for bucket, content in seen:
         np.testing.assert_array_equal(content, final[bucket.start : bucket.stop])
     coded = [bucket for bucket, _ in seen if bucket.stop <= graph.layout.coded]
-    assert [bucket.start for bucket in coded] == sorted((bucket.start for bucket in coded), reverse=True)
+    assert [bucket.start for bucket in coded] == sorted(
+        (bucket.start for bucket in coded), reverse=True
+    )
     assert sum(bucket.stop - bucket.start for bucket, _ in seen) == graph.layout.length
     assert seen[-1][0].start == graph.layout.coded and not seen[-1][0].coded
     for slot in graph.layout.slots.values():
@@ -166,7 +189,10 @@ def test_statistics_start_as_no_change_and_are_measured_in_training_alone(
 
     def statistics() -> dict[str, np.ndarray]:
         vector = graph.statistics.download()
-        return {name: vector[slot.start : slot.stop] for name, slot in graph.statistics_layout.slots.items()}
+        return {
+            name: vector[slot.start : slot.stop]
+            for name, slot in graph.statistics_layout.slots.items()
+        }
 
     fresh = {name: 1.0 if name.endswith("var") else 0.0 for name in statistics()}
     assert len(fresh) == 2
@@ -179,7 +205,9 @@ def test_statistics_start_as_no_change_and_are_measured_in_training_alone(
         assert (values != fresh[name]).all(), name
 
 
-def test_a_second_step_forgets_the_first(device: Device, batch: tuple[np.ndarray, np.ndarray]) -> None:
+def test_a_second_step_forgets_the_first(
+    device: Device, batch: tuple[np.ndarray, np.ndarray]
+) -> None:
     """Nothing but weights and statistics is left in shared memory from one step to the next."""
     images, labels = batch
     graph = Graph(device, branching(), capacity=6)
@@ -191,7 +219,9 @@ def test_a_second_step_forgets_the_first(device: Device, batch: tuple[np.ndarray
     np.testing.assert_array_equal(graph.gradient.download(), gradient)
 
 
-def test_loaded_images_stay_as_they_are(device: Device, batch: tuple[np.ndarray, np.ndarray]) -> None:
+def test_loaded_images_stay_as_they_are(
+    device: Device, batch: tuple[np.ndarray, np.ndarray]
+) -> None:
     """A first layer that could work in place does not: the same images may go forward again."""
     graph = Graph(
         device,
@@ -260,8 +290,11 @@ def test_scores_must_be_as_many_as_the_classes(device: Device) -> None:
         Graph(device, wrong, capacity=1)
 
 
-def test_values_computed_twice_give_the_same_bits(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batch normalisations behind each other, one read twice, one by a layer that works in place: only where blocks are."""
+def test_values_computed_twice_give_the_same_bits(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batch normalisations behind each other, one read twice, one by a layer that works in place:
+    only where blocks are."""
     nodes = network(
         ("first", Convolution(20, 3, padding=1), ("input",)),
         ("norm1", BatchNorm(), ("first",)),
@@ -288,7 +321,9 @@ def test_values_computed_twice_give_the_same_bits(device: Device, monkeypatch: p
         graph = Graph(device, nodes, capacity=6)
         filled(graph)
         loss = run(graph, images, labels)
-        found.append((loss, graph.gradient.download().tobytes(), graph.statistics.download().tobytes()))
+        found.append(
+            (loss, graph.gradient.download().tobytes(), graph.statistics.download().tobytes())
+        )
         twice = set() if kept or device.kind == "gpu" else {"norm1", "norm2"}
         assert set(graph.plan.repeated) == twice
     assert found[0] == found[1]
@@ -311,7 +346,8 @@ def test_a_graph_leaves_the_network_it_is_given_as_it_was(device: Device) -> Non
 
 
 def test_a_layer_may_have_any_name(device: Device) -> None:
-    """Recorded parts of a run have keys of their own: a layer named as a pass is learns like any other."""
+    """Recorded parts of a run have keys of their own: a layer named as a pass is learns like any
+    other."""
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 256, (4, 1, 4, 4), np.uint8), np.array([0, 1, 2, 1])
     nodes = (

@@ -66,7 +66,8 @@ def test_sharing_saves(name: str) -> None:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", models.NAMES)
 def test_images_labels_scores_and_losses_are_nobody_elses(name: str, training: bool) -> None:
-    """Images and labels are there before the first layer runs; scores and losses are read after the last one."""
+    """Images and labels are there before the first layer runs; scores and losses are read after the
+    last one."""
     network = models.load(name, None if name == "lenet" else (3, 64, 64))
     plan = make_plan(network, infer_shapes(network), 2, training)
     scores, loss = network.nodes[-1].inputs[0], network.nodes[-1].name
@@ -85,14 +86,17 @@ def test_a_gradient_lives_from_its_first_writer_to_its_own_layers_backward(name:
     times = {node.name: time for time, node in enumerate(network.nodes)}
     for node in network.nodes:
         storage = plan.storages[plan.gradients[node.name]]
-        readers = [time for each, time in times.items() if node.name in network.nodes[times[each]].inputs]
+        readers = [
+            time for each, time in times.items() if node.name in network.nodes[times[each]].inputs
+        ]
         assert storage.last >= end - times[node.name], node.name
         assert storage.first <= end - max(readers, default=times[node.name]), node.name
     assert "input" not in plan.gradients
 
 
 def test_what_is_read_by_two_is_not_worked_on_in_place() -> None:
-    """A block's sum is the next block's input and its shortcut: the ReLU between may take its memory, the block's own layers not."""
+    """A block's sum is the next block's input and its shortcut: the ReLU between may take its
+    memory, the block's own layers not."""
     network = models.load("resnet18", (3, 64, 64))
     plan = make_plan(network, infer_shapes(network), 2, training=True)
     assert plan.values["layer1.0.relu"] == plan.values["layer1.0.add"]

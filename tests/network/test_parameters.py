@@ -43,7 +43,9 @@ def test_a_tensor_starts_from_its_name_and_the_seed_alone() -> None:
     alone = Layout({"fc.weight": weight})
     beside = Layout({"other.weight": weight, "fc.weight": weight, "fc.bias": bias})
     slot = beside.slots["fc.weight"]
-    np.testing.assert_array_equal(alone.initial(3)[:1200], beside.initial(3)[slot.start : slot.stop])
+    np.testing.assert_array_equal(
+        alone.initial(3)[:1200], beside.initial(3)[slot.start : slot.stop]
+    )
     assert (alone.initial(3) != alone.initial(4)).any()
     assert alone.initial(0)[:1200].std() == pytest.approx(np.sqrt(2 / 40), rel=0.1)
     assert (beside.initial(3)[beside.coded :] == 0).all()
@@ -86,7 +88,9 @@ def test_each_kind_of_start_has_its_spread() -> None:
 def test_names_stay_in_the_networks_order_and_lie_so() -> None:
     layout = layout_of("lenet")
     assert list(layout.slots) == [
-        f"{layer}.{each}" for layer in ("conv1", "conv2", "fc1", "fc2") for each in ("weight", "bias")
+        f"{layer}.{each}"
+        for layer in ("conv1", "conv2", "fc1", "fc2")
+        for each in ("weight", "bias")
     ]
     for each in ("weight", "bias"):
         starts = [slot.start for name, slot in layout.slots.items() if name.endswith(each)]

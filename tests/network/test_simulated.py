@@ -1,4 +1,5 @@
-"""Computing that is only slept: the same buckets in the same order as the real thing, and the time that was asked for."""
+"""Computing that is only slept: the same buckets in the same order as the real thing, and the time
+that was asked for."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ def cpu() -> Device:
     return open_device("cpu")
 
 
-def test_it_sleeps_as_long_as_was_asked_and_no_longer(cpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_sleeps_as_long_as_was_asked_and_no_longer(
+    cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is asked of the clock is counted, so a busy machine changes nothing."""
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
@@ -44,7 +47,8 @@ def test_buckets_come_as_from_a_real_network_and_are_not_empty(cpu: Device) -> N
 
 
 def test_vgg16s_dense_layers_are_ready_at_once(cpu: Device) -> None:
-    """They have nine tenths of the parameters and a hundredth of the FLOPs: most of the exchange can hide."""
+    """They have nine tenths of the parameters and a hundredth of the FLOPs: most of the exchange
+    can hide."""
     graph = SimulatedGraph(cpu, models.load("vgg16"), 1, 0.3)
     begin, early = time.perf_counter(), 0
     for bucket in graph.backward(Pass(1, True, False, seed=0, first=0)):

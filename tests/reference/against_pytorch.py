@@ -1,4 +1,5 @@
-"""Compare every gradient of one step with PyTorch's in float64, value by value, in one process with both installed.
+"""Compare every gradient of one step with PyTorch's in float64, value by value, in one process with
+both installed.
 
 python tests/reference/against_pytorch.py lenet vgg11 resnet18
 """
@@ -27,7 +28,8 @@ def main(networks: list[str]) -> int:
             print(f"{network}: only one has {sorted(gradients.keys() ^ expected.keys())}")
             return 1
         print(
-            f"{network}: loss {our_loss:.9f}, PyTorch {loss:.9f}, off by {abs(our_loss - loss) / abs(loss):.1e}"
+            f"{network}: loss {our_loss:.9f}, PyTorch {loss:.9f}, off by "
+            f"{abs(our_loss - loss) / abs(loss):.1e}"
         )
         errors = {name: relative_error(gradients[name], expected[name]) for name in expected}
         for name, error in errors.items():

@@ -1,4 +1,5 @@
-"""Find the draw of images in which no ReLU and no pool is near a tie, for Case.draw (choose_draw.py DRAWS NETWORK...)."""
+"""Find the draw of images in which no ReLU and no pool is near a tie, for Case.draw (choose_draw.py
+DRAWS NETWORK...)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ def main(draws: int, networks: list[str]) -> None:
         margins = {draw: margin(module, images(network, draw)) for draw in range(draws)}
         best = max(margins, key=margins.__getitem__)
         print(
-            f"{network}: draw {best} stays {margins[best]:.1e} away from ties, draw 0 {margins[0]:.1e}",
+            f"{network}: draw {best} stays {margins[best]:.1e} away from ties, draw 0 "
+            f"{margins[0]:.1e}",
             flush=True,
         )
 

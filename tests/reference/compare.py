@@ -1,8 +1,10 @@
-"""Judge gradients by a stored summary of PyTorch's in float64: norms, projections and samples instead of all values.
+"""Judge gradients by a stored summary of PyTorch's in float64: norms, projections and samples
+instead of all values.
 
-A tensor of n values is summed up by its norm, its dot products with 8 fixed vectors of +-1, and 64 of its values. An error
-e adds to each dot product a number of mean square |e|^2, so their root mean square is an estimate of |e| to about 25 %
-that no kind of error escapes; the samples say the same of single values.
+A tensor of n values is summed up by its norm, its dot products with 8 fixed vectors of +-1, and 64
+of its values. An error e adds to each dot product a number of mean square |e|^2, so their root mean
+square is an estimate of |e| to about 25 % that no kind of error escapes; the samples say the same
+of single values.
 """
 
 from __future__ import annotations
@@ -42,11 +44,14 @@ class Reference:
     gradients: dict[str, Summary]
     """In PyTorch's order."""
     float32_error: float
-    """The worst relative error of PyTorch's own float32 step against this one: what to expect of float32."""
+    """The worst relative error of PyTorch's own float32 step against this one: what to expect of
+    float32."""
 
     def weights(self) -> dict[str, np.ndarray]:
         """The weights that the step starts from, float32, by name."""
-        return weights(self.network, {name: summary.shape for name, summary in self.gradients.items()})
+        return weights(
+            self.network, {name: summary.shape for name, summary in self.gradients.items()}
+        )
 
     def images(self) -> np.ndarray:
         """float32 (N, C, H, W)"""
@@ -57,7 +62,8 @@ class Reference:
         return labels(self.network)
 
     def error(self, name: str, gradient: np.ndarray) -> float:
-        """Estimated relative error of one gradient: the worst of what norm, projections and samples say."""
+        """Estimated relative error of one gradient: the worst of what norm, projections and samples
+        say."""
         summary = self.gradients[name]
         if gradient.shape != summary.shape:
             raise ValueError(
@@ -66,17 +72,21 @@ class Reference:
         given = summarise(name, gradient)
         size = gradient.size
         norm = max(summary.norm, np.finfo(np.float64).tiny)
-        # A sparse gradient may have sampled zeros only; the norm says how large samples are on average.
+        # A sparse gradient may have sampled zeros only; the norm says how large samples are on
+        # average.
         sampled = max(float(np.linalg.norm(summary.samples)), norm * np.sqrt(SAMPLES / size))
         errors = (
             abs(given.norm - summary.norm) / norm,
-            float(np.linalg.norm(given.projections - summary.projections)) / np.sqrt(PROJECTIONS) / norm,
+            float(np.linalg.norm(given.projections - summary.projections))
+            / np.sqrt(PROJECTIONS)
+            / norm,
             float(np.linalg.norm(given.samples - summary.samples)) / sampled,
         )
         return float("inf") if np.isnan(errors).any() else max(errors)
 
     def errors(self, gradients: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """The estimated relative error of every parameter; raises ValueError if the names are not the reference's."""
+        """The estimated relative error of every parameter; raises ValueError if the names are not
+        the reference's."""
         if gradients.keys() != self.gradients.keys():
             raise ValueError(
                 f"{self.network}: only one has {sorted(gradients.keys() ^ self.gradients.keys())}"
@@ -95,15 +105,20 @@ def summarise(name: str, gradient: np.ndarray) -> Summary:
     values = np.asarray(gradient, dtype=np.float64).ravel()
     random = generator(f"{name}/summary")
     chosen = values[random.integers(0, values.size, SAMPLES)]
-    bits = random.integers(0, 256, values.size, dtype=np.uint8)  # bit k of a byte is the sign in projection k
+    bits = random.integers(
+        0, 256, values.size, dtype=np.uint8
+    )  # bit k of a byte is the sign in projection k
     total = values.sum()
     plus = np.array([values @ ((bits >> k) & 1) for k in range(PROJECTIONS)])
     return Summary(np.shape(gradient), float(np.linalg.norm(values)), 2 * plus - total, chosen)
 
 
 def fingerprint(*arrays: np.ndarray) -> np.ndarray:
-    """Sums of each array's values and of their squares: the same where NumPy draws the same numbers."""
-    return np.array([(a.sum(dtype=np.float64), np.square(a, dtype=np.float64).sum()) for a in arrays])
+    """Sums of each array's values and of their squares: the same where NumPy draws the same
+    numbers."""
+    return np.array(
+        [(a.sum(dtype=np.float64), np.square(a, dtype=np.float64).sum()) for a in arrays]
+    )
 
 
 def save(reference: Reference) -> Path:
@@ -126,22 +141,37 @@ def save(reference: Reference) -> Path:
 
 
 def reference(network: str) -> Reference:
-    """The stored step of lenet, vgg11 or resnet18. Raises RuntimeError if the inputs made here are not those it saw."""
+    """The stored step of lenet, vgg11 or resnet18. Raises RuntimeError if the inputs made here are
+    not those it saw."""
     with np.load(FOLDER / f"{network}.npz") as stored:
         shapes = (tuple(map(int, text.split())) for text in stored["shapes"])
         rows = zip(
-            stored["names"], shapes, stored["norms"], stored["projections"], stored["samples"], strict=True
+            stored["names"],
+            shapes,
+            stored["norms"],
+            stored["projections"],
+            stored["samples"],
+            strict=True,
         )
-        gradients = {str(name): Summary(shape, float(norm), p, s) for name, shape, norm, p, s in rows}
+        gradients = {
+            str(name): Summary(shape, float(norm), p, s) for name, shape, norm, p, s in rows
+        }
         step = Reference(
-            network, float(stored["loss"]), stored["scores"], gradients, float(stored["float32_error"])
+            network,
+            float(stored["loss"]),
+            stored["scores"],
+            gradients,
+            float(stored["float32_error"]),
         )
         made = fingerprint(step.images(), step.labels(), *step.weights().values())
         if not np.allclose(made, stored["inputs"], rtol=1e-6, atol=1e-3):
-            raise RuntimeError(f"{network}: NumPy draws other inputs here than where the reference was made")
+            raise RuntimeError(
+                f"{network}: NumPy draws other inputs here than where the reference was made"
+            )
     return step
 
 
 def worst_error(network: str, gradients: Mapping[str, np.ndarray]) -> tuple[str, float]:
-    """Of one gradient a parameter, the one that is farthest off, and its estimated relative error."""
+    """Of one gradient a parameter, the one that is farthest off, and its estimated relative
+    error."""
     return reference(network).worst_error(gradients)

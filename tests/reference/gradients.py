@@ -1,4 +1,5 @@
-"""One step of mpitrain on one rank, for comparison with a reference: weights, images and labels in, loss and gradients out."""
+"""One step of mpitrain on one rank, for comparison with a reference: weights, images and labels in,
+loss and gradients out."""
 
 from __future__ import annotations
 
@@ -19,8 +20,11 @@ def mpitrain_gradients(
     device: str = "auto",
     sub_batch: int | None = None,
 ) -> tuple[float, dict[str, NDArray[np.float32]]]:
-    """Loss (sum over images) and gradient of every parameter (sums), in float32 on a device, in sub-batches if asked."""
-    classes = next(array.shape[0] for name, array in reversed(weights.items()) if name.endswith("bias"))
+    """Loss (sum over images) and gradient of every parameter (sums), in float32 on a device, in
+    sub-batches if asked."""
+    classes = next(
+        array.shape[0] for name, array in reversed(weights.items()) if name.endswith("bias")
+    )
     shape = (images.shape[1], images.shape[2], images.shape[3])
     definition = models.load(network, shape, classes, dropout=False)
     step = sub_batch or len(images)

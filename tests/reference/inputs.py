@@ -1,4 +1,5 @@
-"""Weights, images and labels of the reference step, made from names alone, so that nothing large is stored."""
+"""Weights, images and labels of the reference step, made from names alone, so that nothing large is
+stored."""
 
 from __future__ import annotations
 
@@ -18,8 +19,9 @@ class Case:
     shape: tuple[int, int, int]
     classes: int
     draw: int
-    """Found by choose_draw.py: of 300 to 500 draws the one in which no ReLU and no pool is close to a tie. A value that rounding
-    carries across one changes its layer's gradients by 1e-3 to 1e-2, and both answers are right."""
+    """Found by choose_draw.py: of 300 to 500 draws the one in which no ReLU and no pool is close to
+    a tie. A value that rounding carries across one changes its layer's gradients by 1e-3 to 1e-2,
+    and both answers are right."""
 
 
 CASES = {
@@ -49,7 +51,8 @@ def labels(network: str) -> np.ndarray:
 
 
 def weight(network: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """One parameter, float32: He's normal for (out, in, ...), around 1 for a norm's weight, small and not 0 for a bias."""
+    """One parameter, float32: He's normal for (out, in, ...), around 1 for a norm's weight, small
+    and not 0 for a bias."""
     values = generator(f"{network}/{name}").standard_normal(shape, dtype=np.float32)
     if len(shape) > 1:
         return values * np.float32(math.sqrt(2 / math.prod(shape[1:])))
@@ -59,5 +62,6 @@ def weight(network: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def weights(network: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Every parameter of a network by its name (torchvision's), from the shapes that PyTorch gives it."""
+    """Every parameter of a network by its name (torchvision's), from the shapes that PyTorch gives
+    it."""
     return {name: weight(network, name, tuple(shape)) for name, shape in shapes.items()}

@@ -1,4 +1,5 @@
-"""Write the references: one step of each network in PyTorch, float64 (python tests/reference/make_reference.py)."""
+"""Write the references: one step of each network in PyTorch, float64 (python
+tests/reference/make_reference.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ def main(networks: list[str]) -> None:
         path = save(Reference(network, loss, scores, summaries, error))
         size = path.stat().st_size / 1024
         print(
-            f"{network}: loss {loss:.9f}, PyTorch's float32 is off by {error:.1e} ({worst}); {path.name} {size:.0f} KiB"
+            f"{network}: loss {loss:.9f}, PyTorch's float32 is off by {error:.1e} ({worst}); "
+            f"{path.name} {size:.0f} KiB"
         )
 
 

@@ -1,4 +1,5 @@
-"""One step from given weights equals PyTorch's in float64, every parameter's gradient within 1e-4."""
+"""One step from given weights equals PyTorch's in float64, every parameter's gradient within
+1e-4."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The comparison with the stored reference sees what it should: true errors of every kind, at about their size."""
+"""The comparison with the stored reference sees what it should: true errors of every kind, at about
+their size."""
 
 from __future__ import annotations
 

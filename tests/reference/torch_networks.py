@@ -1,4 +1,5 @@
-"""LeNet, VGG11 and ResNet18 in plain torch.nn under torchvision's names, and one step of them (needs PyTorch)."""
+"""LeNet, VGG11 and ResNet18 in plain torch.nn under torchvision's names, and one step of them
+(needs PyTorch)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def lenet(classes: int) -> nn.Module:
 
 
 def vgg11(classes: int) -> nn.Module:
-    """Without dropout, which would sit at classifier.2 and classifier.5; 64x64 images leave 512x2x2 features."""
+    """Without dropout, which would sit at classifier.2 and classifier.5; 64x64 images leave 512x2x2
+    features."""
     features: list[nn.Module] = []
     channels = 3
     for width in (64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0):
@@ -46,7 +48,9 @@ def vgg11(classes: int) -> nn.Module:
     ]
     return nn.Sequential(
         OrderedDict(
-            features=nn.Sequential(*features), flatten=nn.Flatten(), classifier=nn.Sequential(*classifier)
+            features=nn.Sequential(*features),
+            flatten=nn.Flatten(),
+            classifier=nn.Sequential(*classifier),
         )
     )
 
@@ -97,7 +101,9 @@ def shapes(network: str) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
 
 
-def load(network: str, weights: dict[str, np.ndarray], dtype: torch.dtype = torch.float64) -> nn.Module:
+def load(
+    network: str, weights: dict[str, np.ndarray], dtype: torch.dtype = torch.float64
+) -> nn.Module:
     """The network with these weights, in training mode."""
     with torch.device("meta"):
         module = BUILDERS[network](CASES[network].classes)
@@ -120,7 +126,8 @@ def step(
     weights: dict[str, np.ndarray],
     dtype: torch.dtype = torch.float64,
 ) -> tuple[float, np.ndarray, dict[str, np.ndarray]]:
-    """(loss, scores, gradients) of one pass in training mode; the loss, and so each gradient, is a sum over the images."""
+    """(loss, scores, gradients) of one pass in training mode; the loss, and so each gradient, is a
+    sum over the images."""
     module = load(network, weights, dtype)
     scores = module(torch.from_numpy(images).to(dtype))
     loss = nn.functional.cross_entropy(scores, torch.from_numpy(labels), reduction="sum")
@@ -131,7 +138,8 @@ def step(
 
 @torch.no_grad()
 def margin(module: nn.Module, images: np.ndarray) -> float:
-    """How close the forward pass comes to a tie, at a ReLU (x = 0) or between the two largest of a max pool's window.
+    """How close the forward pass comes to a tie, at a ReLU (x = 0) or between the two largest of a
+    max pool's window.
 
     In units of the root mean square of what enters that layer; float64.
     """
@@ -145,13 +153,20 @@ def margin(module: nn.Module, images: np.ndarray) -> float:
         (x,) = inputs
         n, c, h, w = x.shape
         windows = nn.functional.unfold(
-            x.reshape(n * c, 1, h, w), module.kernel_size, padding=module.padding, stride=module.stride
+            x.reshape(n * c, 1, h, w),
+            module.kernel_size,
+            padding=module.padding,
+            stride=module.stride,
         )
         first, second = windows.topk(2, dim=1).values.unbind(1)
-        gap = (first - second)[first != 0]  # all zeros after a ReLU: nothing flows back whichever is chosen
+        gap = (first - second)[
+            first != 0
+        ]  # all zeros after a ReLU: nothing flows back whichever is chosen
         gaps.append(float(gap.min() / x.square().mean().sqrt()))
 
-    found = ((child, {nn.ReLU: relu, nn.MaxPool2d: pool}.get(type(child))) for child in module.modules())
+    found = (
+        (child, {nn.ReLU: relu, nn.MaxPool2d: pool}.get(type(child))) for child in module.modules()
+    )
     handles = [child.register_forward_hook(hook) for child, hook in found if hook is not None]
     module(torch.from_numpy(images).double())
     for handle in handles:

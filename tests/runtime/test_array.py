@@ -19,7 +19,9 @@ VALUES = np.arange(1024, dtype=np.float32)
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.int32])
 @pytest.mark.parametrize("shape", [(), (1,), (3, 5, 7), (0, 4)])
-def test_upload_then_download_is_the_identity(device: Device, shape: tuple[int, ...], dtype: type) -> None:
+def test_upload_then_download_is_the_identity(
+    device: Device, shape: tuple[int, ...], dtype: type
+) -> None:
     host = np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
     found = device.upload(host).download()
     assert found.dtype == host.dtype and found.shape == host.shape
@@ -56,7 +58,9 @@ def test_what_the_host_view_changes_is_on_the_device(device: Device) -> None:
     with whole.part(256, 512).host(write=True) as host:
         host *= 2
     with whole.host() as host:
-        np.testing.assert_array_equal(host[250:260], [250, 251, 252, 253, 254, 255, 512, 514, 516, 518])
+        np.testing.assert_array_equal(
+            host[250:260], [250, 251, 252, 253, 254, 255, 512, 514, 516, 518]
+        )
 
 
 def test_copies_take_the_beginning(device: Device) -> None:
@@ -70,7 +74,9 @@ def test_copies_take_the_beginning(device: Device) -> None:
 def test_npy_files_come_back(device: Device, tmp_path: Path) -> None:
     device.upload(VALUES.reshape(32, 32)).save(tmp_path / "a.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), VALUES.reshape(32, 32))
-    np.testing.assert_array_equal(load(device, tmp_path / "a.npy").download(), VALUES.reshape(32, 32))
+    np.testing.assert_array_equal(
+        load(device, tmp_path / "a.npy").download(), VALUES.reshape(32, 32)
+    )
 
 
 def test_a_scope_gives_back_what_was_made_in_it(device: Device) -> None:
@@ -85,7 +91,8 @@ def test_a_scope_gives_back_what_was_made_in_it(device: Device) -> None:
 
 def test_more_than_the_device_gives_is_said(device: Device) -> None:
     with pytest.raises(
-        RunError, match=r"gives at most \d+ MiB at once, \d+ MiB wanted; a smaller --sub-batch helps"
+        RunError,
+        match=r"gives at most \d+ MiB at once, \d+ MiB wanted; a smaller --sub-batch helps",
     ):
         device.empty((device.largest // 4 + 1024,))
 
@@ -169,7 +176,9 @@ def test_a_second_queue_works_on_the_same_memory(device: Device) -> None:
 def test_memory_gives_back_launches_and_parts_before_itself(device: Device) -> None:
     whole = device.upload(VALUES)
     part = whole.part(256, 512)
-    launch = device.program("relu").relu_forward.prepare(1, part, part, 256, 256, group=device.group)
+    launch = device.program("relu").relu_forward.prepare(
+        1, part, part, 256, 256, group=device.group
+    )
     launch()
     memory = whole.memory
     assert memory.launches == {launch}
@@ -181,7 +190,9 @@ def test_memory_gives_back_launches_and_parts_before_itself(device: Device) -> N
 
 def test_launches_in_a_circle_go_when_the_collector_comes(device: Device) -> None:
     array = device.upload(VALUES)
-    launch = device.program("relu").relu_forward.prepare(1, array, array, 256, 256, group=device.group)
+    launch = device.program("relu").relu_forward.prepare(
+        1, array, array, 256, 256, group=device.group
+    )
     gone = weakref.ref(launch)
     del array, launch
     gc.collect()

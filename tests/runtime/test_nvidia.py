@@ -1,4 +1,5 @@
-"""PTX goes to the driver a second time with the instructions that its OpenCL compiler had to be kept from reading."""
+"""PTX goes to the driver a second time with the instructions that its OpenCL compiler had to be
+kept from reading."""
 
 from __future__ import annotations
 

@@ -56,7 +56,9 @@ def test_a_device_that_is_not_there_is_said_with_those_that_are(choice: str) -> 
 
 
 def test_an_index_that_is_none_is_said() -> None:
-    with pytest.raises(UserError, match="--device pocl:7: there are only 1 such devices, counted from 0"):
+    with pytest.raises(
+        UserError, match="--device pocl:7: there are only 1 such devices, counted from 0"
+    ):
         open_device("pocl:7")
     with pytest.raises(UserError, match="--device pocl:x: after the colon comes a number"):
         open_device("pocl:x")
@@ -70,9 +72,11 @@ def test_pocls_device_is_named_once() -> None:
 
 
 def test_a_generic_cpu_gets_a_name_that_the_compiler_knows_once() -> None:
-    """On a device record made by hand: the word after the target triple is the CPU's name, no other is touched."""
+    """On a device record made by hand: the word after the target triple is the CPU's name, no other
+    is touched."""
     texts = [
-        ctypes.create_string_buffer(text, 32) for text in (b"generic", b"x86_64-pc-linux-gnu", b"generic")
+        ctypes.create_string_buffer(text, 32)
+        for text in (b"generic", b"x86_64-pc-linux-gnu", b"generic")
     ]
     record = (ctypes.c_uint64 * pocl.FIELDS)(3, *(ctypes.addressof(text) for text in texts))
     before = list(record)
@@ -90,7 +94,9 @@ def test_a_cpu_is_compiled_for_with_instructions_that_it_has() -> None:
     avx2 = {"sse4_2", "avx2", "fma"}
     for name in ("generic", "znver3"):  # Zen 5, and Zen 4 which LLVM 14 takes for a Zen 3
         assert pocl.suitable_name(name, avx2 | pocl.AVX512) == "skylake-avx512"
-        assert pocl.suitable_name(name, avx2 | {"avx512f"}) == "znver3"  # what a Knights Landing has
+        assert (
+            pocl.suitable_name(name, avx2 | {"avx512f"}) == "znver3"
+        )  # what a Knights Landing has
     assert pocl.suitable_name("generic", {"sse4_2"}) == "x86-64-v2"
     assert pocl.suitable_name("icelake-server", avx2 | pocl.AVX512) == "icelake-server"
 
@@ -123,7 +129,13 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_ranks_of_a_host_take_the_best_devices_in_turn(host: Any) -> None:
     host("Portable", "gpu 0", "Intel", "gpu 1")
-    assert [open_device("auto", rank) for rank in range(5)] == ["gpu 0", "gpu 1", "gpu 0", "gpu 1", "gpu 0"]
+    assert [open_device("auto", rank) for rank in range(5)] == [
+        "gpu 0",
+        "gpu 1",
+        "gpu 0",
+        "gpu 1",
+        "gpu 0",
+    ]
     assert [open_device("cpu", rank) for rank in range(2)] == ["Intel", "Intel"]
     assert [open_device("gpu:1", rank) for rank in range(2)] == ["gpu 1", "gpu 1"]
     assert open_device("nvidia:0") == "gpu 0" and open_device("cpu:1") == "Portable"
@@ -134,7 +146,9 @@ def test_a_host_without_devices_is_told_what_to_install(host: Any) -> None:
     with pytest.raises(UserError, match=r"found: none at all; `pip install mpitrain\[runtimes\]`"):
         open_device()
     host("Intel")
-    with pytest.raises(UserError, match=r"--device gpu: no such OpenCL device; found: Intel \(cpu: Intel\)"):
+    with pytest.raises(
+        UserError, match=r"--device gpu: no such OpenCL device; found: Intel \(cpu: Intel\)"
+    ):
         open_device("gpu")
 
 
@@ -153,7 +167,9 @@ def test_the_loader_is_pointed_at_intels_library_unless_the_user_points_elsewher
     assert any(path.name.startswith("libintelocl.so") and path.is_file() for path in named)
 
 
-def test_a_process_is_bound_to_its_cores_and_pocl_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_is_bound_to_its_cores_and_pocl_counts_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     bound: list[Any] = [{0, 1, 2, 3}]
     monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: bound.append(set(cores)))
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: bound[-1])
@@ -177,7 +193,8 @@ def test_a_small_file_is_replaced_and_never_written_over(tmp_path: Path) -> None
 
 
 def tree(root: Path, own: str, **cgroups: dict[str, str]) -> Path:
-    """A machine with 1,000 KiB free, this process in cgroup(s) `own`, and these folders of /sys/fs/cgroup ("__" for "/") with their files."""
+    """A machine with 1,000 KiB free, this process in cgroup(s) `own`, and these folders of
+    /sys/fs/cgroup ("__" for "/") with their files."""
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/meminfo").write_text("MemTotal: 9999 kB\nMemFree: 1 kB\nMemAvailable: 1000 kB\n")
     (root / "proc/self/cgroup").write_text(own)
@@ -196,9 +213,14 @@ def two(most: int | str, used: int, cached: int = 0) -> dict[str, str]:
 
 
 def one(most: int, used: int, cached: int = 0) -> dict[str, str]:
-    """Files of a cgroup of version 1, whose numbers without total_ are of its own processes alone."""
+    """Files of a cgroup of version 1, whose numbers without total_ are of its own processes
+    alone."""
     stat = f"inactive_file 1\ntotal_inactive_file {cached}\n"
-    return {"memory.limit_in_bytes": f"{most}\n", "memory.usage_in_bytes": f"{used}\n", "memory.stat": stat}
+    return {
+        "memory.limit_in_bytes": f"{most}\n",
+        "memory.usage_in_bytes": f"{used}\n",
+        "memory.stat": stat,
+    }
 
 
 HOST = 1000 * 1024
@@ -212,13 +234,25 @@ UNLIMITED = 0x7FFFFFFFFFFFF000
         ("0::/job/step\n", {"job": two("max", 300), "job__step": two("max", 300)}, HOST),
         ("0::/job/step\n", {"job": two(5000, 3000), "job__step": two("max", 300)}, 2000),
         ("0::/job/step\n", {"job": two(5000, 3000, 1500), "job__step": two(4000, 300)}, 3500),
-        ("0::/job/step\n", {"job": two(5000, 3000), "job__step": two(2200, 300), "other": two(9, 9)}, 1900),
+        (
+            "0::/job/step\n",
+            {"job": two(5000, 3000), "job__step": two(2200, 300), "other": two(9, 9)},
+            1900,
+        ),
         ("0::/job\n", {"job": two(5000, 6000)}, 0),
         ("0::/job\n", {"job": two(HOST * 2, 0)}, HOST),
         ("0::/of/the/host\n", {"_": two(4000, 1000)}, 3000),
         ("0::/../sister\n", {"sister": two(4000, 500)}, 3500),
-        ("9:cpu:/a\n4:memory:/slurm/job\n0::/\n", {"memory__slurm__job": one(7000, 3000, 500)}, 4500),
-        ("4:hugetlb,memory:/job\n", {"memory": one(6000, 500), "memory__job": one(UNLIMITED, 100)}, 5500),
+        (
+            "9:cpu:/a\n4:memory:/slurm/job\n0::/\n",
+            {"memory__slurm__job": one(7000, 3000, 500)},
+            4500,
+        ),
+        (
+            "4:hugetlb,memory:/job\n",
+            {"memory": one(6000, 500), "memory__job": one(UNLIMITED, 100)},
+            5500,
+        ),
         ("4:cpu:/job\n", {"memory__job": one(6, 5)}, HOST),
         ("0::/job\n", {"job": {"memory.max": "5000\n"}}, HOST),
     ],
@@ -226,7 +260,8 @@ UNLIMITED = 0x7FFFFFFFFFFFF000
 def test_what_a_cgroup_still_allows_is_all_there_is(
     tmp_path: Path, own: str, cgroups: dict[str, dict[str, str]], left: int
 ) -> None:
-    """Of the machine's and of every limit on the path from the own cgroup to the root the least counts."""
+    """Of the machine's and of every limit on the path from the own cgroup to the root the least
+    counts."""
     assert platforms.available_memory(tree(tmp_path, own, **cgroups)) == left
 
 

@@ -24,7 +24,9 @@ print(int(x.download().sum()))
 """
 
 
-def test_a_compilers_error_names_file_and_line(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compilers_error_names_file_and_line(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(program, "read_source", lambda name, kind: BROKEN)
     with pytest.raises(
         RunError, match=r"(?s)kernels/broken\.cl does not compile for .*broken\.cl:2:\d+.*nonsense"
@@ -34,7 +36,11 @@ def test_a_compilers_error_names_file_and_line(device: Device, monkeypatch: pyte
 
 def test_includes_keep_the_lines_of_the_file(device: Device) -> None:
     source = program.read_source("gemm", "cpu")
-    assert "#include" not in source and '#line 1 "prelude.h"' in source and '#line 7 "cpu/gemm.cl"' in source
+    assert (
+        "#include" not in source
+        and '#line 1 "prelude.h"' in source
+        and '#line 7 "cpu/gemm.cl"' in source
+    )
 
 
 def test_a_missing_kernel_file_is_said() -> None:
@@ -46,7 +52,11 @@ def test_binaries_are_kept_and_made_anew_when_they_are_broken(tmp_path: Path) ->
     def run() -> str:
         environment = {"XDG_CACHE_HOME": str(tmp_path), "PATH": "", "HOME": str(tmp_path)}
         done = subprocess.run(
-            [sys.executable, "-c", SMALL], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", SMALL],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return done.stdout.strip()
 
@@ -106,9 +116,14 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
 
 def test_two_dimensions_are_rounded_up_each(device: Device) -> None:
     """2 x 3 work-items in groups of 1 x 2 are 2 x 4: planes 2 and 3 are whole, too."""
-    x, normal = device.upload(np.ones((4, 2), np.float32)), device.upload(np.array([2, 1], np.float32))
+    x, normal = (
+        device.upload(np.ones((4, 2), np.float32)),
+        device.upload(np.array([2, 1], np.float32)),
+    )
     y = device.zeros((4, 2))
-    device.program("images", PIXEL="float", BLOCK=1).images((2, 3), y, x, normal, 1, 2, 1, group=(1, 2))
+    device.program("images", PIXEL="float", BLOCK=1).images(
+        (2, 3), y, x, normal, 1, 2, 1, group=(1, 2)
+    )
     assert (y.download() == 3).all()
 
 

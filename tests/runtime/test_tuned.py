@@ -1,4 +1,5 @@
-"""What was measured is remembered by device, problem, size and cores, and a file that is no such thing is thrown away."""
+"""What was measured is remembered by device, problem, size and cores, and a file that is no such
+thing is thrown away."""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ def test_devices_do_not_share(cache: Path) -> None:
         b"[]",
         b'{"format": 0}',
         b'{"format": 1, "device": "another", "problems": {}}',
-        b'{"format": 1, "device": "a device", "problems": {"forward": [{"size": 0, "units": 2, "choice": "direct"}]}}',
+        b'{"format": 1, "device": "a device", "problems": '
+        b'{"forward": [{"size": 0, "units": 2, "choice": "direct"}]}}',
         b'{"format": 1, "device": "a device", "problems": {"forward": 7}}',
     ],
 )

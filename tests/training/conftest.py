@@ -1,4 +1,5 @@
-"""What tests of a training share: the world of a short run of LeNet, on one rank, in this process."""
+"""What tests of a training share: the world of a short run of LeNet, on one rank, in this
+process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The loop: every step once, hooks after each, a signal, and a hook that is one class and one line of the registry."""
+"""The loop: every step once, hooks after each, a signal, and a hook that is one class and one line
+of the registry."""
 
 from __future__ import annotations
 
@@ -130,7 +131,9 @@ def test_a_world_that_resumes_goes_on_after_the_checkpoint(make_world: MakeWorld
     loop.run(again, Progress(0), registry.make_hooks(again.plan))
     resumed = make_world(steps=3, out=str(again.plan.folder), resume="newest")
     seen = Seen()
-    _, progress = loop.run(resumed, Progress(resumed.plan.begun), [*registry.make_hooks(resumed.plan), seen])
+    _, progress = loop.run(
+        resumed, Progress(resumed.plan.begun), [*registry.make_hooks(resumed.plan), seen]
+    )
     assert seen.steps == [3]
     assert progress.hashes == straight.hashes
 

@@ -53,5 +53,9 @@ def test_the_rate_warms_up_and_follows_its_schedule() -> None:
         [rates("step")[t] for t in (53, 54, 78, 79, 103)], [0.4, 0.04, 0.04, 0.004, 0.004]
     )
     cosine = rates("cosine")[4:]
-    assert cosine[0] == 0.4 and cosine[50] == pytest.approx(0.2) and cosine == sorted(cosine, reverse=True)
+    assert (
+        cosine[0] == 0.4
+        and cosine[50] == pytest.approx(0.2)
+        and cosine == sorted(cosine, reverse=True)
+    )
     assert 0 < cosine[-1] < 0.001

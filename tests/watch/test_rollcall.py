@@ -43,7 +43,9 @@ def answer(line: str, over: float | None = None, stopped: bool = False) -> Answe
     return {"line": line, "over": over, "stopped": stopped}
 
 
-def test_who_answers_is_told_from_who_is_gone_and_who_is_silent(well: Place, mute: socket.socket) -> None:
+def test_who_answers_is_told_from_who_is_gone_and_who_is_silent(
+    well: Place, mute: socket.socket
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     silent: Place = ("rank 2 of 3 on c", "127.0.0.1", mute.getsockname()[1])
@@ -79,7 +81,8 @@ def test_more_than_may_be_asked_at_once_are_asked_in_turn(well: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [b"", b"no JSON", b"[]", b"7", b'{"line": "cut', b'{"line": "", "over": "x", "stopped": 0}']
+    "words",
+    [b"", b"no JSON", b"[]", b"7", b'{"line": "cut', b'{"line": "", "over": "x", "stopped": 0}'],
 )
 def test_whatever_else_listens_there_is_no_witness(mute: socket.socket, words: bytes) -> None:
     def serve() -> None:
@@ -93,7 +96,9 @@ def test_whatever_else_listens_there_is_no_witness(mute: socket.socket, words: b
 
 
 def test_it_is_said_who_is_gone_and_who_is_stopped() -> None:
-    places = [(f"rank {rank} of 4 on {host}", "", 0) for rank, host in ((1, "b"), (2, "b"), (3, "c"))]
+    places = [
+        (f"rank {rank} of 4 on {host}", "", 0) for rank, host in ((1, "b"), (2, "b"), (3, "c"))
+    ]
     well, stopped = answer("x"), answer("rank 3 of 4 on c, forward at step 2", stopped=True)
     assert absent(places, [well, well, well]) == ""
     words = absent(places, [None, None, stopped])

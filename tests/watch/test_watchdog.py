@@ -46,7 +46,8 @@ Start = Callable[[list[int]], tuple[Watchdog, threading.Thread]]
 
 @pytest.fixture
 def start(clock: Clock, exits: list[int]) -> Iterator[Start]:
-    """Start a watchdog that notes its aborts in a list and gives up after 0.02 s; at the end it is stopped whatever happened."""
+    """Start a watchdog that notes its aborts in a list and gives up after 0.02 s; at the end it is
+    stopped whatever happened."""
     started: list[tuple[Watchdog, threading.Thread]] = []
 
     def start(aborts: list[int]) -> tuple[Watchdog, threading.Thread]:
@@ -94,7 +95,9 @@ def test_standing_still_ends_the_job_with_a_sentence(
     assert "rank 3: no progress for 0.2 s in exchange at step 7" in capsys.readouterr().err
 
 
-def test_it_aborts_once_even_if_the_abort_comes_back(clock: Clock, exits: list[int], start: Start) -> None:
+def test_it_aborts_once_even_if_the_abort_comes_back(
+    clock: Clock, exits: list[int], start: Start
+) -> None:
     aborts: list[int] = []
     _, thread = start(aborts)
     clock.now = 0.03

@@ -28,8 +28,8 @@ PASSES: tuple[PassName, ...] = ("forward", "backward data", "backward filter")
 class Algorithm:
     """One pass of one layer on one device.
 
-    `run` is forward(y, x, weight, bias, rectify, images, scratch), backward data(dx, dy, weight, images, scratch[, ready]) or
-    backward filter(dweight, dy, x, accumulate, images, scratch).
+    `run` is forward(y, x, weight, bias, rectify, images, scratch), backward data(dx, dy, weight,
+    images, scratch[, ready]) or backward filter(dweight, dy, x, accumulate, images, scratch).
     """
 
     name: str
@@ -39,20 +39,23 @@ class Algorithm:
     rectifies: bool = False
     """Whether a forward pass does the ReLU itself."""
     rows: str = ""
-    """Format of dy's rows that scratch starts with after a backward filter pass, and that backward data takes there if `ready`."""
+    """Format of dy's rows that scratch starts with after a backward filter pass, and that backward
+    data takes there if `ready`."""
 
 
 Make = Callable[[], Algorithm]
 
 TENSOR = "tensor"
-"""The algorithm on tensor cores: the only one that computes in the device's precision, so it is taken wherever it can be."""
+"""The algorithm on tensor cores: the only one that computes in the device's precision, so it is
+taken wherever it can be."""
 
 GPU_WINOGRAD = {"winograd4": 4, "winograd2": 2}
 """Outputs of a tile, each way, by the names of the algorithms on GPUs."""
 
 
 def candidates(device: Device, g: Geometry, what: PassName) -> dict[str, Make]:
-    """Name -> how to make it, for every algorithm that can compute this pass; the last one can compute any."""
+    """Name -> how to make it, for every algorithm that can compute this pass; the last one can
+    compute any."""
     found: dict[str, Make] = {}
     if device.precision != "float32" and tensor.supports(g, what == "backward data"):
         found[TENSOR] = lambda: _tensor(what, device, g)
@@ -104,7 +107,8 @@ def choose(
 
 
 def estimate(device: Device, what: PassName, name: str, g: Geometry, images: int) -> float:
-    """A count of the work of a pass, comparable between algorithms of a device: implicit only where nothing else can.
+    """A count of the work of a pass, comparable between algorithms of a device: implicit only where
+    nothing else can.
 
     On a CPU: the products it takes, and what it does besides counted as products.
     """
@@ -120,7 +124,8 @@ def estimate(device: Device, what: PassName, name: str, g: Geometry, images: int
         return 1e30
     out = int(name[-1])
     points, tiles = (out + 2) ** 2, images * -(-g.p // out) * -(-g.q // out)
-    # A value that is transformed costs about as much as 16 products, one of a filter, which has to come from memory, 40.
+    # A value that is transformed costs about as much as 16 products, one of a filter, which has to
+    # come from memory, 40.
     return points * (tiles * g.c * g.k + 16 * tiles * (g.c + g.k) + 40 * g.c * g.k)
 
 

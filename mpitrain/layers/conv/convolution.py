@@ -15,10 +15,12 @@ from mpitrain.runtime.device import Device
 
 
 class Convolution(Layer):
-    """y[n][k][p][q] = bias[k] + sum over c, r, s of weight[k][c][r][s] x[n][c][p * stride + r - padding][q * stride + s - padding].
+    """y[n][k][p][q] = bias[k] + sum over c, r, s of weight[k][c][r][s] x[n][c][p * stride + r -
+    padding][q * stride + s - padding].
 
-    weight (channels, C / groups, R, S) as in torchvision. With groups, the k-th part of the output channels sees only the k-th part
-    of the input channels. Backward: dx is the sum over the same terms of weight dy, dweight that of x dy, dbias that of dy.
+    weight (channels, C / groups, R, S) as in torchvision. With groups, the k-th part of the output
+    channels sees only the k-th part of the input channels. Backward: dx is the sum over the same
+    terms of weight dy, dweight that of x dy, dbias that of dy.
     """
 
     keeps = ("x",)
@@ -52,13 +54,17 @@ class Convolution(Layer):
             or min(pair(padding, "padding")) < 0
         ):
             raise UserError(
-                "convolution: channels, kernel, stride and groups must be at least 1, padding at least 0"
+                "convolution: channels, kernel, stride and groups must be at least 1, padding at "
+                "least 0"
             )
         if channels % groups:
-            raise UserError(f"convolution: {channels} channels cannot be divided into {groups} groups")
+            raise UserError(
+                f"convolution: {channels} channels cannot be divided into {groups} groups"
+            )
 
     def geometry(self, shape: Shape) -> Geometry:
-        """What the algorithms need to know, for an input of this shape. Raises UserError if the filter does not fit it."""
+        """What the algorithms need to know, for an input of this shape. Raises UserError if the
+        filter does not fit it."""
         if len(shape) != 3:
             raise UserError(f"takes images (C, H, W), got {shape}")
         c, h, w = shape
@@ -73,10 +79,13 @@ class Convolution(Layer):
         q = (w + 2 * padding[1] - s) // stride[1] + 1
         if p < 1 or q < 1:
             raise UserError(
-                f"a {r}x{s} filter does not fit into an input of {h}x{w} with padding {padding[0]}x{padding[1]}"
+                f"a {r}x{s} filter does not fit into an input of {h}x{w} with padding "
+                f"{padding[0]}x{padding[1]}"
             )
         groups = self.groups
-        return Geometry(c // groups, h, w, self.channels // groups, r, s, p, q, stride, padding, groups)
+        return Geometry(
+            c // groups, h, w, self.channels // groups, r, s, p, q, stride, padding, groups
+        )
 
     def output_shape(self, *shapes: Shape) -> Shape:
         g = self.geometry(shapes[0])
@@ -99,11 +108,16 @@ class Convolution(Layer):
         return block > 1
 
     def workspace(self, images: int, *shapes: Shape) -> int:
-        return max(self._bias_gradient.workspace, *(each.workspace(images) for each in self._passes.values()))
+        return max(
+            self._bias_gradient.workspace,
+            *(each.workspace(images) for each in self._passes.values()),
+        )
 
     def build(self, device: Device, *shapes: Shape) -> None:
         g = self.geometry(shapes[0])
-        self._passes = {name: choose(device, g, name, self.capacity, self.forced) for name in PASSES}
+        self._passes = {
+            name: choose(device, g, name, self.capacity, self.forced) for name in PASSES
+        }
         self._relu = Relu()
         self._relu.build(device, (self.channels, g.p, g.q))
         self._bias_gradient = BiasGradient(device, self.channels, g.p * g.q)
@@ -125,7 +139,8 @@ class Convolution(Layer):
     ) -> None:
         if self.has_bias or self.rectify:
             self._bias_gradient(
-                self.dbias if self.has_bias else None, dy, y if self.rectify else None, run.images, run.accumulate, self.scratch
+                self.dbias if self.has_bias else None, dy, y if self.rectify else None, run.images,
+                run.accumulate, self.scratch
             )  # fmt: skip
         by_filter, by_data = self._passes["backward filter"], self._passes["backward data"]
         by_filter.run(self.dweight, dy, x[0], run.accumulate, run.images, self.scratch)

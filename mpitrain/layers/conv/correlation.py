@@ -1,4 +1,5 @@
-"""The sum that a convolution's forward pass and its gradient by x have in common, as numbers that algorithms take."""
+"""The sum that a convolution's forward pass and its gradient by x have in common, as numbers that
+algorithms take."""
 
 from __future__ import annotations
 
@@ -9,10 +10,12 @@ from mpitrain.layers.conv.geometry import Geometry
 
 @dataclass(frozen=True)
 class Correlation:
-    """y[k][p][q] = sum over c, r, s of weight(k, c, r, s) x[c][p * U + r - pad_h][q * V + s - pad_w], x being zero outside H x W.
+    """y[k][p][q] = sum over c, r, s of weight(k, c, r, s) x[c][p * U + r - pad_h][q * V + s -
+    pad_w], x being zero outside H x W.
 
-    weight(k, c, r, s) is weight[k * out_step + c * in_step + tap], where tap = (first_tap + (r, s) * tap_step) in rows of `tap_row`.
-    y's pixel (p, q) lies at first_pixel + (p, q) * pixel_step of an image of `size`; others are not touched.
+    weight(k, c, r, s) is weight[k * out_step + c * in_step + tap], where tap = (first_tap + (r, s)
+    * tap_step) in rows of `tap_row`. y's pixel (p, q) lies at first_pixel + (p, q) * pixel_step of
+    an image of `size`; others are not touched.
     """
 
     c: int
@@ -52,35 +55,41 @@ def forward(g: Geometry) -> Correlation:
     """The forward pass: x (C, H, W) to y (K, P, Q)."""
     g = g.flattened()
     return Correlation(
-        g.c, g.h, g.w, g.k, g.p, g.q, g.r, g.s, g.stride, g.padding, g.c * g.r * g.s, g.r * g.s, (0, 0), (1, 1), g.s, (g.p, g.q)
+        g.c, g.h, g.w, g.k, g.p, g.q, g.r, g.s, g.stride, g.padding, g.c * g.r * g.s, g.r * g.s, (0,
+        0), (1, 1), g.s, (g.p, g.q)
     )  # fmt: skip
 
 
 def backward_data(g: Geometry) -> list[Correlation]:
-    """The gradient by x: dy (K, P, Q) to dx (C, H, W), one sum for each place (a, b) of a pixel between the strides.
+    """The gradient by x: dy (K, P, Q) to dx (C, H, W), one sum for each place (a, b) of a pixel
+    between the strides.
 
-    dx[U i + a] takes the taps r = r0 + U j with r0 = (a + pad) mod U, from dy[i + (a + pad) // U - j]. Where no tap meets a place
-    (a 1x1 filter with a stride), dx is zero and no sum is listed.
+    dx[U i + a] takes the taps r = r0 + U j with r0 = (a + pad) mod U, from dy[i + (a + pad) // U -
+    j]. Where no tap meets a place (a 1x1 filter with a stride), dx is zero and no sum is listed.
     """
     g = g.flattened()
     rows = [_one_axis(g.h, g.r, g.stride[0], g.padding[0], a) for a in range(min(g.stride[0], g.h))]
-    columns = [_one_axis(g.w, g.s, g.stride[1], g.padding[1], b) for b in range(min(g.stride[1], g.w))]
+    columns = [
+        _one_axis(g.w, g.s, g.stride[1], g.padding[1], b) for b in range(min(g.stride[1], g.w))
+    ]
     sums = []
     for a, (places_h, taps_h, last_r, pad_h) in enumerate(rows):
         for b, (places_w, taps_w, last_s, pad_w) in enumerate(columns):
             if taps_h and taps_w:
                 backwards = (-g.stride[0], -g.stride[1])
                 sums.append(
-                    Correlation(
-                        g.k, g.p, g.q, g.c, places_h, places_w, taps_h, taps_w, (1, 1), (pad_h, pad_w), g.r * g.s,
-                        g.c * g.r * g.s, (last_r, last_s), backwards, g.s, (g.h, g.w), (a, b), g.stride,
-                    )
+                    Correlation( g.k, g.p, g.q, g.c, places_h, places_w, taps_h, taps_w, (1, 1),
+                    (pad_h, pad_w), g.r * g.s, g.c * g.r * g.s, (last_r, last_s), backwards, g.s,
+                    (g.h, g.w), (a, b), g.stride, )
                 )  # fmt: skip
     return sums
 
 
-def _one_axis(extent: int, filter_size: int, stride: int, padding: int, a: int) -> tuple[int, int, int, int]:
-    """(pixels, taps, number of the last tap, padding) for the pixels a, a + stride, ... of an axis of dx."""
+def _one_axis(
+    extent: int, filter_size: int, stride: int, padding: int, a: int
+) -> tuple[int, int, int, int]:
+    """(pixels, taps, number of the last tap, padding) for the pixels a, a + stride, ... of an axis
+    of dx."""
     first, base = (a + padding) % stride, (a + padding) // stride
     taps = max(0, -(-(filter_size - first) // stride))
     return -(-(extent - a) // stride), taps, first + stride * (taps - 1), taps - 1 - base

@@ -12,13 +12,15 @@ VECTORS = 2
 """Vectors of output channels in a register tile."""
 
 PIECE = 1 << 16
-"""Values of x that a work-item has in hand at a time: 256 KiB, a quarter of a second-level cache."""
+"""Values of x that a work-item has in hand at a time: 256 KiB, a quarter of a second-level
+cache."""
 
 SUMS = 1 << 16
 """Values of dweight that a work-item adds up at a time: 256 KiB too."""
 
 NONE, BLOCKS, COMPACT = range(3)
-"""Where tiles read x: in place, in a copy with zeros around it, or in one that has few channels side by side (kernels/cpu/rows.h)."""
+"""Where tiles read x: in place, in a copy with zeros around it, or in one that has few channels
+side by side (kernels/cpu/rows.h)."""
 
 
 class Direct:
@@ -30,7 +32,11 @@ class Direct:
         self._rows = _rows(device, sums.q)
         self._pixel = sums.c if self._form == COMPACT else device.wide
         self._program = device.program(
-            "direct", ROWS=self._rows, VECTORS=VECTORS, STEP=self._pixel * sums.stride[1], COPY=self._form
+            "direct",
+            ROWS=self._rows,
+            VECTORS=VECTORS,
+            STEP=self._pixel * sums.stride[1],
+            COPY=self._form,
         )
         self._pack = device.program("pack", VECTORS=VECTORS, TAPS=sums.r * sums.s).pack
 
@@ -64,7 +70,9 @@ class Direct:
 
     def workspace(self, images: int) -> int:
         """Float32 values of scratch for that many images."""
-        return self._packed() + 4 * self._device.units * max(self._pieces(n)[2] for n in (1, images))
+        return self._packed() + 4 * self._device.units * max(
+            self._pieces(n)[2] for n in (1, images)
+        )
 
     def __call__(
         self,
@@ -80,16 +88,17 @@ class Direct:
         c, wide = self._c, self._device.wide
         packed = self._packed()
         self._pack(
-            (parts(c.k, VECTORS * wide), parts(c.c, wide)), scratch, weight, c.k, c.c, c.r, c.out_step, c.in_step,
-            *c.first_tap, *c.tap_step, c.tap_row, weight.size, group=(1, 1),
+            (parts(c.k, VECTORS * wide), parts(c.c, wide)), scratch, weight, c.k, c.c, c.r,
+            c.out_step, c.in_step, *c.first_tap, *c.tap_step, c.tap_row, weight.size, group=(1, 1),
         )  # fmt: skip
         band, run, item = self._pieces(images)
         units = images * parts(c.p, band) * parts((parts(c.q, self._rows)), run)
         items = min(units, 4 * self._device.units)
         self._program.direct(
-            items, y, x, scratch, bias or scratch, scratch.part(packed, packed + items * item) if item else scratch,
-            images, c.c, c.h, c.w, c.k, c.p, c.q, c.r, c.s, *c.stride, *c.padding, *c.size, *c.first_pixel, *c.pixel_step,
-            band, run, int(bias is not None), int(rectify), item, group=1,
+            items, y, x, scratch, bias or scratch, scratch.part(packed, packed + items * item) if
+            item else scratch, images, c.c, c.h, c.w, c.k, c.p, c.q, c.r, c.s, *c.stride,
+            *c.padding, *c.size, *c.first_pixel, *c.pixel_step, band, run, int(bias is not None),
+            int(rectify), item, group=1,
         )  # fmt: skip
 
 
@@ -107,7 +116,8 @@ class DirectFilter:
         )
 
     def _ranges(self) -> tuple[int, int, int]:
-        """Groups of output channels and blocks of input channels of a unit, and its values of dweight."""
+        """Groups of output channels and blocks of input channels of a unit, and its values of
+        dweight."""
         g, wide = self._g, self._device.wide
         groups, blocks = parts(g.k, VECTORS * wide), parts(g.c, wide)
         together, taps = (g.s * g.c, g.r) if self._form == COMPACT else (wide, g.r * g.s)
@@ -150,8 +160,9 @@ class DirectFilter:
         many, band, run, copies = self._pieces(images)
         units = parts((parts(g.k, VECTORS * wide)), out_range) * parts((parts(g.c, wide)), in_range)
         self._program.direct_filter(
-            min(units, 4 * self._device.units), dweight, dy, x, scratch, images, g.c, g.h, g.w, g.k, g.p, g.q, g.r, g.s,
-            *g.stride, *g.padding, out_range, in_range, many, band, run, int(accumulate), sums + copies, sums, group=1,
+            min(units, 4 * self._device.units), dweight, dy, x, scratch, images, g.c, g.h, g.w, g.k,
+            g.p, g.q, g.r, g.s, *g.stride, *g.padding, out_range, in_range, many, band, run,
+            int(accumulate), sums + copies, sums, group=1,
         )  # fmt: skip
 
 
@@ -162,9 +173,12 @@ def _form(device: Device, channels: int, within: bool) -> int:
 
 
 def _rows(device: Device, width: int) -> int:
-    """Pixels in a tile: as many as the registers hold, or fewer where they divide a row of `width` with less waste."""
+    """Pixels in a tile: as many as the registers hold, or fewer where they divide a row of `width`
+    with less waste."""
     most = 12 if device.wide == 16 else 6
-    # A tile of under about 8 products in flight waits for each (latency 4, two a cycle); its start and end cost some 4 more.
+    # A tile of under about 8 products in flight waits for each (latency 4, two a cycle); its start
+    # and end cost some 4 more.
     return min(
-        range(1, min(most, width) + 1), key=lambda rows: parts(width, rows) * (max(rows * VECTORS, 8) + 4)
+        range(1, min(most, width) + 1),
+        key=lambda rows: parts(width, rows) * (max(rows * VECTORS, 8) + 4),
     )

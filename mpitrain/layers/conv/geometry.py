@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Geometry:
-    """One image's convolution of one group: x (C, H, W) with weight (K, C, R, S) gives y (K, P, Q)."""
+    """One image's convolution of one group: x (C, H, W) with weight (K, C, R, S) gives y (K, P,
+    Q)."""
 
     c: int
     h: int
@@ -41,10 +42,14 @@ class Geometry:
         """Its numbers in one line, by which measurements of it are kept."""
         (u, v), (pad_h, pad_w) = self.stride, self.padding
         groups = f" groups {self.groups}" if self.groups > 1 else ""
-        return f"{self.c}x{self.h}x{self.w} to {self.k}, {self.r}x{self.s}, stride {u}x{v}, padding {pad_h}x{pad_w}{groups}"
+        return (
+            f"{self.c}x{self.h}x{self.w} to {self.k}, {self.r}x{self.s}, "
+            f"stride {u}x{v}, padding {pad_h}x{pad_w}{groups}"
+        )
 
     def flattened(self) -> Geometry:
-        """The same convolution with an image seen as one long row, where that changes nothing (1x1, stride 1, no padding)."""
+        """The same convolution with an image seen as one long row, where that changes nothing (1x1,
+        stride 1, no padding)."""
         if (self.r, self.s, self.stride, self.padding) != (1, 1, (1, 1), (0, 0)):
             return self
         return replace(self, h=1, w=self.h * self.w, p=1, q=self.p * self.q)

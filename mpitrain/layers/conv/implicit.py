@@ -1,11 +1,13 @@
-"""Convolution as matrix products whose right-hand side is read from the images where they lie (implicit GEMM).
+"""Convolution as matrix products whose right-hand side is read from the images where they lie
+(implicit GEMM).
 
 forward          y  (K, n P Q)  =  weight (K, C R S)       . columns of x (C R S, n P Q)
 backward data    dx (C, n H W)  =  weight (C, K R S)       . dy gathered (K R S, n H W)
 backward filter  dweight (K, C R S)  =  dy (K, n P Q)      . columns of x, transposed (n P Q, C R S)
 
-It takes every stride, padding, filter size and number of groups; sums have a fixed order and need no atomics. It reads planes: on a
-device with blocks of channels, a few images at a time are copied to planes and back.
+It takes every stride, padding, filter size and number of groups; sums have a fixed order and need
+no atomics. It reads planes: on a device with blocks of channels, a few images at a time are copied
+to planes and back.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 
 PACKED_LIMIT = 1 << 23
-"""Values of dy that backward filter packs at once (32 MiB): more images than that go in several products that add up."""
+"""Values of dy that backward filter packs at once (32 MiB): more images than that go in several
+products that add up."""
 
 COPIED_LIMIT = 1 << 21
 """Values of x and y that are in planes at once (8 MiB)."""
@@ -48,7 +51,9 @@ class ImplicitGemm:
             return products
         return sum(self._plane_sizes(self._few(images))) + products
 
-    def forward(self, y: Array, x: Array, weight: Array, bias: Array | None, n: int, scratch: Array) -> None:
+    def forward(
+        self, y: Array, x: Array, weight: Array, bias: Array | None, n: int, scratch: Array
+    ) -> None:
         """y = weight * x + bias."""
         for first, few, planes_x, planes_y, rest in self._pieces(x, y, n, scratch):
             if self._copies:
@@ -69,7 +74,8 @@ class ImplicitGemm:
     def backward_filter(
         self, dweight: Array, dy: Array, x: Array, accumulate: bool, n: int, scratch: Array
     ) -> None:
-        """dweight = sum over images and pixels of dy * x, added to what is there when `accumulate`."""
+        """dweight = sum over images and pixels of dy * x, added to what is there when
+        `accumulate`."""
         for first, few, planes_x, planes_y, rest in self._pieces(x, dy, n, scratch):
             if self._copies:
                 self._x_planes.read(planes_x, x, first, few)
@@ -79,7 +85,8 @@ class ImplicitGemm:
     def _pieces(
         self, x: Array, y: Array, n: int, scratch: Array
     ) -> Iterator[tuple[int, int, Array, Array, Array]]:
-        """(first image, images, x and y in planes, the rest of scratch): all at once where x and y are planes."""
+        """(first image, images, x and y in planes, the rest of scratch): all at once where x and y
+        are planes."""
         if not self._copies:
             yield 0, n, x, y, scratch
             return
@@ -87,8 +94,8 @@ class ImplicitGemm:
         size_x, size_y = self._plane_sizes(few)
         for first in range(0, n, few):
             yield (
-                first, min(few, n - first), scratch.part(0, size_x), scratch.part(size_x, size_x + size_y),
-                scratch.part(size_x + size_y, scratch.size),
+                first, min(few, n - first), scratch.part(0, size_x), scratch.part(size_x, size_x +
+                size_y), scratch.part(size_x + size_y, scratch.size),
             )  # fmt: skip
 
     def _few(self, images: int) -> int:
@@ -99,7 +106,9 @@ class ImplicitGemm:
         x, y = (-(-few * image // 128) * 128 for image in (self._g.x_image, self._g.y_image))
         return x, y
 
-    def _forward(self, y: Array, x: Array, weight: Array, bias: Array | None, n: int, scratch: Array) -> None:
+    def _forward(
+        self, y: Array, x: Array, weight: Array, bias: Array | None, n: int, scratch: Array
+    ) -> None:
         g = self._g
         depth, pixels = g.c * g.r * g.s, g.p * g.q
         for group in range(g.groups):
@@ -144,7 +153,14 @@ class ImplicitGemm:
             for first in range(0, n, step):
                 self._gemm(
                     Result(dweight, depth, depth, start=group * g.k * depth),
-                    Left(dy, pixels, 1, pixels, g.y_image, start=first * g.y_image + group * g.k * pixels),
+                    Left(
+                        dy,
+                        pixels,
+                        1,
+                        pixels,
+                        g.y_image,
+                        start=first * g.y_image + group * g.k * pixels,
+                    ),
                     Right(
                         x,
                         FILTER,

@@ -1,7 +1,9 @@
-"""Set a device to the arithmetic that a run asks for: tensor cores are checked first, on the device, against float64.
+"""Set a device to the arithmetic that a run asks for: tensor cores are checked first, on the
+device, against float64.
 
-A product of small convolutions is computed by every tile that a run may take. Where Hopper's own instruction is wrong, the older
-one is taken; where that is wrong too, float32; both with a sentence that the caller has to show.
+A product of small convolutions is computed by every tile that a run may take. Where Hopper's own
+instruction is wrong, the older one is taken; where that is wrong too, float32; both with a sentence
+that the caller has to show.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ Values = NDArray[Any]
 
 
 def use(device: Device, precision: str) -> str | None:
-    """Let convolutions on a device compute in a precision. Returns the sentence to show if they fall back to another way.
+    """Let convolutions on a device compute in a precision. Returns the sentence to show if they
+    fall back to another way.
 
     Raises UserError where the device has no tensor cores that it could use.
     """
@@ -41,7 +44,8 @@ def use(device: Device, precision: str) -> str | None:
     major = nvidia.capability(device.cl)[0]
     if major < 8:
         raise UserError(
-            f"--precision {precision}: expected an NVIDIA GPU of compute capability 8.0 or more, got {device}; "
+            f"--precision {precision}: expected an NVIDIA GPU of compute capability 8.0 or more, "
+            f"got {device}; "
             "float32 is what it can do"
         )
     fmt = tensor.format_of(precision)
@@ -59,7 +63,8 @@ def use(device: Device, precision: str) -> str | None:
 
 
 def _what_is_wrong(device: Device, fmt: Format) -> str | None:
-    """What of the kernels is wrong, by the instruction that the device is set to; None if nothing is."""
+    """What of the kernels is wrong, by the instruction that the device is set to; None if nothing
+    is."""
     try:
         compile_all(device, fmt, device.wgmma)
     except RunError as refused:
@@ -88,7 +93,8 @@ def compile_all(device: Device, fmt: Format, hopper: bool) -> None:
 
 
 def errors(device: Device, fmt: Format) -> Iterator[tuple[str, float]]:
-    """What was computed, by which instruction and tile, and its relative error against float64; NaN for what is missing."""
+    """What was computed, by which instruction and tile, and its relative error against float64; NaN
+    for what is missing."""
     g, random = CHECKED, np.random.default_rng(0)
     x, dy = random.normal(size=(IMAGES, g.c, g.h, g.w)), random.normal(size=(IMAGES, g.k, g.p, g.q))
     weight = random.normal(size=(g.k, g.c, g.r, g.s))

@@ -1,14 +1,17 @@
-"""Convolution on NVIDIA's tensor cores: operands of fewer bits, sums in float32, on images in blocks of 32 channels.
+"""Convolution on NVIDIA's tensor cores: operands of fewer bits, sums in float32, on images in
+blocks of 32 channels.
 
 What a pass multiplies are rows of 128 bytes in one of three formats, written first by
 kernels/nvidia/tensor_pack.cl, except images of bfloat16, which lie in memory so (layers/blocks.py):
 
 bf16  64 channels rounded to bfloat16 (8 bits of mantissa)
 tf32  32 channels rounded to TF32 (11 bits)
-high  32 channels as pairs of bfloat16, x = high + low; three products, high high + high low + low high, give about 16 bits
+high  32 channels as pairs of bfloat16, x = high + low; three products, high high + high low + low
+high, give about 16 bits
 
-Forward and backward data are correlations (kernels/nvidia/tensor.cl); so is a gradient by the filter, with pixels as its depth
-(kernels/nvidia/tensor_filter.cl), whose instruction does not take TF32: it uses the pairs of `high`. Sums have a fixed order.
+Forward and backward data are correlations (kernels/nvidia/tensor.cl); so is a gradient by the
+filter, with pixels as its depth (kernels/nvidia/tensor_filter.cl), whose instruction does not take
+TF32: it uses the pairs of `high`. Sums have a fixed order.
 """
 
 from __future__ import annotations
@@ -44,7 +47,8 @@ LARGEST_FILTER = 15
 
 @dataclass(frozen=True)
 class Tile:
-    """What a group of work-items computes, and how far ahead it copies (kernels/nvidia/tensor.cl)."""
+    """What a group of work-items computes, and how far ahead it copies
+    (kernels/nvidia/tensor.cl)."""
 
     groups: int
     """Groups of 128 work-items, each with its own 64 rows a repeat."""
@@ -59,7 +63,8 @@ class Tile:
     alone: float
     """Share of the time of `resident` groups on a unit that a single one takes at least."""
     seconds: Mapping[Format, tuple[float, float]]
-    """Format -> microseconds of `resident` groups on a unit: to start and end, and for each stage (one H200)."""
+    """Format -> microseconds of `resident` groups on a unit: to start and end, and for each stage
+    (one H200)."""
     filter_seconds: Mapping[Format, tuple[float, float]]
     """The same of the gradient by the filter."""
 
@@ -75,7 +80,8 @@ class Tile:
         return f"{self.rows}x{self.columns}"
 
     def time(self, units: int, groups: int, stages: int, seconds: tuple[float, float]) -> float:
-        """Microseconds that so many groups of so many stages take: whole turns of the device, and what is left over."""
+        """Microseconds that so many groups of so many stages take: whole turns of the device, and
+        what is left over."""
         whole, rest = divmod(groups, units * self.resident)
         left_over = max(self.alone, parts(rest, units) / self.resident) if rest else 0.0
         return (whole + left_over) * (seconds[0] + seconds[1] * stages)
@@ -84,26 +90,32 @@ class Tile:
 TILES = {
     "128x128": Tile(
         1, 2, 128, 2, 0, 3, 0.5,
-        {"bf16": (7.9, 1.18), "tf32": (7.7, 1.17), "high": (7.0, 1.68)}, {"bf16": (13.5, 1.49), "high": (15.4, 1.73)},
+        {"bf16": (7.9, 1.18), "tf32": (7.7, 1.17), "high": (7.0, 1.68)},
+        {"bf16": (13.5, 1.49), "high": (15.4, 1.73)},
     ),
     "128x256": Tile(
         2, 1, 256, 4, 1, 1, 0.4,
-        {"bf16": (4.2, 0.79), "tf32": (4.3, 0.74), "high": (4.2, 1.04)}, {"bf16": (12.6, 0.81), "high": (14.7, 1.00)},
+        {"bf16": (4.2, 0.79), "tf32": (4.3, 0.74), "high": (4.2, 1.04)},
+        {"bf16": (12.6, 0.81), "high": (14.7, 1.00)},
     ),
     "64x128": Tile(
         1, 1, 128, 3, 0, 3, 0.8,
-        {"bf16": (4.6, 0.66), "tf32": (4.3, 0.70), "high": (4.4, 0.82)}, {"bf16": (10.1, 0.94), "high": (14.9, 1.03)},
+        {"bf16": (4.6, 0.66), "tf32": (4.3, 0.70), "high": (4.4, 0.82)},
+        {"bf16": (10.1, 0.94), "high": (14.9, 1.03)},
     ),
     "128x64": Tile(
         1, 2, 64, 3, 0, 3, 0.8,
-        {"bf16": (5.8, 0.78), "tf32": (5.4, 0.84), "high": (5.9, 0.90)}, {"bf16": (9.9, 0.94), "high": (14.1, 1.09)},
+        {"bf16": (5.8, 0.78), "tf32": (5.4, 0.84), "high": (5.9, 0.90)},
+        {"bf16": (9.9, 0.94), "high": (14.1, 1.09)},
     ),
     "64x64": Tile(
         1, 1, 64, 4, 0, 3, 0.8,
-        {"bf16": (3.1, 0.53), "tf32": (3.0, 0.53), "high": (3.2, 0.56)}, {"bf16": (9.7, 0.58), "high": (14.7, 0.71)},
+        {"bf16": (3.1, 0.53), "tf32": (3.0, 0.53), "high": (3.2, 0.56)},
+        {"bf16": (9.7, 0.58), "high": (14.7, 0.71)},
     ),
 }  # fmt: skip
-"""Times were measured over VGG16 and ResNet152 at batch 32; with them the choice costs 1 to 2 % over the fastest tile of each layer."""
+"""Times were measured over VGG16 and ResNet152 at batch 32; with them the choice costs 1 to 2 %
+over the fastest tile of each layer."""
 
 WITHOUT_HOPPER = replace(TILES["128x128"], resident=1, stages=2)
 """The tile where products are mma.sync: the registers of one group a unit."""
@@ -117,7 +129,8 @@ def format_of(precision: str) -> Format:
 def reciprocal(divisor: int) -> tuple[np.uint32, int]:
     """(factor, shift) with n // divisor == n * factor >> shift for every 0 <= n < 2^31.
 
-    With factor = ceil(2^shift / divisor) and 2^shift >= 2^31 divisor the excess n (factor divisor - 2^shift) stays under 2^shift.
+    With factor = ceil(2^shift / divisor) and 2^shift >= 2^31 divisor the excess n (factor divisor -
+    2^shift) stays under 2^shift.
     """
     shift = 31 + (divisor - 1).bit_length()
     return np.uint32(-(-(1 << shift) // divisor)), shift
@@ -180,14 +193,16 @@ class ImageRows:
 
 
 def gathered(g: Geometry) -> Geometry | None:
-    """The 1x1 convolution of images whose channels are the taps that a pixel meets; None where that is not worth it."""
+    """The 1x1 convolution of images whose channels are the taps that a pixel meets; None where that
+    is not worth it."""
     if g.c > FEW or g.r * g.s == 1:
         return None
     return Geometry(g.c * g.r * g.s, 1, g.p * g.q, g.k, 1, 1, 1, g.p * g.q, (1, 1), (0, 0), 1)
 
 
 def supports(g: Geometry, to_input: bool) -> bool:
-    """Whether a convolution can be computed so; to_input: whether its gradient by the input is asked for too."""
+    """Whether a convolution can be computed so; to_input: whether its gradient by the input is
+    asked for too."""
     small = max(g.r, g.s) <= LARGEST_FILTER and g.r * g.s <= MOST_TAPS
     wide = min(g.c, g.k) > FEW or (not to_input and g.k > FEW and gathered(g) is not None)
     return g.groups == 1 and small and wide
@@ -213,7 +228,8 @@ def filter_definitions(fmt: Format, tile: Tile, hopper: bool) -> dict[str, int]:
 
 
 def filter_pixels(fmt: Format) -> int:
-    """Pixels in a stage of a gradient by the filter: 32 KiB of tiles of 128 x 128 in every format."""
+    """Pixels in a stage of a gradient by the filter: 32 KiB of tiles of 128 x 128 in every
+    format."""
     return 64 if fmt == "bf16" else 32
 
 
@@ -239,7 +255,8 @@ class TensorCorrelations:
         """Format of x's rows, where they are written."""
 
     def _sizes(self, images: int) -> tuple[int, int, int]:
-        """Float32 values of x's rows, of a bias and of the packed weights, for the widest tile and the largest sum."""
+        """Float32 values of x's rows, of a bias and of the packed weights, for the widest tile and
+        the largest sum."""
         channels = round_up(self._sums[0].k, max(tile.columns for tile in self._tiles))
         taps = max(each.r * each.s for each in self._sums)
         weights = channels * taps * self._rows.chunks * ROW_FLOATS
@@ -260,7 +277,8 @@ class TensorCorrelations:
         scratch: Array,
         ready: bool = False,
     ) -> None:
-        """y = weight * x + bias, and max(that, 0) if `rectify`; `ready`: scratch starts with x's rows."""
+        """y = weight * x + bias, and max(that, 0) if `rectify`; `ready`: scratch starts with x's
+        rows."""
         rows_end, bias_end, end = accumulate(self._sizes(images))
         rows, padded, packed = (
             scratch.part(0, rows_end),
@@ -295,20 +313,22 @@ class TensorCorrelations:
         tile = min(self._tiles, key=time)
         weight_rows = round_up(c.k, tile.columns)
         self._pack.pack_weights(
-            weight_rows * self._rows.chunks * row_channels(self._format) // 8, packed, padded, weight, bias or weight,
-            int(bias is not None), c.k, c.c, weight_rows, c.r, c.s, c.out_step, c.in_step, *c.first_tap, *c.tap_step, c.tap_row,
-            int(c.out_step < c.in_step), group=64,
+            weight_rows * self._rows.chunks * row_channels(self._format) // 8, packed, padded,
+            weight, bias or weight, int(bias is not None), c.k, c.c, weight_rows, c.r, c.s,
+            c.out_step, c.in_step, *c.first_tap, *c.tap_step, c.tap_row, int(c.out_step <
+            c.in_step), group=64,
         )  # fmt: skip
         kernels = self._device.program("tensor", **definitions(self._format, tile, self._hopper))
         kernels.correlate(
-            groups(tile) * tile.items, y, rows, packed, padded, pixels, self._rows.chunks, c.h, c.w, c.k, c.p, c.q, c.r, c.s,
-            *c.stride, *c.padding, *c.size, *c.first_pixel, *c.pixel_step, weight_rows, int(rectify),
-            *reciprocal(c.p * c.q), *reciprocal(c.q), group=tile.items,
+            groups(tile) * tile.items, y, rows, packed, padded, pixels, self._rows.chunks, c.h, c.w,
+            c.k, c.p, c.q, c.r, c.s, *c.stride, *c.padding, *c.size, *c.first_pixel, *c.pixel_step,
+            weight_rows, int(rectify), *reciprocal(c.p * c.q), *reciprocal(c.q), group=tile.items,
         )  # fmt: skip
 
 
 class TensorFilter:
-    """The gradient by the weights on one device: dweight from dy and x. Scratch starts with dy's rows afterwards."""
+    """The gradient by the weights on one device: dweight from dy and x. Scratch starts with dy's
+    rows afterwards."""
 
     def __init__(
         self,
@@ -386,11 +406,11 @@ class TensorFilter:
             "tensor_filter", **filter_definitions(self.format, tile, self._hopper)
         )
         kernels.filter_parts(
-            (self._groups(tile) * tile.items, many), sums, rows_dy, rows_x, images * g.p * g.q, self._dy.chunks, self._x.chunks,
-            g.h, g.w, g.k, g.p, g.q, g.r, g.s, *g.stride, *g.padding, each, *reciprocal(g.p * g.q), *reciprocal(g.q),
-            group=(tile.items, 1),
+            (self._groups(tile) * tile.items, many), sums, rows_dy, rows_x, images * g.p * g.q,
+            self._dy.chunks, self._x.chunks, g.h, g.w, g.k, g.p, g.q, g.r, g.s, *g.stride,
+            *g.padding, each, *reciprocal(g.p * g.q), *reciprocal(g.q), group=(tile.items, 1),
         )  # fmt: skip
         self._pack.sum_parts(
-            (parts(g.c, 64) * self._device.group, g.k), dweight, sums, many, g.k, g.c, g.r * g.s, int(add),
-            group=(self._device.group, 1),
+            (parts(g.c, 64) * self._device.group, g.k), dweight, sums, many, g.k, g.c, g.r * g.s,
+            int(add), group=(self._device.group, 1),
         )  # fmt: skip

@@ -1,4 +1,5 @@
-"""Convolution on GPUs as a product of matrices in tiles of local memory, on images in blocks of channels."""
+"""Convolution on GPUs as a product of matrices in tiles of local memory, on images in blocks of
+channels."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ LARGEST_FILTER = 16
 """Rows or columns of a filter at most: a pixel keeps a bit for each."""
 
 PACKED, ALONG_DEPTH, ALONG_COLUMNS = range(3)
-"""How the weights lie that tiles read: packed into scratch first, or in place with a 1x1 filter's depth or columns side by side."""
+"""How the weights lie that tiles read: packed into scratch first, or in place with a 1x1 filter's
+depth or columns side by side."""
 
 
 class Tiles:
@@ -54,7 +56,9 @@ class Tiles:
 
     def _splits(self, images: int) -> int:
         most = MOST_PARTIAL // (images * self._c.p * self._c.q * self._columns)
-        return splits_of(self._device.units, self._tile, self._tiles(images), self._steps, min(most, 16))
+        return splits_of(
+            self._device.units, self._tile, self._tiles(images), self._steps, min(most, 16)
+        )
 
     def time(self, images: int) -> float:
         """Its time by a count, comparable between tiles."""
@@ -86,23 +90,27 @@ class Tiles:
         packed = scratch if self._weights == PACKED else weight
         if self._weights == PACKED:
             self.kernels.pack(
-                (self._columns, 8 * parts(c.c, 32)), scratch, weight, c.k, c.c, c.r, c.s, c.out_step, c.in_step,
-                *c.first_tap, *c.tap_step, c.tap_row, self._columns, group=(32, 8),
+                (self._columns, 8 * parts(c.c, 32)), scratch, weight, c.k, c.c, c.r, c.s,
+                c.out_step, c.in_step, *c.first_tap, *c.tap_step, c.tap_row, self._columns,
+                group=(32, 8),
             )  # fmt: skip
         splits, tiles, pixels = self._splits(images), self._tiles(images), images * c.p * c.q
         result = y
         if splits > 1:
             result = scratch.part(self._packed, self._packed + splits * pixels * self._columns)
         tail = (
-            images, c.k, c.p, c.q, *c.size, *c.first_pixel, *c.pixel_step, int(bias is not None), int(rectify)
+            images, c.k, c.p, c.q, *c.size, *c.first_pixel, *c.pixel_step, int(bias is not None),
+            int(rectify)
         )  # fmt: skip
         self.kernels.correlate(
-            (tiles * 8 * tile.y, splits), result, x, packed, bias or scratch, *tail, parts(c.c, self._in), c.h, c.w,
-            c.r, c.s, *c.stride, *c.padding, self._steps, self._columns, group=(8 * tile.y, 1),
+            (tiles * 8 * tile.y, splits), result, x, packed, bias or scratch, *tail, parts(c.c,
+            self._in), c.h, c.w, c.r, c.s, *c.stride, *c.padding, self._steps, self._columns,
+            group=(8 * tile.y, 1),
         )  # fmt: skip
         if splits > 1:
             self.kernels.finish(
-                pixels * round_up(c.k, self._out) // 4, y, result, bias or scratch, *tail, splits, self._columns, group=group
+                pixels * round_up(c.k, self._out) // 4, y, result, bias or scratch, *tail, splits,
+                self._columns, group=group
             )  # fmt: skip
 
 
@@ -120,7 +128,9 @@ class TilesFilter:
     @cached_property
     def kernels(self) -> Program:
         """Compiled when first asked for, so that times can be compared before."""
-        return self._device.program("tiles_filter", IN=self._in, OUT=self._out, **self._tile.definitions())
+        return self._device.program(
+            "tiles_filter", IN=self._in, OUT=self._out, **self._tile.definitions()
+        )
 
     def _tiles(self) -> int:
         return self._width // self._tile.n * self._height // self._tile.m
@@ -128,7 +138,9 @@ class TilesFilter:
     def _shares(self, images: int) -> int:
         steps = parts(images * self._g.p * self._g.q, DEPTH)
         most = MOST_PARTIAL // (self._width * self._height)
-        return splits_of(self._device.units, self._tile, self._tiles(), steps, max(1, min(most, 512)))
+        return splits_of(
+            self._device.units, self._tile, self._tiles(), steps, max(1, min(most, 512))
+        )
 
     def time(self, images: int) -> float:
         """Its time by a count, comparable between tiles."""
@@ -146,12 +158,14 @@ class TilesFilter:
         g, tile = self._g, self._tile
         shares = self._shares(images)
         self.kernels.filter(
-            (self._tiles() * 8 * tile.y, shares), scratch, dy, x, images, parts(g.c, self._in), g.h, g.w, g.k, g.p, g.q,
-            g.r, g.s, *g.stride, *g.padding, self._width, *divisor(g.p * g.q), *divisor(g.q), group=(8 * tile.y, 1),
+            (self._tiles() * 8 * tile.y, shares), scratch, dy, x, images, parts(g.c, self._in), g.h,
+            g.w, g.k, g.p, g.q, g.r, g.s, *g.stride, *g.padding, self._width, *divisor(g.p * g.q),
+            *divisor(g.q), group=(8 * tile.y, 1),
         )  # fmt: skip
         n = g.k * g.c * g.r * g.s
         self.kernels.finish(
-            n, dweight, scratch, g.c, g.r * g.s, n, self._height, self._width, shares, int(accumulate), group=self._device.group
+            n, dweight, scratch, g.c, g.r * g.s, n, self._height, self._width, shares,
+            int(accumulate), group=self._device.group
         )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""3x3 convolution with stride 1 by Winograd's minimal filtering, on images in blocks of channels (CPUs)."""
+"""3x3 convolution with stride 1 by Winograd's minimal filtering, on images in blocks of channels
+(CPUs)."""
 
 from __future__ import annotations
 
@@ -12,20 +13,24 @@ VECTORS = 2
 """Vectors of output channels in a register tile."""
 
 WANTED = 1 << 17
-"""Values of transformed tiles that a work-item has in hand, x and y together: 512 KiB, half a second-level cache."""
+"""Values of transformed tiles that a work-item has in hand, x and y together: 512 KiB, half a
+second-level cache."""
 
 LEAST = 56
-"""Tiles at least, however many channels: each transformed filter that is read from memory has to serve that many."""
+"""Tiles at least, however many channels: each transformed filter that is read from memory has to
+serve that many."""
 
 
 MOST_SUMS = 1 << 23
 """Values of transformed sums that shares of the tiles may keep in all: 32 MiB."""
 
 SHARE = 128
-"""Tiles that a share has at least: fewer, and adding to sums in memory takes longer than the products."""
+"""Tiles that a share has at least: fewer, and adding to sums in memory takes longer than the
+products."""
 
 BOUND = 5e-5
-"""Largest error of 4x4 outputs, in standard deviations of the result; the tuner and the tests hold it to that. Of 2x2 it is a tenth."""
+"""Largest error of 4x4 outputs, in standard deviations of the result; the tuner and the tests hold
+it to that. Of 2x2 it is a tenth."""
 
 
 class Winograd:
@@ -84,8 +89,9 @@ class Winograd:
         many = round_up(parts(tiles, units), self._rows)
         items, item = min(parts(tiles, many), 2 * self._device.units), self._scratch(many)
         self._program.winograd(
-            items, y, x, scratch, bias or scratch, scratch.part(packed, packed + items * item), images, c.c, c.h, c.w,
-            c.k, c.p, c.q, *c.padding, many, int(bias is not None), int(rectify), item, group=1,
+            items, y, x, scratch, bias or scratch, scratch.part(packed, packed + items * item),
+            images, c.c, c.h, c.w, c.k, c.p, c.q, *c.padding, many, int(bias is not None),
+            int(rectify), item, group=1,
         )  # fmt: skip
 
 
@@ -95,7 +101,9 @@ class WinogradFilter:
     def __init__(self, device: Device, geometry: Geometry, out: int) -> None:
         self._device, self._g, self._out = device, geometry, out
         self._rows = 8 if device.wide == 16 else 4
-        self._program = device.program("winograd_filter", ROWS=self._rows, VECTORS=VECTORS, STEP=1, OUT=out)
+        self._program = device.program(
+            "winograd_filter", ROWS=self._rows, VECTORS=VECTORS, STEP=1, OUT=out
+        )
         wide, points = device.wide, (out + 2) ** 2
         self._groups, self._blocks = parts(geometry.k, VECTORS * wide), parts(geometry.c, wide)
         self._sums = points * (self._groups * self._blocks * VECTORS * wide * wide + wide)
@@ -104,12 +112,14 @@ class WinogradFilter:
         return images * parts(self._g.p, self._out) * parts(self._g.q, self._out)
 
     def _tile_parts(self, images: int) -> int:
-        """Shares of the tiles: they need no work twice, but sums of their own, so they are to be large and not too many."""
+        """Shares of the tiles: they need no work twice, but sums of their own, so they are to be
+        large and not too many."""
         most = min(2 * self._device.units, MOST_SUMS // self._sums, self._tiles(images) // SHARE)
         return max(1, most)
 
     def _out_parts(self, tile_parts: int) -> int:
-        """Shares of the output channels where those do not keep every core busy: each transforms x for itself."""
+        """Shares of the output channels where those do not keep every core busy: each transforms x
+        for itself."""
         return min(self._groups, parts(self._device.units, tile_parts))
 
     def _channels(self, out_parts: int) -> int:
@@ -145,8 +155,8 @@ class WinogradFilter:
         start, shares = round_up(tile_parts * self._sums, 128), tile_parts * out_parts
         item = self._scratch(out_parts, many)
         self._program.winograd_filter(
-            shares, scratch, dy, x, scratch.part(start, start + shares * item), images, g.c, g.h, g.w, g.k, g.p, g.q,
-            *g.padding, many, tile_parts, out_parts, item, group=1,
+            shares, scratch, dy, x, scratch.part(start, start + shares * item), images, g.c, g.h,
+            g.w, g.k, g.p, g.q, *g.padding, many, tile_parts, out_parts, item, group=1,
         )  # fmt: skip
         self._program.finish(
             (self._groups, self._blocks),

@@ -1,4 +1,5 @@
-"""3x3 convolution with stride 1 by Winograd's minimal filtering on GPUs: transforms that pass over memory, and products of tiles between."""
+"""3x3 convolution with stride 1 by Winograd's minimal filtering on GPUs: transforms that pass over
+memory, and products of tiles between."""
 
 from __future__ import annotations
 
@@ -14,10 +15,11 @@ from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Program
 
 PIECE = 1 << 27
-"""Values of transformed tiles that are in scratch at once, x's and y's together (512 MiB, and a 16th of the device's memory at most): more
-tiles than that go in several pieces.
+"""Values of transformed tiles that are in scratch at once, x's and y's together (512 MiB, and a
+16th of the device's memory at most): more tiles than that go in several pieces.
 
-Pieces that fit an H200's second-level cache are slower by a quarter: their products have too few tiles.
+Pieces that fit an H200's second-level cache are slower by a quarter: their products have too few
+tiles.
 """
 
 MOST_SUMS = 1 << 24
@@ -27,13 +29,18 @@ CHAIN = 2048
 """Tiles that one register adds up, where memory allows: rounding grows with the root of it."""
 
 SWEEP = 0.065
-"""Time of reading or writing a thousand values by the whole device, in units of tile_time on one compute unit of an H200, times units."""
+"""Time of reading or writing a thousand values by the whole device, in units of tile_time on one
+compute unit of an H200, times units."""
 
 
 def supports(device: Device, g: Geometry) -> bool:
     """Whether a convolution can be computed so: few channels are in other blocks."""
     minimal = (g.r, g.s, *g.stride, g.groups) == (3, 3, 1, 1, 1) and max(g.padding) <= 2
-    return device.kind == "gpu" and minimal and min(block_of(each, device.block) for each in (g.c, g.k)) == 32
+    return (
+        device.kind == "gpu"
+        and minimal
+        and min(block_of(each, device.block) for each in (g.c, g.k)) == 32
+    )
 
 
 class WinogradTiles:
@@ -92,7 +99,9 @@ class WinogradTiles:
     def workspace(self, images: int) -> int:
         """Float32 values of scratch for that many images, or fewer."""
         most = max(self._rows(n) for n in range(1, images + 1))
-        values = round_up(self._points * most * self._depth, 128) + self._points * most * self._width
+        values = (
+            round_up(self._points * most * self._depth, 128) + self._points * most * self._width
+        )
         return self._filters + values + self._tail
 
     @property
@@ -113,8 +122,8 @@ class WinogradTiles:
         """y = weight * x + bias, and max(that, 0) if `rectify`."""
         c, group, tile = self._c, self._device.group, self._tile
         self.kernels.filters(
-            (self._width // 4, self._depth), scratch, weight, c.k, c.c, c.out_step, c.in_step, *c.first_tap, *c.tap_step,
-            c.tap_row, self._width, group=(group, 1),
+            (self._width // 4, self._depth), scratch, weight, c.k, c.c, c.out_step, c.in_step,
+            *c.first_tap, *c.tap_step, c.tap_row, self._width, group=(group, 1),
         )  # fmt: skip
         rows, tiles = self._rows(images), self._tiles(images)
         start = self._filters
@@ -128,20 +137,22 @@ class WinogradTiles:
         for first in range(0, tiles, rows):
             few = min(rows, tiles - first)
             self.kernels.inputs(
-                (8 * rows, self._depth // 32), inputs, x, c.h, c.w, c.p, c.q, *c.padding, first, few, rows, self._depth,
-                group=(group, 1),
+                (8 * rows, self._depth // 32), inputs, x, c.h, c.w, c.p, c.q, *c.padding, first,
+                few, rows, self._depth, group=(group, 1),
             )  # fmt: skip
             self._products.products(
-                ((whole + (many - whole) * splits) * 8 * tile.y, 1), products, tail, inputs, scratch, rows, self._width,
-                self._depth, 0, self._points, whole, splits, group=(8 * tile.y, 1),
+                ((whole + (many - whole) * splits) * 8 * tile.y, 1), products, tail, inputs,
+                scratch, rows, self._width, self._depth, 0, self._points, whole, splits, group=(8 *
+                tile.y, 1),
             )  # fmt: skip
             if whole < many:
                 self._products.finish(
-                    (many - whole) * tile.m * tile.n // 4, products, tail, rows, self._width, 0, many, whole, splits, group=group
+                    (many - whole) * tile.m * tile.n // 4, products, tail, rows, self._width, 0,
+                    many, whole, splits, group=group
                 )  # fmt: skip
             self.kernels.outputs(
-                (8 * few, parts(c.k, 32)), y, products, bias or scratch, c.k, c.p, c.q, first, few, rows, self._width,
-                int(bias is not None), int(rectify), group=(group, 1),
+                (8 * few, parts(c.k, 32)), y, products, bias or scratch, c.k, c.p, c.q, first, few,
+                rows, self._width, int(bias is not None), int(rectify), group=(group, 1),
             )  # fmt: skip
 
 
@@ -154,7 +165,10 @@ class WinogradTilesFilter:
         k, c = round_up(geometry.k, 32), round_up(geometry.c, 32)
         large = k % 128 == 0 and c % 128 == 0 and self._points * k * c // 128**2 >= 2 * device.units
         self._tile = _widest(device, 128 if large else 64, "128x128", "64x64")
-        self._height, self._width = round_up(geometry.k, self._tile.m), round_up(geometry.c, self._tile.n)
+        self._height, self._width = (
+            round_up(geometry.k, self._tile.m),
+            round_up(geometry.c, self._tile.n),
+        )
 
     @cached_property
     def kernels(self) -> Program:
@@ -171,7 +185,8 @@ class WinogradTilesFilter:
     def _rows(self, images: int) -> int:
         """Tiles in a piece."""
         most = max(
-            DEPTH, min(PIECE, self._device.memory // 64) // (self._points * (self._height + self._width))
+            DEPTH,
+            min(PIECE, self._device.memory // 64) // (self._points * (self._height + self._width)),
         )
         return round_up(even(self._tiles(images), most), DEPTH)
 
@@ -191,7 +206,9 @@ class WinogradTilesFilter:
         """Its time by a count, comparable with tile_time."""
         rows, shares = self._rows(images), self._parts(images)
         pieces = parts(self._tiles(images), rows)
-        products = tile_time(self._device.units, self._tile, self._many(), rows // DEPTH, shares, PLAIN)
+        products = tile_time(
+            self._device.units, self._tile, self._many(), rows // DEPTH, shares, PLAIN
+        )
         swept = (2 * self._points + self._out**2) * rows * (self._height + self._width)
         sums = self._points * self._height * self._width * shares * 2
         return pieces * products + SWEEP * (pieces * swept + sums) / 1000 / self._device.units
@@ -201,7 +218,11 @@ class WinogradTilesFilter:
         rows = max(self._rows(n) for n in range(1, images + 1))
         shares = max(self._parts(n) for n in range(1, images + 1))
         sums = round_up(shares * self._points * self._height * self._width, 128)
-        return sums + round_up(self._points * rows * self._height, 128) + self._points * rows * self._width
+        return (
+            sums
+            + round_up(self._points * rows * self._height, 128)
+            + self._points * rows * self._width
+        )
 
     def __call__(
         self, dweight: Array, dy: Array, x: Array, accumulate: bool, images: int, scratch: Array
@@ -216,23 +237,27 @@ class WinogradTilesFilter:
         for first in range(0, tiles, rows):
             few = min(rows, tiles - first)
             self.kernels.gradients(
-                (8 * rows, parts(g.k, 32)), gradients, dy, g.p, g.q, first, few, rows, self._height, group=(group, 1)
+                (8 * rows, parts(g.k, 32)), gradients, dy, g.p, g.q, first, few, rows, self._height,
+                group=(group, 1)
             )  # fmt: skip
             self.kernels.inputs(
-                (8 * rows, parts(g.c, 32)), inputs, x, g.h, g.w, g.p, g.q, *g.padding, first, few, rows, self._width,
-                group=(group, 1),
+                (8 * rows, parts(g.c, 32)), inputs, x, g.h, g.w, g.p, g.q, *g.padding, first, few,
+                rows, self._width, group=(group, 1),
             )  # fmt: skip
             self._products.products(
-                (self._many() * 8 * tile.y, shares), scratch, scratch, gradients, inputs, self._height, self._width, rows,
-                int(first > 0), self._points, self._many(), 1, group=(8 * tile.y, 1),
+                (self._many() * 8 * tile.y, shares), scratch, scratch, gradients, inputs,
+                self._height, self._width, rows, int(first > 0), self._points, self._many(), 1,
+                group=(8 * tile.y, 1),
             )  # fmt: skip
         self.kernels.finish(
-            (parts(g.c, 4), g.k), dweight, scratch, g.c, self._height, self._width, shares, int(accumulate), group=(group, 1)
+            (parts(g.c, 4), g.k), dweight, scratch, g.c, self._height, self._width, shares,
+            int(accumulate), group=(group, 1)
         )  # fmt: skip
 
 
 def _widest(device: Device, width: int, *names: str) -> Tile:
-    """The first of these tiles that divides a width and fits the device's local memory; the last one if none does."""
+    """The first of these tiles that divides a width and fits the device's local memory; the last
+    one if none does."""
     fitting = (
         tile
         for tile in (TILES[name] for name in names)

@@ -11,7 +11,8 @@ IMAGES = "input"
 
 
 class Chain:
-    """Nodes in the order they were added. With `dropout` false the dropout layers are left out and bridged."""
+    """Nodes in the order they were added. With `dropout` false the dropout layers are left out and
+    bridged."""
 
     def __init__(self, *, dropout: bool = True) -> None:
         self.dropout = dropout

@@ -1,4 +1,5 @@
-"""LeNet as in the paper (and in Caffe): two convolutions, two dense layers, 431,080 parameters at 28x28."""
+"""LeNet as in the paper (and in Caffe): two convolutions, two dense layers, 431,080 parameters at
+28x28."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from mpitrain.network.network import Network
 
 
 def build(input_shape: Shape = (1, 28, 28), classes: int = 10, *, dropout: bool = True) -> Network:
-    """LeNet for images of shape (C, H, W); it has no dropout to leave out. Parameters fc1.weight, fc1.bias, ..."""
+    """LeNet for images of shape (C, H, W); it has no dropout to leave out. Parameters fc1.weight,
+    fc1.bias, ..."""
     chain = Chain(dropout=dropout)
     chain.add("conv1", Convolution(20, 5))
     chain.add("pool1", MaxPool(2))

@@ -22,12 +22,15 @@ NAMES = tuple(BUILDERS)
 
 
 def load(
-    name_or_path: str, input_shape: Shape | None = None, classes: int | None = None, dropout: bool = True
+    name_or_path: str,
+    input_shape: Shape | None = None,
+    classes: int | None = None,
+    dropout: bool = True,
 ) -> Network:
     """The network of that name or file, for images of `input_shape` (C, H, W) and so many classes.
 
-    What is None is the network's own: (1, 28, 28) and 10 for lenet, (3, 224, 224) and 1000 for the other known ones,
-    a file's header for a file. A known name goes before a file of the same name.
+    What is None is the network's own: (1, 28, 28) and 10 for lenet, (3, 224, 224) and 1000 for the
+    other known ones, a file's header for a file. A known name goes before a file of the same name.
     Raises UserError for an unknown name, impossible sizes, and whatever is wrong in a file.
     """
     if input_shape is not None and (len(input_shape) != 3 or min(input_shape) < 1):
@@ -46,5 +49,6 @@ def load(
     close = difflib.get_close_matches(name_or_path.lower(), NAMES, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise UserError(
-        f"unknown network {name_or_path!r}: {hint}known are {', '.join(NAMES)}, or a network file (.toml)"
+        f"unknown network {name_or_path!r}: {hint}known are {', '.join(NAMES)}, or a network file "
+        "(.toml)"
     )

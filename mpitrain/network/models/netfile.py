@@ -1,13 +1,14 @@
-"""Networks as TOML files: `decode` makes a Network of the text, `encode` writes one that decodes to the same layers.
+"""Networks as TOML files: `decode` makes a Network of the text, `encode` writes one that decodes to
+the same layers.
 
     name = "small"
     input = [1, 28, 28]        # channels, height, width
     classes = 10
-    batch_size = 64            # optional, like weight_decay and data: defaults of the options of training
+    batch_size = 64            # optional, like weight_decay and data: defaults of the options
 
     [[layer]]
     name = "conv1"             # its parameters are conv1.weight and conv1.bias
-    type = "convolution"       # a class of mpitrain.layers in snake case; its arguments are the other keys
+    type = "convolution"       # a class of mpitrain.layers in snake case, then its arguments
     channels = 20
     kernel = 5                 # or [5, 3]: height, width
 
@@ -65,15 +66,26 @@ TYPES: dict[str, type[Layer]] = {
 ADAPTING = {"features", "channels"}
 """Keys that take "classes" for a number."""
 DEFAULTS: dict[str, object] = {"batch_size": 256, "weight_decay": 0.0, "data": "synthetic"}
-"""Options of training that a header may set, and what they are where it does not (the command line's)."""
-HEADER: dict[str, Any] = {"name": str, "input": list[int], "classes": int, "layer": list[dict[str, Any]]}
+"""Options of training that a header may set, and what they are where it does not (the command
+line's)."""
+HEADER: dict[str, Any] = {
+    "name": str,
+    "input": list[int],
+    "classes": int,
+    "layer": list[dict[str, Any]],
+}
 OPTIONS: dict[str, Any] = {key: type(value) for key, value in DEFAULTS.items()}
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-"""Names go into file names and into the keys of checkpoints (momentum/NAME), so they hold no slash and no space."""
+"""Names go into file names and into the keys of checkpoints (momentum/NAME), so they hold no slash
+and no space."""
 
 
 def read(
-    path: Path, input_shape: Shape | None = None, classes: int | None = None, *, dropout: bool = True
+    path: Path,
+    input_shape: Shape | None = None,
+    classes: int | None = None,
+    *,
+    dropout: bool = True,
 ) -> Network:
     """The network of a file; see `decode`. Raises UserError also for a file that cannot be read."""
     try:
@@ -95,9 +107,11 @@ def decode(
     *,
     dropout: bool = True,
 ) -> Network:
-    """The network a text describes, for images of `input_shape` and so many classes, its own where None.
+    """The network a text describes, for images of `input_shape` and so many classes, its own where
+    None.
 
-    A network without "classes" in it keeps its own number, which must be enough. Errors (UserError) begin with `file`.
+    A network without "classes" in it keeps its own number, which must be enough. Errors (UserError)
+    begin with `file`.
     """
     try:
         table = toml.parse(text)
@@ -109,10 +123,13 @@ def decode(
     _check(table, HEADER, OPTIONS, file)
     if not NAME.fullmatch(table["name"]):
         raise UserError(
-            f"{file}: key name: expected letters, digits, '_', '.' and '-', got {_show(table['name'])}"
+            f"{file}: key name: expected letters, digits, '_', '.' and '-', got "
+            f"{_show(table['name'])}"
         )
     if len(table["input"]) != 3 or min(table["input"]) < 1:
-        raise UserError(f"{file}: key input: expected [channels, height, width], got {_show(table['input'])}")
+        raise UserError(
+            f"{file}: key input: expected [channels, height, width], got {_show(table['input'])}"
+        )
     if table["classes"] < 1:
         raise UserError(f"{file}: key classes: expected at least 1, got {table['classes']}")
     if not table["layer"]:
@@ -126,7 +143,9 @@ def decode(
     count = classes if classes is not None and adapts else table["classes"]
     chain = _chain(table["layer"], file, count, dropout)
     defaults = {key: table.get(key, value) for key, value in DEFAULTS.items()}
-    return Network(table["name"], input_shape or tuple(table["input"]), count, chain.nodes(), defaults)
+    return Network(
+        table["name"], input_shape or tuple(table["input"]), count, chain.nodes(), defaults
+    )
 
 
 def _chain(entries: list[dict[str, Any]], file: str, classes: int, dropout: bool) -> Chain:
@@ -143,7 +162,8 @@ def _chain(entries: list[dict[str, Any]], file: str, classes: int, dropout: bool
         if isinstance(layer, LOSSES) != (number == len(entries)):
             losses = " or ".join(_snake(loss.__name__) for loss in LOSSES)
             raise UserError(
-                f"{where}: the last layer, and no other, is the loss ({losses}); it is a {entry['type']}"
+                f"{where}: the last layer, and no other, is the loss ({losses}); it is a "
+                f"{entry['type']}"
             )
         chain.add(name, layer, *inputs)
         known.append(name)
@@ -155,7 +175,9 @@ def _name(entry: Mapping[str, Any], where: str, known: list[str]) -> str:
         raise UserError(f"{where}: missing key name")
     name = entry["name"]
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise UserError(f"{where}: key name: expected letters, digits, '_', '.' and '-', got {_show(name)}")
+        raise UserError(
+            f"{where}: key name: expected letters, digits, '_', '.' and '-', got {_show(name)}"
+        )
     if name in known:
         what = "means the images" if name == IMAGES else "is taken by an earlier layer"
         raise UserError(f"{where}: key name: {name} {what}")
@@ -181,10 +203,14 @@ def _layer(entry: Mapping[str, Any], kind: type[Layer], where: str, classes: int
     }
     hints = typing.get_type_hints(kind.__init__)
     arguments = _arguments(kind)
-    required = {key: hints[key] for key, default in arguments.items() if default is inspect.Parameter.empty}
+    required = {
+        key: hints[key] for key, default in arguments.items() if default is inspect.Parameter.empty
+    }
     optional = {key: hints[key] for key in arguments if key not in required}
     _check(given, required, optional, where)
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    values = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
+    }
     try:
         return kind(**values)
     except UserError as error:
@@ -192,7 +218,11 @@ def _layer(entry: Mapping[str, Any], kind: type[Layer], where: str, classes: int
 
 
 def _inputs(
-    entry: Mapping[str, Any], kind: type[Layer], where: str, known: list[str], later: Iterable[object]
+    entry: Mapping[str, Any],
+    kind: type[Layer],
+    where: str,
+    known: list[str],
+    later: Iterable[object],
 ) -> list[str]:
     """The names under `inputs`, none where the layer takes what is before it."""
     inputs = entry.get("inputs", [])
@@ -202,15 +232,20 @@ def _inputs(
         if value in later:
             raise UserError(f"{where}: key inputs: {value} is not before this layer in the file")
         if value not in known:
-            raise UserError(f"{where}: key inputs: no layer is named {_show(value)}{_known(value, known)}")
+            raise UserError(
+                f"{where}: key inputs: no layer is named {_show(value)}{_known(value, known)}"
+            )
     if (len(inputs) or 1) != kind.inputs:
         expected = "one name" if kind.inputs == 1 else f"{kind.inputs} names"
-        raise UserError(f"{where}: key inputs: {entry['type']} takes {expected}, got {len(inputs) or 1}")
+        raise UserError(
+            f"{where}: key inputs: {entry['type']} takes {expected}, got {len(inputs) or 1}"
+        )
     return list(inputs)
 
 
 def encode(network: Network) -> str:
-    """A network as the text of a network file, its last dense layer (or convolution) adapting to the classes."""
+    """A network as the text of a network file, its last dense layer (or convolution) adapting to
+    the classes."""
     if extra := network.defaults.keys() - DEFAULTS.keys():
         raise ValueError(f"{network.name}: no place in a network file for {sorted(extra)}")
     lines = [
@@ -220,7 +255,9 @@ def encode(network: Network) -> str:
         *(f"{key} = {_show(value)}" for key, value in network.defaults.items()),
     ]
     weighted = (layers.Convolution, layers.Dense)
-    head = next((node for node in reversed(network.nodes) if isinstance(node.layer, weighted)), None)
+    head = next(
+        (node for node in reversed(network.nodes) if isinstance(node.layer, weighted)), None
+    )
     before = IMAGES
     for node in network.nodes:
         lines += [
@@ -239,7 +276,8 @@ def encode(network: Network) -> str:
 
 
 def _arguments(kind: type[Layer]) -> dict[str, Any]:
-    """A layer's constructor arguments and their defaults, `inspect.Parameter.empty` where it has none."""
+    """A layer's constructor arguments and their defaults, `inspect.Parameter.empty` where it has
+    none."""
     return {key: argument.default for key, argument in inspect.signature(kind).parameters.items()}
 
 
@@ -251,8 +289,8 @@ def _differing(layer: Layer) -> dict[str, Any]:
         for key, default in _arguments(type(layer)).items()
         if default is inspect.Parameter.empty
     }
-    # Compared with a layer made of the required ones, because a constructor may turn a default into something else
-    # (a pool's stride None into its kernel).
+    # Compared with a layer made of the required ones, because a constructor may turn a default into
+    # something else (a pool's stride None into its kernel).
     plain = type(layer)(**required)
     return {
         key: value
@@ -262,7 +300,8 @@ def _differing(layer: Layer) -> dict[str, Any]:
 
 
 def _argument(layer: Layer, key: str) -> Any:
-    """What a layer was made with: its attribute of that name, or has_NAME where NAME is a parameter's (bias)."""
+    """What a layer was made with: its attribute of that name, or has_NAME where NAME is a
+    parameter's (bias)."""
     return getattr(layer, f"has_{key}" if hasattr(layer, f"has_{key}") else key)
 
 
@@ -287,12 +326,15 @@ def _check(
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a TOML value can be an argument of that type. Any sequence of an argument is a size: two numbers."""
+    """Whether a TOML value can be an argument of that type. Any sequence of an argument is a size:
+    two numbers."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, one) for one in typing.get_args(hint))
     if origin is list:
-        return isinstance(value, list) and all(_fits(one, typing.get_args(hint)[0]) for one in value)
+        return isinstance(value, list) and all(
+            _fits(one, typing.get_args(hint)[0]) for one in value
+        )
     if origin is dict:
         return isinstance(value, dict)
     if origin is not None:
@@ -306,7 +348,9 @@ def _words(hint: Any) -> str:
     """A type for a reader."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_words(one) for one in typing.get_args(hint) if one is not types.NoneType)
+        return " or ".join(
+            _words(one) for one in typing.get_args(hint) if one is not types.NoneType
+        )
     if origin is list:
         many = {int: "whole numbers", str: "names"}
         return f"a list of {many.get(typing.get_args(hint)[0], 'tables')}"
@@ -316,7 +360,8 @@ def _words(hint: Any) -> str:
 
 
 def _known(name: object, known: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the one that was meant, or all that there are if they are few."""
+    """The end of an error about an unknown name: the one that was meant, or all that there are if
+    they are few."""
     names = list(known)
     close = difflib.get_close_matches(str(name), names, n=1)
     if close:

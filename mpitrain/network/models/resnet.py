@@ -1,4 +1,5 @@
-"""ResNet (He et al., arXiv 1512.03385) of 18 to 152 layers; bottlenecks stride in their 3x3, as torchvision's do."""
+"""ResNet (He et al., arXiv 1512.03385) of 18 to 152 layers; bottlenecks stride in their 3x3, as
+torchvision's do."""
 
 from __future__ import annotations
 
@@ -18,17 +19,25 @@ from mpitrain.network.models.chain import Chain
 from mpitrain.network.network import Network
 
 WIDTHS = (64, 128, 256, 512)
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 """Residual blocks in each of the four stages, by depth."""
 BOTTLENECK_FROM = 50
-"""Depths from here on use 1x1, 3x3, 1x1 blocks whose last convolution is EXPANSION times as wide."""
+"""Depths from here on use 1x1, 3x3, 1x1 blocks whose last convolution is EXPANSION times as
+wide."""
 EXPANSION = 4
 
 
 def build(
     depth: int, input_shape: Shape = (3, 224, 224), classes: int = 1000, *, dropout: bool = True
 ) -> Network:
-    """ResNet of a depth in BLOCKS, for images of shape (C, H, W), with torchvision's names (layer1.0.conv1, fc).
+    """ResNet of a depth in BLOCKS, for images of shape (C, H, W), with torchvision's names
+    (layer1.0.conv1, fc).
 
     It has no dropout to leave out.
     """
@@ -51,7 +60,8 @@ def build(
 
 
 def _block(chain: Chain, name: str, depth: int, channels: int, width: int, stride: int) -> int:
-    """y = relu(branch(x) + shortcut(x)), the shortcut a 1x1 convolution where the shape changes. Returns y's channels."""
+    """y = relu(branch(x) + shortcut(x)), the shortcut a 1x1 convolution where the shape changes.
+    Returns y's channels."""
     if depth < BOTTLENECK_FROM:
         out = width
         convolutions = [

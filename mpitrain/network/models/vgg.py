@@ -9,15 +9,18 @@ from mpitrain.network.network import Network
 
 CHANNELS = (64, 128, 256, 512, 512)
 REPEATS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-"""Convolutions before each of the five pools, by depth (columns A, B, D and E of the paper's table 1)."""
+"""Convolutions before each of the five pools, by depth (columns A, B, D and E of the paper's table
+1)."""
 
 
 def build(
     depth: int, input_shape: Shape = (3, 224, 224), classes: int = 1000, *, dropout: bool = True
 ) -> Network:
-    """VGG of a depth in REPEATS, for images of shape (C, H, W), with torchvision's names (features.0, classifier.6).
+    """VGG of a depth in REPEATS, for images of shape (C, H, W), with torchvision's names
+    (features.0, classifier.6).
 
-    There is no adaptive pooling: the first dense layer takes what the features give, torchvision's 25088 at 224x224.
+    There is no adaptive pooling: the first dense layer takes what the features give, torchvision's
+    25088 at 224x224.
     """
     chain = Chain(dropout=dropout)
     place = 0

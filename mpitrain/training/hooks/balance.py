@@ -1,6 +1,8 @@
-"""Who is slow, and how a batch is divided so that nobody waits for it: seconds of each rank in, speeds out.
+"""Who is slow, and how a batch is divided so that nobody waits for it: seconds of each rank in,
+speeds out.
 
-Gradients are sums over images, divided once by the batch, so how many a rank has changes their last bits alone.
+Gradients are sums over images, divided once by the batch, so how many a rank has changes their last
+bits alone.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ class Found:
     """What some steps have shown, the same on every rank."""
 
     speeds: tuple[float, ...]
-    """Images a second of each rank, halfway between what was known and what was measured: what disturbs a rank for a moment moves few."""
+    """Images a second of each rank, halfway between what was known and what was measured: what
+    disturbs a rank for a moment moves few."""
     straggler: int | None
     """The rank that makes steps longer by more than COST, if one does."""
     cost: float
-    """By how much it does: 0.3 for 30 % longer than if it were as fast as the others' median. Rounded here, so that words and log agree."""
+    """By how much it does: 0.3 for 30 % longer than if it were as fast as the others' median.
+    Rounded here, so that words and log agree."""
 
 
 class Balance:
@@ -45,7 +49,8 @@ class Balance:
         self._seen: list[list[float]] = []
 
     def note(self, images: Sequence[int], seconds: Sequence[float]) -> Found | None:
-        """A step's images and seconds of computing of each rank. Returns what was found when there have been enough steps, else None."""
+        """A step's images and seconds of computing of each rank. Returns what was found when there
+        have been enough steps, else None."""
         self._steps += 1
         if self._steps <= 0 or min(seconds) <= 0:
             return None
@@ -61,7 +66,8 @@ class Balance:
 
 
 class Divide:
-    """Now and then: names a rank that the others wait for, and with --balance speed divides batches anew."""
+    """Now and then: names a rank that the others wait for, and with --balance speed divides batches
+    anew."""
 
     name = "balance"
 
@@ -79,7 +85,11 @@ class Divide:
         if wire.ranks.size == 1:
             return progress
         if self._balance is None or self._ranks != tuple(wire.ranks.numbers):
-            self._balance, self._ranks, self._named = Balance(feed.speeds), tuple(wire.ranks.numbers), -1
+            self._balance, self._ranks, self._named = (
+                Balance(feed.speeds),
+                tuple(wire.ranks.numbers),
+                -1,
+            )
             if wire.ranks.bereaved:
                 return progress  # some ranks may not have heard the end of this step
         assert report is not None
@@ -102,13 +112,19 @@ class Divide:
         if by_speed or late is not None:
             speeds = [round(speed, 2) for speed in found.speeds]
             world.local.log.event(
-                "balance", step=progress.step, parts=parts, speeds=speeds, straggler=late, cost=found.cost
-            )  # fmt: skip
+                "balance",
+                step=progress.step,
+                parts=parts,
+                speeds=speeds,
+                straggler=late,
+                cost=found.cost,
+            )
         return progress
 
 
 def straggler(images: Sequence[int], each: Sequence[float]) -> tuple[int, float]:
-    """The rank that takes longest, and by which share it makes the step longer than if its images took as long as the others' median.
+    """The rank that takes longest, and by which share it makes the step longer than if its images
+    took as long as the others' median.
 
     each: seconds an image, of each rank.
     """

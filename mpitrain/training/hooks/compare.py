@@ -1,4 +1,5 @@
-"""Whether a run is sound: all ranks hold the same weights, and what coding leaves out stays small."""
+"""Whether a run is sound: all ranks hold the same weights, and what coding leaves out stays
+small."""
 
 from __future__ import annotations
 
@@ -23,13 +24,15 @@ EVERY = 50
 
 
 def choose_sample(exchange: Exchange, step: int) -> None:
-    """Before a step, counted from 1, after which weights are compared: choose the bucket whose coding is measured."""
+    """Before a step, counted from 1, after which weights are compared: choose the bucket whose
+    coding is measured."""
     if step % EVERY == 0:
         exchange.sample(step // EVERY)
 
 
 class Compare:
-    """Every EVERY steps: weights are compared, and measures of coding go into the step's line of the log."""
+    """Every EVERY steps: weights are compared, and measures of coding go into the step's line of
+    the log."""
 
     name = "compare"
 
@@ -58,7 +61,8 @@ class Health:
         self._wire, self._graph, self._exchange, self._images = wire, graph, exchange, batch_size
 
     def compare(self, step: int) -> None:
-        """Raise RunError on every rank, naming the first tensor that differs, unless all hold the same weights. Collective."""
+        """Raise RunError on every rank, naming the first tensor that differs, unless all hold the
+        same weights. Collective."""
         names = list(self._graph.layout.slots)
         with self._graph.weights.host() as weights:
             slots = self._graph.layout.slots.values()
@@ -75,15 +79,19 @@ class Health:
             ]
             who = f"rank{'s' * (len(ranks) > 1)} {', '.join(ranks)}"
             raise agreed(
-                RunError(f"step {step}: weights differ between rank 0 and {who}, first in {names[first]}")
+                RunError(
+                    f"step {step}: weights differ between rank 0 and {who}, first in {names[first]}"
+                )
             )
 
     def measures(self) -> dict[str, float]:
-        """For the log: what coding did in the step that ended. Collective; nothing where nothing is coded, or not by this rank.
+        """For the log: what coding did in the step that ended. Collective; nothing where nothing is
+        coded, or not by this rank.
 
-        sampled_bucket, its number; measured_error, the largest error that coding made in a value of its mean; flushed, the share of its
-        values, of all ranks, that were coded as zero and are not; residual_norm, of what all ranks have not sent yet, all buckets, over
-        the images of a batch.
+        sampled_bucket, its number; measured_error, the largest error that coding made in a value of
+        its mean; flushed, the share of its values, of all ranks, that were coded as zero and are
+        not; residual_norm, of what all ranks have not sent yet, all buckets, over the images of a
+        batch.
         """
         exchange, wire = self._exchange, self._wire
         if not exchange.codes:
@@ -91,7 +99,8 @@ class Health:
         found, coders = exchange.sampled(), exchange.coders
         error, flushed, squares = np.zeros(0, np.float32), 0, 0.0
         if found is not None and coders is not None:
-            # A sender's residual is its coding error, and so is the owner's: together they are the error of the mean.
+            # A sender's residual is its coding error, and so is the owner's: together they are the
+            # error of the mean.
             with found.sender.host() as residual:
                 error = residual.copy()
             coders.transfer.allreduce(error)

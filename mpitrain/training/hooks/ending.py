@@ -1,4 +1,5 @@
-"""The end of a run: every rank's weights are compared by their hashes, and the log is closed with an `end`."""
+"""The end of a run: every rank's weights are compared by their hashes, and the log is closed with
+an `end`."""
 
 from __future__ import annotations
 
@@ -37,15 +38,21 @@ class Ending:
         memory = sum(world.wire.agree.gather_facts(peak))
         images = (t - plan.begun) * plan.batch_size
         local.log.event(
-            "end", step=t, seconds=round(seconds, 3), images_per_second=round(images / seconds, 1),
-            weights_sha256=list(hashes), peak_memory=memory, exit=code if same else RunError.exit_code,
-        )  # fmt: skip
+            "end",
+            step=t,
+            seconds=round(seconds, 3),
+            images_per_second=round(images / seconds, 1),
+            weights_sha256=list(hashes),
+            peak_memory=memory,
+            exit=code if same else RunError.exit_code,
+        )
         if not same:
             short = ", ".join(each[:8] for each in hashes)
             raise agreed(RunError(f"step {t}: ranks hold different weights: {short}"))
         how = "done:" if code == DONE else "stopped by a signal at"
         local.display.say(
-            f"{how} step {t}, {seconds:.1f} s, all ranks hold the same weights (sha256 {hashes[0][:12]}), "
+            f"{how} step {t}, {seconds:.1f} s, all ranks hold the same weights (sha256 "
+            f"{hashes[0][:12]}), "
             f"peak memory of all ranks {memory / 2**30:.2f} GiB, run in {plan.folder}"
         )
         return replace(progress, hashes=hashes)

@@ -69,9 +69,14 @@ class Evaluate:
 
 
 def score(
-    wire: Wire, graph: Graph, split: Split | None, count: int, alive: Callable[[], None] = lambda: None
+    wire: Wire,
+    graph: Graph,
+    split: Split | None,
+    count: int,
+    alive: Callable[[], None] = lambda: None,
 ) -> Scores:
-    """Collective. Rank 0 holds the split of `count` images and sends each rank its part, a graph's capacity at a time."""
+    """Collective. Rank 0 holds the split of `count` images and sends each rank its part, a graph's
+    capacity at a time."""
     accuracy = Accuracy(graph.device, graph.network.classes)
     rank_of = graph.device.empty((graph.capacity,), np.int32)
     batch = min(wire.agree.gather_facts(graph.capacity)) * wire.ranks.size
@@ -84,7 +89,9 @@ def score(
             slice(total * rank // wire.ranks.size, total * (rank + 1) // wire.ranks.size)
             for rank in range(wire.ranks.size)
         ]
-        batch_images, batch_labels = split.read(np.arange(first, first + total)) if split else (None, None)
+        batch_images, batch_labels = (
+            split.read(np.arange(first, first + total)) if split else (None, None)
+        )
         labels32 = None if batch_labels is None else batch_labels.astype(np.int32)
         images, labels = wire.scatter.start(batch_images, labels32, shares, shape, dtype).wait()
         if len(images):
@@ -93,7 +100,11 @@ def score(
             graph.forward(run)
             accuracy(rank_of, graph.scores, graph.labels, len(images))
             found = rank_of.reshape((len(images),)).download()
-            sums += graph.losses(len(images)).sum(dtype=np.float64), (found < 1).sum(), (found < 5).sum()
+            sums += (
+                graph.losses(len(images)).sum(dtype=np.float64),
+                (found < 1).sum(),
+                (found < 5).sum(),
+            )
         alive()
     loss, top1, top5 = wire.agree.sum(sums) / count
     return Scores(float(loss), float(top1), float(top5), count)

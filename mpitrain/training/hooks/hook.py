@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 class Hook(Protocol):
-    """Called by the loop after each step, on every rank; hooks run in the order of `HOOKS` in hooks/registry.py."""
+    """Called by the loop after each step, on every rank; hooks run in the order of `HOOKS` in
+    hooks/registry.py."""
 
     name: str
 
@@ -18,4 +19,5 @@ class Hook(Protocol):
         """Whether it runs after this step; the same on every rank."""
 
     def run(self, world: World, progress: Progress) -> Progress:
-        """Do it; returns the progress, with what it adds. A death of a rank in it makes it run again."""
+        """Do it; returns the progress, with what it adds. A death of a rank in it makes it run
+        again."""

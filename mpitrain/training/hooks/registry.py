@@ -14,7 +14,8 @@ from mpitrain.training.hooks.words import Words
 from mpitrain.training.plan import Plan
 
 HOOKS: list[Callable[[Plan], Hook]] = [Divide, Compare, Words, Evaluate, Checkpoint, Ending]
-"""How each is made for a plan. A signal gives little time, so on one nothing slow stands before the checkpoint."""
+"""How each is made for a plan. A signal gives little time, so on one nothing slow stands before the
+checkpoint."""
 
 
 def make_hooks(plan: Plan) -> list[Hook]:

@@ -1,4 +1,5 @@
-"""What a run says: the header at its start, and a line of each step in the log and on the terminal."""
+"""What a run says: the header at its start, and a line of each step in the log and on the
+terminal."""
 
 from __future__ import annotations
 
@@ -48,16 +49,25 @@ def _say_step(world: World, progress: Progress, mean: float) -> None:
     coded = plan.exchange == "dynamic8" and world.wire.ranks.size > 1
     bound = {"error_bound": report.error_bound} if coded else {}
     world.local.log.event(
-        "step", step=t, epoch=epoch, loss=report.loss, lr=report.rate, images=plan.batch_size,
+        "step",
+        step=t,
+        epoch=epoch,
+        loss=report.loss,
+        lr=report.rate,
+        images=plan.batch_size,
         images_per_second=round(speed, 1),
         seconds={name: round(value, 6) for name, value in report.seconds.items()},
-        cpu_seconds=round(report.cpu_seconds, 6), bytes_sent=report.bytes_sent, **bound, **progress.notes,
-    )  # fmt: skip
+        cpu_seconds=round(report.cpu_seconds, 6),
+        bytes_sent=report.bytes_sent,
+        **bound,
+        **progress.notes,
+    )
 
     def line() -> str:
         share = f"[{place + 1:5d}/{per_epoch} ({100 * (place + 1) // per_epoch:3d}%)]"
         took = f"{total:.3f} s, {speed:.0f} img/s, exchange {report.seconds['exchange']:.3f} s"
-        return f"Train: {epoch:3d} {share}  loss {report.loss:.4f} ({mean:.4f})  {took}  lr {report.rate:.1e}"
+        loss = f"loss {report.loss:.4f} ({mean:.4f})"
+        return f"Train: {epoch:3d} {share}  {loss}  {took}  lr {report.rate:.1e}"
 
     whole = place + 1 == per_epoch or t == plan.steps
     brief = f"epoch {epoch}  loss {report.loss:.3f}  {speed:.0f} img/s"
@@ -75,7 +85,11 @@ def say_header(world: World, said: str) -> None:
     if wire.ranks.rank:
         return
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    versions = {"mpitrain": __version__, "python": platform.python_version(), "mpi": wire.ranks.library}
+    versions = {
+        "mpitrain": __version__,
+        "python": platform.python_version(),
+        "mpi": wire.ranks.library,
+    }
     versions |= {name: version(name) for name in ("numpy", "pyopencl", "mpi4py")}
     exchange, graph, prepared = world.exchange, local.graph, plan.prepared
     settings = asdict(run) | {
@@ -88,29 +102,44 @@ def say_header(world: World, said: str) -> None:
     tables = {"run": settings, "versions": versions, "ranks": {"devices": devices, "hosts": hosts}}
     toml.write(plan.folder / "config.toml", tables)
     local.log.event(
-        "start", network=plan.network.name, parameters=graph.layout.count, ranks=count, devices=devices,
-        batch_size=plan.batch_size, exchange=plan.exchange, update=run.update, versions=versions,
-        step=plan.begun, restarts=restarts,
-    )  # fmt: skip
+        "start",
+        network=plan.network.name,
+        parameters=graph.layout.count,
+        ranks=count,
+        devices=devices,
+        batch_size=plan.batch_size,
+        exchange=plan.exchange,
+        update=run.update,
+        versions=versions,
+        step=plan.begun,
+        restarts=restarts,
+    )
     test = f", {prepared.tests:,} test" if prepared.tests else ""
     divided = graph.capacity < world.feed.mine.stop - world.feed.mine.start
     say(
-        f"mpitrain {__version__}: {plan.network.name}, {graph.layout.count:,} parameters, on {run.data} "
-        f"({prepared.count:,} images{test}); batch {plan.batch_size} over {count} rank{'s' * (count > 1)}"
-        + (f" in sub-batches of {graph.capacity}" if divided else "")
+        f"mpitrain {__version__}: {plan.network.name}, {graph.layout.count:,} parameters, on "
+        f"{run.data} "
+        f"({prepared.count:,} images{test}); batch {plan.batch_size} over {count} "
+        f"rank{'s' * (count > 1)}" + (f" in sub-batches of {graph.capacity}" if divided else "")
     )
     shown = devices if run.verbose or count <= 4 else devices[:1]
     for rank, device in enumerate(shown):
         say(f"  rank {rank}: {device}" + (f" and {count - 1} more" if len(shown) < count else ""))
     if wire.ranks.local_size > local.host_cores and cpu:
-        say(f"  {wire.ranks.local_size} ranks share {local.host_cores} cores of this host: they take turns")
+        say(
+            f"  {wire.ranks.local_size} ranks share {local.host_cores} cores of this host: they "
+            "take turns"
+        )
     if cpu and "Portable" in local.device.platform and run.device == "auto":
         say(
             "  PoCL computes, since Intel's runtime is not here; `pip install mpitrain[runtimes]` "
             "brings the faster one"
         )
     where = f", {exchange}" if str(exchange) else ""
-    say(f"  {wire.ranks.library}; exchange {plan.exchange}{where} ({plan.reason}), update {run.update}")
+    say(
+        f"  {wire.ranks.library}; exchange {plan.exchange}{where} ({plan.reason}), update "
+        f"{run.update}"
+    )
     if local.dataset:
         local.dataset.bad.tell(local.display, local.log)
     if said:

@@ -1,6 +1,7 @@
 """Convolution's three passes, by every algorithm, against sums written out in float64.
 
-Whole numbers as data make sums exact, so equality is bit for bit; only Winograd with 4x4 outputs has fractions that round.
+Whole numbers as data make sums exact, so equality is bit for bit; only Winograd with 4x4 outputs
+has fractions that round.
 """
 
 from __future__ import annotations
@@ -50,7 +51,13 @@ SPARE, GUARD = 1, 77.0
 
 
 def columns(
-    x: NDArray[Any], r: int, s: int, stride: tuple[int, int], padding: tuple[int, int], p: int, q: int
+    x: NDArray[Any],
+    r: int,
+    s: int,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    p: int,
+    q: int,
 ) -> NDArray[Any]:
     """Every filter position's view of the padded input, (N, C, R, S, P, Q)."""
     padded = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
@@ -85,8 +92,11 @@ def reference(
     return y, dx[:, :, ph : ph + h, pw : pw + w], dweight
 
 
-def check_the_three_passes(device: Device, case: Any, with_bias: bool = True, algorithm: str = "") -> None:
-    """y, dx, and dweight and dbias of two backward passes that add up, on a batch smaller than the arrays."""
+def check_the_three_passes(
+    device: Device, case: Any, with_bias: bool = True, algorithm: str = ""
+) -> None:
+    """y, dx, and dweight and dbias of two backward passes that add up, on a batch smaller than the
+    arrays."""
     images, channels_in, h, w, channels, kernel, stride, padding, groups = case
     shape = (channels_in, h, w)
     layer = Convolution(channels, kernel, stride, padding, groups, bias=with_bias)
@@ -95,7 +105,9 @@ def check_the_three_passes(device: Device, case: Any, with_bias: bool = True, al
         exact = algorithm != "winograd4"
         np.testing.assert_allclose(found, wanted, rtol=0, atol=0 if exact else BOUND * wanted.std())
 
-    assert set(layer.parameters((channels_in, h, w))) == ({"weight", "bias"} if with_bias else {"weight"})
+    assert set(layer.parameters((channels_in, h, w))) == (
+        {"weight", "bias"} if with_bias else {"weight"}
+    )
     random = np.random.default_rng(0)
 
     def whole(*extents: int) -> NDArray[np.float32]:
@@ -106,9 +118,14 @@ def check_the_three_passes(device: Device, case: Any, with_bias: bool = True, al
     layer.forced = dict.fromkeys(PASSES, algorithm) if algorithm else {}
     layer.build(device, shape)
     layer.weight, layer.bias = device.upload(weight), device.upload(bias)
-    layer.dweight, layer.dbias = device.upload(np.full(weight.shape, GUARD, np.float32)), device.upload(bias)
+    layer.dweight, layer.dbias = (
+        device.upload(np.full(weight.shape, GUARD, np.float32)),
+        device.upload(bias),
+    )
     # What is in scratch from other layers must not matter.
-    layer.scratch = device.upload(np.full(max(1, layer.workspace(images, shape)), np.nan, np.float32))
+    layer.scratch = device.upload(
+        np.full(max(1, layer.workspace(images, shape)), np.nan, np.float32)
+    )
 
     def lay(values: NDArray[Any]) -> Array:
         laid = to_blocks(values, device.block)
@@ -153,15 +170,24 @@ def test_a_split_depth_adds_up(
     """On GPUs, where there are few tiles and much depth; parts need not be of one size."""
     monkeypatch.setattr(tiles, "splits_of", lambda *rest: splits)
     monkeypatch.setattr(winograd_tiles, "splits_of", lambda *rest: splits)
-    monkeypatch.setattr(winograd_tiles, "tail_of", lambda device, tile, many, steps: (max(0, many - 2), 2))
-    names = set(algorithms(device, case)) & {*TILES, *GPU_WINOGRAD} if device.kind == "gpu" else set()
+    monkeypatch.setattr(
+        winograd_tiles, "tail_of", lambda device, tile, many, steps: (max(0, many - 2), 2)
+    )
+    names = (
+        set(algorithms(device, case)) & {*TILES, *GPU_WINOGRAD} if device.kind == "gpu" else set()
+    )
     for algorithm in names:
         check_the_three_passes(device, case, algorithm=algorithm)
     assert bool(names) == (device.kind == "gpu")
 
 
 def test_every_algorithm_is_among_those_tried(device: Device) -> None:
-    wanted = {"implicit", "winograd2", "winograd4", *(("direct",) if device.kind == "cpu" else TILES)}
+    wanted = {
+        "implicit",
+        "winograd2",
+        "winograd4",
+        *(("direct",) if device.kind == "cpu" else TILES),
+    }
     assert {name for case in CASES for name in algorithms(device, case)} == wanted
 
 
@@ -173,13 +199,16 @@ def test_an_algorithm_that_cannot_is_not_forced(device: Device) -> None:
 
 
 def test_a_relu_taken_on_changes_forward_and_backward(device: Device) -> None:
-    """The same as a ReLU of its own, for every algorithm; values are whole, so equality is bit for bit."""
+    """The same as a ReLU of its own, for every algorithm; values are whole, so equality is bit for
+    bit."""
     random, shape, images = np.random.default_rng(0), (5, 7, 6), 2
     x, dy = (random.integers(-3, 4, (images, c, 7, 6)).astype(np.float32) for c in (5, 20))
     weight, bias = (random.integers(-3, 4, s).astype(np.float32) for s in ((20, 5, 3, 3), (20,)))
     found: dict[str, list[NDArray[Any]]] = {}
     for name in (
-        ("direct", "winograd2", "implicit") if device.kind == "cpu" else (*TILES, "winograd2", "implicit")
+        ("direct", "winograd2", "implicit")
+        if device.kind == "cpu"
+        else (*TILES, "winograd2", "implicit")
     ):
         layer = Convolution(20, 3, padding=1)
         layer.rectify, layer.forced = True, dict.fromkeys(PASSES, name)
@@ -192,8 +221,11 @@ def test_a_relu_taken_on_changes_forward_and_backward(device: Device) -> None:
         layer.forward(Pass(images), y, device_x)
         layer.backward(Pass(images), [dx], device_dy, [device_x], y)
         found[name] = [
-            from_blocks(y.download(), 20), from_blocks(dx.download(), 5), layer.dweight.download(), layer.dbias.download()
-        ]  # fmt: skip
+            from_blocks(y.download(), 20),
+            from_blocks(dx.download(), 5),
+            layer.dweight.download(),
+            layer.dbias.download(),
+        ]
     case = (images, *shape, 20, 3, 1, 1, 1)
     plain = reference(case, x, weight, dy)[0] + bias[:, None, None]
     gated = dy * (plain > 0)
@@ -236,7 +268,10 @@ def test_the_gradients_are_the_slopes_of_the_sums(device: Device, numerical: Any
     layer.scratch = device.empty((max(1, layer.workspace(2, shape)),))
     layer.backward(Pass(2), [dx], device_dy, [device_x], device_dy)
     np.testing.assert_allclose(
-        from_blocks(dx.download(), 4), numerical(lambda at: y(at, weight), x, dy), rtol=1e-4, atol=1e-5
+        from_blocks(dx.download(), 4),
+        numerical(lambda at: y(at, weight), x, dy),
+        rtol=1e-4,
+        atol=1e-5,
     )
     np.testing.assert_allclose(
         layer.dweight.download(), numerical(lambda at: y(x, at), weight, dy), rtol=1e-4, atol=1e-5

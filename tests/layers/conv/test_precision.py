@@ -1,4 +1,5 @@
-"""Tensor cores are used where a run asks for them and the device has them, and never without a word about it."""
+"""Tensor cores are used where a run asks for them and the device has them, and never without a word
+about it."""
 
 from __future__ import annotations
 

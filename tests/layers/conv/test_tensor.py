@@ -1,4 +1,5 @@
-"""What tensor cores are fed: rows of images and weights, decoded here and multiplied in NumPy as the kernels multiply them."""
+"""What tensor cores are fed: rows of images and weights, decoded here and multiplied in NumPy as
+the kernels multiply them."""
 
 from __future__ import annotations
 
@@ -148,8 +149,9 @@ def test_weights_are_packed_for_every_correlation(device: Device, fmt: Format, g
         )
         bias = np.random.default_rng(1).normal(size=c.k).astype(np.float32)
         pack_program(device, fmt).pack_weights(
-            weight_rows * chunks * row_channels(fmt) // 8, packed, padded, device.upload(weight), device.upload(bias), 1, c.k, c.c, weight_rows, c.r, c.s,
-            c.out_step, c.in_step, *c.first_tap, *c.tap_step, c.tap_row, int(c.out_step < c.in_step), group=1,
+            weight_rows * chunks * row_channels(fmt) // 8, packed, padded, device.upload(weight),
+            device.upload(bias), 1, c.k, c.c, weight_rows, c.r, c.s, c.out_step, c.in_step,
+            *c.first_tap, *c.tap_step, c.tap_row, int(c.out_step < c.in_step), group=1,
         )  # fmt: skip
         found = unpacked(packed.download(), fmt, weight_rows, chunks * c.r * c.s)
         found = (

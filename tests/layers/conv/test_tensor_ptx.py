@@ -1,4 +1,5 @@
-"""The tensor-core kernels compile to PTX and assemble for their chips, where clang and NVIDIA's assembler are there; no GPU is needed."""
+"""The tensor-core kernels compile to PTX and assemble for their chips, where clang and NVIDIA's
+assembler are there; no GPU is needed."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ CLANG = next(filter(shutil.which, ("clang", "clang-14", "clang-15", "clang-16", 
 BUILT_IN = """
 #define FN static inline __attribute__((overloadable, always_inline))
 FN int get_local_id(int i) { return __nvvm_read_ptx_sreg_tid_x(); }
-FN int get_group_id(int i) { return i ? __nvvm_read_ptx_sreg_ctaid_y() : __nvvm_read_ptx_sreg_ctaid_x(); }
+FN int get_group_id(int i) {
+    return i ? __nvvm_read_ptx_sreg_ctaid_y() : __nvvm_read_ptx_sreg_ctaid_x();
+}
 FN int min(int a, int b) { return a < b ? a : b; }
 FN int max(int a, int b) { return a > b ? a : b; }
 FN int clamp(int a, int b, int c) { return min(max(a, b), c); }
@@ -58,11 +61,26 @@ def assembled(name: str, facts: dict[str, int], folder: Path) -> str:
         "-Wno-everything",
         *(f"-D{key}={value}" for key, value in facts.items()),
     ]
-    command = [CLANG, "-x", "cl", *target, "-Xclang", "+ptx70", *options, "-S", "-o", str(ptx), str(source)]
+    command = [
+        CLANG,
+        "-x",
+        "cl",
+        *target,
+        "-Xclang",
+        "+ptx70",
+        *options,
+        "-S",
+        "-o",
+        str(ptx),
+        str(source),
+    ]
     subprocess.run(command, check=True)
     text = re.sub(r"^\.version .*$", ".version 8.0", ptx.read_text(), flags=re.MULTILINE)
     text = re.sub(
-        r"^\.target .*$", ".target sm_90" if facts["ON_HOPPER"] else ".target sm_80", text, flags=re.MULTILINE
+        r"^\.target .*$",
+        ".target sm_90" if facts["ON_HOPPER"] else ".target sm_80",
+        text,
+        flags=re.MULTILINE,
     )
     text = re.sub(
         r"(\.b8 \S+)\[\d{5,}\]", r"\1[32768]", nvidia.retarget(text)
@@ -81,7 +99,9 @@ def assembled(name: str, facts: dict[str, int], folder: Path) -> str:
 @pytest.mark.parametrize("hopper", [1, 0])
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("tile", TILES.values(), ids=str)
-def test_correlations_assemble_without_spilling(fmt: Format, tile: Tile, hopper: int, tmp_path: Path) -> None:
+def test_correlations_assemble_without_spilling(
+    fmt: Format, tile: Tile, hopper: int, tmp_path: Path
+) -> None:
     said = assembled("tensor", definitions(fmt, tile, bool(hopper)), tmp_path)
     assert " 0 bytes spill stores" in said
     assert "wgmma" not in said, "products wait for each other"

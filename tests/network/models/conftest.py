@@ -1,4 +1,5 @@
-"""What the tests of networks share: every tensor that a network trains, found from its layers' own rules."""
+"""What the tests of networks share: every tensor that a network trains, found from its layers' own
+rules."""
 
 from __future__ import annotations
 

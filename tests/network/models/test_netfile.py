@@ -1,4 +1,5 @@
-"""Network files: what is written reads back the same, and an error names the file, the layer and the key."""
+"""Network files: what is written reads back the same, and an error names the file, the layer and
+the key."""
 
 from __future__ import annotations
 
@@ -7,7 +8,15 @@ import inspect
 import pytest
 
 from mpitrain.job.errors import UserError
-from mpitrain.layers import AveragePool, BatchNorm, Convolution, Dense, Dropout, MaxPool, SquaredLoss
+from mpitrain.layers import (
+    AveragePool,
+    BatchNorm,
+    Convolution,
+    Dense,
+    Dropout,
+    MaxPool,
+    SquaredLoss,
+)
 from mpitrain.network.models import NAMES, load
 from mpitrain.network.models.netfile import decode, encode
 from mpitrain.network.network import Network, Node
@@ -56,11 +65,14 @@ type = "softmax_cross_entropy"
 
 def described(network):
     """Everything that makes a network, in a form that compares."""
-    return [(node.name, node.inputs, type(node.layer), arguments(node.layer)) for node in network.nodes]
+    return [
+        (node.name, node.inputs, type(node.layer), arguments(node.layer)) for node in network.nodes
+    ]
 
 
 def arguments(layer):
-    """What a layer was made with; `bias` is kept as has_bias, because the parameter takes its name."""
+    """What a layer was made with; `bias` is kept as has_bias, because the parameter takes its
+    name."""
     keys = inspect.signature(type(layer)).parameters
     return {key: getattr(layer, "has_bias" if key == "bias" else key) for key in keys}
 
@@ -92,7 +104,11 @@ def test_a_written_network_adapts_to_the_data_as_the_built_in_one_does(name):
 
 def test_all_arguments_survive():
     nodes = (
-        Node("a", Convolution(8, (3, 5), stride=(2, 1), padding=(1, 2), groups=2, bias=False), ("input",)),
+        Node(
+            "a",
+            Convolution(8, (3, 5), stride=(2, 1), padding=(1, 2), groups=2, bias=False),
+            ("input",),
+        ),
         Node("b", MaxPool(3, stride=2, padding=1, ceil=True), ("a",)),
         Node("c", AveragePool((2, 3), count_padding=False), ("b",)),
         Node("d", BatchNorm(momentum=0.25, epsilon=1e-6), ("c",)),
@@ -127,13 +143,19 @@ def test_a_dropout_left_out_is_bridged():
 
 def test_features_named_classes_are_the_datas():
     network = decode(SMALL, "file", (1, 8, 8), 3)
-    assert (layer_named(network, "fc").features, network.classes, network.input_shape) == (3, 3, (1, 8, 8))
+    assert (layer_named(network, "fc").features, network.classes, network.input_shape) == (
+        3,
+        3,
+        (1, 8, 8),
+    )
 
 
 def test_a_network_that_does_not_adapt_needs_scores_enough():
     fixed = SMALL.replace('"classes"', "10")
     assert decode(fixed, "file", None, 4).classes == 10
-    with pytest.raises(UserError, match="file: gives 10 scores, but there are 11 classes: write features"):
+    with pytest.raises(
+        UserError, match="file: gives 10 scores, but there are 11 classes: write features"
+    ):
         decode(fixed, "file", None, 11)
 
 
@@ -143,10 +165,22 @@ def test_a_network_that_does_not_adapt_needs_scores_enough():
         ("input =", "input", "file: not TOML: .*line 3"),
         ('name = "small"', "", r"file: missing key name \(a string\)"),
         ('name = "small"', 'name = "a b"', 'file: key name: expected letters, .* got "a b"'),
-        ("classes = 10", 'classes = "ten"', 'file: key classes: expected a whole number, got "ten"'),
+        (
+            "classes = 10",
+            'classes = "ten"',
+            'file: key classes: expected a whole number, got "ten"',
+        ),
         ("classes = 10", "classes = 0", "file: key classes: expected at least 1, got 0"),
-        ("[1, 28, 28]", "[28, 28]", r"file: key input: expected \[channels, height, width\], got \[28, 28\]"),
-        ("[1, 28, 28]", '"28x28"', 'file: key input: expected a list of whole numbers, got "28x28"'),
+        (
+            "[1, 28, 28]",
+            "[28, 28]",
+            r"file: key input: expected \[channels, height, width\], got \[28, 28\]",
+        ),
+        (
+            "[1, 28, 28]",
+            '"28x28"',
+            'file: key input: expected a list of whole numbers, got "28x28"',
+        ),
         (
             "classes = 10",
             "classes = 10\nbatchsize = 3",
@@ -172,18 +206,42 @@ def test_a_network_that_does_not_adapt_needs_scores_enough():
             "kernel = 5\nstrides = 2",
             "file: layer conv1: unknown key strides; did you mean stride",
         ),
-        ("kernel = 5", 'kernel = "5"', 'file: layer conv1: key kernel: expected a whole number.*, got "5"'),
-        ("kernel = 5", "kernel = [5, 5, 5]", r"file: layer conv1: key kernel: expected .*, got \[5, 5, 5\]"),
-        ("kernel = 5", "kernel = 5\nbias = 1", "file: layer conv1: key bias: expected true or false, got 1"),
+        (
+            "kernel = 5",
+            'kernel = "5"',
+            'file: layer conv1: key kernel: expected a whole number.*, got "5"',
+        ),
+        (
+            "kernel = 5",
+            "kernel = [5, 5, 5]",
+            r"file: layer conv1: key kernel: expected .*, got \[5, 5, 5\]",
+        ),
+        (
+            "kernel = 5",
+            "kernel = 5\nbias = 1",
+            "file: layer conv1: key bias: expected true or false, got 1",
+        ),
         ("kernel = 5", "kernel = true", "file: layer conv1: key kernel: expected .*, got true"),
-        ('"dropout"', '"dropout"\np = "half"', 'file: layer drop: key p: expected a number, got "half"'),
+        (
+            '"dropout"',
+            '"dropout"\np = "half"',
+            'file: layer drop: key p: expected a number, got "half"',
+        ),
         (
             '"conv2", "drop"',
             '"conv2", "dorp"',
             'file: layer sum: key inputs: no layer is named "dorp"; did you mean drop',
         ),
-        ('"conv2", "drop"', '"conv2", "fc"', "file: layer sum: key inputs: fc is not before this layer"),
-        ('"conv2", "drop"', '"conv2", "sum"', "file: layer sum: key inputs: sum is not before this layer"),
+        (
+            '"conv2", "drop"',
+            '"conv2", "fc"',
+            "file: layer sum: key inputs: fc is not before this layer",
+        ),
+        (
+            '"conv2", "drop"',
+            '"conv2", "sum"',
+            "file: layer sum: key inputs: sum is not before this layer",
+        ),
         (
             '["conv2", "drop"]',
             '"conv2"',
@@ -195,7 +253,11 @@ def test_a_network_that_does_not_adapt_needs_scores_enough():
             '"squared_loss"\n\n',
             "file: layer flatten: the last layer, and no other, is the loss",
         ),
-        ('"softmax_cross_entropy"', '"relu"', "file: layer loss: the last layer, and no other, is the loss"),
+        (
+            '"softmax_cross_entropy"',
+            '"relu"',
+            "file: layer loss: the last layer, and no other, is the loss",
+        ),
     ],
 )
 def test_an_error_names_the_file_the_layer_and_the_key(old, new, message):
@@ -210,7 +272,9 @@ def test_a_file_without_layers_is_refused():
 
 
 def test_a_file_that_cannot_be_read_is_a_users_error(tmp_path):
-    with pytest.raises(UserError, match=r"missing\.toml: cannot read the network file: No such file"):
+    with pytest.raises(
+        UserError, match=r"missing\.toml: cannot read the network file: No such file"
+    ):
         load(str(tmp_path / "missing.toml"), None, None, True)
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
     with pytest.raises(UserError, match="UTF-8"):

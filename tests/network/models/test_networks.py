@@ -48,13 +48,25 @@ def test_the_last_layer_is_the_loss_of_one_score_a_class(name, values):
     [
         (
             "lenet",
-            {"conv1.weight": (20, 1, 5, 5), "conv2.bias": (50,), "fc1.bias": (500,), "fc2.bias": (10,)},
+            {
+                "conv1.weight": (20, 1, 5, 5),
+                "conv2.bias": (50,),
+                "fc1.bias": (500,),
+                "fc2.bias": (10,),
+            },
         ),
         (
             "vgg11",
-            {"features.0.weight": (64, 3, 3, 3), "features.18.bias": (512,), "classifier.6.bias": (1000,)},
+            {
+                "features.0.weight": (64, 3, 3, 3),
+                "features.18.bias": (512,),
+                "classifier.6.bias": (1000,),
+            },
         ),
-        ("resnet18", {"layer2.0.downsample.0.weight": (128, 64, 1, 1), "layer4.1.bn2.weight": (512,)}),
+        (
+            "resnet18",
+            {"layer2.0.downsample.0.weight": (128, 64, 1, 1), "layer4.1.bn2.weight": (512,)},
+        ),
         (
             "resnet50",
             {
@@ -94,7 +106,9 @@ def test_without_dropout_nothing_else_changes(name, tensors):
 
 def test_only_vgg_drops_out():
     dropping = [
-        n for n in NAMES if any(isinstance(v.layer, Dropout) for v in load(n, None, None, True).nodes)
+        n
+        for n in NAMES
+        if any(isinstance(v.layer, Dropout) for v in load(n, None, None, True).nodes)
     ]
     assert dropping == ["vgg11", "vgg13", "vgg16", "vgg19"]
 
@@ -113,12 +127,15 @@ def test_defaults_are_the_command_lines():
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
     with pytest.raises(
-        UserError, match=r"unknown network 'resnet51': did you mean resnet\d+\? known are lenet, vgg11"
+        UserError,
+        match=r"unknown network 'resnet51': did you mean resnet\d+\? known are lenet, vgg11",
     ):
         load("resnet51", None, None, True)
 
 
-@pytest.mark.parametrize(("shape", "classes"), [((28, 28), 10), ((0, 28, 28), 10), ((1, 28, 28), 0)])
+@pytest.mark.parametrize(
+    ("shape", "classes"), [((28, 28), 10), ((0, 28, 28), 10), ((1, 28, 28), 0)]
+)
 def test_impossible_sizes_are_refused(shape, classes):
     with pytest.raises(UserError, match="lenet: expected"):
         load("lenet", shape, classes, True)

@@ -32,7 +32,8 @@ def test_the_first_measurement_is_taken_and_later_ones_halfway() -> None:
 
 
 def test_the_cost_is_said_as_it_is_logged() -> None:
-    """47.2451 in the log's three digits is halfway between two whole percents: words made of it before and after differ."""
+    """47.2451 in the log's three digits is halfway between two whole percents: words made of it
+    before and after differ."""
     balance = Balance()
     found_after(balance, WARM + FIRST - 1, [1, 1], [1.0, 48.2451])
     found = balance.note([1, 1], [1.0, 48.2451])

@@ -1,4 +1,5 @@
-"""What is measured of a step's coding, on any number of ranks: the true error of the mean, and what became zero."""
+"""What is measured of a step's coding, on any number of ranks: the true error of the mean, and what
+became zero."""
 
 from __future__ import annotations
 
@@ -31,7 +32,12 @@ def health_of(model: Model) -> Health:
     return Health(model.wire, graph, model.exchange, IMAGES)
 
 
-WAYS = [("dynamic8", "root"), ("dynamic8", "replicated"), ("float16", "root"), ("star-dynamic8", "root")]
+WAYS = [
+    ("dynamic8", "root"),
+    ("dynamic8", "replicated"),
+    ("float16", "root"),
+    ("star-dynamic8", "root"),
+]
 
 
 @pytest.mark.parametrize(("kind", "update"), WAYS)

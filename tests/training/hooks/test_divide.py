@@ -40,7 +40,9 @@ def run(by_speed: bool, steps: int) -> tuple[Feed, list[str], list[dict[str, Any
     )
     hook = Divide(plan)
     for step in range(1, steps + 1):
-        seconds = [(part.stop - part.start) * each for part, each in zip(feed.now, (0.1, 0.2), strict=True)]
+        seconds = [
+            (part.stop - part.start) * each for part, each in zip(feed.now, (0.1, 0.2), strict=True)
+        ]
         report: Any = SimpleNamespace(compute_seconds=tuple(seconds))
         progress = Progress(step, last=report)
         assert hook.due(progress)
@@ -51,7 +53,8 @@ def run(by_speed: bool, steps: int) -> tuple[Feed, list[str], list[dict[str, Any
 def test_a_straggler_is_named_once_by_the_number_it_had_when_the_job_began() -> None:
     _, said, logged = run(by_speed=False, steps=WARM + FIRST + 2 * EVERY)
     assert said == [
-        f"step {WARM + FIRST}: rank 3 makes steps 100% longer; --balance speed gives it fewer images"
+        f"step {WARM + FIRST}: rank 3 makes steps 100% longer; --balance speed gives it fewer "
+        "images"
     ]
     assert [event["straggler"] for event in logged] == [3, 3, 3]
 
