@@ -1,5 +1,6 @@
-/* The numbers of images: float32, or with BFLOAT16 their upper halves, rounded to nearest, ties to even. Kernels compute in float32.
-   LOAD_VALUES and STORE_VALUES take whole vectors, LOAD_VALUE and STORE_VALUE single numbers. */
+/* The numbers of images: float32, or with BFLOAT16 their upper halves, rounded to nearest, ties
+   to even. Kernels compute in float32. LOAD_VALUES and STORE_VALUES take whole vectors,
+   LOAD_VALUE and STORE_VALUE single numbers. */
 #if BFLOAT16
 #define VALUE ushort
 #define WIDE_USHORT PASTE(ushort, WIDTH)

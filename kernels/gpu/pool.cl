@@ -1,8 +1,10 @@
-/* Pooling for GPUs, on images in blocks of BLOCK channels.   max: y = the largest x of the window, argmax = its place r * S + s in the window
-   (the first of equals, a NaN before all).   average: y = sum of the window's x / divisor.   Backward: x gathers the dy of the windows whose
-   argmax it is, or dy / divisor of all windows that cover it.   Windows start at p * stride - padding; x is H by W, y is P by Q, the window
-   is R by S; window, strides and paddings are definitions, since dividing by a variable takes longer than the memory.
-   One work-item per vector of WIDTH channels written; planes count the blocks of all images. No atomics. */
+/* Pooling for GPUs, on images in blocks of BLOCK channels.   max: y = the largest x of the
+   window, argmax = its place r * S + s in the window (the first of equals, a NaN before all).
+   average: y = sum of the window's x / divisor.   Backward: x gathers the dy of the windows
+   whose argmax it is, or dy / divisor of all windows that cover it.   Windows start at p *
+   stride - padding; x is H by W, y is P by Q, the window is R by S; window, strides and paddings
+   are definitions, since dividing by a variable takes longer than the memory. One work-item per
+   vector of WIDTH channels written; planes count the blocks of all images. No atomics. */
 #include "prelude.h"
 #include "values.h"
 #define QUADS (BLOCK / WIDTH)
@@ -12,13 +14,16 @@
 
 #define PLANES const int planes, const int H, const int W, const int P, const int Q
 
-/* Vector `me` of arrays with `height` x `width` pixels: which plane, row, column and vector of the pixel. */
-#define PLACE(height, width, row, column)                                                                        \
-    const int me = get_global_id(0), quad = me % QUADS, line = me / QUADS / width, column = me / QUADS - line * width; \
-    const int plane = line / height, row = line - plane * height;                                                \
+/* Vector `me` of arrays with `height` x `width` pixels: which plane, row, column and vector of
+   the pixel. */
+#define PLACE(height, width, row, column)                                                          \
+    const int me = get_global_id(0), quad = me % QUADS, line = me / QUADS / width,                 \
+              column = me / QUADS - line * width;                                                  \
+    const int plane = line / height, row = line - plane * height;                                  \
     if (plane >= planes) return;
 
-IN_GROUPS __kernel void max_forward(__global VALUE *y, __global uchar *argmax, __global const VALUE *restrict x, PLANES) {
+IN_GROUPS __kernel void max_forward(__global VALUE *y, __global uchar *argmax,
+                                    __global const VALUE *restrict x, PLANES) {
     PLACE(P, Q, p, q)
     const int h = p * STRIDE_H - PADDING_H, w = q * STRIDE_W - PADDING_W;
     const int r0 = max(0, -h), r1 = min(R, H - h), s0 = max(0, -w), s1 = min(S, W - w);
@@ -37,15 +42,19 @@ IN_GROUPS __kernel void max_forward(__global VALUE *y, __global uchar *argmax, _
 }
 
 /* The windows [first, last] that cover position `at`: those that start in (at - window, at]. */
-#define FIRST_WINDOW(at, window, stride, padding) ((at) + (padding) < (window) ? 0 : ((at) + (padding) - (window)) / (stride) + 1)
+#define FIRST_WINDOW(at, window, stride, padding)                                                  \
+    ((at) + (padding) < (window) ? 0 : ((at) + (padding) - (window)) / (stride) + 1)
 #define LAST_WINDOW(at, stride, padding, count) min((count) - 1, ((at) + (padding)) / (stride))
-#define WINDOWS                                                                                                                   \
-    const int p0 = FIRST_WINDOW(h, R, STRIDE_H, PADDING_H), p1 = LAST_WINDOW(h, STRIDE_H, PADDING_H, P);                          \
-    const int q0 = FIRST_WINDOW(w, S, STRIDE_W, PADDING_W), q1 = LAST_WINDOW(w, STRIDE_W, PADDING_W, Q);                          \
-    const size_t out = ((size_t)plane * P * Q * QUADS + quad) * WIDTH;                                                            \
+#define WINDOWS                                                                                    \
+    const int p0 = FIRST_WINDOW(h, R, STRIDE_H, PADDING_H),                                        \
+              p1 = LAST_WINDOW(h, STRIDE_H, PADDING_H, P);                                         \
+    const int q0 = FIRST_WINDOW(w, S, STRIDE_W, PADDING_W),                                        \
+              q1 = LAST_WINDOW(w, STRIDE_W, PADDING_W, Q);                                         \
+    const size_t out = ((size_t)plane * P * Q * QUADS + quad) * WIDTH;                             \
     WIDE sum = (WIDE)(0.0f);
 
-IN_GROUPS __kernel void max_backward(__global VALUE *dx, __global const VALUE *restrict dy, __global const uchar *restrict argmax, PLANES) {
+IN_GROUPS __kernel void max_backward(__global VALUE *dx, __global const VALUE *restrict dy,
+                                     __global const uchar *restrict argmax, PLANES) {
     PLACE(H, W, h, w)
     WINDOWS
     for (int p = p0; p <= p1; p++)
@@ -58,11 +67,14 @@ IN_GROUPS __kernel void max_backward(__global VALUE *dx, __global const VALUE *r
     STORE_VALUES(sum, dx + (size_t)me * WIDTH);
 }
 
-/* Values that a window which starts at `start` divides by: those inside the input, or inside input and padding. */
-#define DIVISOR(start, window, extent, padding) \
-    (count_padding ? min((start) + (window), (extent) + (padding)) - (start) : min((start) + (window), (extent)) - max((start), 0))
+/* Values that a window which starts at `start` divides by: those inside the input, or inside
+   input and padding. */
+#define DIVISOR(start, window, extent, padding)                                                    \
+    (count_padding ? min((start) + (window), (extent) + (padding)) - (start)                       \
+                   : min((start) + (window), (extent)) - max((start), 0))
 
-IN_GROUPS __kernel void average_forward(__global VALUE *y, __global const VALUE *restrict x, PLANES, const int count_padding) {
+IN_GROUPS __kernel void average_forward(__global VALUE *y, __global const VALUE *restrict x, PLANES,
+                                        const int count_padding) {
     PLACE(P, Q, p, q)
     const int h = p * STRIDE_H - PADDING_H, w = q * STRIDE_W - PADDING_W;
     const int h0 = max(0, h), h1 = min(h + R, H), w0 = max(0, w), w1 = min(w + S, W);
@@ -70,10 +82,12 @@ IN_GROUPS __kernel void average_forward(__global VALUE *y, __global const VALUE 
     WIDE sum = (WIDE)(0.0f);
     for (int j = h0; j < h1; j++)
         for (int k = w0; k < w1; k++) sum += LOAD_VALUES(in + (j * W + k) * BLOCK);
-    STORE_VALUES(sum / (float)(DIVISOR(h, R, H, PADDING_H) * DIVISOR(w, S, W, PADDING_W)), y + (size_t)me * WIDTH);
+    STORE_VALUES(sum / (float)(DIVISOR(h, R, H, PADDING_H) * DIVISOR(w, S, W, PADDING_W)),
+                 y + (size_t)me * WIDTH);
 }
 
-IN_GROUPS __kernel void average_backward(__global VALUE *dx, __global const VALUE *restrict dy, PLANES, const int count_padding) {
+IN_GROUPS __kernel void average_backward(__global VALUE *dx, __global const VALUE *restrict dy,
+                                         PLANES, const int count_padding) {
     PLACE(H, W, h, w)
     WINDOWS
     for (int p = p0; p <= p1; p++) {
@@ -81,7 +95,8 @@ IN_GROUPS __kernel void average_backward(__global VALUE *dx, __global const VALU
         const int rows = DIVISOR(start_h, R, H, PADDING_H);
         for (int q = q0; q <= q1; q++) {
             const int start_w = q * STRIDE_W - PADDING_W;
-            sum += LOAD_VALUES(dy + out + (p * Q + q) * BLOCK) / (float)(rows * DIVISOR(start_w, S, W, PADDING_W));
+            sum += LOAD_VALUES(dy + out + (p * Q + q) * BLOCK) /
+                   (float)(rows * DIVISOR(start_w, S, W, PADDING_W));
         }
     }
     STORE_VALUES(sum, dx + (size_t)me * WIDTH);

@@ -165,13 +165,17 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
 #if FORMAT == HIGH
         STEP(2, 0)
         STEP(0, 2)
-        STEP(0, 0) STEP(3, 1) STEP(1, 3) STEP(1, 1)
+        STEP(0, 0)
+        STEP(3, 1)
+        STEP(1, 3)
+        STEP(1, 1)
 #else
         STEP(0, 0)
         STEP(1, 1)
-        STEP(2, 2) STEP(3, 3)
+        STEP(2, 2)
+        STEP(3, 3)
 #endif
-            PRODUCTS_ISSUED();
+        PRODUCTS_ISSUED();
         PRODUCTS_WAIT(AHEAD);
         place = place + 1 == STAGES ? 0 : place + 1;
         next = next + 1 == STAGES ? 0 : next + 1;

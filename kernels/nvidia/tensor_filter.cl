@@ -29,41 +29,36 @@
 
 #if ON_HOPPER
 /* Multiply 16 pixels' rows; low: whether of their low parts. */
-#define STEP(step, left_low, right_low) \
-    MULTIPLY( \
-        sums0, left + (step) * 128 + (left_low) * (PART_BYTES / 16), \
-        right + (step) * 128 + (right_low) * (PART_BYTES / 16) \
-    ); \
+#define STEP(step, left_low, right_low)                                                            \
+    MULTIPLY(sums0, left + (step) * 128 + (left_low) * (PART_BYTES / 16),                          \
+             right + (step) * 128 + (right_low) * (PART_BYTES / 16));                              \
     STEP_AGAIN(step, left_low, right_low)
 #if REPEATS == 2
-#define STEP_AGAIN(step, left_low, right_low) \
-    MULTIPLY( \
-        sums1, left + UNIT_BYTES / 16 + (step) * 128 + (left_low) * (PART_BYTES / 16), \
-        right + (step) * 128 + (right_low) * (PART_BYTES / 16) \
-    );
+#define STEP_AGAIN(step, left_low, right_low)                                                      \
+    MULTIPLY(sums1, left + UNIT_BYTES / 16 + (step) * 128 + (left_low) * (PART_BYTES / 16),        \
+             right + (step) * 128 + (right_low) * (PART_BYTES / 16));
 #else
 #define STEP_AGAIN(step, left_low, right_low)
 #endif
 #else
-#define STEP(step, left_low, right_low) \
-    { \
-        const uint a_at = left + (step) * 2048 + (left_low) * PART_BYTES; \
-        const uint4 a0 = load_matrices(a_at); \
-        STEP_AGAIN \
-        _Pragma("unroll") for (int j = 0; j < COLUMNS / 16; j++) { \
-            const uint4 b = load_matrices( \
-                right + (step) * 2048 + (right_low) * PART_BYTES + j / 4 * UNIT_BYTES + \
-                ((2 * (j % 4) + (lane >> 4) ^ (lane & 7)) << 4) \
-            ); \
-            MMA_8(sums0, 8 * j, a0, b.x, b.y); \
-            MMA_8(sums0, 8 * j + 4, a0, b.z, b.w); \
-            PRODUCTS_AGAIN \
-        } \
+#define STEP(step, left_low, right_low)                                                            \
+    {                                                                                              \
+        const uint a_at = left + (step) * 2048 + (left_low) * PART_BYTES;                          \
+        const uint4 a0 = load_matrices(a_at);                                                      \
+        STEP_AGAIN                                                                                 \
+        _Pragma("unroll") for (int j = 0; j < COLUMNS / 16; j++) {                                 \
+            const uint4 b = load_matrices(right + (step) * 2048 + (right_low) * PART_BYTES +       \
+                                          j / 4 * UNIT_BYTES +                                     \
+                                          ((2 * (j % 4) + (lane >> 4) ^ (lane & 7)) << 4));        \
+            MMA_8(sums0, 8 * j, a0, b.x, b.y);                                                     \
+            MMA_8(sums0, 8 * j + 4, a0, b.z, b.w);                                                 \
+            PRODUCTS_AGAIN                                                                         \
+        }                                                                                          \
     }
 #if REPEATS == 2
 #define STEP_AGAIN const uint4 a1 = load_matrices(a_at + UNIT_BYTES);
-#define PRODUCTS_AGAIN \
-    MMA_8(sums1, 8 * j, a1, b.x, b.y); \
+#define PRODUCTS_AGAIN                                                                             \
+    MMA_8(sums1, 8 * j, a1, b.x, b.y);                                                             \
     MMA_8(sums1, 8 * j + 4, a1, b.z, b.w);
 #else
 #define STEP_AGAIN
@@ -76,8 +71,7 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void filter_parts(
     const int dy_chunks, const int x_chunks, const int h, const int w, const int k, const int p,
     const int q, const int r, const int s, const int stride_h, const int stride_w, const int pad_h,
     const int pad_w, const int pixels_a_part, const uint image_factor, const int image_shift,
-    const uint row_factor, const int row_shift
-) {
+    const uint row_factor, const int row_shift) {
     __local uchar tiles[32768] __attribute__((aligned(1024)));
     LOCAL_MEMORY(STAGES * STAGE_BYTES);
     RESIDENT_GROUPS();
@@ -102,41 +96,37 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void filter_parts(
 #if FORMAT == HIGH
     /* Pieces 0-3 of a chunk are high parts, 4-7 low ones. */
     const uint to_part = to_row + (piece >> 2) * PART_BYTES;
-    const uint to[2] = {
-        to_part + (((piece & 3) ^ (row & 7)) << 4), to_part + (((piece & 3) + 4 ^ (row & 7)) << 4)
-    };
+    const uint to[2] = {to_part + (((piece & 3) ^ (row & 7)) << 4),
+                        to_part + (((piece & 3) + 4 ^ (row & 7)) << 4)};
 #else
     const uint to[1] = {to_row + ((piece ^ (row & 7)) << 4)};
 #endif
 
-#define COPY_STAGE(place) \
-    _Pragma("unroll") for (int i = 0; i < ROW_COPIES; i++) { \
-        const int m = next_pixel + i * ROWS_AT_ONCE, n = divide(m, image_factor, image_shift), \
-                  rest = m - n * out_image; \
-        const int out_h = divide(rest, row_factor, row_shift), out_w = rest - out_h * q; \
-        const int offset = (place) * STAGE_BYTES + i * ROWS_AT_ONCE * 128, there = m < last; \
-        const int dy_at = (n * dy_chunks * out_image + rest) * 8 + piece; \
-        _Pragma("unroll") for (int j = 0; j < LEFT_UNITS * CHUNKS; j++) { \
-            const int take = there && first_chunk + j < dy_chunks; \
-            copy_later( \
-                to[j % CHUNKS] + offset + j / CHUNKS * UNIT_BYTES, \
-                dy + (take ? dy_at + (first_chunk + j) * out_image * 8 : 0), take ? 16 : 0 \
-            ); \
-        } \
-        _Pragma("unroll") for (int j = 0; j < RIGHT_UNITS; j++) { \
-            const int in_h = out_h * stride_h + tap_row[j], \
-                      in_w = out_w * stride_w + tap_column[j]; \
-            const int met = there && (uint)in_h < (uint)h && (uint)in_w < (uint)w; \
-            const int x_at = (((n * x_chunks + chunk[j]) * h + in_h) * w + in_w) * 8 + piece; \
-            _Pragma("unroll") for (int l = 0; l < CHUNKS; l++) { \
-                const int take = met && chunk[j] + l < x_chunks; \
-                copy_later( \
-                    to[l] + offset + LEFT_BYTES + j * UNIT_BYTES, \
-                    x + (take ? x_at + l * in_image * 8 : 0), take ? 16 : 0 \
-                ); \
-            } \
-        } \
-    } \
+#define COPY_STAGE(place)                                                                          \
+    _Pragma("unroll") for (int i = 0; i < ROW_COPIES; i++) {                                       \
+        const int m = next_pixel + i * ROWS_AT_ONCE, n = divide(m, image_factor, image_shift),     \
+                  rest = m - n * out_image;                                                        \
+        const int out_h = divide(rest, row_factor, row_shift), out_w = rest - out_h * q;           \
+        const int offset = (place) * STAGE_BYTES + i * ROWS_AT_ONCE * 128, there = m < last;       \
+        const int dy_at = (n * dy_chunks * out_image + rest) * 8 + piece;                          \
+        _Pragma("unroll") for (int j = 0; j < LEFT_UNITS * CHUNKS; j++) {                          \
+            const int take = there && first_chunk + j < dy_chunks;                                 \
+            copy_later(to[j % CHUNKS] + offset + j / CHUNKS * UNIT_BYTES,                          \
+                       dy + (take ? dy_at + (first_chunk + j) * out_image * 8 : 0),                \
+                       take ? 16 : 0);                                                             \
+        }                                                                                          \
+        _Pragma("unroll") for (int j = 0; j < RIGHT_UNITS; j++) {                                  \
+            const int in_h = out_h * stride_h + tap_row[j],                                        \
+                      in_w = out_w * stride_w + tap_column[j];                                     \
+            const int met = there && (uint)in_h < (uint)h && (uint)in_w < (uint)w;                 \
+            const int x_at = (((n * x_chunks + chunk[j]) * h + in_h) * w + in_w) * 8 + piece;      \
+            _Pragma("unroll") for (int l = 0; l < CHUNKS; l++) {                                   \
+                const int take = met && chunk[j] + l < x_chunks;                                   \
+                copy_later(to[l] + offset + LEFT_BYTES + j * UNIT_BYTES,                           \
+                           x + (take ? x_at + l * in_image * 8 : 0), take ? 16 : 0);               \
+            }                                                                                      \
+        }                                                                                          \
+    }                                                                                              \
     next_pixel += PIXELS
 
     float sums0[COLUMNS / 2];
@@ -184,18 +174,28 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void filter_parts(
         PRODUCTS_START();
 #if FORMAT == HIGH
         STEP(0, 1, 0)
-        STEP(0, 0, 1) STEP(0, 0, 0) STEP(1, 1, 0) STEP(1, 0, 1) STEP(1, 0, 0)
+        STEP(0, 0, 1)
+        STEP(0, 0, 0)
+        STEP(1, 1, 0)
+        STEP(1, 0, 1)
+        STEP(1, 0, 0)
 #if PIXELS == 64
-            STEP(2, 1, 0) STEP(2, 0, 1) STEP(2, 0, 0) STEP(3, 1, 0) STEP(3, 0, 1) STEP(3, 0, 0)
+        STEP(2, 1, 0)
+        STEP(2, 0, 1)
+        STEP(2, 0, 0)
+        STEP(3, 1, 0)
+        STEP(3, 0, 1)
+        STEP(3, 0, 0)
 #endif
 #else
         STEP(0, 0, 0)
         STEP(1, 0, 0)
 #if PIXELS == 64
-            STEP(2, 0, 0) STEP(3, 0, 0)
+        STEP(2, 0, 0)
+        STEP(3, 0, 0)
 #endif
 #endif
-                PRODUCTS_ISSUED();
+            PRODUCTS_ISSUED();
         PRODUCTS_WAIT(AHEAD);
         place = place + 1 == STAGES ? 0 : place + 1;
         next = next + 1 == STAGES ? 0 : next + 1;
@@ -208,16 +208,16 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void filter_parts(
 
     const int first_k = (tile_row * LEFT_UNITS + (item >> 7) * REPEATS) * 64 +
                         (item >> 5 & 3) * 16 + (item >> 2 & 7);
-#define STORE_ROW(sums_, half, offset) \
-    if (first_k + (offset) + 8 * (half) < k) { \
-        const long at = (((long)part * k + first_k + (offset) + 8 * (half)) * units + \
-                         tile_column * RIGHT_UNITS) * \
-                            64 + \
-                        (item & 3) * 2; \
-        _Pragma("unroll") for (int j = 0; j < COLUMNS / 8; \
-                               j++) if (tile_column * RIGHT_UNITS + j / 8 < units) * \
-            (__global float2 *)(sums + at + j * 8) = \
-            (float2)(sums_[4 * j + 2 * (half)], sums_[4 * j + 2 * (half) + 1]); \
+#define STORE_ROW(sums_, half, offset)                                                             \
+    if (first_k + (offset) + 8 * (half) < k) {                                                     \
+        const long at = (((long)part * k + first_k + (offset) + 8 * (half)) * units +              \
+                         tile_column * RIGHT_UNITS) *                                              \
+                            64 +                                                                   \
+                        (item & 3) * 2;                                                            \
+        _Pragma("unroll") for (int j = 0; j < COLUMNS / 8;                                         \
+                               j++) if (tile_column * RIGHT_UNITS + j / 8 < units) *               \
+            (__global float2 *)(sums + at + j * 8) =                                               \
+            (float2)(sums_[4 * j + 2 * (half)], sums_[4 * j + 2 * (half) + 1]);                    \
     }
     STORE_ROW(sums0, 0, 0)
     STORE_ROW(sums0, 1, 0)

@@ -176,7 +176,9 @@ class BatchNorm(Layer):
         )  # fmt: skip
 
     def _backward_sums(self, run: Pass, dy: Array, x: Array, y: Array, passed: Array) -> None:
-        """dweight and dbias. With a shortcut, `passed` is filled with what of dy passes the ReLU, as y tells."""
+        """dweight and dbias. With a shortcut, `passed` is filled with what of dy passes the ReLU,
+        as y tells.
+        """
         count, group = (
             shares_of(self.device, self.shares, run.images, self.plane),
             self.device.group,

@@ -1,9 +1,9 @@
-"""How images lie in a device's memory: in blocks of c channels, (N, C/c, H, W, c); c = 1 is (N, C,
-H, W).
+"""How images lie in a device's memory: in blocks of c channels, (N, C/c, H, W, c).
 
-Channels that fill up the last block are zeros, in values and in gradients; every layer keeps them so.
-Rows of features (after a flatten) lie as they are. Numbers are float32; in blocks of 64 channels,
-which a GPU has under `--precision bf16`, they are bfloat16: a block is a line of 128 bytes either way.
+c = 1 is (N, C, H, W). Channels that fill up the last block are zeros, in values and in gradients;
+every layer keeps them so. Rows of features (after a flatten) lie as they are. Numbers are float32,
+or in blocks of 64 channels, which a GPU has under `--precision bf16`, bfloat16: a block of either
+is a line of 128 bytes.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def statistics_of(network: Network, shapes: Mapping[str, Shape]) -> dict[str, Pa
 
 
 def own_layers(network: Network) -> Network:
-    """The network with copies of its layers, for a graph to bind to arrays: the one given stays as it is."""
+    """The network with copies of its layers, for a graph to bind to arrays: the one given stays."""
     return replace(
         network, nodes=tuple(replace(node, layer=copy.copy(node.layer)) for node in network.nodes)
     )

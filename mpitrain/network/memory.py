@@ -256,7 +256,9 @@ def _share(plan: Plan, capacity: int) -> None:
 def _gap(
     storage: Storage, nbytes: int, others: Sequence[tuple[Storage, int]], room: int
 ) -> int | None:
-    """The first offset in a slot of `room` bytes where `nbytes` are free for as long as a storage lives, if there is one."""
+    """The first offset in a slot of `room` bytes where `nbytes` are free for as long as a storage
+    lives, if there is one.
+    """
     taken = sorted(
         (other.offset, bytes_taken)
         for other, bytes_taken in others

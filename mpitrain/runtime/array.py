@@ -26,9 +26,9 @@ class Memory:
     """A buffer, with the sub-buffers made of it and the launches that were prepared with it.
 
     They are released in the order launches, sub-buffers, buffer, whatever order Python's garbage
-    collector takes, and sub-buffers in the reverse order of their creation. OpenCL asks for neither,
-    but NVIDIA's driver (580.159) crashes in clReleaseMemObject when overlapping sub-buffers are
-    released in the order in which they were made; in reverse, the same ones are released safely.
+    collector takes, and sub-buffers in the reverse order of their creation. OpenCL asks for
+    neither, but NVIDIA's driver (580.159) crashes in clReleaseMemObject when overlapping
+    sub-buffers are released in the order in which they were made; in reverse it does not.
     """
 
     def __init__(self, device: Device, buffer: cl.Buffer) -> None:

@@ -164,8 +164,10 @@ class Device:
 
     @property
     def block(self) -> int:
-        """Channels that lie side by side in memory: a vector of them suits CPUs, a line of 128 bytes
-        GPUs, of float32 or, under precision "bf16", of bfloat16; layers/blocks.py.
+        """Channels that lie side by side in memory; layers/blocks.py.
+
+        A vector of them suits CPUs; a line of 128 bytes GPUs, of float32, or of bfloat16 under
+        precision "bf16".
         """
         if self.kind == "cpu":
             return self.wide

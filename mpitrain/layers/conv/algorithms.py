@@ -94,7 +94,9 @@ def candidates(device: Device, g: Geometry, what: PassName) -> dict[str, Make]:
 def choose(
     device: Device, g: Geometry, what: PassName, images: int, forced: Mapping[str, str]
 ) -> Algorithm:
-    """The algorithm for a pass at so many images: the one forced, or measured to be fastest, or favoured by a count of its work."""
+    """The algorithm for a pass at so many images: the one forced, or measured to be fastest, or
+    favoured by a count of its work.
+    """
     found = candidates(device, g, what)
     name = forced.get(what) or (
         TENSOR if TENSOR in found else device.tuned.choice(f"{what} {g}", images)

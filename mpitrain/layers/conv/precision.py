@@ -130,7 +130,7 @@ def _padded(images: Values) -> Values:
 
 
 def _laid(images: Values, fmt: Format) -> Values:
-    """(N, C, H, W) as a device has it: float32 in blocks of 32 channels, or bfloat16 in blocks of 64."""
+    """(N, C, H, W) in blocks: float32 in those of 32 channels, or bfloat16 in those of 64."""
     n, c, h, w = images.shape
     block = BFLOAT16_BLOCK if fmt == "bf16" else tensor.BLOCK
     padded = np.pad(images, ((0, 0), (0, -c % block), (0, 0), (0, 0)))

@@ -31,7 +31,7 @@ def plain(device: Device) -> Iterator[Device]:
 def pretend(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], found: dict[bool, float]
 ) -> None:
-    """Let the device have this capability and these errors, by whether Hopper's instruction computes."""
+    """Let the device have this capability and these errors, by whether wgmma computes."""
     monkeypatch.setattr(nvidia, "capability", lambda device: capability)
     monkeypatch.setattr(precision, "compile_all", lambda *arguments: None)
 
