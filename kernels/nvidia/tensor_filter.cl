@@ -195,7 +195,7 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void filter_parts(
         STEP(3, 0, 0)
 #endif
 #endif
-            PRODUCTS_ISSUED();
+        PRODUCTS_ISSUED();
         PRODUCTS_WAIT(AHEAD);
         place = place + 1 == STAGES ? 0 : place + 1;
         next = next + 1 == STAGES ? 0 : next + 1;
