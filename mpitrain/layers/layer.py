@@ -10,9 +10,10 @@ from typing import ClassVar, Literal
 
 from numpy.typing import DTypeLike
 
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.format import Format
 from mpitrain.job.errors import UserError
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 Shape = tuple[int, ...]
 """One image's shape: (C, H, W), or (features,) after a flatten. The batch size N stands before it
@@ -103,11 +104,11 @@ class Layer:
 
     scratch: Array
 
-    def shares_memory(self, block: int, *shapes: Shape) -> bool:
+    def shares_memory(self, fmt: Format, *shapes: Shape) -> bool:
         """Whether `in_place` holds for inputs of these shapes in blocks of that many channels."""
         return self.in_place
 
-    def can_rectify(self, block: int, *shapes: Shape) -> bool:
+    def can_rectify(self, fmt: Format, *shapes: Shape) -> bool:
         """Whether it can take on a ReLU for inputs of these shapes, on a device with such
         blocks."""
         return False
@@ -116,7 +117,7 @@ class Layer:
         """Whether its backward reads that x."""
         return "x" in self.keeps or f"x{number}" in self.keeps
 
-    def can_repeat(self, block: int, *shapes: Shape) -> bool:
+    def can_repeat(self, fmt: Format, *shapes: Shape) -> bool:
         """Whether `repeat` is there and cheap: its value need not be kept for the way back."""
         return False
 
@@ -129,7 +130,7 @@ class Layer:
         layers with weights."""
         return 0
 
-    def build(self, device: Device, *shapes: Shape) -> None:
+    def build(self, device: Engine, *shapes: Shape) -> None:
         """Compile the kernels and keep what the passes need."""
 
     def vary(self, run: Pass) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.engine.engine import Engine
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.job.errors import UserError
 from mpitrain.layers.add import add_into
-from mpitrain.layers.blocks import stored, stored_memory, stored_size
 from mpitrain.layers.images import Images
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape
 from mpitrain.network.fuse import fuse
@@ -23,7 +23,6 @@ from mpitrain.network.memory import INPUT, infer_shapes, make_plan
 from mpitrain.network.network import Network, Node
 from mpitrain.network.parameters import Layout
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 from mpitrain.runtime.recording import Recordings
 
 
@@ -71,16 +70,18 @@ class Graph:
     """
 
     def __init__(
-        self, device: Device, network: Network, capacity: int, training: bool = True
+        self, device: Engine, network: Network, capacity: int, training: bool = True
     ) -> None:
         self.shapes = infer_shapes(network)
         self.layout = Layout(parameters_of(network, self.shapes))
         self.statistics_layout = Layout(statistics_of(network, self.shapes))
         # What is fused differs from device to device; the layouts must not.
-        network = own_layers(fuse(network, device.block))
+        network = own_layers(fuse(network, device.format))
         self.device, self.network, self.capacity = device, network, capacity
         self.buckets = self.layout.buckets()
-        self.plan = make_plan(network, self.shapes, capacity, training, device.block)
+        self.plan = make_plan(
+            network, self.shapes, capacity, training, device.format, device.repeats
+        )
         if max(self.plan.slots) > LARGEST_SLOT:
             raise UserError(
                 f"--sub-batch {capacity}: {network.name} has values too large for it; take a "
@@ -149,7 +150,7 @@ class Graph:
         return [self.shapes[name] for name in node.inputs]
 
     def _array(self, storage: int, shape: Shape) -> Array:
-        return self._storages[storage].reshape((self.capacity, *stored(shape, self.device.block)))
+        return self._storages[storage].reshape((self.capacity, *self.device.format.stored(shape)))
 
     def _build(self, training: bool) -> None:
         """Compile every layer and hand it its parameters, statistics and memory."""
@@ -171,7 +172,7 @@ class Graph:
                     layer,
                     name,
                     self._storages[self.plan.memories[node.name, name]].reshape(
-                        stored_memory(shape, self.device.block)
+                        self.device.format.stored_memory(shape)
                     ),
                 )
 
@@ -259,7 +260,7 @@ class Graph:
                     self.device,
                     self._gradients[name],
                     term,
-                    run.images * stored_size(self.shapes[name], self.device.block),
+                    run.images * self.device.format.stored_size(self.shapes[name]),
                 )
 
     def losses(self, images: int) -> NDArray[np.float32]:
