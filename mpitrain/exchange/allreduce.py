@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.engine.registry import open_device
 from mpitrain.exchange.choice import quickest
 from mpitrain.exchange.codec import make_codec
 from mpitrain.exchange.codec_numpy import HOST_CODECS, Plain
@@ -24,7 +25,7 @@ from mpitrain.mpi.connect import over
 from mpitrain.mpi.hops import Hops
 from mpitrain.mpi.wire import Communicator, Wire
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device, open_device
+from mpitrain.runtime.device import Device
 
 SMALL = 1 << 14
 """Values (64 KiB) up to which few messages may be quickest."""

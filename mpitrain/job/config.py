@@ -72,6 +72,11 @@ class Run:
     device: str = _option(
         "auto", "auto, cpu, gpu, or part of a platform's name, with an index: pocl, nvidia:1."
     )
+    engine: str = _option(
+        "auto",
+        "What a device computes with (its kernels, algorithms and layout of images): what suits "
+        "it, or another one for comparisons.",
+    )
     precision: str = _option(
         "float32",
         "Arithmetic of convolutions: float32 on any device; on an NVIDIA GPU's tensor cores high "

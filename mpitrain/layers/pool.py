@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mpitrain.engine.engine import Engine
 from mpitrain.job.errors import UserError
-from mpitrain.layers.blocks import block_of, numbers_of
 from mpitrain.layers.flat import split_rows
 from mpitrain.layers.layer import Layer, Pass, Shape, pair
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Kernel
 
 
@@ -65,19 +64,19 @@ class _Windows(Layer):
         count = -(-room // step) + 1
         return count - 1 if (count - 1) * step >= extent + edge else count
 
-    def build(self, device: Device, *shapes: Shape) -> None:
+    def build(self, device: Engine, *shapes: Shape) -> None:
         self.device = device
         self.channels, *x = shapes[0]
-        self.block = block_of(self.channels, device.block)
-        self.numbers = numbers_of(device, shapes[0])
+        self.block = device.format.block_of(self.channels)
+        self.numbers = device.format.numbers(shapes[0])
         _, *y = self.output_shape(*shapes)
         names = ("R", "S", "STRIDE_H", "STRIDE_W", "PADDING_H", "PADDING_W")
         window = (*self._window, *self._step, *self._edge)
-        if device.kind == "cpu":
+        if device.long_items:
             self.kernels = device.program("pool")
             self._integers = (*x, *y, *window)
         else:
-            facts = dict(zip(names, window, strict=True)) | self.numbers.definitions
+            facts = {**dict(zip(names, window, strict=True)), **self.numbers.definitions}
             self.kernels = device.program("pool", BLOCK=self.block, **facts)
             self._integers = (*x, *y)
         self._sizes = (x[0] * x[1], y[0] * y[1])
@@ -87,11 +86,11 @@ class _Windows(Layer):
     ) -> None:
         """One work-item per plane or few planes on CPUs, per vector written on GPUs."""
         planes = run.images * -(-self.channels // self.block)
-        if self.device.kind == "cpu":
+        if self.device.long_items:
             items, chunk = split_rows(planes, max(self._sizes) * self.block)
             kernel(items, *arrays, planes, chunk, *self._integers, *more, group=self.device.group)
         else:
-            items = planes * written * self.block // self.numbers.wide
+            items = planes * written * self.block // (self.numbers.wide or self.device.wide)
             kernel(items, *arrays, planes, *self._integers, *more, group=self.device.group)
 
 
@@ -165,7 +164,7 @@ class GlobalAveragePool(Layer):
     def output_shape(self, *shapes: Shape) -> Shape:
         return (_planes(shapes[0])[0], 1, 1)
 
-    def build(self, device: Device, *shapes: Shape) -> None:
+    def build(self, device: Engine, *shapes: Shape) -> None:
         self._pool = AveragePool(shapes[0][1:])
         self._pool.build(device, *shapes)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mpitrain.layers.blocks import numbers_of, stored_size
+from mpitrain.engine.engine import Engine
 from mpitrain.layers.flat import split
 from mpitrain.layers.layer import Layer, Pass, Shape
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 
 class Relu(Layer):
@@ -22,15 +21,15 @@ class Relu(Layer):
         (shape,) = shapes
         return shape
 
-    def build(self, device: Device, *shapes: Shape) -> None:
+    def build(self, device: Engine, *shapes: Shape) -> None:
         self.device = device
-        self.numbers = numbers_of(device, shapes[0])
+        self.numbers = device.format.numbers(shapes[0])
         self.kernels = device.program("relu", **self.numbers.definitions)
-        self.size = stored_size(shapes[0], device.block)
+        self.size = device.format.stored_size(shapes[0])
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         n = run.images * self.size
-        items, chunk = split(self.device, n, self.numbers.wide)
+        items, chunk = split(self.device, n, self.numbers)
         self.kernels.relu_forward(items, y, x[0], n, chunk, group=self.device.group)
 
     def backward(
@@ -39,5 +38,5 @@ class Relu(Layer):
         if dx[0] is None:
             return
         n = run.images * self.size
-        items, chunk = split(self.device, n, self.numbers.wide)
+        items, chunk = split(self.device, n, self.numbers)
         self.kernels.relu_backward(items, dx[0], dy, y, n, chunk, group=self.device.group)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mpitrain.engine.format import PLANES, Format
 from mpitrain.job.cut import round_up
 from mpitrain.job.errors import UserError
-from mpitrain.layers.blocks import stored, stored_memory, type_of
 from mpitrain.layers.layer import Shape, size
 from mpitrain.network.network import Network, Node
 from mpitrain.runtime.array import ALIGNMENT
@@ -101,12 +101,17 @@ def infer_shapes(network: Network) -> dict[str, Shape]:
 
 
 def make_plan(
-    network: Network, shapes: Mapping[str, Shape], capacity: int, training: bool, block: int = 1
+    network: Network,
+    shapes: Mapping[str, Shape],
+    capacity: int,
+    training: bool,
+    fmt: Format = PLANES,
+    repeats: bool = False,
 ) -> Plan:
-    """The plan for runs of at most `capacity` images, with or without a way back, on a device with
-    blocks of `block` channels.
+    """The plan for runs of at most `capacity` images, with or without a way back.
 
-    Values that are cheap to compute once more are not kept for the way back.
+    fmt: how images lie. repeats: whether values that are cheap to compute once more are not kept
+    for the way back.
     """
     plan = Plan()
     nodes, length = network.nodes, len(network.nodes)
@@ -134,7 +139,7 @@ def make_plan(
         return len(plan.storages) - 1
 
     def add_value(name: str, first: int, last: int) -> int:
-        return add(stored(shapes[name], block), first, last, type_of(shapes[name], block))
+        return add(fmt.stored(shapes[name]), first, last, fmt.numbers(shapes[name]).dtype)
 
     # The same images may go forward again.
     plan.values[INPUT] = add_value(INPUT, -1, max(needed_until(INPUT, -1), length - 1))
@@ -146,14 +151,15 @@ def make_plan(
         kept = not any(name in plan.repeated for name in node.inputs)
         if (
             training
+            and repeats
             and readers
             and kept
-            and node.layer.can_repeat(block, *(shapes[name] for name in node.inputs))
+            and node.layer.can_repeat(fmt, *(shapes[name] for name in node.inputs))
         ):
             last = max(consumers[node.name])
             plan.repeated[node.name] = add_value(node.name, back(max(readers)), back(min(readers)))
         origin, inputs = node.inputs[0], [shapes[name] for name in node.inputs]
-        in_place = node.layer.shares_memory(block, *inputs)
+        in_place = node.layer.shares_memory(fmt, *inputs)
         if in_place and origin != INPUT and needed_until(origin, _index(nodes, origin)) == time:
             plan.values[node.name] = plan.values[origin]
             storage = plan.storages[plan.values[origin]]
@@ -165,14 +171,14 @@ def make_plan(
                 -1 if time == length - 1 else time
             )  # labels are there before the first node runs
             plan.memories[node.name, name] = add(
-                stored_memory(shape, block),
+                fmt.stored_memory(shape),
                 begin,
                 back(time) if training else time,
                 dtype,
                 per_image=False,
             )
     if training:
-        _plan_gradients(plan, network, shapes, consumers, block)
+        _plan_gradients(plan, network, shapes, consumers, fmt)
     _share(plan, capacity)
     return plan
 
@@ -182,7 +188,7 @@ def _plan_gradients(
     network: Network,
     shapes: Mapping[str, Shape],
     consumers: Mapping[str, Sequence[int]],
-    block: int,
+    fmt: Format,
 ) -> None:
     """Storage for the gradient of every value but the images. The last consumer writes it first;
     earlier ones add to it."""
@@ -199,7 +205,7 @@ def _plan_gradients(
             if name == INPUT:
                 continue
             in_place = number == 0 and node.layer.shares_memory(
-                block, *(shapes[each] for each in node.inputs)
+                fmt, *(shapes[each] for each in node.inputs)
             )
             begins = name not in plan.gradients
             if in_place:
@@ -212,7 +218,7 @@ def _plan_gradients(
                 last = 2 * length - 1 - _index(nodes, name) if begins else now
                 shape = shapes[name]
                 plan.storages.append(
-                    Storage(stored(shape, block), type_of(shape, block), now, last)
+                    Storage(fmt.stored(shape), fmt.numbers(shape).dtype, now, last)
                 )
                 target = len(plan.storages) - 1
             if begins:
@@ -257,8 +263,7 @@ def _gap(
     storage: Storage, nbytes: int, others: Sequence[tuple[Storage, int]], room: int
 ) -> int | None:
     """The first offset in a slot of `room` bytes where `nbytes` are free for as long as a storage
-    lives, if there is one.
-    """
+    lives, if there is one."""
     taken = sorted(
         (other.offset, bytes_taken)
         for other, bytes_taken in others

@@ -2,8 +2,8 @@
 buckets it is sent in.
 
 Every tensor starts at a multiple of 512 values: a codec block never spans two tensors, and OpenCL
-can make a sub-buffer of each. The gaps hold zeros. Tensors of two or more dimensions come first, in
-network order; then those of one (biases, scales), which are few, sensitive, and never quantised.
+can make a sub-buffer of each. The gaps hold zeros. Tensors that may be quantised come first, in
+network order; then the others (biases, scales).
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Slot:
     name: str
     shape: Shape
     start: int
+    coded: bool = False
+    """Whether it lies in the part of the vector that may be quantised."""
 
     @property
     def stop(self) -> int:
@@ -48,14 +50,14 @@ class Layout:
         self.parameters = dict(parameters)
         self.slots: dict[str, Slot] = {}
         at = 0
-        for many in (True, False):
+        for coded in (True, False):
             for name, parameter in parameters.items():
-                if (len(parameter.shape) > 1) == many:
-                    self.slots[name] = Slot(name, parameter.shape, at)
+                if parameter.coded == coded:
+                    self.slots[name] = Slot(name, parameter.shape, at, coded)
                     at += -(-size(parameter.shape) // BLOCK) * BLOCK
-            if many:
+            if coded:
                 self.coded = at
-                """Values before this one belong to tensors of two or more dimensions."""
+                """Values before this one belong to tensors that may be quantised."""
         self.length = at
         self.slots = {name: self.slots[name] for name in parameters}
 
@@ -66,7 +68,7 @@ class Layout:
 
     def buckets(self, least: int = 0) -> list[Bucket]:
         """The vector cut into ranges in the order in which the backward pass completes them; the
-        one-dimensional tensors last.
+        others last.
 
         least: values of a bucket that may be coded, if more than SMALL.
         """

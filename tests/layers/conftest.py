@@ -11,10 +11,10 @@ import pytest
 from blocks import from_blocks, to_blocks
 from numpy.typing import NDArray
 
-from mpitrain.layers.blocks import from_bfloat16, stored, stored_memory, to_bfloat16, type_of
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.format import BFLOAT16, from_bfloat16, to_bfloat16
 from mpitrain.layers.layer import Layer, Pass, Shape
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 GUARD = 77
 Values = NDArray[Any]
@@ -25,7 +25,7 @@ class Bench:
     was."""
 
     def __init__(
-        self, device: Device, layer: Layer, *shapes: Shape, images: int = 3, spare: int = 2
+        self, device: Engine, layer: Layer, *shapes: Shape, images: int = 3, spare: int = 2
     ) -> None:
         self.device, self.layer, self.shapes, self.images = device, layer, shapes, images
         self.capacity = images + spare
@@ -43,7 +43,7 @@ class Bench:
             setattr(layer, name, device.upload(np.full(statistic.shape, value, np.float32)))
         self.memory = layer.memory(self.capacity, *shapes)
         for name, (shape, dtype) in self.memory.items():
-            setattr(layer, name, self.guarded(stored_memory(shape, device.block), dtype))
+            setattr(layer, name, self.guarded(device.format.stored_memory(shape), dtype))
         layer.scratch = device.upload(
             np.full(max(1, layer.workspace(self.capacity, *shapes)), np.nan, np.float32)
         )
@@ -55,8 +55,9 @@ class Bench:
         """An array for `capacity` images that starts with these."""
         whole = np.full((self.capacity, *values.shape[1:]), GUARD, values.dtype)
         whole[: self.images] = values
-        laid = to_blocks(whole, self.device.block)
-        if type_of(values.shape[1:], self.device.block) == np.uint16:
+        fmt = self.device.format
+        laid = to_blocks(whole, fmt)
+        if fmt.numbers(values.shape[1:]) is BFLOAT16:
             laid = to_bfloat16(laid)
         laid[self.images :] = GUARD
         return self.device.upload(laid)
@@ -80,12 +81,11 @@ class Bench:
     def forward(self, *x: Values, in_place: bool = False, **run: Any) -> Values:
         self.run = Pass(self.images, **run)
         self.x = [self.batch(each.astype(np.float32)) for each in x]
-        block = self.device.block
-        self.y = self.guarded(
-            (self.capacity, *stored(self.output, block)), type_of(self.output, block)
-        )
+        fmt = self.device.format
+        y = (self.capacity, *fmt.stored(self.output))
+        self.y = self.guarded(y, fmt.numbers(self.output).dtype)
         if in_place:
-            assert self.layer.shares_memory(self.device.block, *self.shapes)
+            assert self.layer.shares_memory(self.device.format, *self.shapes)
             self.y = self.x[0].reshape(self.y.shape)
         self.layer.forward(self.run, self.y, *self.x)
         for each, shape in zip(self.x, self.shapes, strict=True):
@@ -106,9 +106,9 @@ class Bench:
             if each.buffer not in kept:  # in place, one buffer is x and y
                 each.fill(np.nan if each.dtype == np.float32 else 0x7FC0)
         dy_array = self.batch(dy.astype(np.float32))
-        block = self.device.block
-        laid = [(self.capacity, *stored(shape, block)) for shape in self.shapes]
-        types = [type_of(shape, block) for shape in self.shapes]
+        fmt = self.device.format
+        laid = [(self.capacity, *fmt.stored(shape)) for shape in self.shapes]
+        types = [fmt.numbers(shape).dtype for shape in self.shapes]
         dx: list[Array | None] = [self.guarded(*each) for each in zip(laid, types, strict=True)]
         if in_place:
             dx[0] = dy_array.reshape(laid[0])
@@ -123,7 +123,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(device: Device) -> Callable[..., Bench]:
+def bench(device: Engine) -> Callable[..., Bench]:
     def make(layer: Layer, *shapes: Shape, **options: Any) -> Bench:
         return Bench(device, layer, *shapes, **options)
 

@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.format import from_bfloat16, to_bfloat16
+from mpitrain.engine.gpu import FORMAT
+from mpitrain.engine.nvidia import BFLOAT16_FORMAT
 from mpitrain.layers import (
     Add,
     AveragePool,
@@ -19,10 +23,8 @@ from mpitrain.layers import (
     MaxPool,
     Relu,
 )
-from mpitrain.layers.blocks import from_bfloat16, to_bfloat16
 from mpitrain.layers.layer import Layer, Shape
 from mpitrain.layers.residual import BatchNormAdd
-from mpitrain.runtime.device import Device
 
 Values = NDArray[Any]
 ROUNDING = 2.0**-8
@@ -55,11 +57,11 @@ LAYERS: dict[str, tuple[Callable[[], Layer], tuple[Shape, ...]]] = {
 
 
 @pytest.fixture
-def halved(device: Device, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+def halved(device: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Lets the values on a GPU, or what stands for one, be bfloat16 from then on."""
-    if device.kind != "gpu":
+    if device.long_items:
         pytest.skip("only GPUs have values of bfloat16")
-    yield lambda: monkeypatch.setattr(device, "precision", "bf16")
+    yield lambda: monkeypatch.setattr(device, "format", BFLOAT16_FORMAT)
 
 
 def rounded(values: Values) -> Values:
@@ -112,8 +114,6 @@ def test_rounding_is_to_nearest_even_and_keeps_what_is_not_a_number(
     np.testing.assert_array_equal(trial.forward(*whole), rounded(whole[0] + whole[1]))
 
 
-def test_a_value_of_one_pixel_is_converted_where_it_becomes_a_row(
-    halved: Callable[[], None],
-) -> None:
-    assert not Flatten().shares_memory(64, (64, 1, 1))
-    assert Flatten().shares_memory(32, (64, 1, 1))
+def test_a_value_of_one_pixel_is_converted_where_it_becomes_a_row() -> None:
+    assert not Flatten().shares_memory(BFLOAT16_FORMAT, (64, 1, 1))
+    assert Flatten().shares_memory(FORMAT, (64, 1, 1))

@@ -39,7 +39,7 @@ def test_buckets_cover_every_value_once(name: str) -> None:
 
 
 def test_a_tensor_starts_from_its_name_and_the_seed_alone() -> None:
-    weight, bias = Parameter((30, 40), "he", 40), Parameter((30,), "zeros")
+    weight, bias = Parameter((30, 40), "he", 40, coded=True), Parameter((30,), "zeros")
     alone = Layout({"fc.weight": weight})
     beside = Layout({"other.weight": weight, "fc.weight": weight, "fc.bias": bias})
     slot = beside.slots["fc.weight"]
@@ -52,7 +52,7 @@ def test_a_tensor_starts_from_its_name_and_the_seed_alone() -> None:
 
 
 def test_tensors_of_one_shape_and_two_names_start_differently() -> None:
-    weight = Parameter((30, 40), "he", 40)
+    weight = Parameter((30, 40), "he", 40, coded=True)
     layout = Layout({"a.weight": weight, "b.weight": weight})
     first, second = (layout.initial(3)[slot.start : slot.stop] for slot in layout.slots.values())
     assert (first != second).mean() > 0.99
@@ -106,9 +106,9 @@ def test_buckets_are_numbered_from_the_last_layer_on_and_small_ones_stay_whole()
             (bucket.stop for bucket in buckets[:-1]), reverse=True
         )
         assert buckets[0].stop == layout.coded and buckets[0].coded
-    small = Layout({"fc.weight": Parameter((SMALL // 512 - 1, 512), "he", 512)})
+    small = Layout({"fc.weight": Parameter((SMALL // 512 - 1, 512), "he", 512, coded=True)})
     assert [bucket.coded for bucket in small.buckets()] == [False]
-    large = Layout({"fc.weight": Parameter((SMALL // 512, 512), "he", 512)})
+    large = Layout({"fc.weight": Parameter((SMALL // 512, 512), "he", 512, coded=True)})
     assert [bucket.coded for bucket in large.buckets()] == [True]
 
 

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.format import from_bfloat16, to_bfloat16
+from mpitrain.engine.gpu import FORMAT
+from mpitrain.engine.nvidia import BFLOAT16_FORMAT, Nvidia
 from mpitrain.job.errors import RunError, UserError
-from mpitrain.layers.blocks import BFLOAT16_BLOCK, from_bfloat16, to_bfloat16
 from mpitrain.layers.conv import correlation, tensor
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.tensor import Format, TensorCorrelations, TensorFilter, Tile
-from mpitrain.runtime import nvidia
-from mpitrain.runtime.device import Device
 
 LIMITS: dict[Format, float] = {"bf16": 1e-2, "tf32": 1e-3, "high": 1e-4}
 """Relative errors (norms) that a right kernel stays under: three to ten times what was seen."""
@@ -33,7 +34,7 @@ IMAGES = 3
 Values = NDArray[Any]
 
 
-def use(device: Device, precision: str) -> str | None:
+def use(device: Engine, precision: str) -> str | None:
     """Let convolutions on a device compute in a precision. Returns the sentence to show if they
     fall back to another way.
 
@@ -41,19 +42,21 @@ def use(device: Device, precision: str) -> str | None:
     """
     if precision == "float32":
         return None
-    major = nvidia.capability(device.cl)[0]
-    if major < 8:
+    if precision not in device.precisions:
         raise UserError(
-            f"--precision {precision}: expected an NVIDIA GPU of compute capability 8.0 or more, "
-            f"got {device}; "
-            "float32 is what it can do"
+            f"--precision {precision}: expected an NVIDIA GPU of compute capability 8.0 or more "
+            f"and its own engine, got {device} with engine {device.engine}, which can do "
+            f"{', '.join(device.precisions)}"
         )
+    assert isinstance(device, Nvidia)
     fmt = tensor.format_of(precision)
     wrong = worst = None
-    for device.wgmma in [True, False] if major == 9 else [False]:
+    for hopper in [True, False] if device.capability[0] == 9 else [False]:
+        device.wgmma = hopper
         wrong = _what_is_wrong(device, fmt)
         if wrong is None:
             device.precision = precision
+            device.format = BFLOAT16_FORMAT if fmt == "bf16" else device.format
             break
         worst = worst or wrong
     if worst is None:
@@ -62,7 +65,7 @@ def use(device: Device, precision: str) -> str | None:
     return f"--precision {precision}: on {device} {worst}; convolutions compute by {way} instead"
 
 
-def _what_is_wrong(device: Device, fmt: Format) -> str | None:
+def _what_is_wrong(device: Nvidia, fmt: Format) -> str | None:
     """What of the kernels is wrong, by the instruction that the device is set to; None if nothing
     is."""
     try:
@@ -80,7 +83,7 @@ def tiles(hopper: bool) -> list[Tile]:
     return list(tensor.TILES.values()) if hopper else [tensor.WITHOUT_HOPPER]
 
 
-def compile_all(device: Device, fmt: Format, hopper: bool) -> None:
+def compile_all(device: Nvidia, fmt: Format, hopper: bool) -> None:
     """Compile every kernel that a run may need, side by side: seconds each."""
     by_filter: Format = "bf16" if fmt == "bf16" else "high"
     wanted: list[tuple[str, dict[str, int]]] = []
@@ -92,7 +95,7 @@ def compile_all(device: Device, fmt: Format, hopper: bool) -> None:
             done.result()
 
 
-def errors(device: Device, fmt: Format) -> Iterator[tuple[str, float]]:
+def errors(device: Nvidia, fmt: Format) -> Iterator[tuple[str, float]]:
     """What was computed, by which instruction and tile, and its relative error against float64; NaN
     for what is missing."""
     g, random = CHECKED, np.random.default_rng(0)
@@ -132,7 +135,7 @@ def _padded(images: Values) -> Values:
 def _laid(images: Values, fmt: Format) -> Values:
     """(N, C, H, W) in blocks: float32 in those of 32 channels, or bfloat16 in those of 64."""
     n, c, h, w = images.shape
-    block = BFLOAT16_BLOCK if fmt == "bf16" else tensor.BLOCK
+    block = (BFLOAT16_FORMAT if fmt == "bf16" else FORMAT).block
     padded = np.pad(images, ((0, 0), (0, -c % block), (0, 0), (0, 0)))
     split = padded.reshape(n, -1, block, h, w).transpose(0, 1, 3, 4, 2)
     laid = np.ascontiguousarray(split, np.float32)
@@ -142,7 +145,7 @@ def _laid(images: Values, fmt: Format) -> Values:
 def _values(laid: Values, like: Values) -> Values:
     """The way back, as float64 (N, C, H, W)."""
     n, c, h, w = like.shape
-    values = from_bfloat16(laid) if laid.dtype == np.uint16 else laid
+    values: Values = from_bfloat16(laid) if laid.dtype == np.uint16 else laid
     return values.transpose(0, 1, 4, 2, 3).reshape(n, -1, h, w)[:, :c].astype(np.float64)
 
 
