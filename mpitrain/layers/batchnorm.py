@@ -184,13 +184,14 @@ class BatchNorm(Layer):
         totals = 2 * self.blocks * self.block
         start = round_up(totals, 128)
         partial = self.scratch.part(start, start + count * totals)
+        sums = self.scratch.part(0, start)
         self.kernels.backward_sums(
             (self.blocks * group, count), partial, passed, dy, x, y, self.mean, self.inverse,
             self.weight, self.bias, run.images, self.channels, self.plane, int(self.rectify),
             group=(group, 1),
         )  # fmt: skip
         self.kernels.backward_finish(
-            self.blocks * group, self.dweight, self.dbias, self.scratch, partial, self.inverse,
+            self.blocks * group, self.dweight, self.dbias, sums, partial, self.inverse,
             count, self.channels, int(run.accumulate), group=group,
         )  # fmt: skip
 

@@ -39,8 +39,12 @@ class Memory:
         self._released = False
 
     def part(self, offset: int, nbytes: int) -> cl.MemoryObject:
-        """The OpenCL object of a range of bytes."""
-        if offset == 0:
+        """The OpenCL object of a range of bytes.
+
+        Objects of ranges that do not meet may be given to one kernel, which OpenCL does not allow
+        for the whole buffer and a part of it.
+        """
+        if offset == 0 and nbytes == self.buffer.size:
             return self.buffer
         found = self._parts.get((offset, nbytes))
         if found is None:

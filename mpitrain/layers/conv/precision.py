@@ -145,8 +145,9 @@ def _laid(images: Values, fmt: Format) -> Values:
 def _values(laid: Values, like: Values) -> Values:
     """The way back, as float64 (N, C, H, W)."""
     n, c, h, w = like.shape
-    values: Values = from_bfloat16(laid) if laid.dtype == np.uint16 else laid
-    return values.transpose(0, 1, 4, 2, 3).reshape(n, -1, h, w)[:, :c].astype(np.float64)
+    values = from_bfloat16(laid) if laid.dtype == np.uint16 else laid
+    planes: Values = values.transpose(0, 1, 4, 2, 3).reshape(n, -1, h, w)[:, :c]
+    return planes.astype(np.float64)
 
 
 def _error(result: Values, expected: Values) -> float:

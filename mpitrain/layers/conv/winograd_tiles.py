@@ -115,19 +115,19 @@ class WinogradTiles:
     ) -> None:
         """y = weight * x + bias, and max(that, 0) if `rectify`."""
         c, group, tile = self._c, self._device.group, self._tile
-        self.kernels.filters(
-            (self._width // 4, self._depth), scratch, weight, c.k, c.c, c.out_step, c.in_step,
-            *c.first_tap, *c.tap_step, c.tap_row, self._width, group=(group, 1),
-        )  # fmt: skip
         rows, tiles = self._rows(images), self._tiles(images)
         start = self._filters
         stop = start + round_up(self._points * rows * self._depth, 128)
-        inputs = scratch.part(start, stop)
+        filters, inputs = scratch.part(0, start), scratch.part(start, stop)
         products = scratch.part(stop, stop + self._points * rows * self._width)
         many = self._points * rows // tile.m * self._width // tile.n
         whole, splits = tail_of(self._device.units, tile, many, self._depth // DEPTH)
         stop += self._points * rows * self._width
         tail = scratch.part(stop, stop + self._tail)
+        self.kernels.filters(
+            (self._width // 4, self._depth), filters, weight, c.k, c.c, c.out_step, c.in_step,
+            *c.first_tap, *c.tap_step, c.tap_row, self._width, group=(group, 1),
+        )  # fmt: skip
         for first in range(0, tiles, rows):
             few = min(rows, tiles - first)
             self.kernels.inputs(
@@ -136,8 +136,8 @@ class WinogradTiles:
             )  # fmt: skip
             self._products.products(
                 ((whole + (many - whole) * splits) * 8 * tile.y, 1), products, tail, inputs,
-                scratch, rows, self._width, self._depth, 0, self._points, whole, splits, group=(8 *
-                tile.y, 1),
+                filters, rows, self._width, self._depth, 0, self._points, whole, splits,
+                group=(8 * tile.y, 1),
             )  # fmt: skip
             if whole < many:
                 self._products.finish(
@@ -145,7 +145,7 @@ class WinogradTiles:
                     many, whole, splits, group=group
                 )  # fmt: skip
             self.kernels.outputs(
-                (8 * few, parts(c.k, 32)), y, products, bias or scratch, c.k, c.p, c.q, first, few,
+                (8 * few, parts(c.k, 32)), y, products, bias or weight, c.k, c.p, c.q, first, few,
                 rows, self._width, int(bias is not None), int(rectify), group=(group, 1),
             )  # fmt: skip
 
@@ -226,7 +226,7 @@ class WinogradTilesFilter:
         rows, tiles, shares = self._rows(images), self._tiles(images), self._parts(images)
         start = round_up(shares * self._points * self._height * self._width, 128)
         stop = start + round_up(self._points * rows * self._height, 128)
-        gradients = scratch.part(start, stop)
+        sums, gradients = scratch.part(0, start), scratch.part(start, stop)
         inputs = scratch.part(stop, stop + self._points * rows * self._width)
         for first in range(0, tiles, rows):
             few = min(rows, tiles - first)
@@ -239,12 +239,12 @@ class WinogradTilesFilter:
                 rows, self._width, group=(group, 1),
             )  # fmt: skip
             self._products.products(
-                (self._many() * 8 * tile.y, shares), scratch, scratch, gradients, inputs,
+                (self._many() * 8 * tile.y, shares), sums, sums, gradients, inputs,
                 self._height, self._width, rows, int(first > 0), self._points, self._many(), 1,
                 group=(8 * tile.y, 1),
             )  # fmt: skip
         self.kernels.finish(
-            (parts(g.c, 4), g.k), dweight, scratch, g.c, self._height, self._width, shares,
+            (parts(g.c, 4), g.k), dweight, sums, g.c, self._height, self._width, shares,
             int(accumulate), group=(group, 1)
         )  # fmt: skip
 
