@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from mpitrain.engine.engine import Engine
 from mpitrain.engine.format import from_bfloat16, to_bfloat16
 from mpitrain.engine.gpu import FORMAT
 from mpitrain.engine.nvidia import BFLOAT16_FORMAT
+from mpitrain.engine.registry import open_device
 from mpitrain.layers import (
     Add,
     AveragePool,
@@ -56,12 +57,16 @@ LAYERS: dict[str, tuple[Callable[[], Layer], tuple[Shape, ...]]] = {
 }
 
 
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> Engine:
+    """Each device with the kernels for GPUs."""
+    return open_device(request.param.split()[0], engine="gpu")
+
+
 @pytest.fixture
-def halved(device: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """Lets the values on a GPU, or what stands for one, be bfloat16 from then on."""
-    if device.long_items:
-        pytest.skip("only GPUs have values of bfloat16")
-    yield lambda: monkeypatch.setattr(device, "format", BFLOAT16_FORMAT)
+def halved(device: Engine, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Lets images be bfloat16 from then on."""
+    return lambda: monkeypatch.setattr(device, "format", BFLOAT16_FORMAT)
 
 
 def rounded(values: Values) -> Values:

@@ -8,9 +8,7 @@ that the caller has to show.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -90,9 +88,8 @@ def compile_all(device: Nvidia, fmt: Format, hopper: bool) -> None:
     for tile in tiles(hopper):
         wanted.append(("tensor", tensor.definitions(fmt, tile, hopper)))
         wanted.append(("tensor_filter", tensor.filter_definitions(by_filter, tile, hopper)))
-    with ThreadPoolExecutor(min(len(wanted), os.cpu_count() or 1)) as threads:
-        for done in [threads.submit(device.program, name, **facts) for name, facts in wanted]:
-            done.result()
+    for program in [device.program(name, **facts) for name, facts in wanted]:
+        program.built()
 
 
 def errors(device: Nvidia, fmt: Format) -> Iterator[tuple[str, float]]:
