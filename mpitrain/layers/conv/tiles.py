@@ -186,6 +186,9 @@ class TilesFamily(ByCorrelation):
             return ()
         return [name for name, tile in TILES.items() if tile.local_memory <= device.local_memory]
 
+    def compile(self, chosen: Tiles | TilesFilter) -> None:
+        _ = chosen.kernels
+
     def correlation(self, name: str, device: Engine, sums: Correlation) -> Tiles:
         return Tiles(device, sums, TILES[name])
 

@@ -54,7 +54,8 @@ class WinogradTiles:
         return self._device.program("winograd", OUT=self._out, BLOCK=FORMAT.block)
 
     @cached_property
-    def _products(self) -> Program:
+    def products(self) -> Program:
+        """The products of tiles; likewise."""
         return self._device.program("products", LEFT_TURNED=1, **self._tile.definitions())
 
     def _tiles(self, images: int) -> int:
@@ -134,13 +135,13 @@ class WinogradTiles:
                 (8 * rows, self._depth // 32), inputs, x, c.h, c.w, c.p, c.q, *c.padding, first,
                 few, rows, self._depth, group=(group, 1),
             )  # fmt: skip
-            self._products.products(
+            self.products.products(
                 ((whole + (many - whole) * splits) * 8 * tile.y, 1), products, tail, inputs,
                 filters, rows, self._width, self._depth, 0, self._points, whole, splits,
                 group=(8 * tile.y, 1),
             )  # fmt: skip
             if whole < many:
-                self._products.finish(
+                self.products.finish(
                     (many - whole) * tile.m * tile.n // 4, products, tail, rows, self._width, 0,
                     many, whole, splits, group=group
                 )  # fmt: skip
@@ -170,7 +171,8 @@ class WinogradTilesFilter:
         return self._device.program("winograd", OUT=self._out, BLOCK=FORMAT.block)
 
     @cached_property
-    def _products(self) -> Program:
+    def products(self) -> Program:
+        """The products of tiles; likewise."""
         return self._device.program("products", LEFT_TURNED=0, **self._tile.definitions())
 
     def _tiles(self, images: int) -> int:
@@ -238,7 +240,7 @@ class WinogradTilesFilter:
                 (8 * rows, parts(g.c, 32)), inputs, x, g.h, g.w, g.p, g.q, *g.padding, first, few,
                 rows, self._width, group=(group, 1),
             )  # fmt: skip
-            self._products.products(
+            self.products.products(
                 (self._many() * 8 * tile.y, shares), sums, sums, gradients, inputs,
                 self._height, self._width, rows, int(first > 0), self._points, self._many(), 1,
                 group=(8 * tile.y, 1),
@@ -270,6 +272,9 @@ class WinogradTilesFamily(ByCorrelation):
         minimal = (g.r, g.s, *g.stride, g.groups) == (3, 3, 1, 1, 1) and max(g.padding) <= 2
         wide = all(device.format.block_of(each) == FORMAT.block for each in (g.c, g.k))
         return tuple(self._out) if minimal and wide else ()
+
+    def compile(self, chosen: WinogradTiles | WinogradTilesFilter) -> None:
+        _ = chosen.kernels, chosen.products
 
     def correlation(self, name: str, device: Engine, sums: Correlation) -> WinogradTiles:
         return WinogradTiles(device, sums, self._out[name])
