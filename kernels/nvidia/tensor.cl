@@ -76,15 +76,14 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
     const int k, const int p, const int q, const int r, const int s, const int stride_h,
     const int stride_w, const int pad_h, const int pad_w, const int size_h, const int size_w,
     const int first_h, const int first_w, const int step_h, const int step_w, const int weight_rows,
-    const int rectify, const uint image_factor, const int image_shift, const uint row_factor,
-    const int row_shift) {
+    const int columns, const int rectify, const uint image_factor, const int image_shift,
+    const uint row_factor, const int row_shift) {
     __local uchar tiles[32768] __attribute__((aligned(1024)));
     LOCAL_MEMORY(STAGES * STAGE_BYTES);
     RESIDENT_GROUPS();
     const uint local_start = ADDRESS(tiles);
     const int item = get_local_id(0), piece = item & 7, row = item >> 3, group = get_group_id(0);
-    const int columns = weight_rows / COLUMNS, tile_row = group / columns,
-              tile_column = group - tile_row * columns;
+    const int tile_row = group / columns, tile_column = group - tile_row * columns;
 
     int from[LEFT_COPIES];
     uint inside[LEFT_COPIES]; /* bit i: filter row i meets the image; bit 16 + i: column i */

@@ -87,37 +87,47 @@ __kernel void pack_gathered(__global uint4 *rows, __global const float *x, const
 }
 #endif
 
-/* rows (chunks, R S, weight_rows, 128 bytes) of weight(k, c, r, s) = weight[k * out_step + c *
-   in_step + tap] for a correlation (correlation.py). Of each 32 rows, row 8 j + 2 i + e is output
-   channel 16 (j / 2) + 4 i + 2 (j % 2) + e: so a work-item of the product holds four channels side
-   by side. Pieces of a row are swizzled. padded (weight_rows) becomes bias, or zeros where there is
-   none (has_bias), and behind K. A work-item makes 8 channels of every tap; neighbours are rows
-   (rows_first) or channels, whichever lie side by side in weight. */
-__kernel void pack_weights(__global uint4 *rows, __global float *padded,
-                           __global const float *weight, __global const float *bias,
-                           const int has_bias, const int k, const int c, const int weight_rows,
-                           const int r, const int s, const int out_step, const int in_step,
-                           const int first_row, const int first_column, const int row_step,
-                           const int column_step, const int tap_row, const int rows_first) {
-    const int chunks = (c + ROW_CHANNELS - 1) / ROW_CHANNELS, item = get_global_id(0),
-              all_parts = chunks * PARTS;
-    if (item >= weight_rows * all_parts) return;
-    const int out = rows_first ? item % weight_rows : item / all_parts;
-    const int all_part = rows_first ? item / weight_rows : item % all_parts;
+/* Where a correlation's weights come from and go: packed_weights.py. */
+typedef struct {
+    int first_group, weight, bias, padded, rows, k, c, count, r, s, out_step, in_step, first_row,
+        first_column, row_step, column_step, tap_row, rows_first;
+} Packing;
+
+/* For each packing, rows (chunks, R S, count, 128 bytes) of weight(k, c, r, s) = weight[k *
+   out_step + c * in_step + tap] for a correlation (correlation.py). Of each 32 rows, row 8 j + 2
+   i + e is output channel 16 (j / 2) + 4 i + 2 (j % 2) + e: so a work-item of the product holds
+   four channels side by side. Pieces of a row are swizzled. `padded` (count) becomes bias, or
+   zeros where there is none (bias < 0), and behind K. A group belongs to the packing
+   owners[group]; a work-item makes 8 channels of every tap; neighbours are rows (rows_first) or
+   channels, whichever lie side by side in weight. */
+__kernel void pack_weights(__global float *memory, __global const float *weights,
+                           __global const float *biases, __global const Packing *packings,
+                           __global const int *owners) {
+    const int group = get_group_id(0);
+    const Packing f = packings[owners[group]];
+    const int chunks = (f.c + ROW_CHANNELS - 1) / ROW_CHANNELS, all_parts = chunks * PARTS,
+              item = (group - f.first_group) * get_local_size(0) + get_local_id(0);
+    if (item >= f.count * all_parts) return;
+    __global const float *weight = weights + f.weight;
+    __global uint4 *rows = (__global uint4 *)(memory + f.rows);
+    const int out = f.rows_first ? item % f.count : item / all_parts;
+    const int all_part = f.rows_first ? item / f.count : item % all_parts;
     const int chunk = all_part / PARTS, part = all_part % PARTS, in = all_part * 8,
               inner = out % 32;
-    if (all_part == 0) padded[out] = has_bias && out < k ? bias[out] : 0.0f;
+    if (all_part == 0)
+        memory[f.padded + out] = f.bias >= 0 && out < f.k ? biases[f.bias + out] : 0.0f;
     const int row =
         out - inner + (inner / 16 * 2 + inner / 2 % 2) * 8 + inner / 4 % 4 * 2 + inner % 2;
-    for (int i = 0; i < r; i++)
-        for (int j = 0; j < s; j++) {
-            const int tap = (first_row + i * row_step) * tap_row + first_column + j * column_step;
+    for (int i = 0; i < f.r; i++)
+        for (int j = 0; j < f.s; j++) {
+            const int tap =
+                (f.first_row + i * f.row_step) * f.tap_row + f.first_column + j * f.column_step;
             float v[8];
             _Pragma("unroll") for (int l = 0; l < 8; l++) v[l] =
-                out < k && in + l < c
-                    ? weight[(size_t)out * out_step + (size_t)(in + l) * in_step + tap]
+                out < f.k && in + l < f.c
+                    ? weight[(size_t)out * f.out_step + (size_t)(in + l) * f.in_step + tap]
                     : 0.0f;
-            put(rows + ((size_t)(chunk * r * s + i * s + j) * weight_rows + row) * 8,
+            put(rows + ((size_t)(chunk * f.r * f.s + i * f.s + j) * f.count + row) * 8,
                 (float8)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]), part, row & 7);
         }
 }

@@ -15,6 +15,7 @@ from mpitrain.engine.engine import Engine
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.job.errors import UserError
 from mpitrain.layers.add import add_into
+from mpitrain.layers.conv.packed_weights import NO_BIAS, PackedWeights
 from mpitrain.layers.images import Images
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape
 from mpitrain.network.fuse import fuse
@@ -100,6 +101,7 @@ class Graph:
         self.scratch = device.empty((max(1, scratch),))
         for node in network.nodes:
             node.layer.scratch = self.scratch
+        self._packed = self._pack()
         self._images = Images(device, self.shapes[INPUT], capacity)
         channels = self.shapes[INPUT][0]
         self.normalise(np.zeros(channels, np.float32), np.ones(channels, np.float32))
@@ -164,6 +166,20 @@ class Graph:
         op = layer.bind(self.device, node.name, self.capacity, inputs, arrays)
         return replace(node, layer=op)
 
+    def _pack(self) -> PackedWeights | None:
+        """Memory for what layers pack their weights into, if any does."""
+        slots = self.layout.slots
+        places = [
+            (
+                packing,
+                slots[f"{node.name}.weight"].start,
+                slots[f"{node.name}.{bias}"].start if bias else NO_BIAS,
+            )
+            for node in self.network.nodes
+            for packing, bias in node.layer.packings()
+        ]
+        return PackedWeights(self.device, places) if places else None
+
     def view(self, vector: Array, name: str) -> Array:
         """One parameter's tensor in a flat vector of this graph's layout."""
         slot = self.layout.slots[name]
@@ -173,7 +189,8 @@ class Graph:
     def nbytes(self) -> int:
         """Bytes of device memory that it holds: vectors, planned values and scratch."""
         vectors = self.weights.nbytes + self.gradient.nbytes + self.statistics.nbytes
-        return vectors + self.plan.nbytes + self.scratch.nbytes
+        packed = self._packed.nbytes if self._packed else 0
+        return vectors + self.plan.nbytes + self.scratch.nbytes + packed
 
     def normalise(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
         """Set the mean and deviation (C,) by which `load` normalises images."""
@@ -196,6 +213,8 @@ class Graph:
         self._play(run, ("forward",), lambda: self._forward(run))
 
     def _forward(self, run: Pass) -> None:
+        if self._packed:
+            self._packed.write(self.weights, self.weights)
         for node in self.network.nodes:
             node.layer.forward(
                 run, self._values[node.name], *(self._values[name] for name in node.inputs)

@@ -34,6 +34,9 @@ class Algorithm:
     rows: str = ""
     """Format of dy's rows that scratch starts with after a backward filter pass, and that backward
     data takes there if `ready`."""
+    packings: Sequence[Any] = ()
+    """What a graph may make of all layers' weights at once, before each forward pass:
+    packed_weights.py."""
 
 
 class Family(ABC):

@@ -19,9 +19,17 @@ from mpitrain.engine.format import from_bfloat16, to_bfloat16
 from mpitrain.engine.gpu import FORMAT
 from mpitrain.engine.nvidia import BFLOAT16_FORMAT, Nvidia
 from mpitrain.job.errors import RunError, UserError
-from mpitrain.layers.conv import correlation, tensor
+from mpitrain.layers.conv import correlation
 from mpitrain.layers.conv.geometry import Geometry
-from mpitrain.layers.conv.tensor import Format, TensorCorrelations, TensorFilter, Tile
+from mpitrain.layers.conv.tensor import TensorCorrelations, TensorFilter
+from mpitrain.layers.conv.tensor_rows import Format, format_of
+from mpitrain.layers.conv.tensor_tiles import (
+    TILES,
+    WITHOUT_HOPPER,
+    Tile,
+    definitions,
+    filter_definitions,
+)
 
 LIMITS: dict[Format, float] = {"bf16": 1e-2, "tf32": 1e-3, "high": 1e-4}
 """Relative errors (norms) that a right kernel stays under: three to ten times what was seen."""
@@ -47,7 +55,7 @@ def use(device: Engine, precision: str) -> str | None:
             f"{', '.join(device.precisions)}"
         )
     assert isinstance(device, Nvidia)
-    fmt = tensor.format_of(precision)
+    fmt = format_of(precision)
     wrong = worst = None
     for hopper in [True, False] if device.capability[0] == 9 else [False]:
         device.wgmma = hopper
@@ -78,7 +86,7 @@ def _what_is_wrong(device: Nvidia, fmt: Format) -> str | None:
 
 def tiles(hopper: bool) -> list[Tile]:
     """Every tile that a run may take."""
-    return list(tensor.TILES.values()) if hopper else [tensor.WITHOUT_HOPPER]
+    return list(TILES.values()) if hopper else [WITHOUT_HOPPER]
 
 
 def compile_all(device: Nvidia, fmt: Format, hopper: bool) -> None:
@@ -86,8 +94,8 @@ def compile_all(device: Nvidia, fmt: Format, hopper: bool) -> None:
     by_filter: Format = "bf16" if fmt == "bf16" else "high"
     wanted: list[tuple[str, dict[str, int]]] = []
     for tile in tiles(hopper):
-        wanted.append(("tensor", tensor.definitions(fmt, tile, hopper)))
-        wanted.append(("tensor_filter", tensor.filter_definitions(by_filter, tile, hopper)))
+        wanted.append(("tensor", definitions(fmt, tile, hopper)))
+        wanted.append(("tensor_filter", filter_definitions(by_filter, tile, hopper)))
     for program in [device.program(name, **facts) for name, facts in wanted]:
         program.built()
 

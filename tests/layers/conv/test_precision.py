@@ -14,11 +14,12 @@ from mpitrain.engine.gpu import FORMAT
 from mpitrain.engine.nvidia import BFLOAT16_FORMAT, Nvidia
 from mpitrain.engine.registry import open_device
 from mpitrain.job.errors import UserError
-from mpitrain.layers.conv import precision, tensor
+from mpitrain.layers.conv import precision
 from mpitrain.layers.conv.algorithm import PASSES
 from mpitrain.layers.conv.choice import candidates, choose
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.precision import LIMITS, use
+from mpitrain.layers.conv.tensor_rows import FORMATS, Format
 
 G = Geometry(40, 6, 5, 70, 3, 3, 6, 5, (1, 1), (1, 1), 1)
 
@@ -60,7 +61,7 @@ def test_float32_asks_for_nothing(plain: Nvidia) -> None:
     assert plain.precision == "float32"
 
 
-@pytest.mark.parametrize("wanted", tensor.FORMATS)
+@pytest.mark.parametrize("wanted", FORMATS)
 def test_a_device_is_used_if_it_has_tensor_cores_and_refused_by_name_if_not(
     plain: Nvidia, wanted: str
 ) -> None:
@@ -72,8 +73,8 @@ def test_a_device_is_used_if_it_has_tensor_cores_and_refused_by_name_if_not(
         use(cpu, wanted)
 
 
-@pytest.mark.parametrize("wanted", tensor.FORMATS)
-def test_every_tile_is_right_by_either_instruction(plain: Nvidia, wanted: tensor.Format) -> None:
+@pytest.mark.parametrize("wanted", FORMATS)
+def test_every_tile_is_right_by_either_instruction(plain: Nvidia, wanted: Format) -> None:
     """On an NVIDIA GPU (--devices nvidia); elsewhere there is no such instruction."""
     major, _ = plain.capability
     for plain.wgmma in {9: (True, False)}.get(major, (False,) if major >= 8 else ()):
