@@ -51,39 +51,7 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void product(
                 SOME(b + (RIGHT_TURNED ? (size_t)j * b_step + d : (size_t)d * b_step + j), count); \
         }                                                                                          \
     }
-#define KEEP(buffer)                                                                               \
-    {                                                                                              \
-        __local float *l = left + (buffer) * DEPTH * TILE_M,                                       \
-                      *r = right + (buffer) * DEPTH * TILE_N;                                      \
-        UNROLL for (int i = 0; i < LOADS_M; i++) {                                                 \
-            if (LEFT_TURNED)                                                                       \
-                store_turned(l, brought_m[i], TILE_M, TURNED_QUAD(me), TURNED_COLUMN(me, i));      \
-            else                                                                                   \
-                store_straight(l, brought_m[i], TILE_M, STRAIGHT_ROW(me, i, TILE_M), left_m);      \
-        }                                                                                          \
-        UNROLL for (int i = 0; i < LOADS_N; i++) {                                                 \
-            if (RIGHT_TURNED)                                                                      \
-                store_turned(r, brought_n[i], TILE_N, TURNED_QUAD(me), TURNED_COLUMN(me, i));      \
-            else                                                                                   \
-                store_straight(r, brought_n[i], TILE_N, STRAIGHT_ROW(me, i, TILE_N), right_j);     \
-        }                                                                                          \
-    }
-    int step = first;
-    if (step < last) {
-        FETCH
-        KEEP(0)
-    }
-    int buffer = 0;
-    for (step = first + 1; step < last; step++) {
-        FETCH
-        barrier(CLK_LOCAL_MEM_FENCE); /* after the loads, which the products are to hide: tile.h */
-        tile_multiply(sums, left + buffer * DEPTH * TILE_M, right + buffer * DEPTH * TILE_N, x, y);
-        buffer ^= 1;
-        KEEP(buffer)
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    if (first < last)
-        tile_multiply(sums, left + buffer * DEPTH * TILE_M, right + buffer * DEPTH * TILE_N, x, y);
+    TILE_STEPS(x, y)
 
     const int width = (J + TILE_N - 1) / TILE_N * TILE_N;
     UNROLL for (int i = 0; i < 4 * UNITS_M; i++) {

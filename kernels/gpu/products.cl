@@ -51,35 +51,7 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void products(
         a += A_STEP;                                                                               \
         b += (size_t)DEPTH * (N / 4);                                                              \
     }
-#define KEEP(buffer)                                                                               \
-    {                                                                                              \
-        __local float *l = left + (buffer) * DEPTH * TILE_M,                                       \
-                      *r = right + (buffer) * DEPTH * TILE_N;                                      \
-        UNROLL for (int j = 0; j < LOADS_M; j++) {                                                 \
-            if (LEFT_TURNED)                                                                       \
-                store_turned(l, brought_m[j], TILE_M, TURNED_QUAD(me), TURNED_COLUMN(me, j));      \
-            else                                                                                   \
-                store_straight(l, brought_m[j], TILE_M, STRAIGHT_ROW(me, j, TILE_M),               \
-                               STRAIGHT_COLUMN(me, TILE_M));                                       \
-        }                                                                                          \
-        UNROLL for (int j = 0; j < LOADS_N; j++) store_straight(                                   \
-            r, brought_n[j], TILE_N, STRAIGHT_ROW(me, j, TILE_N), STRAIGHT_COLUMN(me, TILE_N));    \
-    }
-    if (first < last) {
-        FETCH
-        KEEP(0)
-    }
-    int buffer = 0;
-    for (int step = first + 1; step < last; step++) {
-        FETCH
-        barrier(CLK_LOCAL_MEM_FENCE); /* after the loads, which the products are to hide: tile.h */
-        tile_multiply(sums, left + buffer * DEPTH * TILE_M, right + buffer * DEPTH * TILE_N, x, y);
-        buffer ^= 1;
-        KEEP(buffer)
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    if (first < last)
-        tile_multiply(sums, left + buffer * DEPTH * TILE_M, right + buffer * DEPTH * TILE_N, x, y);
+    TILE_STEPS(x, y)
 
     if (tile >= whole) {
         tail += (size_t)late * TILE_M * TILE_N + 4 * y * TILE_N + 4 * x;

@@ -54,6 +54,19 @@ INLINED void store_straight(__local float *side, const float4 value, const int w
     *(__local float4 *)(side + row * width + column) = value;
 }
 
+/* Put what a work-item has brought of both sides into their buffers. */
+#define KEEP_SIDE(side, brought, loads, width, turned)                                             \
+    UNROLL for (int load = 0; load < (loads); load++) {                                            \
+        if (turned)                                                                                \
+            store_turned(side, brought[load], width, TURNED_QUAD(me), TURNED_COLUMN(me, load));    \
+        else                                                                                       \
+            store_straight(side, brought[load], width, STRAIGHT_ROW(me, load, width),              \
+                           STRAIGHT_COLUMN(me, width));                                            \
+    }
+#define KEEP(buffer)                                                                               \
+    KEEP_SIDE(left + (buffer) * DEPTH * TILE_M, brought_m, LOADS_M, TILE_M, LEFT_TURNED)           \
+    KEEP_SIDE(right + (buffer) * DEPTH * TILE_N, brought_n, LOADS_N, TILE_N, RIGHT_TURNED)
+
 INLINED void tile_zero(float4 sums[4 * UNITS_M][UNITS_N]) {
     UNROLL for (int m = 0; m < 4 * UNITS_M; m++) UNROLL for (int v = 0; v < UNITS_N; v++)
         sums[m][v] = (float4)(0.0f);
@@ -77,3 +90,23 @@ INLINED void tile_multiply(float4 sums[4 * UNITS_M][UNITS_N], __local const floa
         }
     }
 }
+
+/* sums over the steps [first, last) for work-item (x, y). FETCH brings brought_m and brought_n of
+   step `step`, which are on their way from memory while the step before is multiplied. */
+#define MULTIPLY_BUFFER(x, y)                                                                      \
+    tile_multiply(sums, left + buffer * DEPTH * TILE_M, right + buffer * DEPTH * TILE_N, x, y)
+#define TILE_STEPS(x, y)                                                                           \
+    int step = first, buffer = 0;                                                                  \
+    if (step < last) {                                                                             \
+        FETCH                                                                                      \
+        KEEP(0)                                                                                    \
+    }                                                                                              \
+    for (step = first + 1; step < last; step++) {                                                  \
+        FETCH                                                                                      \
+        barrier(CLK_LOCAL_MEM_FENCE); /* after the loads, which the products are to hide */        \
+        MULTIPLY_BUFFER(x, y);                                                                     \
+        buffer ^= 1;                                                                               \
+        KEEP(buffer)                                                                               \
+    }                                                                                              \
+    barrier(CLK_LOCAL_MEM_FENCE);                                                                  \
+    if (first < last) MULTIPLY_BUFFER(x, y);

@@ -134,37 +134,7 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
         UNROLL for (int j = 0; j < LOADS_N; j++) brought_n[j] = WEIGHTS(j);                        \
         packed += WEIGHTS_STEP;                                                                    \
     }
-#define KEEP(buffer)                                                                               \
-    {                                                                                              \
-        UNROLL for (int j = 0; j < LOADS_M; j++) store_turned(                                     \
-            left + (buffer) * DEPTH * TILE_M, brought_m[j], TILE_M, quad, TURNED_COLUMN(me, j));   \
-        __local float *to = right + (buffer) * DEPTH * TILE_N;                                     \
-        UNROLL for (int j = 0; j < LOADS_N; j++) {                                                 \
-            if (IN_PLACE)                                                                          \
-                store_turned(to, brought_n[j], TILE_N, quad, TURNED_COLUMN(me, j));                \
-            else                                                                                   \
-                store_straight(to, brought_n[j], TILE_N, STRAIGHT_ROW(me, j, TILE_N),              \
-                               STRAIGHT_COLUMN(me, TILE_N));                                       \
-        }                                                                                          \
-    }
-    int step = first;
-    if (step < last) {
-        FETCH
-        KEEP(0)
-    }
-    int buffer = 0;
-    for (step = first + 1; step < last; step++) {
-        FETCH
-        barrier(CLK_LOCAL_MEM_FENCE); /* after the loads, which the products are to hide: tile.h */
-        tile_multiply(sums, left + buffer * DEPTH * TILE_M, right + buffer * DEPTH * TILE_N, tx,
-                      ty);
-        buffer ^= 1;
-        KEEP(buffer)
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    if (first < last)
-        tile_multiply(sums, left + buffer * DEPTH * TILE_M, right + buffer * DEPTH * TILE_N, tx,
-                      ty);
+    TILE_STEPS(tx, ty)
 
     const int out_blocks = (K + OUT - 1) / OUT;
     if (splits > 1) {

@@ -65,33 +65,7 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void filter(
                 inside ? x[(n * blocks * H * W + h * W + w) * (IN / 4)] : (float4)(0.0f);          \
         }                                                                                          \
     }
-#define KEEP(buffer)                                                                               \
-    {                                                                                              \
-        UNROLL for (int j = 0; j < LOADS_M; j++)                                                   \
-            store_straight(left + (buffer) * DEPTH * TILE_M, brought_m[j], TILE_M,                 \
-                           STRAIGHT_ROW(me, j, TILE_M), STRAIGHT_COLUMN(me, TILE_M));              \
-        UNROLL for (int j = 0; j < LOADS_N; j++)                                                   \
-            store_straight(right + (buffer) * DEPTH * TILE_N, brought_n[j], TILE_N,                \
-                           STRAIGHT_ROW(me, j, TILE_N), STRAIGHT_COLUMN(me, TILE_N));              \
-    }
-    int step = first;
-    if (step < last) {
-        FETCH
-        KEEP(0)
-    }
-    int buffer = 0;
-    for (step = first + 1; step < last; step++) {
-        FETCH
-        barrier(CLK_LOCAL_MEM_FENCE); /* after the loads, which the products are to hide: tile.h */
-        tile_multiply(sums, left + buffer * DEPTH * TILE_M, right + buffer * DEPTH * TILE_N, tx,
-                      ty);
-        buffer ^= 1;
-        KEEP(buffer)
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    if (first < last)
-        tile_multiply(sums, left + buffer * DEPTH * TILE_M, right + buffer * DEPTH * TILE_N, tx,
-                      ty);
+    TILE_STEPS(tx, ty)
 
     UNROLL for (int m = 0; m < 4 * UNITS_M; m++) UNROLL for (int v = 0; v < UNITS_N; v++) *
         (__global float4 *)(partial +

@@ -19,7 +19,6 @@
 #define RIGHT_COPIES (COLUMNS / ROWS_AT_ONCE)
 #define LEFT_BYTES (ROWS * 128)
 #define STAGE_BYTES (LEFT_BYTES + COLUMNS * 128)
-#define DISTANCE (STAGES - 1 - AHEAD)
 /* y's blocks, and four channels of one. */
 #if FORMAT == BF16
 #define BLOCK 64
@@ -68,6 +67,13 @@
 #define STEP_AGAIN(left_step)
 #define PRODUCTS_AGAIN
 #endif
+#endif
+
+/* Of pairs, low parts first; a row of pairs has them behind the high ones. */
+#if FORMAT == HIGH
+#define STAGE_PRODUCTS STEP(2, 0) STEP(0, 2) STEP(0, 0) STEP(3, 1) STEP(1, 3) STEP(1, 1)
+#else
+#define STAGE_PRODUCTS STEP(0, 0) STEP(1, 1) STEP(2, 2) STEP(3, 3)
 #endif
 
 __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
@@ -126,17 +132,9 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
         }                                                                                          \
     }
 
-    float sums0[COLUMNS / 2];
-    _Pragma("unroll") for (int i = 0; i < COLUMNS / 2; i++) sums0[i] = 0.0f;
-#if REPEATS == 2
-    float sums1[COLUMNS / 2];
-    _Pragma("unroll") for (int i = 0; i < COLUMNS / 2; i++) sums1[i] = 0.0f;
-#endif
+    SUMS_START();
     const int stages = chunks * r * s;
-    for (int first = 0; first < DISTANCE; first++) {
-        if (first < stages) COPY_STAGE(first);
-        COPIES_ISSUED();
-    }
+    FIRST_COPIES();
 #if ON_HOPPER
     const ulong first_left = operand(local_start + (item >> 7) * REPEATS * 8192, 16, 1024);
     const ulong first_right = operand(local_start + LEFT_BYTES, 16, 1024);
@@ -146,44 +144,7 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
         local_start + ((item >> 7) * REPEATS * 64 + warp * 16 + (lane & 15)) * 128;
     const uint first_right = local_start + LEFT_BYTES + ((lane & 7) + (lane >> 4) * 8) * 128;
 #endif
-    int place = 0, next = DISTANCE;
-    for (int stage = 0; stage < stages; stage++) {
-        COPIES_WAIT(DISTANCE - 1);
-        STORES_SEEN();
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (stage + DISTANCE < stages) COPY_STAGE(next);
-        COPIES_ISSUED();
-#if ON_HOPPER
-        const ulong left = first_left + place * (STAGE_BYTES / 16),
-                    right = first_right + place * (STAGE_BYTES / 16);
-#else
-        const uint left = first_left + place * STAGE_BYTES,
-                   right = first_right + place * STAGE_BYTES;
-#endif
-        PRODUCTS_START();
-#if FORMAT == HIGH
-        STEP(2, 0)
-        STEP(0, 2)
-        STEP(0, 0)
-        STEP(3, 1)
-        STEP(1, 3)
-        STEP(1, 1)
-#else
-        STEP(0, 0)
-        STEP(1, 1)
-        STEP(2, 2)
-        STEP(3, 3)
-#endif
-        PRODUCTS_ISSUED();
-        PRODUCTS_WAIT(AHEAD);
-        place = place + 1 == STAGES ? 0 : place + 1;
-        next = next + 1 == STAGES ? 0 : next + 1;
-    }
-    PRODUCTS_WAIT(0);
-    SUMS_DONE(sums0);
-#if REPEATS == 2
-    SUMS_DONE(sums1);
-#endif
+    EACH_STAGE();
 
     const int blocks = (k + BLOCK - 1) / BLOCK, block = tile_column * (COLUMNS / BLOCK),
               quad = item & 3;

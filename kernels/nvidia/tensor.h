@@ -154,3 +154,55 @@ inline uint4 load_matrices(const uint address) {
                  : "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])                      \
                  : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1))
 #endif
+
+/* What both kernels do: sums0, and sums1 of the 64 rows after those if REPEATS is 2, over `stages`
+   stages. COPY_STAGE(place) brings the next stage into a place of local memory and STAGE_PRODUCTS
+   multiplies one by STEPs, of its places first_left and first_right as they are in place 0. */
+#define DISTANCE (STAGES - 1 - AHEAD)
+#define ZERO_SUMS(sums)                                                                            \
+    float sums[COLUMNS / 2];                                                                       \
+    _Pragma("unroll") for (int i = 0; i < COLUMNS / 2; i++) sums[i] = 0.0f;
+#if REPEATS == 2
+#define SUMS_START() ZERO_SUMS(sums0) ZERO_SUMS(sums1)
+#define SUMS_END()                                                                                 \
+    SUMS_DONE(sums0);                                                                              \
+    SUMS_DONE(sums1)
+#else
+#define SUMS_START() ZERO_SUMS(sums0)
+#define SUMS_END() SUMS_DONE(sums0)
+#endif
+#define FIRST_COPIES()                                                                             \
+    for (int first = 0; first < DISTANCE; first++) {                                               \
+        if (first < stages) {                                                                      \
+            COPY_STAGE(first);                                                                     \
+        }                                                                                          \
+        COPIES_ISSUED();                                                                           \
+    }
+#if ON_HOPPER
+#define PLACE ulong
+#define PLACE_STEP (STAGE_BYTES / 16)
+#else
+#define PLACE uint
+#define PLACE_STEP STAGE_BYTES
+#endif
+#define EACH_STAGE()                                                                               \
+    int place = 0, next = DISTANCE;                                                                \
+    for (int stage = 0; stage < stages; stage++) {                                                 \
+        COPIES_WAIT(DISTANCE - 1);                                                                 \
+        STORES_SEEN();                                                                             \
+        barrier(CLK_LOCAL_MEM_FENCE);                                                              \
+        if (stage + DISTANCE < stages) {                                                           \
+            COPY_STAGE(next);                                                                      \
+        }                                                                                          \
+        COPIES_ISSUED();                                                                           \
+        const PLACE left = first_left + place * PLACE_STEP,                                        \
+                    right = first_right + place * PLACE_STEP;                                      \
+        PRODUCTS_START();                                                                          \
+        STAGE_PRODUCTS                                                                             \
+        PRODUCTS_ISSUED();                                                                         \
+        PRODUCTS_WAIT(AHEAD);                                                                      \
+        place = place + 1 == STAGES ? 0 : place + 1;                                               \
+        next = next + 1 == STAGES ? 0 : next + 1;                                                  \
+    }                                                                                              \
+    PRODUCTS_WAIT(0);                                                                              \
+    SUMS_END()

@@ -25,7 +25,6 @@
 #define UNIT_BYTES (CHUNKS * PART_BYTES)
 #define LEFT_BYTES (LEFT_UNITS * UNIT_BYTES)
 #define STAGE_BYTES (LEFT_BYTES + RIGHT_UNITS * UNIT_BYTES)
-#define DISTANCE (STAGES - 1 - AHEAD)
 
 #if ON_HOPPER
 /* Multiply 16 pixels' rows; low: whether of their low parts. */
@@ -64,6 +63,18 @@
 #define STEP_AGAIN
 #define PRODUCTS_AGAIN
 #endif
+#endif
+
+/* Of pairs, low parts first. */
+#if FORMAT == HIGH
+#define STEP_16(step) STEP(step, 1, 0) STEP(step, 0, 1) STEP(step, 0, 0)
+#else
+#define STEP_16(step) STEP(step, 0, 0)
+#endif
+#if PIXELS == 64
+#define STAGE_PRODUCTS STEP_16(0) STEP_16(1) STEP_16(2) STEP_16(3)
+#else
+#define STAGE_PRODUCTS STEP_16(0) STEP_16(1)
 #endif
 
 __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void filter_parts(
@@ -129,19 +140,9 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void filter_parts(
     }                                                                                              \
     next_pixel += PIXELS
 
-    float sums0[COLUMNS / 2];
-    _Pragma("unroll") for (int i = 0; i < COLUMNS / 2; i++) sums0[i] = 0.0f;
-#if REPEATS == 2
-    float sums1[COLUMNS / 2];
-    _Pragma("unroll") for (int i = 0; i < COLUMNS / 2; i++) sums1[i] = 0.0f;
-#endif
+    SUMS_START();
     const int stages = max(0, (last - part * pixels_a_part + PIXELS - 1) / PIXELS);
-    for (int first = 0; first < DISTANCE; first++) {
-        if (first < stages) {
-            COPY_STAGE(first);
-        }
-        COPIES_ISSUED();
-    }
+    FIRST_COPIES();
 #if ON_HOPPER
     const ulong first_left =
         operand(local_start + (item >> 7) * REPEATS * UNIT_BYTES, UNIT_BYTES, 1024);
@@ -155,56 +156,7 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void filter_parts(
                             ((2 * warp + (lane >> 3 & 1) ^ (lane & 7)) << 4);
     const uint first_right = local_start + LEFT_BYTES + ((lane & 7) + (lane >> 3 & 1) * 8) * 128;
 #endif
-    int place = 0, next = DISTANCE;
-    for (int stage = 0; stage < stages; stage++) {
-        COPIES_WAIT(DISTANCE - 1);
-        STORES_SEEN();
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (stage + DISTANCE < stages) {
-            COPY_STAGE(next);
-        }
-        COPIES_ISSUED();
-#if ON_HOPPER
-        const ulong left = first_left + place * (STAGE_BYTES / 16),
-                    right = first_right + place * (STAGE_BYTES / 16);
-#else
-        const uint left = first_left + place * STAGE_BYTES,
-                   right = first_right + place * STAGE_BYTES;
-#endif
-        PRODUCTS_START();
-#if FORMAT == HIGH
-        STEP(0, 1, 0)
-        STEP(0, 0, 1)
-        STEP(0, 0, 0)
-        STEP(1, 1, 0)
-        STEP(1, 0, 1)
-        STEP(1, 0, 0)
-#if PIXELS == 64
-        STEP(2, 1, 0)
-        STEP(2, 0, 1)
-        STEP(2, 0, 0)
-        STEP(3, 1, 0)
-        STEP(3, 0, 1)
-        STEP(3, 0, 0)
-#endif
-#else
-        STEP(0, 0, 0)
-        STEP(1, 0, 0)
-#if PIXELS == 64
-        STEP(2, 0, 0)
-        STEP(3, 0, 0)
-#endif
-#endif
-        PRODUCTS_ISSUED();
-        PRODUCTS_WAIT(AHEAD);
-        place = place + 1 == STAGES ? 0 : place + 1;
-        next = next + 1 == STAGES ? 0 : next + 1;
-    }
-    PRODUCTS_WAIT(0);
-    SUMS_DONE(sums0);
-#if REPEATS == 2
-    SUMS_DONE(sums1);
-#endif
+    EACH_STAGE();
 
     const int first_k = (tile_row * LEFT_UNITS + (item >> 7) * REPEATS) * 64 +
                         (item >> 5 & 3) * 16 + (item >> 2 & 7);
