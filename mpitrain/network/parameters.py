@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.exchange.bucket import Bucket
+from mpitrain.exchange.bucket import Bucket, Matrix
 from mpitrain.layers.layer import Parameter, Shape, size
 
 BLOCK = 512
@@ -66,21 +66,36 @@ class Layout:
         """Parameters, without the gaps."""
         return sum(size(slot.shape) for slot in self.slots.values())
 
-    def buckets(self, least: int = 0) -> list[Bucket]:
+    def buckets(self, least: int = 0, whole: bool = False) -> list[Bucket]:
         """The vector cut into ranges in the order in which the backward pass completes them; the
         others last.
 
-        least: values of a bucket that may be coded, if more than SMALL.
+        least: values of a bucket that may be coded, if more than SMALL. whole: cut between tensors
+        alone, which buckets then name.
         """
         found: list[Bucket] = []
         stop = self.coded
+        starts = sorted(slot.start for slot in self.slots.values() if slot.coded)
         while stop > 0:
             start = max(0, stop - BUCKET)
-            found.append(Bucket(len(found), start, stop, coded=stop - start >= max(SMALL, least)))
+            if whole:
+                start = max(each for each in starts if each <= start)
+            coded = stop - start >= max(SMALL, least)
+            matrices = self._matrices(start, stop) if whole else ()
+            found.append(Bucket(len(found), start, stop, coded, matrices))
             stop = start
         if self.length > self.coded:
             found.append(Bucket(len(found), self.coded, self.length, coded=False))
         return found
+
+    def _matrices(self, start: int, stop: int) -> tuple[Matrix, ...]:
+        """The tensors of a range as matrices: a row for each output."""
+        slots = sorted(self.slots.values(), key=lambda slot: slot.start)
+        return tuple(
+            Matrix(slot.start - start, slot.shape[0], size(slot.shape[1:]))
+            for slot in slots
+            if start <= slot.start < stop
+        )
 
     def tensors_in(self, start: int, stop: int) -> list[str]:
         """Names of the tensors that a range of the vector touches, for messages."""
