@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from mpitrain.exchange.codec_numpy import LEVELS, THRESHOLDS, Codec, Facts8, Facts16, blocks
+from mpitrain.job.cut import parts
 from mpitrain.job.errors import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
@@ -75,7 +76,7 @@ class _OnDevice:
     def _items(self, x: Array) -> int:
         """A work-item for each chunk of blocks on a CPU, a group of them for each block
         elsewhere."""
-        return -(-blocks(x.size) // self._chunk) * self._group
+        return parts(blocks(x.size), self._chunk) * self._group
 
 
 class Dynamic8(_OnDevice, Facts8):

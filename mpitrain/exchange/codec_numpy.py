@@ -28,6 +28,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.job.cut import parts
+
 BLOCK = 512
 LEAST, MOST, MARKED = 47, 253, 255
 """Exponent bytes of the smallest and largest scale, 2^-80 and 2^126, and of a block that is not
@@ -155,7 +157,7 @@ class Codec(Protocol[V]):
 
 def blocks(size: int) -> int:
     """Blocks in a vector of so many values; the last one may be short."""
-    return -(-size // BLOCK)
+    return parts(size, BLOCK)
 
 
 class _Host:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mpitrain.exchange.codec_numpy import BLOCK, Bytes, Codec, V, blocks
 from mpitrain.exchange.message import HEADER, MEANS, PARTS, Label, check, seal
+from mpitrain.job.cut import shards
 from mpitrain.mpi.hops import Hops, Pending, complete
 
 
@@ -41,12 +42,6 @@ class Place:
 
     step: int
     bucket: int
-
-
-def shards(count: int, size: int) -> list[tuple[int, int]]:
-    """Cut 0 .. count into one range a rank: rank r owns [r * count // size, (r + 1) * count //
-    size)."""
-    return [(rank * count // size, (rank + 1) * count // size) for rank in range(size)]
 
 
 def own_values(size_of_vector: int, rank: int, size: int) -> tuple[int, int]:

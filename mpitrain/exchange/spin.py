@@ -18,7 +18,8 @@ from typing import Protocol
 import numpy as np
 
 from mpitrain.exchange.window import NOTE, add
-from mpitrain.mpi.blocking import Floats, ends
+from mpitrain.job.cut import shards
+from mpitrain.mpi.blocking import Floats
 
 SHORT = 1 << 13
 """Values up to which every rank adds up all: reading 32 KiB of each takes less than a second
@@ -89,16 +90,15 @@ class Spin:
 
     def _long(self, source: Floats, mean: Floats) -> None:
         host, slots = self._host, self._next()
-        cuts, mine = ends(source.size, host.size), slots[host.rank]
-        start, stop = cuts[host.rank], cuts[host.rank + 1]
+        cuts, mine = shards(source.size, host.size), slots[host.rank]
+        start, stop = cuts[host.rank]
         mine[:start], mine[stop : source.size] = source[:start], source[stop:]
         self._meet(source.nbytes)
         parts = [source if rank == host.rank else each for rank, each in enumerate(slots)]
         add(mine, parts, start, stop, self._share)
         self._meet()
-        for rank, each in enumerate(slots):
-            here = slice(cuts[rank], cuts[rank + 1])
-            mean[here] = each[here]
+        for each, (start, stop) in zip(slots, cuts, strict=True):
+            mean[start:stop] = each[start:stop]
 
     def _next(self) -> list[Floats]:
         self._turn ^= 1

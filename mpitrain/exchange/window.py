@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.exchange.codec_numpy import V
-from mpitrain.exchange.mean import shards
+from mpitrain.job.cut import round_up, shards
 from mpitrain.mpi.hops import Hops, Pending
 
 SLOTS = 2
@@ -108,7 +108,7 @@ class Window(Generic[V]):
 
 def floats(longest: int, slots: int = SLOTS) -> int:
     """Of shared memory that each rank's part of a window takes."""
-    return slots * (-(-longest // NOTE) + 1) * NOTE
+    return slots * (round_up(longest, NOTE) + NOTE)
 
 
 def add(total: Floats, parts: Sequence[Floats], start: int, stop: int, factor: np.float32) -> None:

@@ -6,13 +6,13 @@ They are for a thread that has nothing else to do, for they spin while they wait
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from mpitrain.job.cut import shard_lengths
 from mpitrain.mpi.pieces import ELEMENTS_PER_CALL, pieces
 from mpitrain.mpi.ranks import Ranks
 from mpitrain.mpi.sent import Sent
@@ -90,17 +90,11 @@ def by_shards(calls: Calls, source: Floats, mean: Floats, share: np.float32) -> 
 
     The same bytes everywhere, for each shard is made by one rank.
     """
-    counts = [stop - start for start, stop in pairwise(ends(source.size, calls.size))]
+    counts = shard_lengths(source.size, calls.size)
     mine = np.empty(counts[calls.rank], np.float32)
     calls.Reduce_scatter(source, mine, counts)
     np.multiply(mine, share, out=mine)
     calls.Allgatherv(mine, [mean, counts])
-
-
-def ends(count: int, size: int) -> list[int]:
-    """Where the shards of a vector begin, and its end: rank r's lies between the r-th and the
-    next."""
-    return [rank * count // size for rank in range(size + 1)]
 
 
 class BlockingMean:

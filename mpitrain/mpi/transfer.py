@@ -6,14 +6,13 @@ Operations on one lane are started by all ranks in one order. A thread of its ow
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from mpitrain.mpi.blocking import ends
+from mpitrain.job.cut import shard_lengths
 from mpitrain.mpi.hops import Hops, complete
 from mpitrain.mpi.pieces import flat, pieces
 from mpitrain.mpi.ranks import Ranks
@@ -72,7 +71,7 @@ class Transfer:
         one, other = self._lanes[lane], self._lanes[lane + 1]
         for piece in pieces(flat(values)):
             self._delay.inject()
-            counts = [stop - start for start, stop in pairwise(ends(piece.size, self.size))]
+            counts = shard_lengths(piece.size, self.size)
             mine = np.empty(counts[self.rank], np.float32)
             reduced = one.Ireduce_scatter(piece, mine, counts, op=MPI.SUM)
             yield Messages(self._ranks, [reduced])

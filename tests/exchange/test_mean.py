@@ -10,7 +10,7 @@ from ranks import BLOCK, IMAGES, coded_once, open_cpu, values
 
 from mpitrain.exchange.codec import make_codec
 from mpitrain.exchange.codec_numpy import Plain, PlainDynamic8
-from mpitrain.exchange.mean import Mean, Place, own_values, shards
+from mpitrain.exchange.mean import Mean, Place, own_values
 from mpitrain.exchange.message import HEADER
 from mpitrain.job.errors import RunError
 from mpitrain.mpi.connect import connect
@@ -34,14 +34,6 @@ def expected_mean(size: int, ranks: int) -> NDArray[np.float32]:
         total = total + coded_once(values(size, rank))
     mean = total * np.float32(1 / IMAGES)
     return mean if ranks == 2 else coded_once(mean)
-
-
-@pytest.mark.parametrize(("count", "size"), [(0, 3), (2, 5), (37, 8), (4096, 3), (7, 1)])
-def test_shards_are_the_blocks_once_and_in_order(count: int, size: int) -> None:
-    cuts = shards(count, size)
-    assert [place for start, stop in cuts for place in range(start, stop)] == list(range(count))
-    lengths = [stop - start for start, stop in cuts]
-    assert max(lengths) - min(lengths) <= 1
 
 
 def test_two_ranks_own_nothing() -> None:
