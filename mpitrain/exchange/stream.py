@@ -5,22 +5,19 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
 from mpitrain.mpi.hops import Hops, Pending
+from mpitrain.mpi.naps import Naps
 
 MOST = 4
 """Flights on their way at once: parts, means, deltas, and one that begins."""
-NAPS = (1e-4, 1e-3)
-"""Seconds between two looks while the backward pass computes: the first, and the longest. Looking
-takes time from who computes."""
-HURRY = (1e-5, 5e-4)
-"""The same when nothing is left but to wait for the exchange."""
-AT_ONCE = 30
-"""Looks without a nap when in a hurry, with the core given to whoever else wants it: a nap takes
-0.06 ms at least, a barrier within a host 0.01."""
+COMPUTING = Naps(yields=0, shortest=1e-4, longest=1e-3)
+"""Between two looks while the backward pass computes: looking takes time from the computation."""
+WAITING = Naps(yields=30, shortest=1e-5, longest=5e-4)
+"""Between two looks when nothing is left but to wait for the exchange. A barrier within a host
+takes 0.01 ms."""
 
 
 class Flights:
@@ -66,15 +63,7 @@ def fly(flights: Iterable[Hops[None]]) -> None:
             under_way.add(more)
             more = next(waiting, None)
         still = 0 if under_way.look() else still + 1
-        _nap(still, HURRY)
-
-
-def _nap(still: int, naps: tuple[float, float]) -> None:
-    """Sleep the longer the more often nothing has moved."""
-    if still and naps is HURRY:
-        still -= AT_ONCE
-    if still:
-        time.sleep(max(0.0, min(naps[0] * still, naps[1])))
+        WAITING.after(still)
 
 
 class Stream:
@@ -138,7 +127,7 @@ class Stream:
             if not flights:
                 break
             still = 0 if flights.look(self._alive) else still + 1
-            _nap(still, HURRY if self._hurry else NAPS)
+            (WAITING if self._hurry else COMPUTING).after(still)
         self._landed()
 
 
