@@ -14,7 +14,7 @@ import numpy as np
 from mpitrain.exchange.codec_numpy import BLOCK, Bytes, Codec, V, blocks
 from mpitrain.exchange.mean import Place
 from mpitrain.exchange.message import DELTAS, HEADER, Label, check, seal
-from mpitrain.mpi.hops import Hops, Pending, complete
+from mpitrain.mpi.hops import Hops, Pending
 
 
 class Broadcasts(Protocol):
@@ -38,10 +38,6 @@ class Deltas(Generic[V]):
         self._codec = codec
         self._codes = codec.bytes(max(1, blocks(longest) * codec.record))
         self._staging = np.empty(HEADER + blocks(longest) * codec.record, np.uint8)
-
-    def __call__(self, y: V, w: V | None, place: Place) -> bool:
-        """`hops`, one after the other."""
-        return complete(self.hops(y, w, place))
 
     def hops(self, y: V, w: V | None, place: Place) -> Hops[bool]:
         """Move y (n,) towards rank 0's w (n,); the others give None. Returns whether every block of

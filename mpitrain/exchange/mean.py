@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mpitrain.exchange.codec_numpy import BLOCK, Bytes, Codec, V, blocks
 from mpitrain.exchange.message import HEADER, MEANS, PARTS, Label, check, seal
 from mpitrain.job.cut import shards
-from mpitrain.mpi.hops import Hops, Pending, complete
+from mpitrain.mpi.hops import Hops, Pending
 
 
 class Ways(Protocol):
@@ -67,12 +67,6 @@ class Mean(Generic[V]):
         self.watched = False
         """Whether to count values that are coded as zero and are not."""
         self.flushed = 0
-
-    def __call__(
-        self, x: V, images: int, place: Place, residual: V | None = None, owned: V | None = None
-    ) -> float:
-        """`hops`, one after the other."""
-        return complete(self.hops(x, images, place, residual, owned))
 
     def hops(
         self, x: V, images: int, place: Place, residual: V | None = None, owned: V | None = None

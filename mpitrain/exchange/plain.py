@@ -32,6 +32,8 @@ class Float32(Strategy):
         y, w = self.weights(bucket)
         if w is not None and self.parts.master is not None:
             y.copy_from(w)
+        transfer = self.parts.wire.transfer
+        start = transfer.start_star if self.root_only else transfer.start_broadcast
         with y.host(write=w is None) as values:
-            yield self.parts.wire.transfer.start_broadcast(values, LANE + 1)
+            yield start(values, LANE + 1)
         return True

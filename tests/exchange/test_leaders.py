@@ -30,6 +30,7 @@ from mpitrain.exchange.residuals import Residuals
 from mpitrain.job.errors import RunError
 from mpitrain.mpi import shared as module
 from mpitrain.mpi.connect import over
+from mpitrain.mpi.hops import complete
 from mpitrain.mpi.layers import layers
 from mpitrain.mpi.wire import Wire, make
 from mpitrain.training.hooks.compare import Health, choose_sample
@@ -238,7 +239,7 @@ def test_a_damaged_message_names_its_sender_as_the_job_counts_ranks() -> None:
         mean = Mean(between.transfer, make_codec("dynamic8", device), to_all=True)
         step = 5 if between.ranks.rank == last else 4
         with pytest.raises(RunError, match="expected step") as caught:
-            mean(x, IMAGES, Place(step, 2))
+            complete(mean.hops(x, IMAGES, Place(step, 2)))
         if between.ranks.rank != last:
             assert f"message from rank {2 * last}: expected step 4, got 5" in str(caught.value)
     wire.agree.barrier()

@@ -14,7 +14,7 @@ from mpitrain.exchange.mean import Mean, Place, own_values
 from mpitrain.exchange.message import HEADER
 from mpitrain.job.errors import RunError
 from mpitrain.mpi.connect import connect
-from mpitrain.mpi.hops import Pending
+from mpitrain.mpi.hops import Pending, complete
 from mpitrain.mpi.transfer import Transfer
 from mpitrain.mpi.wire import Wire, make
 
@@ -54,8 +54,10 @@ def test_the_mean_is_what_its_arithmetic_says_bit_for_bit(
         Plain(values(size, wire.ranks.rank)),
     )
     wire.ranks.delay.seconds = 0.002
-    Mean(wire.transfer, make_codec("dynamic8", device), to_all)(on_device, IMAGES, Place(0, 0))
-    Mean(wire.transfer, PlainDynamic8(), to_all)(on_host, IMAGES, Place(0, 1))
+    by_device = Mean(wire.transfer, make_codec("dynamic8", device), to_all)
+    by_host = Mean(wire.transfer, PlainDynamic8(), to_all)
+    complete(by_device.hops(on_device, IMAGES, Place(0, 0)))
+    complete(by_host.hops(on_host, IMAGES, Place(0, 1)))
     wire.ranks.delay.seconds = 0.0
     if to_all or wire.ranks.rank == 0:
         np.testing.assert_array_equal(on_device.download(), expected)
@@ -90,7 +92,7 @@ def test_a_damaged_message_names_its_sender(place: int, words: str) -> None:
     mean = Mean(Damage(wire.transfer, place), PlainDynamic8(), to_all=False)  # type: ignore[arg-type]
     caught: RunError | None = None
     try:
-        mean(x, IMAGES, Place(4, 2))
+        complete(mean.hops(x, IMAGES, Place(4, 2)))
     except RunError as error:
         caught = error
     assert (caught is not None) == (wire.ranks.rank != last)
