@@ -19,6 +19,7 @@ class Scatter:
     """A communicator of its own, so that batches travel beside gradients."""
 
     def __init__(self, ranks: Ranks, communicator: MPI.Intracomm, sent: Sent) -> None:
+        self.rank, self.size = ranks.rank, ranks.size
         self._ranks, self._communicator, self._sent = ranks, communicator, sent
 
     def start(
@@ -36,14 +37,14 @@ class Scatter:
         changed until its `Part.wait` returns; the others pass None. Rank 0 sends nothing to itself:
         its part is a view. Raises ValueError if rank 0 passes None.
         """
-        mine = parts[self._ranks.rank]
-        if self._ranks.rank == 0:
+        mine = parts[self.rank]
+        if self.rank == 0:
             if images is None or labels is None:
                 raise ValueError("rank 0 hands out images and labels, got None")
             images = np.ascontiguousarray(images, dtype)
             labels = np.ascontiguousarray(labels, np.int32)
             requests = []
-            for peer in range(1, self._ranks.size):
+            for peer in range(1, self.size):
                 for array in (images[parts[peer]], labels[parts[peer]]):
                     content = pieces(flat(array))
                     requests += [self._communicator.Isend(piece, dest=peer) for piece in content]
