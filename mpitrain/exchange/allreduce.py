@@ -17,7 +17,7 @@ from mpitrain.exchange.leaders import Leaders
 from mpitrain.exchange.mean import Mean, Place
 from mpitrain.exchange.probe import in_turn
 from mpitrain.exchange.spin import Spin, floats
-from mpitrain.exchange.stream import MOST, fly
+from mpitrain.exchange.stream import BUCKETS_AT_ONCE, run_all
 from mpitrain.job.errors import UserError
 from mpitrain.mpi.blocking import Floats, Way, by_doubling, by_library, by_shards
 from mpitrain.mpi.connect import over
@@ -137,9 +137,18 @@ def _by(kind: str, wire: Wire, tools: _Tools, source: Floats, mean: Floats) -> N
         cuts = [slice(start, min(start + PIECE, mean.size)) for start in range(0, mean.size, PIECE)]
         leaders = tools.leaders = tools.leaders or Leaders(wire, PIECE)
         short = mean.size <= SMALL
-        coders = _coders(leaders.wire, tools, kind, short) if leaders.wire else [None] * MOST
-        fly(
-            _coded(leaders, coders[number % MOST], source[cut], mean[cut], wire.ranks.size, number)
+        coders = (
+            _coders(leaders.wire, tools, kind, short) if leaders.wire else [None] * BUCKETS_AT_ONCE
+        )
+        run_all(
+            _coded(
+                leaders,
+                coders[number % BUCKETS_AT_ONCE],
+                source[cut],
+                mean[cut],
+                wire.ranks.size,
+                number,
+            )
             for number, cut in enumerate(cuts)
         )
 
@@ -216,7 +225,7 @@ def _device(tools: _Tools) -> Device:
 def _pieces(tools: _Tools) -> list[Array]:
     """Device memory for the pieces on their way."""
     if not tools.pieces:
-        tools.pieces = [_device(tools).empty((PIECE,)) for _ in range(MOST)]
+        tools.pieces = [_device(tools).empty((PIECE,)) for _ in range(BUCKETS_AT_ONCE)]
     return tools.pieces
 
 

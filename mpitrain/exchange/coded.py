@@ -19,7 +19,7 @@ from mpitrain.exchange.mean import Mean, Place, own_values
 from mpitrain.exchange.plain import Float32
 from mpitrain.exchange.residuals import Residuals
 from mpitrain.exchange.strategy import Parts, Sampled, Strategy, Turn
-from mpitrain.exchange.stream import MOST
+from mpitrain.exchange.stream import BUCKETS_AT_ONCE
 from mpitrain.mpi.hops import Hops
 from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array
@@ -61,7 +61,7 @@ class Coded(Strategy):
     def _prepare(self, wire: Wire, codec: DeviceCodec, coded: list[Bucket], longest: int) -> None:
         """Make what only a rank that codes needs. wire: of those who do."""
         star, to_all, transfer = self.root_only, self.parts.to_all, wire.transfer
-        for _ in range(min(MOST, len(coded))):
+        for _ in range(min(BUCKETS_AT_ONCE, len(coded))):
             deltas = None if to_all else Deltas(transfer, codec, longest, star)
             self._slots.append(_Slot(Mean(transfer, codec, to_all, star), deltas))
         sent = owned = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from mpitrain.exchange.codec_numpy import V
-from mpitrain.exchange.stream import MOST
+from mpitrain.exchange.stream import BUCKETS_AT_ONCE
 from mpitrain.exchange.window import SLOTS, Window, floats
 from mpitrain.mpi.hops import Hops
 from mpitrain.mpi.layers import layers
@@ -37,7 +37,12 @@ class Leaders:
             return
         within, between = layers(wire)
         slots = next(
-            (each for each in (MOST, SLOTS) if _fits(wire, within, floats(longest, each))), 0
+            (
+                each
+                for each in (BUCKETS_AT_ONCE, SLOTS)
+                if _fits(wire, within, floats(longest, each))
+            ),
+            0,
         )
         self.cramped = not slots
         if slots:
