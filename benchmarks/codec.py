@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from mpitrain.exchange.codec import make_codec
-from mpitrain.exchange.codec_numpy import blocks
+from mpitrain.exchange.codec_protocol import blocks
 from mpitrain.runtime.device import Device, open_device
 
 SIZES = (1 << 21, 1 << 24)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.exchange.bucket import Bucket
-from mpitrain.exchange.codec_numpy import Plain, PlainDynamic8, blocks
+from mpitrain.exchange.codec_numpy import PlainDynamic8
+from mpitrain.exchange.codec_protocol import Plain, blocks
 from mpitrain.exchange.exchange import Exchange, ExchangeReport, needs_master
 from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from mpitrain.exchange.choice import quickest
 from mpitrain.exchange.codec import make_codec
-from mpitrain.exchange.codec_numpy import HOST_CODECS, Plain
+from mpitrain.exchange.codec_numpy import HOST_CODECS
+from mpitrain.exchange.codec_protocol import Plain
 from mpitrain.exchange.leaders import Leaders
 from mpitrain.exchange.mean import Mean, Place
 from mpitrain.exchange.probe import in_turn

@@ -11,7 +11,7 @@ from typing import Generic, Protocol
 
 import numpy as np
 
-from mpitrain.exchange.codec_numpy import BLOCK, Bytes, Codec, V, blocks
+from mpitrain.exchange.codec_protocol import BLOCK, Bytes, Codec, V, blocks
 from mpitrain.exchange.mean import Place
 from mpitrain.exchange.message import DELTAS, HEADER, Label, check, seal
 from mpitrain.mpi.hops import Hops, Pending

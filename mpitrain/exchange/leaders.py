@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mpitrain.exchange.codec_numpy import V
+from mpitrain.exchange.codec_protocol import V
 from mpitrain.exchange.stream import BUCKETS_AT_ONCE
 from mpitrain.exchange.window import SLOTS, Window, floats
 from mpitrain.mpi.hops import Hops

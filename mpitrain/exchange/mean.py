@@ -17,7 +17,7 @@ from typing import Generic, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.exchange.codec_numpy import BLOCK, Bytes, Codec, V, blocks
+from mpitrain.exchange.codec_protocol import BLOCK, Bytes, Codec, V, blocks
 from mpitrain.exchange.message import HEADER, MEANS, PARTS, Label, check, seal
 from mpitrain.job.cut import shards
 from mpitrain.mpi.hops import Hops, Pending

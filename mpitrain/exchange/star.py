@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mpitrain.exchange.bucket import Bucket
-from mpitrain.exchange.codec_numpy import Bytes
+from mpitrain.exchange.codec_protocol import Bytes
 from mpitrain.exchange.plain import LANE, Float32
 from mpitrain.exchange.strategy import Turn
 from mpitrain.mpi.hops import Hops

@@ -14,7 +14,7 @@ from typing import Generic, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.exchange.codec_numpy import Floats, V
+from mpitrain.exchange.codec_protocol import Floats, V
 from mpitrain.job.cut import round_up, shards
 from mpitrain.mpi.hops import Hops, Pending
 
@@ -25,7 +25,7 @@ NOTE_FLOATS = 16
 CACHED = 1 << 15
 """Values added up at a time: 128 KiB, which stay in a core's cache between two additions."""
 COPIED, ADDED, WRITTEN, LEFT = 0, 1, 2, 3
-"""Lanes of mpi's Transfer. Each kind of barrier has one, on which all ranks start it in one order."""
+"""Lanes of mpi's Transfer. Each kind of barrier has one, where all ranks start it in one order."""
 
 
 class Host(Protocol):

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from ranks import BLOCK, IMAGES, coded_once, open_cpu, values
 
 from mpitrain.exchange.codec import make_codec
-from mpitrain.exchange.codec_numpy import Plain, PlainDynamic8
+from mpitrain.exchange.codec_numpy import PlainDynamic8
+from mpitrain.exchange.codec_protocol import Plain
 from mpitrain.exchange.mean import Mean, Place, own_values
 from mpitrain.exchange.message import HEADER
 from mpitrain.job.errors import RunError

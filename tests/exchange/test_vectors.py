@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from make_vectors import BUCKET, IMAGES, RANKS, RATE, STEP, VALUES
 
-from mpitrain.exchange.codec_numpy import Plain, PlainDynamic8
+from mpitrain.exchange.codec_numpy import PlainDynamic8
+from mpitrain.exchange.codec_protocol import Plain
 from mpitrain.exchange.deltas import Deltas
 from mpitrain.exchange.mean import Mean, Place
 from mpitrain.exchange.message import HEADER, LAYOUT, VERSION, Label, check
