@@ -1,4 +1,4 @@
-"""A range of the flat parameter vector that travels as one."""
+"""A range of the flat parameter vector that is exchanged in one go."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Bucket:
-    """Values [start, stop) of the vector, both multiples of a codec block (512), in the order in
-    which gradients are complete."""
+    """Values [start, stop) of the vector; both are multiples of a codec's block (512)."""
 
     number: int
+    """In the order in which gradients become complete."""
     start: int
     stop: int
     coded: bool

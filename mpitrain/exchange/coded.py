@@ -114,7 +114,7 @@ class Coded(Strategy):
 
     def __str__(self) -> str:
         leaders = self._leaders
-        if leaders.cramped:
+        if leaders.lacks_memory:
             return "every rank codes, as hosts lack shared memory"
         if leaders.count < self.parts.wire.ranks.size:
             return f"between {leaders.count} hosts, shared memory within"

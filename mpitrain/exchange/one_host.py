@@ -1,4 +1,4 @@
-"""float32 through memory that the ranks of one host share, without messages."""
+"""The strategy `window`: float32 through the memory that the ranks of one host share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mpitrain.runtime.array import Array
 
 
 class SharedWindow(Strategy):
-    """Sums in rank order, exact. Raises UserError on every rank if they cannot share memory."""
+    """Exact sums, in rank order. Raises UserError on every rank if ranks cannot share memory."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)

@@ -1,6 +1,6 @@
-"""Which strategies there are, by name: for the command line, and for whoever makes one.
+"""The registry of strategies by name, for the command line and for the exchange.
 
-Knows their modules by name alone, so that `--help` needs neither MPI nor OpenCL.
+It imports no strategy before it is asked for, so that `--help` needs neither MPI nor OpenCL.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REGISTRY: dict[str, str | type[Strategy]] = {
     "star-float32": "mpitrain.exchange.star:StarFloat32",
     "star-dynamic8": "mpitrain.exchange.star_coded:StarDynamic8",
 }
-"""Name of each strategy -> its module and class, or the class itself; in the order of the help."""
+"""Name of each strategy -> its module and class, or the class itself, in the order of --help."""
 
 
 def find(name: str) -> type[Strategy]:

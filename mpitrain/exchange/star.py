@@ -1,4 +1,7 @@
-"""The paper's way with float32, for comparisons: all gradients and weights go through rank 0."""
+"""The strategy `star-float32`: all gradients and weights go through rank 0, as in the paper.
+
+It is there for comparisons.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from mpitrain.mpi.hops import Hops
 
 
 class StarFloat32(Float32):
-    """Rank 0 is a server: it gets every rank's whole vector, and sends whole weights to each."""
+    """Rank 0 receives every rank's whole gradient, and sends whole weights to each rank."""
 
     root_only = True
 
