@@ -15,3 +15,8 @@ class Bucket:
     stop: int
     coded: bool
     """Whether it may be quantised; biases and scales are not."""
+
+    @property
+    def size(self) -> int:
+        """How many values it has."""
+        return self.stop - self.start

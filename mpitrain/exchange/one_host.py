@@ -14,7 +14,7 @@ class SharedWindow(Strategy):
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
-        longest = max(bucket.stop - bucket.start for bucket in parts.buckets)
+        longest = max(bucket.size for bucket in parts.buckets)
         self._window: Window[Array] = Window(parts.wire.shared, longest)
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:

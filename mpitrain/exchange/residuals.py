@@ -38,7 +38,7 @@ class Residuals:
         owned: whether old ranks owned parts of the mean.
         """
         self._read, self._before, self._images = read, before, images
-        self._lengths = [bucket.stop - bucket.start for bucket in buckets if bucket.coded]
+        self._lengths = [bucket.size for bucket in buckets if bucket.coded]
         self._old = [places(self._lengths, rank, before) if owned else [] for rank in range(before)]
 
     def sender(self, rank: int, size: int, start: int, stop: int, owners: bool) -> Floats:
