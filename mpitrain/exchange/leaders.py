@@ -13,7 +13,7 @@ from mpitrain.exchange.codec_protocol import V
 from mpitrain.exchange.stream import BUCKETS_AT_ONCE
 from mpitrain.exchange.window import SLOTS, Window, floats
 from mpitrain.mpi.hops import Hops
-from mpitrain.mpi.layers import layers
+from mpitrain.mpi.hosts import host_wires
 from mpitrain.mpi.wire import Wire
 
 
@@ -36,7 +36,7 @@ class Leaders:
         self._window: Window[Any] | None = None
         if everyone or wire.ranks.hosts in (1, wire.ranks.size):
             return
-        within, between = layers(wire)
+        within, between = host_wires(wire)
         slots = next(
             (
                 each

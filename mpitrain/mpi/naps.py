@@ -1,4 +1,4 @@
-"""How long to sleep between two looks at something that may have come: ever longer."""
+"""How long to sleep between two looks at something that is not yet done: ever longer."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Naps:
-    """The naps of one kind of waiting. A call of MPI that waits spins, and takes a core from work.
+    """The naps of one kind of waiting.
 
-    The first looks only offer the core to other threads: what is about to come, comes sooner than
-    the shortest nap ends (0.06 ms). Then come `steady` naps of the shortest length; each one after
+    MPI's own waiting calls spin, which takes a core from the computation. After the first looks
+    only time.sleep(0) is called. Then follow `steady` naps of the shortest length; each one after
     them is longer by that length, up to the longest.
     """
 
     yields: int
-    """Looks without a nap."""
+    """How many looks are followed by time.sleep(0): a short message comes at once."""
     shortest: float
     """Seconds."""
     longest: float

@@ -1,4 +1,4 @@
-"""Wait for MPI's requests without spinning, and turn MPI's errors into ours."""
+"""Wait for MPI's requests without spinning, and turn MPI's errors into mpitrain's."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ step of LeNet took ten times as long."""
 
 
 class Lost(RunError):
-    """A message failed under an MPI that outlives ranks: `among_the_living` may go on without
-    one."""
+    """A message failed under an MPI that survives the death of ranks; see survive.py."""
 
 
 FAILURES = (Lost, MPI.Exception)
-"""What is raised where MPI tells of a death: by waiting for messages, and by starting some."""
+"""What a death raises: Lost while waiting for messages, MPI.Exception while starting them."""
 
 
 def failure(ranks: Ranks, error: MPI.Exception) -> RunError:
-    """What to raise for an error of MPI's.
+    """The exception to raise for an error of MPI's.
 
-    An MPI that outlives ranks reports a death with all sorts of errors, some without a number.
+    An MPI that survives deaths reports them by many kinds of errors, some without an error class.
+    So every error of such an MPI is taken for a death.
     """
     kind = Lost if outlives_ranks(os.environ) else RunError
     return kind(f"rank {ranks.numbers[ranks.rank]}: a message failed: {error}")
 
 
 def wait_for(ranks: Ranks, requests: list[MPI.Request]) -> list[MPI.Status]:
-    """Look, sleep, look again, until all requests are done. Raises RunError if one fails."""
+    """Look and sleep in turns until all requests are done. Raises RunError if one fails."""
     statuses, looks = [MPI.Status() for _ in requests], 0
     while not _are_done(ranks, requests, statuses):
         looks += 1
@@ -46,7 +46,7 @@ def wait_for(ranks: Ranks, requests: list[MPI.Request]) -> list[MPI.Status]:
 
 
 def _are_done(ranks: Ranks, requests: list[MPI.Request], statuses: list[MPI.Status]) -> bool:
-    """Look once. Raises RunError if a request fails."""
+    """Whether all requests are done. Raises RunError if one fails."""
     try:
         return MPI.Request.Testall(requests, statuses)
     except MPI.Exception as error:
@@ -62,20 +62,19 @@ class Messages:
         requests: Sequence[MPI.Request],
         expected: Sequence[tuple[int, int]] = (),
     ) -> None:
-        """expected: source and bytes of the messages that the first requests receive."""
+        """expected: source and bytes of each message that the first requests receive."""
         self._ranks, self._requests, self._expected = ranks, list(requests), expected
         self._statuses = [MPI.Status() for _ in self._requests]
 
     def done(self) -> bool:
-        """Whether all are done. Raises RunError that names the sender of a message of wrong
-        size."""
+        """Whether all are done. Raises RunError that names the sender of a wrong size."""
         if not _are_done(self._ranks, self._requests, self._statuses):
             return False
         self._check()
         return True
 
     def wait(self) -> None:
-        """Return when all are done; sleeps between two looks. Raises as `done` does."""
+        """Return when all are done; sleeps while it waits. Raises as `done` does."""
         self._statuses = wait_for(self._ranks, self._requests)
         self._check()
 

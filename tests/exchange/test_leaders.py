@@ -31,7 +31,7 @@ from mpitrain.job.errors import RunError
 from mpitrain.mpi import shared as module
 from mpitrain.mpi.connect import over
 from mpitrain.mpi.hops import complete
-from mpitrain.mpi.layers import layers
+from mpitrain.mpi.hosts import host_wires
 from mpitrain.mpi.wire import Wire, make
 from mpitrain.training.hooks.compare import Health, choose_sample
 
@@ -161,7 +161,7 @@ def test_nothing_that_rounding_leaves_out_is_lost(wire: Wire) -> None:
 def test_between_hosts_travels_what_as_many_ranks_would_send(wire: Wire) -> None:
     """The rest is in shared memory, and counted with it."""
     model = Model(wire, "dynamic8", "replicated", buckets=MANY[:-1])
-    _, between = layers(wire)
+    _, between = host_wires(wire)
     before = between.bytes_sent if between else 0
     report = model.step(0)
     outside = between.bytes_sent - before if between else 0
@@ -231,7 +231,7 @@ def test_a_host_without_room_makes_every_rank_code(monkeypatch: pytest.MonkeyPat
 
 def test_a_damaged_message_names_its_sender_as_the_job_counts_ranks() -> None:
     wire = made_up("pairs")
-    _, between = layers(wire)
+    _, between = host_wires(wire)
     if between is not None:
         last = between.ranks.size - 1
         device = open_cpu()
