@@ -16,7 +16,7 @@ def with_heartbeat(
 ) -> Json:
     """As `agree.from_root`, for long work(beat), which calls beat() whenever it makes progress.
 
-    Rank 0 runs it in a thread. alive() is called on every rank if running were beats meanwhile.
+    Rank 0 runs it in a thread. alive() is called on every rank if there were beats meanwhile.
     """
     running = _Work(work) if agree.ranks.rank == 0 else None
     before, done, result = -1, False, None
