@@ -68,8 +68,6 @@ class Coded(Strategy):
         for bucket in coded:
             start, stop = self._own(bucket.size)
             self._places[bucket.number] = (sent, sent + bucket.size, owned, owned + stop - start)
-            if stop > start:
-                self.owned.append((bucket.start + start, bucket.start + stop))
             sent, owned = sent + bucket.size, owned + stop - start
         sizes = {"sender": sent, "owner": owned}
         zeros = self.parts.device.zeros
@@ -128,14 +126,18 @@ class Coded(Strategy):
         return bool(self._nth)
 
     @property
-    def seat(self) -> tuple[int, int]:
-        return self._leaders.number, self._leaders.count
+    def coder_index(self) -> int:
+        return self._leaders.number
+
+    @property
+    def coder_count(self) -> int:
+        return self._leaders.count
 
     def residuals(self) -> dict[str, Array]:
         return dict(self._residuals)
 
     def restore(self, old: Residuals) -> None:
-        (rank, size), owners = self.seat, self.shares_owned
+        rank, size, owners = self.coder_index, self.coder_count, self.shares_owned
         for name, array in self._residuals.items():
             if name == "owner" and array.size:
                 array.write(old.owner(rank, size))
@@ -159,7 +161,9 @@ class Coded(Strategy):
 
     def _own(self, size: int) -> tuple[int, int]:
         """The range of a coded bucket of this size whose mean this rank makes."""
-        return (0, 0) if self.root_only else own_values(size, *self.seat)
+        if self.root_only:
+            return 0, 0
+        return own_values(size, self.coder_index, self.coder_count)
 
     def _owner(self, start: int, stop: int) -> Array | None:
         return self._residuals["owner"].part(start, stop) if stop > start else None

@@ -134,14 +134,14 @@ class Exchange:
         return self._strategy.codes
 
     @property
-    def seat(self) -> tuple[int, int]:
-        """This rank's index among the ranks that code (-1 if it does not), and their number."""
-        return self._strategy.seat
+    def coder_index(self) -> int:
+        """This rank's index among the ranks that code; -1 if it does not."""
+        return self._strategy.coder_index
 
     @property
-    def owned(self) -> list[tuple[int, int]]:
-        """Ranges of the flat vector whose values the residual "owner" has, in its order."""
-        return self._strategy.owned
+    def coder_count(self) -> int:
+        """How many ranks code."""
+        return self._strategy.coder_count
 
     def __str__(self) -> str:
         return str(self._strategy)
@@ -208,7 +208,7 @@ class Exchange:
         """What coding has left out so far on this rank; empty if nothing is coded.
 
         "sender": of its sums, all coded buckets in the order of sending. "owner": of the means of
-        the shards that it owns, in the order of `owned`.
+        the shards that it owns, in the same order.
         """
         return self._strategy.residuals()
 

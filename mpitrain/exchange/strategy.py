@@ -71,10 +71,6 @@ class Strategy:
     def __init__(self, parts: Parts) -> None:
         """Collective."""
         self.parts = parts
-        self.owned: list[tuple[int, int]] = []
-        """Ranges of the flat vector whose mean this rank makes and codes.
-
-        The residual "owner" has their values in this order."""
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
         """The bucket's gradient becomes the sum over ranks divided by `images`.
@@ -106,14 +102,19 @@ class Strategy:
         return False
 
     @property
-    def seat(self) -> tuple[int, int]:
-        """This rank's index among the ranks that code (-1 if it does not), and their number."""
-        return self.parts.wire.ranks.rank, self.parts.wire.ranks.size
+    def coder_index(self) -> int:
+        """This rank's index among the ranks that code; -1 if it does not."""
+        return self.parts.wire.ranks.rank
+
+    @property
+    def coder_count(self) -> int:
+        """How many ranks code."""
+        return self.parts.wire.ranks.size
 
     @property
     def shares_owned(self) -> bool:
         """Whether each rank that codes owns a shard of each coded bucket; otherwise none does."""
-        return self.seat[1] > 2 and not self.root_only
+        return self.coder_count > 2 and not self.root_only
 
     def residuals(self) -> dict[str, Array]:
         """What coding has left out so far, by name; empty if nothing is coded."""

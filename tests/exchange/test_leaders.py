@@ -75,7 +75,7 @@ def test_one_rank_of_each_host_codes(wire: Wire) -> None:
     exchange = Model(wire, "dynamic8", "root").exchange
     leaders = leaders_of(wire)
     assert 1 < len(leaders) < wire.ranks.size
-    assert exchange.seat == (
+    assert (exchange.coder_index, exchange.coder_count) == (
         leaders.index(wire.ranks.rank) if wire.ranks.rank in leaders else -1,
         len(leaders),
     )
@@ -178,7 +178,7 @@ def test_restored_residuals_go_on_as_if_nothing_had_happened(wire: Wire, update:
     one = Model(wire, "dynamic8", update)
     one.step(0)
     saved = {name: array.download() for name, array in one.exchange.residuals().items()}
-    number, count = one.exchange.seat
+    number, count = one.exchange.coder_index, one.exchange.coder_count
 
     def read(name: str, rank: int, start: int, stop: int) -> np.ndarray:
         assert rank == number, "as many ranks as before keep their own"
@@ -223,7 +223,8 @@ def test_a_host_without_room_makes_every_rank_code(monkeypatch: pytest.MonkeyPat
     if wire.ranks.host.endswith("/0"):
         monkeypatch.setattr(module, "FREE_SHARE_MAX", 0.0)
     model = Model(wire, "dynamic8", "root")
-    assert model.exchange.seat == (wire.ranks.rank, wire.ranks.size)
+    assert model.exchange.coder_index == wire.ranks.rank
+    assert model.exchange.coder_count == wire.ranks.size
     assert str(model.exchange) == "every rank codes, as hosts lack shared memory"
     model.step(0)
     assert len(set(wire.agree.gather_facts(digest(model.weights.download())))) == 1
