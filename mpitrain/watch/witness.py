@@ -20,7 +20,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,10 @@ def _tell(word: bytes) -> None:
 
 
 def _stand_by(rank: int, launcher: int, line: mmap.mmap, pipe: int) -> None:
+    """Run the witness until its rank has ended, and report the rank's death if it is the first.
+
+    rank, launcher: numbers of their processes.
+    """
     os.setsid()  # launchers send signals to the whole process group
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -162,7 +166,7 @@ def _stand_by(rank: int, launcher: int, line: mmap.mmap, pipe: int) -> None:
     low, high = sorted((2, pipe))
     for start, stop in ((0, low), (low + 1, high), (high + 1, DESCRIPTORS_MAX)):
         os.closerange(start, stop)
-    killed = _killed_for_memory()
+    killed_before = _killed_for_memory()
     bound_name: socket.socket | None = None
     over: float | None = None  # when the rank ended, or announced its end
     announced = spared = False
@@ -209,24 +213,9 @@ def _stand_by(rank: int, launcher: int, line: mmap.mmap, pipe: int) -> None:
             return
     if over is None:
         over = time.monotonic()
-        if not announced and (bound_name := _bind_name(launcher)):
-            answers = rollcall.ask(others, port)
-            mine = time.monotonic() - over
-            if any(
-                answer and answer["over"] is not None and answer["over"] > mine
-                for answer in answers
-            ):
-                pass  # that rank ended first, and its witness reports
-            elif gone := rollcall.absent(others, answers):
-                _report(line, f"ended by its launcher; {gone}")
-            else:
-                memory = killed != _killed_for_memory()
-                how = (
-                    "and the system has just killed for want of memory"
-                    if memory
-                    else "or at fault in native code"
-                )
-                _report(line, f"died without a word: killed, {how}")
+        bound_name = None if announced else _bind_name(launcher)
+        if bound_name and (how := _how_it_died(over, others, port, killed_before)):
+            _report(line, how)
     if bound_name or others:
         os.close(2)  # the launcher waits until its ranks' stderr is closed
         limit = time.monotonic() + NAME_HELD_SECONDS
@@ -237,6 +226,24 @@ def _stand_by(rank: int, launcher: int, line: mmap.mmap, pipe: int) -> None:
                 time.sleep(left)
     if bound_name and others and not spared:
         _end_launcher(launcher)
+
+
+def _how_it_died(
+    ended: float, others: Sequence[Place], port: AnswerPort | None, killed_before: str
+) -> str:
+    """How a rank died that ended at this time, in words; empty if a rank elsewhere ended earlier.
+
+    killed_before: what `_killed_for_memory` returned when the rank was alive.
+    """
+    answers = rollcall.ask(others, port)
+    seconds = time.monotonic() - ended
+    if any(each and each["over"] is not None and each["over"] > seconds for each in answers):
+        return ""  # that rank's witness reports
+    if gone := rollcall.absent(others, answers):
+        return f"ended by its launcher; {gone}"
+    if killed_before != _killed_for_memory():
+        return "died without a word: killed, and the system has just killed for want of memory"
+    return "died without a word: killed, or at fault in native code"
 
 
 def _killed_for_memory() -> str:
