@@ -4,17 +4,17 @@ from __future__ import annotations
 
 
 def parts(whole: int, each: int) -> int:
-    """How many parts of `each` it takes to cover `whole`."""
+    """How many parts of size `each` cover `whole`: the quotient, rounded up."""
     return -(-whole // each)
 
 
 def round_up(value: int, multiple: int) -> int:
-    """The first multiple from `value` on."""
+    """The smallest multiple that is at least `value`."""
     return parts(value, multiple) * multiple
 
 
 def even(whole: int, most: int) -> int:
-    """The size of parts of at most `most` that divide `whole` as evenly as can be."""
+    """The size of parts that divide `whole` as evenly as possible; each is at most `most`."""
     return parts(whole, parts(whole, most))
 
 
