@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from mpitrain.engine.registry import open_device
 from mpitrain.exchange.codec import make_codec
 from mpitrain.exchange.codec_protocol import blocks
-from mpitrain.runtime.device import Device, open_device
+from mpitrain.runtime.device import Device
 
 SIZES = (1 << 21, 1 << 24)
 """Values: a bucket (8 MiB), which may stay in a cache, and eight of them (64 MiB), which do not."""

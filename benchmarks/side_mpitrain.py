@@ -13,16 +13,16 @@ import numpy as np
 import pyopencl as cl
 from measure import HERE, SideError, peak_memory, seconds_of, serve
 
-from mpitrain.engine.gemm import Gemm, Left, Result, matrix
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.gemm import Left, Result, matrix
+from mpitrain.engine.registry import open_device
 from mpitrain.job.errors import MpitrainError
 from mpitrain.layers import Convolution
-from mpitrain.layers.blocks import stored, stored_memory
 from mpitrain.layers.layer import Layer, Pass, Shape, pair
 from mpitrain.network import models
 from mpitrain.network.memory import INPUT, infer_shapes
 from mpitrain.network.network import Node
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device, open_device
 
 CHAINS = 12
 """Of one work-item of peak.cl."""
@@ -32,7 +32,7 @@ class Ours:
     """One device, and whatever it was last asked to prepare. Memory of the one before is given back
     first."""
 
-    device: Device
+    device: Engine
 
     def __init__(self) -> None:
         self._held = ExitStack()
@@ -130,9 +130,9 @@ class Ours:
         assert isinstance(layer, Convolution)
         layer.name, layer.capacity = node, batch
         self._give_memory(layer, shape, batch)
-        block = self.device.block
-        x = self._random((batch, *stored(shape, block)))
-        y = self.device.zeros((batch, *stored(layer.output_shape(shape), block)))
+        fmt = self.device.format
+        x = self._random((batch, *fmt.stored(shape)))
+        y = self.device.zeros((batch, *fmt.stored(layer.output_shape(shape))))
         dy, dx = self._random(y.shape), self.device.zeros(x.shape) if data else None
         run = Pass(batch)
 
@@ -156,7 +156,8 @@ class Ours:
             setattr(layer, name, self._random(parameter.shape, 0.1))
             setattr(layer, f"d{name}", self.device.zeros(parameter.shape))
         for name, (extent, kind) in layer.memory(batch, shape).items():
-            setattr(layer, name, self.device.zeros(stored_memory(extent, self.device.block), kind))
+            stored = self.device.format.stored_memory(extent)
+            setattr(layer, name, self.device.zeros(stored, kind))
         layer.scratch = self.device.empty((max(1, layer.workspace(batch, shape)),))
 
     def _random(self, shape: Shape, deviation: float = 1.0) -> Array:
@@ -166,7 +167,7 @@ class Ours:
     def product(self, m: int, n: int, k: int, a_lies: str, b_lies: str) -> float:
         """Prepare "product"; the largest difference of its first rows from NumPy's in float64."""
         self._prepare()
-        device, gemm = self.device, Gemm(self.device)
+        device, gemm = self.device, self.device.gemm()
         a, b = operands(m, n, k)
         left = device.upload(np.ascontiguousarray(a.T) if a_lies == "columns" else a)
         right = device.upload(np.ascontiguousarray(b.T) if b_lies == "columns" else b)

@@ -7,19 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.layers.blocks import block_of
+from mpitrain.engine.format import Format
 
 
-def to_blocks(images: NDArray[Any], block: int) -> NDArray[Any]:
-    """(N, C, H, W) as (N, C/block, H, W, block), with zeros in the channels that fill up; anything
-    else as it is.
-
-    block: the device's; few channels are in narrower ones.
-    """
-    if images.ndim != 4 or block == 1:
+def to_blocks(images: NDArray[Any], fmt: Format) -> NDArray[Any]:
+    """(N, C, H, W) as (N, C/c, H, W, c), with zeros in the channels that fill up; anything
+    else as it is."""
+    if images.ndim != 4 or fmt.block == 1:
         return images
     n, c, h, w = images.shape
-    block = block_of(c, block)
+    block = fmt.block_of(c)
     whole = np.zeros((n, -(-c // block) * block, h, w), images.dtype)
     whole[:, :c] = images
     return np.ascontiguousarray(whole.reshape(n, -1, block, h, w).transpose(0, 1, 3, 4, 2))

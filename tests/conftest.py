@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mpitrain.runtime.device import Device, open_device
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.registry import open_device
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,10 +23,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def device(request: pytest.FixtureRequest) -> Device:
+def device(request: pytest.FixtureRequest) -> Engine:
     """Both runtimes for CPUs, and the kernels for GPUs (groups, barriers, float4) on one of them;
     or what --devices names."""
-    found = open_device(request.param.split()[0])
-    if request.param.endswith("as a gpu"):
-        found.kind, found.wide, found.group = "gpu", 4, 16
-    return found
+    name, _, role = request.param.partition(" as a ")
+    return open_device(name, engine=role or "auto")

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.registry import open_device
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.codec_numpy import PlainDynamic8
 from mpitrain.exchange.codec_protocol import Plain, blocks
@@ -17,17 +19,14 @@ from mpitrain.exchange.exchange import Exchange, ExchangeReport, needs_master
 from mpitrain.exchange.mean import own_values
 from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device, open_device
 
 BLOCK = 512
 
 
-def open_cpu(name: str = "cpu") -> Device:
+def open_cpu(name: str = "cpu") -> Engine:
     """A CPU device; with "as a gpu" one that takes the kernels' other path."""
-    device = open_device(name.split()[0])
-    if name.endswith("gpu"):
-        device.kind, device.wide, device.group = "gpu", 4, 16
-    return device
+    name, _, role = name.partition(" as a ")
+    return open_device(name, engine=role or "auto")
 
 
 def values(size: int, rank: int, seed: int = 0, spread: float = 1.0) -> NDArray[np.float32]:
@@ -79,7 +78,7 @@ class Model:
         wire: Wire,
         kind: str,
         update: str,
-        device: Device | None = None,
+        device: Engine | None = None,
         buckets: Sequence[Bucket] = BUCKETS,
         streaming: bool = True,
     ) -> None:

@@ -16,8 +16,8 @@ PACKAGE, KERNELS = ROOT / "mpitrain", ROOT / "kernels"
 ROOMS = (
     ("job",),
     ("mpi", "runtime", "watch"),
-    ("engine", "data", "exchange"),
-    ("layers",),
+    ("engine", "data"),
+    ("layers", "exchange"),
     ("network",),
     ("training",),
     ("commands",),

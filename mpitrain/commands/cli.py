@@ -21,7 +21,8 @@ import click
 
 from mpitrain import __version__
 from mpitrain.commands.submit import Job
-from mpitrain.exchange.registry import REGISTRY
+from mpitrain.engine import registry as engines
+from mpitrain.exchange import registry as exchanges
 from mpitrain.job.config import Run, option
 from mpitrain.job.errors import DONE, FAILED, WRONG_USE, MpitrainError
 from mpitrain.mpi.launch import launched_ranks
@@ -51,10 +52,26 @@ def commands() -> None:
     """Train convolutional networks with MPI on whatever OpenCL devices the job has."""
 
 
+REGISTRIES: dict[str, Mapping[str, Any]] = {
+    "engine": engines.REGISTRY,
+    "exchange": exchanges.REGISTRY,
+}
+"""Option -> what it may name beside `auto`."""
+
+
+class _Registered(click.Choice[str]):
+    """One of some names, after which a colon and something more may stand: lowrank:8."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name, colon, argument = str(value).partition(":")
+        return f"{super().convert(name, param, ctx)}{colon}{argument}"
+
+
 def _choice_of(name: str, facts: Mapping[str, Any]) -> click.Choice[str] | None:
-    """What an option may be, if there is a list; of exchanges, those that are registered."""
-    if name == "exchange":
-        return click.Choice(("auto", *REGISTRY))
+    """What an option may be, if there is a list; of exchanges and engines, those that are
+    registered."""
+    if name in REGISTRIES:
+        return _Registered(("auto", *REGISTRIES[name]))
     return click.Choice(facts["choices"]) if "choices" in facts else None
 
 

@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mpitrain.data.source import open_source
+from mpitrain.engine.cpu import WIDEST
+from mpitrain.engine.format import Format
+from mpitrain.engine.registry import open_device
 from mpitrain.layers.layer import size
 from mpitrain.network import models
 from mpitrain.network.fuse import fuse
@@ -17,13 +20,13 @@ from mpitrain.network.memory import infer_shapes, make_plan
 from mpitrain.network.models import netfile
 from mpitrain.network.network import Network
 from mpitrain.network.parameters import Layout
-from mpitrain.runtime.device import list_devices, open_device
+from mpitrain.runtime.device import list_devices
 from mpitrain.runtime.platforms import own_cores, share_of_cores
 
 MIB = 1 << 20
 
-CPU_BLOCK = 16
-"""Channels in a block that the memory plan is shown for: those of a CPU with AVX-512."""
+FORMAT = Format(WIDEST)
+"""That the memory plan is shown for: a CPU's with AVX-512."""
 
 
 def print_summary(
@@ -60,7 +63,8 @@ def print_summary(
     console = Console(width=None if sys.stdout.isatty() else 110)
     console.print(table)
     layout = Layout(parameters_of(network, shapes))
-    plan = make_plan(fuse(network, CPU_BLOCK), shapes, batch_size, training=True, block=CPU_BLOCK)
+    fused = fuse(network, FORMAT)
+    plan = make_plan(fused, shapes, batch_size, training=True, fmt=FORMAT, repeats=True)
     unshared = sum(storage.nbytes(batch_size) for storage in plan.storages)
     statistics = sum(size(each.shape) for each in statistics_of(network, shapes).values())
     print(

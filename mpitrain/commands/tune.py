@@ -21,14 +21,16 @@ from rich.progress import Progress
 from rich.table import Table
 
 from mpitrain.data.source import open_source
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.registry import open_device
 from mpitrain.job.errors import UserError
 from mpitrain.layers import Convolution
-from mpitrain.layers.conv.algorithms import PASSES, PassName, candidates, estimate
+from mpitrain.layers.conv.algorithm import PASSES, PassName
+from mpitrain.layers.conv.choice import candidates
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.winograd import BOUND
 from mpitrain.network import models
 from mpitrain.network.memory import INPUT, infer_shapes
-from mpitrain.runtime.device import Device, open_device
 
 LIMIT = 60.0
 """Seconds that a candidate may take to compile, run and be checked."""
@@ -119,7 +121,7 @@ def problems_of(name: str, network: Any) -> list[Problem]:
 
 
 def _remember(
-    device: Device, problem: Problem, images: int, measured: Mapping[str, Mapping[str, Any]]
+    device: Engine, problem: Problem, images: int, measured: Mapping[str, Mapping[str, Any]]
 ) -> None:
     right = {way: each["seconds"] for way, each in measured.items() if "failed" not in each}
     if not right:
@@ -127,9 +129,9 @@ def _remember(
         raise UserError(f"{problem}: no algorithm works on {device}: {ways}")
     now = device.tuned.choice(str(problem), images)
     if now not in right:  # as training has it: what a count of the work favours
-        now = min(
-            right, key=lambda way: estimate(device, problem.what, way, problem.geometry, images)
-        )
+        families = candidates(device, problem.geometry, problem.what)
+        asked = device, problem.geometry, problem.what, images
+        now = min(right, key=lambda way: families[way].cost(way, *asked))
     device.tuned.keep(str(problem), images, _fastest(right, now), measured)
 
 

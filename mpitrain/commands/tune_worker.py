@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.registry import open_device
 from mpitrain.job.errors import MpitrainError
-from mpitrain.layers.blocks import block_of
-from mpitrain.layers.conv.algorithms import candidates
+from mpitrain.layers.conv.choice import candidates
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device, open_device
 
 PLACES = 96
 """Values of each result that are checked."""
@@ -53,10 +53,10 @@ def main(device_name: str) -> None:
         print(json.dumps(answer), flush=True)
 
 
-def measure(device: Device, what: Any, g: Geometry, way: str, images: int) -> dict[str, Any]:
+def measure(device: Engine, what: Any, g: Geometry, way: str, images: int) -> dict[str, Any]:
     """Seconds of the fastest run, and the largest error in standard deviations of the result."""
     random = np.random.default_rng(0)
-    algorithm = candidates(device, g, what)[way]()
+    algorithm = candidates(device, g, what)[way].make(way, device, g, what)
     x, y, weight = (
         random.standard_normal(shape, np.float32)
         for shape in ((images, g.c, g.h, g.w), (images, g.k, g.p, g.q), (g.k, g.c, g.r, g.s))
@@ -119,10 +119,10 @@ def _expected(
     return total
 
 
-def _upload(device: Device, values: Values) -> Array:
+def _upload(device: Engine, values: Values) -> Array:
     """Images in the device's blocks of channels."""
     n, c, h, w = values.shape
-    block = block_of(c, device.block)
+    block = device.format.block_of(c)
     whole = np.zeros((n, -(-c // block) * block, h, w), np.float32)
     whole[:, :c] = values
     return device.upload(
@@ -130,7 +130,7 @@ def _upload(device: Device, values: Values) -> Array:
     )
 
 
-def _download(device: Device, values: Array, shape: tuple[int, ...]) -> Values:
+def _download(device: Engine, values: Array, shape: tuple[int, ...]) -> Values:
     """A result as (N, C, H, W), or as it is."""
     found: Values = values.download()
     if found.ndim == 4:

@@ -4,11 +4,12 @@ filters."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from mpitrain.job.cut import parts, round_up
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
+from mpitrain.runtime.program import Program
 
 MATRIX, IMAGES, FILTER, DATA = range(4)
 """Where B's values lie; kernels/operand.h has the formulas."""
@@ -65,9 +66,29 @@ class Bias:
     start: int = 0
 
 
-class Gemm:
-    """Products on one device. CPUs pack both operands into `scratch`; GPUs go through local memory
-    and need none."""
+class Gemm(Protocol):
+    """Products on one device."""
+
+    def scratch(self, m: int, k: int) -> int:
+        """Float32 values that a product with M = m and K = k needs in `scratch`."""
+
+    def __call__(
+        self,
+        result: Result,
+        left: Left,
+        right: Right,
+        m: int,
+        n: int,
+        k: int,
+        scratch: Array,
+        accumulate: bool = False,
+        bias: Bias | None = None,
+    ) -> None:
+        """Queue C = A B, plus C when `accumulate`, else plus the bias if there is one."""
+
+
+class PackedGemm:
+    """Products on a CPU, which packs both operands into `scratch`."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -77,11 +98,8 @@ class Gemm:
         self._items = 4 * device.units
 
     def scratch(self, m: int, k: int) -> int:
-        """Float32 values that a product with M = m and K = k needs in `scratch`."""
-        if self._device.kind == "gpu":
-            return 0
         return (
-            round_up(-(-m // self._rows) * self._rows * k, 128)
+            round_up(parts(m, self._rows) * self._rows * k, 128)
             + self._items * ABREAST * DEPTH * self._columns
         )
 
@@ -97,78 +115,71 @@ class Gemm:
         accumulate: bool = False,
         bias: Bias | None = None,
     ) -> None:
-        """Queue C = A B, plus C when `accumulate`, else plus the bias if there is one."""
-        by = 0 if bias is None else 1 if bias.by == "row" else 2
-        bias_array = result.c if bias is None else bias.b
-        tail = (
-            m,
-            n,
-            k,
-            result.start,
-            right.start,
-            result.span,
-            result.image,
-            result.row,
-            int(accumulate),
-            by,
-            bias.start if bias else 0,
-        )
-        program = self._device.program("gemm", OPERAND=right.operand, KB=DEPTH, MOST=ABREAST)
-        if self._device.kind == "gpu":
-            shape = (left.start, left.span, left.block, left.row, left.column)
-            tiles = (-(-n // 64) * 16, -(-m // 64) * 16)
-            program.gemm(
-                tiles,
-                result.c,
-                left.a,
-                right.b,
-                bias_array,
-                *shape,
-                *tail,
-                *right.integers,
-                group=(16, 16),
-            )
-            return
-        tiles_a = -(-m // self._rows)
+        units = self._device.units
+        tiles_a = parts(m, self._rows)
         split = round_up(tiles_a * self._rows * k, 128)
-        packed, panels = (
-            scratch,
-            scratch.part(split, split + self._items * ABREAST * DEPTH * self._columns),
-        )
+        end = split + self._items * ABREAST * DEPTH * self._columns
+        packed, panels = scratch, scratch.part(split, end)
+        program = _program(self._device, right)
         program.pack_a(
-            tiles_a,
-            packed,
-            left.a,
-            left.start,
-            m,
-            k,
-            left.span,
-            left.block,
-            left.row,
-            left.column,
-            group=1,
-        )
-        columns = -(-n // self._columns)
+            tiles_a, packed, left.a, left.start, m, k,
+            left.span, left.block, left.row, left.column, group=1,
+        )  # fmt: skip
+        columns = parts(n, self._columns)
         # Few panels: several work-items share one, each packing it again for its own rows of A.
-        chunks = (
-            min(tiles_a, max(1, 2 * self._device.units // columns)) if self._device.units > 1 else 1
-        )
+        chunks = min(tiles_a, max(1, 2 * units // columns)) if units > 1 else 1
         # As many panels abreast as leave every core its share.
-        groups = min(columns, round_up(parts(columns, ABREAST), self._device.units))
+        groups = min(columns, round_up(parts(columns, ABREAST), units))
         items = min(self._items, groups * chunks)
+        c, b, bias_array, tail = _common(result, right, m, n, k, accumulate, bias)
         program.gemm(
-            items,
-            result.c,
-            packed,
-            right.b,
-            bias_array,
-            panels,
-            *tail,
-            groups,
-            chunks,
-            *right.integers,
-            group=1,
+            items, c, packed, b, bias_array, panels, *tail, groups, chunks, *right.integers, group=1
         )
+
+
+class TiledGemm:
+    """Products on a GPU, in tiles of its local memory."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def scratch(self, m: int, k: int) -> int:
+        return 0
+
+    def __call__(
+        self,
+        result: Result,
+        left: Left,
+        right: Right,
+        m: int,
+        n: int,
+        k: int,
+        scratch: Array,
+        accumulate: bool = False,
+        bias: Bias | None = None,
+    ) -> None:
+        c, b, bias_array, tail = _common(result, right, m, n, k, accumulate, bias)
+        _program(self._device, right).gemm(
+            (parts(n, 64) * 16, parts(m, 64) * 16), c, left.a, b, bias_array,
+            left.start, left.span, left.block, left.row, left.column, *tail, *right.integers,
+            group=(16, 16),
+        )  # fmt: skip
+
+
+def _program(device: Device, right: Right) -> Program:
+    return device.program("gemm", OPERAND=right.operand, KB=DEPTH, MOST=ABREAST)
+
+
+def _common(
+    result: Result, right: Right, m: int, n: int, k: int, accumulate: bool, bias: Bias | None
+) -> tuple[Array, Array, Array, tuple[int, ...]]:
+    """Arguments that both forms of the kernel take: c, b, the bias and the integers."""
+    by = 0 if bias is None else 1 if bias.by == "row" else 2
+    integers = (
+        m, n, k, result.start, right.start, result.span, result.image, result.row,
+        int(accumulate), by, bias.start if bias else 0,
+    )  # fmt: skip
+    return result.c, right.b, bias.b if bias else result.c, integers
 
 
 def matrix(b: Array, stride_k: int, stride_j: int) -> Right:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.engine.registry import open_device
 from mpitrain.exchange.allreduce_check import check_all, check_own
 from mpitrain.exchange.choice import quickest
 from mpitrain.exchange.codec import make_codec
@@ -25,7 +26,7 @@ from mpitrain.mpi.connect import over
 from mpitrain.mpi.hops import Hops
 from mpitrain.mpi.wire import Communicator, Wire
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device, open_device
+from mpitrain.runtime.device import Device
 
 SHORT = 1 << 14
 """Values (64 KiB) up to which recursive doubling may be fastest, and NumPy codes."""

@@ -50,7 +50,7 @@ class _OnDevice:
     def __init__(self, device: Device) -> None:
         self._device = device
         self._kernels = device.program("codec")
-        self._chunk = CHUNK if device.kind == "cpu" else 1
+        self._chunk = CHUNK if device.long_items else 1
         self._group = device.group
         self._scales: dict[tuple[Array, float], Launch] = {}
 

@@ -20,7 +20,8 @@ from mpitrain.exchange.mean import own_values
 Read: TypeAlias = Callable[[str, int, int, int], Floats]
 """read(name, rank, start, stop): values [start, stop) of an old rank's residual.
 
-name: "sender" or "owner"."""
+name: "sender", "owner", or one that a strategy gave it. No values are returned if the residual has
+another length now."""
 
 
 class Residuals:
@@ -37,7 +38,7 @@ class Residuals:
 
         owned: whether old ranks owned parts of the mean.
         """
-        self._read, self._before, self._images = read, before, images
+        self.read, self.before, self._images = read, before, images
         self._lengths = [bucket.size for bucket in buckets if bucket.coded]
         self._old = [places(self._lengths, rank, before) if owned else [] for rank in range(before)]
 
@@ -47,8 +48,8 @@ class Residuals:
         owners: whether new ranks own parts of the mean.
         """
         total = np.zeros(stop - start, np.float32)
-        for old in range(rank, self._before, size):
-            total += self._read("sender", old, start, stop)
+        for old in range(rank, self.before, size):
+            total += self.read("sender", old, start, stop)
         if rank == 0 and not owners:
             total += self._of_owners(start, stop) * np.float32(self._images)
         return total
@@ -66,7 +67,7 @@ class Residuals:
             for first, last in ranges:
                 low, high = max(start, first), min(stop, last)
                 if low < high:
-                    found[low - start : high - start] = self._read(
+                    found[low - start : high - start] = self.read(
                         "owner", old, at + low - first, at + high - first
                     )
                 at += last - first

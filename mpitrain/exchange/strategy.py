@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.residuals import Residuals
+from mpitrain.job.errors import UserError
 from mpitrain.mpi.hops import Hops
 from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array
@@ -35,6 +36,8 @@ class Parts:
     """True: every rank gets the mean, and weights are not spread. False: rank 0 alone gets it."""
     scale: Callable[[Array, float], None]
     """scale(x, factor): x = x * factor."""
+    argument: str = ""
+    """What stands after the strategy's name and a colon."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,20 @@ class Strategy:
     """Whether it rounds what it sends. Then rank 0 keeps exact weights beside the shared ones."""
     root_only: ClassVar[bool] = False
     """Whether it gives the mean to rank 0 alone."""
+    replicated_only: ClassVar[bool] = False
+    """Whether every rank must have the mean, and update its own weights."""
+    whole_tensors: ClassVar[bool] = False
+    """Whether buckets must be cut between tensors alone."""
 
     def __init__(self, parts: Parts) -> None:
         """Collective."""
         self.parts = parts
+
+    @classmethod
+    def check(cls, name: str, argument: str) -> None:
+        """Raise UserError if it does not know what stands after its name and a colon."""
+        if argument:
+            raise UserError(f"--exchange {name}:{argument}: expected nothing after {name}")
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
         """The bucket's gradient becomes the sum over ranks divided by `images`.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mpitrain.engine.engine import Engine
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 
 class Accuracy:
@@ -13,7 +13,7 @@ class Accuracy:
     A label whose score is NaN, or that is no class, gets the rank `classes`, which no k reaches.
     """
 
-    def __init__(self, device: Device, classes: int) -> None:
+    def __init__(self, device: Engine, classes: int) -> None:
         self.device = device
         self.classes = classes
         self.kernels = device.program("accuracy")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.format import Format
 from mpitrain.job.errors import UserError
-from mpitrain.layers.blocks import stored_size
 from mpitrain.layers.flat import copy, split
 from mpitrain.layers.layer import Layer, Pass, Shape
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 
 class Add(Layer):
@@ -26,13 +26,13 @@ class Add(Layer):
             raise UserError(f"adds two values of one shape, got {first} and {second}")
         return first
 
-    def can_rectify(self, block: int, *shapes: Shape) -> bool:
+    def can_rectify(self, fmt: Format, *shapes: Shape) -> bool:
         return True
 
-    def build(self, device: Device, *shapes: Shape) -> None:
+    def build(self, device: Engine, *shapes: Shape) -> None:
         self.device = device
         self.kernels = device.program("add")
-        self.size = stored_size(shapes[0], device.block)
+        self.size = device.format.stored_size(shapes[0])
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         n = run.images * self.size
@@ -55,7 +55,7 @@ class Add(Layer):
                 copy(each, dy, n)
 
 
-def add_into(device: Device, y: Array, x: Array, n: int) -> None:
+def add_into(device: Engine, y: Array, x: Array, n: int) -> None:
     """y = y + x for the first n values: how a value that is used twice gathers its gradient."""
     items, chunk = split(device, n)
     device.program("add").add(items, y, y, x, n, chunk, 0, group=device.group)

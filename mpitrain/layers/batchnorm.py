@@ -8,13 +8,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.format import Format
 from mpitrain.job.cut import parts, round_up
 from mpitrain.job.errors import UserError
-from mpitrain.layers.blocks import WIDEST, block_of
 from mpitrain.layers.flat import shares, shares_of
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape, size
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 VECTORS = 4
 """Vectors of a plane that a work-item of a GPU takes, a group's width apart."""
@@ -73,13 +73,11 @@ class BatchNorm(Layer):
         channels = shapes[0][:1]
         return {"mean": (channels, np.float32), "inverse": (channels, np.float32)}
 
-    def can_rectify(self, block: int, *shapes: Shape) -> bool:
-        return len(shapes[0]) == 3 and block > 1
+    def can_rectify(self, fmt: Format, *shapes: Shape) -> bool:
+        return len(shapes[0]) == 3 and fmt.block > 1
 
-    def can_repeat(self, block: int, *shapes: Shape) -> bool:
-        """A GPU has the memory to keep y, and its passes over memory are what batch normalisation
-        costs."""
-        return self.can_rectify(block, *shapes) and not self.residual and block <= WIDEST
+    def can_repeat(self, fmt: Format, *shapes: Shape) -> bool:
+        return self.can_rectify(fmt, *shapes) and not self.residual
 
     def repeat(self, run: Pass, y: Array, *x: Array) -> None:
         self._apply(run, y, x[0], x[0])
@@ -87,12 +85,12 @@ class BatchNorm(Layer):
     def workspace(self, images: int, *shapes: Shape) -> int:
         return (2 * self.shares + 2) * self.blocks * self.block + 128 if self.blocked else 0
 
-    def build(self, device: Device, *shapes: Shape) -> None:
+    def build(self, device: Engine, *shapes: Shape) -> None:
         self.device = device
         self.channels = shapes[0][0]
         self.plane = size(shapes[0][1:])
-        self.blocked = self.can_rectify(device.block, *shapes)
-        self.block = block_of(self.channels, device.block)
+        self.blocked = self.can_rectify(device.format, *shapes)
+        self.block = device.format.block_of(self.channels)
         self.blocks = -(-self.channels // self.block)
         self.shares = shares(device, self.blocks)
         self.kernels = (
@@ -156,7 +154,7 @@ class BatchNorm(Layer):
     def _planes(self, images: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """(work-items, of a group) to pass over images: one a plane on CPUs, one a few vectors of a
         plane on GPUs."""
-        if self.device.kind == "cpu":
+        if self.device.long_items:
             return (self.blocks, images), (1, 1)
         vectors, group = self.plane * self.block // self.device.wide, self.device.group
         return (parts(vectors, VECTORS), self.blocks, images), (group, 1, 1)

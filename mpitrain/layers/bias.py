@@ -3,10 +3,9 @@ layers."""
 
 from __future__ import annotations
 
-from mpitrain.layers.blocks import block_of
+from mpitrain.engine.engine import Engine
 from mpitrain.layers.flat import shares, shares_of
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 
 class BiasGradient:
@@ -16,10 +15,10 @@ class BiasGradient:
     dy where y > 0, in place.
     """
 
-    def __init__(self, device: Device, channels: int, pixels: int | None) -> None:
+    def __init__(self, device: Engine, channels: int, pixels: int | None) -> None:
         self._device, self._channels, self._pixels = device, channels, pixels
-        self._blocked = pixels is not None and device.block > 1
-        self._block = block_of(channels, device.block)
+        self._blocked = pixels is not None and device.format.block > 1
+        self._block = device.format.block_of(channels)
         self._blocks = -(-channels // self._block)
         self._kernels = (
             device.program("bias_blocks", BLOCK=self._block)

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mpitrain.engine.engine import Engine
 from mpitrain.job.errors import UserError
-from mpitrain.layers.blocks import block_of, stored_size
 from mpitrain.layers.flat import copy, split
 from mpitrain.layers.layer import Layer, Pass, Shape, size
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 from mpitrain.runtime.recording import Varying
 
 
@@ -38,15 +37,15 @@ class Dropout(Layer):
         (shape,) = shapes
         return shape
 
-    def build(self, device: Device, *shapes: Shape) -> None:
+    def build(self, device: Engine, *shapes: Shape) -> None:
         self.device = device
-        self.kernels = device.program("dropout", BLOCK=block_of(shapes[0][0], device.block))
+        self.kernels = device.program("dropout", BLOCK=device.format.block_of(shapes[0][0]))
         self._first, self._keys = (
             Varying(np.uint32(0)),
             (Varying(np.uint32(0)), Varying(np.uint32(0))),
         )
-        self.size = stored_size(shapes[0], device.block)
-        self.plane = size(shapes[0][1:]) if len(shapes[0]) == 3 and device.block > 1 else 0
+        self.size = device.format.stored_size(shapes[0])
+        self.plane = size(shapes[0][1:]) if len(shapes[0]) == 3 and device.format.block > 1 else 0
 
     def vary(self, run: Pass) -> None:
         self._first.value = np.uint32(run.first)

@@ -3,17 +3,17 @@ copies that may be needless."""
 
 from __future__ import annotations
 
+from mpitrain.engine.engine import Engine
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 CPU_CHUNK = 4096
 """Values that one work-item of a CPU takes: 16 KiB, enough to hide its start (about 1 us) and to
 give LeNet's arrays several."""
 
 
-def split(device: Device, n: int) -> tuple[int, int]:
+def split(device: Engine, n: int) -> tuple[int, int]:
     """(work-items, values each) for n values: long runs on CPUs, one vector on GPUs."""
-    chunk = CPU_CHUNK if device.kind == "cpu" else device.wide
+    chunk = CPU_CHUNK if device.long_items else device.wide
     return -(-n // chunk), chunk
 
 
@@ -24,16 +24,16 @@ def split_rows(rows: int, size: int) -> tuple[int, int]:
     return -(-rows // chunk), chunk
 
 
-def shares(device: Device, rows: int) -> int:
+def shares(device: Engine, rows: int) -> int:
     """Into how many shares to divide a sum for each of so many rows, so that every core has some
     (of a GPU, what hides its memory's delay)."""
-    return max(1, -(-(4 if device.kind == "cpu" else 8) * device.units // rows))
+    return max(1, -(-(4 if device.long_items else 8) * device.units // rows))
 
 
-def shares_of(device: Device, most: int, images: int, pixels: int) -> int:
+def shares_of(device: Engine, most: int, images: int, pixels: int) -> int:
     """How many of those shares a run has: each is whole images on a CPU, and pixels enough for a
     turn or two of a group on a GPU."""
-    return min(most, images if device.kind == "cpu" else max(1, images * pixels // 64))
+    return min(most, images if device.long_items else max(1, images * pixels // 64))
 
 
 def same_memory(a: Array, b: Array) -> bool:

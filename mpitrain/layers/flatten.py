@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mpitrain.layers.blocks import Planes, block_of
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.format import Format
+from mpitrain.layers.blocks import Planes
 from mpitrain.layers.flat import copy
 from mpitrain.layers.layer import Layer, Pass, Shape, size
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 
 class Flatten(Layer):
@@ -20,14 +21,14 @@ class Flatten(Layer):
     def output_shape(self, *shapes: Shape) -> Shape:
         return (size(shapes[0]),)
 
-    def shares_memory(self, block: int, *shapes: Shape) -> bool:
-        if len(shapes[0]) != 3 or block == 1:
+    def shares_memory(self, fmt: Format, *shapes: Shape) -> bool:
+        if len(shapes[0]) != 3 or fmt.block == 1:
             return True
-        return size(shapes[0][1:]) == 1 and shapes[0][0] % block_of(shapes[0][0], block) == 0
+        return size(shapes[0][1:]) == 1 and shapes[0][0] % fmt.block_of(shapes[0][0]) == 0
 
-    def build(self, device: Device, *shapes: Shape) -> None:
+    def build(self, device: Engine, *shapes: Shape) -> None:
         self.size = size(shapes[0])
-        same = self.shares_memory(device.block, *shapes)
+        same = self.shares_memory(device.format, *shapes)
         self.planes = None if same else Planes(device, shapes[0][0], size(shapes[0][1:]))
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:

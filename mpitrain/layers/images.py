@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.layers.blocks import block_of
+from mpitrain.engine.engine import Engine
 from mpitrain.layers.flat import split
 from mpitrain.layers.layer import Shape, size
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Launch
 
 
@@ -19,7 +18,7 @@ class Images:
     """y = (x / 255 - mean) / std per channel for uint8 images; float32 images take mean and std as
     they are."""
 
-    def __init__(self, device: Device, shape: Shape, capacity: int) -> None:
+    def __init__(self, device: Engine, shape: Shape, capacity: int) -> None:
         self.device, self.shape = device, shape
         self.channels, self.pixels = shape[0], size(shape[1:])
         self._raw = {kind: device.empty((0,), kind) for kind in (np.uint8, np.float32)}
@@ -51,7 +50,7 @@ class Images:
 
     def _prepare(self, y: Array, kind: Any, images: int) -> Launch:
         items, chunk = split(self.device, self.pixels)
-        block = block_of(self.channels, self.device.block)
+        block = self.device.format.block_of(self.channels)
         program = self.device.program(
             "images", PIXEL="uchar" if kind is np.uint8 else "float", BLOCK=block
         )

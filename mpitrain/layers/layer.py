@@ -3,16 +3,18 @@ together."""
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from numpy.typing import DTypeLike
 
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.format import Format
 from mpitrain.job.errors import UserError
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 Shape = tuple[int, ...]
 """One image's shape: (C, H, W), or (features,) after a flatten. The batch size N stands before it
@@ -31,6 +33,9 @@ class Parameter:
     shape: Shape
     initial: Literal["he", "uniform", "normal", "zeros", "ones"]
     fan: int = 1
+    coded: bool = False
+    """Whether its gradient may be quantised: matrices and filters are; biases and scales are few
+    and sensitive."""
 
 
 @dataclass
@@ -56,9 +61,9 @@ class Layer:
     """One node's computation. A subclass says its equation, shape rule, forward and backward in one
     file.
 
-    Before use the graph calls `build`, then sets every parameter NAME as `self.NAME` and its
-    gradient as `self.dNAME` (device arrays of the shapes given by `parameters`), every statistic
-    and every array of `memory` as `self.NAME`.
+    A network's layer has no memory. `bind` makes a copy that a graph can run, an op, with every
+    parameter NAME as `self.NAME` and its gradient as `self.dNAME` (device arrays of the shapes
+    given by `parameters`), every statistic and every array of `memory` as `self.NAME`.
     """
 
     inputs: ClassVar[int] = 1
@@ -103,11 +108,11 @@ class Layer:
 
     scratch: Array
 
-    def shares_memory(self, block: int, *shapes: Shape) -> bool:
+    def shares_memory(self, fmt: Format, *shapes: Shape) -> bool:
         """Whether `in_place` holds for inputs of these shapes in blocks of that many channels."""
         return self.in_place
 
-    def can_rectify(self, block: int, *shapes: Shape) -> bool:
+    def can_rectify(self, fmt: Format, *shapes: Shape) -> bool:
         """Whether it can take on a ReLU for inputs of these shapes, on a device with such
         blocks."""
         return False
@@ -116,7 +121,7 @@ class Layer:
         """Whether its backward reads that x."""
         return "x" in self.keeps or f"x{number}" in self.keeps
 
-    def can_repeat(self, block: int, *shapes: Shape) -> bool:
+    def can_repeat(self, fmt: Format, *shapes: Shape) -> bool:
         """Whether `repeat` is there and cheap: its value need not be kept for the way back."""
         return False
 
@@ -129,8 +134,24 @@ class Layer:
         layers with weights."""
         return 0
 
-    def build(self, device: Device, *shapes: Shape) -> None:
+    def build(self, device: Engine, *shapes: Shape) -> None:
         """Compile the kernels and keep what the passes need."""
+
+    def bind(
+        self,
+        device: Engine,
+        name: str,
+        capacity: int,
+        shapes: Sequence[Shape],
+        arrays: Mapping[str, Array],
+    ) -> Layer:
+        """This layer as an op: a copy built for runs of at most `capacity` images of these shapes,
+        with these arrays by name. The graph gives it `scratch` when all workspaces are known."""
+        op = copy.copy(self)
+        op.name, op.capacity = name, capacity
+        op.build(device, *shapes)
+        vars(op).update(arrays)
+        return op
 
     def vary(self, run: Pass) -> None:
         """Set what differs between two runs of as many images: the `Varying` arguments of its

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mpitrain.engine.engine import Engine
 from mpitrain.job.errors import UserError
-from mpitrain.layers.blocks import block_of
 from mpitrain.layers.flat import split_rows
 from mpitrain.layers.layer import Layer, Pass, Shape, pair
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Kernel
 
 
@@ -65,14 +64,14 @@ class _Windows(Layer):
         count = -(-room // step) + 1
         return count - 1 if (count - 1) * step >= extent + edge else count
 
-    def build(self, device: Device, *shapes: Shape) -> None:
+    def build(self, device: Engine, *shapes: Shape) -> None:
         self.device = device
         self.channels, *x = shapes[0]
-        self.block = block_of(self.channels, device.block)
+        self.block = device.format.block_of(self.channels)
         _, *y = self.output_shape(*shapes)
         names = ("R", "S", "STRIDE_H", "STRIDE_W", "PADDING_H", "PADDING_W")
         window = (*self._window, *self._step, *self._edge)
-        if device.kind == "cpu":
+        if device.long_items:
             self.kernels = device.program("pool")
             self._integers = (*x, *y, *window)
         else:
@@ -87,7 +86,7 @@ class _Windows(Layer):
     ) -> None:
         """One work-item per plane or few planes on CPUs, per vector written on GPUs."""
         planes = run.images * -(-self.channels // self.block)
-        if self.device.kind == "cpu":
+        if self.device.long_items:
             items, chunk = split_rows(planes, max(self._sizes) * self.block)
             kernel(items, *arrays, planes, chunk, *self._integers, *more, group=self.device.group)
         else:
@@ -165,7 +164,7 @@ class GlobalAveragePool(Layer):
     def output_shape(self, *shapes: Shape) -> Shape:
         return (_planes(shapes[0])[0], 1, 1)
 
-    def build(self, device: Device, *shapes: Shape) -> None:
+    def build(self, device: Engine, *shapes: Shape) -> None:
         self._pool = AveragePool(shapes[0][1:])
         self._pool.build(device, *shapes)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mpitrain.layers.blocks import stored_size
+from mpitrain.engine.engine import Engine
 from mpitrain.layers.flat import split
 from mpitrain.layers.layer import Layer, Pass, Shape
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 
 class Relu(Layer):
@@ -22,10 +21,10 @@ class Relu(Layer):
         (shape,) = shapes
         return shape
 
-    def build(self, device: Device, *shapes: Shape) -> None:
+    def build(self, device: Engine, *shapes: Shape) -> None:
         self.device = device
         self.kernels = device.program("relu")
-        self.size = stored_size(shapes[0], device.block)
+        self.size = device.format.stored_size(shapes[0])
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         n = run.images * self.size

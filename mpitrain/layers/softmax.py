@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mpitrain.engine.engine import Engine
 from mpitrain.job.errors import UserError
 from mpitrain.layers.layer import Layer, Pass, Shape
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 
 class SoftmaxCrossEntropy(Layer):
@@ -34,7 +34,7 @@ class SoftmaxCrossEntropy(Layer):
             "labels": ((images,), np.int32),
         }
 
-    def build(self, device: Device, *shapes: Shape) -> None:
+    def build(self, device: Engine, *shapes: Shape) -> None:
         self.device = device
         self.kernels = device.program("softmax")
         self.classes = classes_of(shapes[0])

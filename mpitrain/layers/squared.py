@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mpitrain.engine.engine import Engine
 from mpitrain.layers.layer import Layer, Pass, Shape
 from mpitrain.layers.softmax import classes_of
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 
 class SquaredLoss(Layer):
@@ -31,7 +31,7 @@ class SquaredLoss(Layer):
     def memory(self, images: int, *shapes: Shape) -> dict[str, tuple[Shape, DTypeLike]]:
         return {"labels": ((images,), np.int32)}
 
-    def build(self, device: Device, *shapes: Shape) -> None:
+    def build(self, device: Engine, *shapes: Shape) -> None:
         self.device = device
         self.kernels = device.program("squared")
         self.classes = classes_of(shapes[0])

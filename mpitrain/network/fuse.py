@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
+from mpitrain.engine.format import Format
 from mpitrain.layers.add import Add
 from mpitrain.layers.batchnorm import BatchNorm
 from mpitrain.layers.layer import Layer, Shape
@@ -17,7 +18,7 @@ from mpitrain.network.memory import infer_shapes
 from mpitrain.network.network import Network, Node
 
 
-def fuse(network: Network, block: int) -> Network:
+def fuse(network: Network, fmt: Format) -> Network:
     """The network for a device with blocks of that many channels, without the ReLUs and sums that
     the layers before can take on.
 
@@ -35,7 +36,7 @@ def fuse(network: Network, block: int) -> Network:
     for node in network.nodes:
         node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
         alone = [nodes[name] for name in node.inputs if name in nodes and readers[name] == 1]
-        taken = None if node.name in last else _taken_on(node, alone, shapes, block)
+        taken = None if node.name in last else _taken_on(node, alone, shapes, fmt)
         if taken is None:
             nodes[node.name] = node
             continue
@@ -47,12 +48,12 @@ def fuse(network: Network, block: int) -> Network:
 
 
 def _taken_on(
-    node: Node, alone: list[Node], shapes: Mapping[str, Shape], block: int
+    node: Node, alone: list[Node], shapes: Mapping[str, Shape], fmt: Format
 ) -> Node | None:
     """One of the nodes that it `alone` reads, doing its work too; None if none can."""
     for origin in alone:
         inputs = [shapes[name] for name in origin.inputs]
-        if isinstance(node.layer, Relu) and origin.layer.can_rectify(block, *inputs):
+        if isinstance(node.layer, Relu) and origin.layer.can_rectify(fmt, *inputs):
             return replace(origin, layer=_rectifying(origin.layer))
         if (
             isinstance(node.layer, Add)
@@ -60,7 +61,7 @@ def _taken_on(
             and not origin.layer.rectify
         ):
             (other,) = (name for name in node.inputs if name != origin.name)
-            if origin.layer.can_rectify(block, *inputs):
+            if origin.layer.can_rectify(fmt, *inputs):
                 return replace(
                     origin, layer=BatchNormAdd.of(origin.layer), inputs=(other, *origin.inputs)
                 )

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mpitrain.engine.format import PLANES, Format
 from mpitrain.job.cut import round_up
 from mpitrain.job.errors import UserError
-from mpitrain.layers.blocks import stored, stored_memory
 from mpitrain.layers.layer import Shape, size
 from mpitrain.network.network import Network, Node
 from mpitrain.runtime.array import ALIGNMENT
@@ -101,12 +101,17 @@ def infer_shapes(network: Network) -> dict[str, Shape]:
 
 
 def make_plan(
-    network: Network, shapes: Mapping[str, Shape], capacity: int, training: bool, block: int = 1
+    network: Network,
+    shapes: Mapping[str, Shape],
+    capacity: int,
+    training: bool,
+    fmt: Format = PLANES,
+    repeats: bool = False,
 ) -> Plan:
-    """The plan for runs of at most `capacity` images, with or without a way back, on a device with
-    blocks of `block` channels.
+    """The plan for runs of at most `capacity` images, with or without a way back.
 
-    Values that are cheap to compute once more are not kept for the way back.
+    fmt: how images lie. repeats: whether values that are cheap to compute once more are not kept
+    for the way back.
     """
     plan = Plan()
     nodes, length = network.nodes, len(network.nodes)
@@ -135,7 +140,7 @@ def make_plan(
 
     # The same images may go forward again.
     plan.values[INPUT] = add(
-        stored(shapes[INPUT], block), -1, max(needed_until(INPUT, -1), length - 1)
+        fmt.stored(shapes[INPUT]), -1, max(needed_until(INPUT, -1), length - 1)
     )
     for time, node in enumerate(nodes):
         last = (
@@ -145,35 +150,36 @@ def make_plan(
         kept = not any(name in plan.repeated for name in node.inputs)
         if (
             training
+            and repeats
             and readers
             and kept
-            and node.layer.can_repeat(block, *(shapes[name] for name in node.inputs))
+            and node.layer.can_repeat(fmt, *(shapes[name] for name in node.inputs))
         ):
             last = max(consumers[node.name])
             plan.repeated[node.name] = add(
-                stored(shapes[node.name], block), back(max(readers)), back(min(readers))
+                fmt.stored(shapes[node.name]), back(max(readers)), back(min(readers))
             )
         origin, inputs = node.inputs[0], [shapes[name] for name in node.inputs]
-        in_place = node.layer.shares_memory(block, *inputs)
+        in_place = node.layer.shares_memory(fmt, *inputs)
         if in_place and origin != INPUT and needed_until(origin, _index(nodes, origin)) == time:
             plan.values[node.name] = plan.values[origin]
             storage = plan.storages[plan.values[origin]]
             storage.last = max(storage.last, last)
         else:
-            plan.values[node.name] = add(stored(shapes[node.name], block), time, last)
+            plan.values[node.name] = add(fmt.stored(shapes[node.name]), time, last)
         for name, (shape, dtype) in node.layer.memory(capacity, *inputs).items():
             begin = (
                 -1 if time == length - 1 else time
             )  # labels are there before the first node runs
             plan.memories[node.name, name] = add(
-                stored_memory(shape, block),
+                fmt.stored_memory(shape),
                 begin,
                 back(time) if training else time,
                 dtype,
                 per_image=False,
             )
     if training:
-        _plan_gradients(plan, network, shapes, consumers, block)
+        _plan_gradients(plan, network, shapes, consumers, fmt)
     _share(plan, capacity)
     return plan
 
@@ -183,7 +189,7 @@ def _plan_gradients(
     network: Network,
     shapes: Mapping[str, Shape],
     consumers: Mapping[str, Sequence[int]],
-    block: int,
+    fmt: Format,
 ) -> None:
     """Storage for the gradient of every value but the images. The last consumer writes it first;
     earlier ones add to it."""
@@ -200,7 +206,7 @@ def _plan_gradients(
             if name == INPUT:
                 continue
             in_place = number == 0 and node.layer.shares_memory(
-                block, *(shapes[each] for each in node.inputs)
+                fmt, *(shapes[each] for each in node.inputs)
             )
             begins = name not in plan.gradients
             if in_place:
@@ -212,7 +218,7 @@ def _plan_gradients(
             else:
                 last = 2 * length - 1 - _index(nodes, name) if begins else now
                 plan.storages.append(
-                    Storage(stored(shapes[name], block), np.dtype(np.float32), now, last)
+                    Storage(fmt.stored(shapes[name]), np.dtype(np.float32), now, last)
                 )
                 target = len(plan.storages) - 1
             if begins:

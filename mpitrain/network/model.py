@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.engine.registry import open_device
 from mpitrain.job import checkpoint
 from mpitrain.job.errors import UserError
 from mpitrain.layers.layer import Pass
 from mpitrain.network.graph import Graph
 from mpitrain.network.models import netfile
-from mpitrain.runtime.device import open_device
 
 
 class Model:

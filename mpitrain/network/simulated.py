@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.engine.engine import Engine
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.layers.layer import Pass
 from mpitrain.network.graph import Graph, parameters_of, statistics_of
 from mpitrain.network.memory import infer_shapes
 from mpitrain.network.network import Network
 from mpitrain.network.parameters import Layout
-from mpitrain.runtime.device import Device
 
 BACKWARD = 2 / 3
 """Share of a step's time: the backward pass computes two products where the forward pass computes
@@ -33,7 +33,7 @@ class SimulatedGraph(Graph):
     """Takes `seconds` an image, divided over layers as their FLOPs are; a bucket is complete when
     its layers' time is over."""
 
-    def __init__(self, device: Device, network: Network, capacity: int, seconds: float) -> None:
+    def __init__(self, device: Engine, network: Network, capacity: int, seconds: float) -> None:
         self.device, self.network, self.capacity = device, network, capacity
         self.shapes = infer_shapes(network)
         self.layout = Layout(parameters_of(network, self.shapes))
@@ -55,7 +55,7 @@ class SimulatedGraph(Graph):
             slots = [
                 self.layout.slots[f"{node.name}.{name}"] for name in node.layer.parameters(*inputs)
             ]
-            start = min([start, *(slot.start for slot in slots if len(slot.shape) > 1)])
+            start = min([start, *(slot.start for slot in slots if slot.coded)])
             found.append((start, float(node.layer.flops(*inputs))))
         total = sum(flops for _, flops in found) or 1.0
         return [(start, flops / total) for start, flops in found]

@@ -198,7 +198,7 @@ class Array:
     def host(self, write: bool = False) -> Iterator[NDArray[Any]]:
         """A host view after all work queued before: the same memory on CPUs, a copy (taken back if
         `write`) on other devices."""
-        if self.device.kind != "cpu" or not self.size:
+        if not self.device.shares_memory or not self.size:
             host = self.download()
             yield host
             if write:

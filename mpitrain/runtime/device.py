@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyopencl as cl
@@ -21,15 +21,13 @@ from mpitrain.runtime.recording import Command
 from mpitrain.runtime.tuned import TunedChoices
 
 
-def open_device(
-    choice: str = "auto", local_rank: int = 0, cores: Sequence[int] | None = None
-) -> Device:
-    """The device for one rank of a host.
+def choose(choice: str = "auto", local_rank: int = 0, cores: Sequence[int] | None = None) -> Entry:
+    """The device to open for one rank of a host.
 
     choice: "auto" (a GPU where there is one, else a CPU; local ranks take the devices of the best
     kind in turn), "cpu", "gpu", or part of a platform's or device's name, with an index: "intel",
     "pocl", "nvidia:1". cores: what this process may compute on (None: all it was given). Raises
-    UserError if nothing fits, naming what there is.
+    UserError if nothing fits, naming those that there are.
     """
     everything = list_devices(cores)
     found = [entry for entry in everything if entry.fits(choice)]
@@ -45,9 +43,9 @@ def open_device(
             raise UserError(
                 f"--device {choice}: there are only {len(found)} such devices, counted from 0"
             )
-        return Device(found[index])
+        return found[index]
     best = [entry for entry in found if entry.rank == found[0].rank]
-    return Device(best[local_rank % len(best)])
+    return best[local_rank % len(best)]
 
 
 class Entry:
@@ -112,7 +110,20 @@ gpu_opened = False
 
 class Device:
     """One OpenCL device with one in-order queue: kernels and copies run in the order in which they
-    were asked for."""
+    were asked for.
+
+    What is computed on it, and from which kernels, an engine says: engine/engine.py.
+    """
+
+    folders: ClassVar[tuple[str, ...]] = ()
+    """Folders of kernels/ that are looked into beside kernels/ itself."""
+    wide: int = 1
+    """Float32 values of a vector (WIDTH in kernels)."""
+    group: int = 1
+    """Work-items of a group (GROUP in kernels)."""
+    long_items: bool = True
+    """Whether a work-item takes a long run of values, as a core of a CPU does, or one vector beside
+    its neighbours."""
 
     def __init__(self, entry: Entry) -> None:
         global gpu_opened
@@ -122,16 +133,14 @@ class Device:
         """Its place in this process's list of devices: ranks of a host with the same number may
         share it."""
         self.kind = entry.kind
+        self.shares_memory = entry.kind == "cpu"
+        """Whether its memory is the host's: arrays are mapped, not copied."""
         self.name = " ".join(entry.cl.name.split())
         self.platform = entry.platform.name
         self.units: int = entry.cl.max_compute_units
         self.memory: int = entry.cl.global_mem_size
         self.largest: int = entry.cl.max_mem_alloc_size
         self.local_memory: int = entry.cl.local_mem_size
-        self.precision = "float32"
-        """Arithmetic of convolutions; layers/conv/tensor.py sets it, after a check."""
-        self.wgmma = False
-        """Whether they multiply by Hopper's own instruction then."""
         self.context = cl.Context([entry.cl])
         self.queue = cl.CommandQueue(self.context)
         self.last: cl.Event | None = None
@@ -139,20 +148,13 @@ class Device:
         self._held: list[cl.Event] = []
         self.recorded: list[Command] | None = None
         """What is being queued, while somebody records it."""
-        is_pocl = "Portable" in self.platform
-        if self.kind == "gpu":
-            self.wide = 4
-        elif is_pocl:
-            self.wide = (
-                16 if pocl.name_cpu(entry.cl) == "skylake-avx512" else 8
-            )  # docs/decisions.md
-        else:
-            self.wide = min(16, max(8, entry.cl.native_vector_width_float))
-        self.group = 1 if self.kind == "cpu" else 256
+        self.is_pocl = "Portable" in self.platform
+        self.cpu_name = pocl.name_cpu(entry.cl) if self.is_pocl else ""
+        """What PoCL compiles for; it does not compile before it has been told."""
         self.identity = "|".join(
             [self.platform, entry.platform.version, self.name, entry.cl.driver_version]
         )
-        self.caches_programs = self.kind == "cpu" and not is_pocl
+        self.caches_programs = self.kind == "cpu" and not self.is_pocl
         self.on_compile: Callable[[str], None] = lambda name: None
         """Called before a program is compiled, as it is not in the cache."""
         self._programs: dict[tuple[Any, ...], Program] = {}
@@ -161,12 +163,6 @@ class Device:
         self.allocated = 0
         """Bytes handed out so far and not known to be released, for messages and the memory
         plan."""
-
-    @property
-    def block(self) -> int:
-        """Channels that lie side by side in memory: a vector of them suits CPUs, a line of 128
-        bytes GPUs; layers/blocks.py."""
-        return self.wide if self.kind == "cpu" else 32
 
     def __repr__(self) -> str:
         return f"{self.name} ({self.platform}, {self.units} units)"
@@ -180,7 +176,7 @@ class Device:
                 f"{self.name} gives at most {self.largest >> 20} MiB at once, {nbytes >> 20} MiB "
                 "wanted; a smaller --sub-batch helps"
             )
-        flags = cl.mem_flags.READ_WRITE | (cl.mem_flags.ALLOC_HOST_PTR if self.kind == "cpu" else 0)
+        flags = cl.mem_flags.READ_WRITE | (cl.mem_flags.ALLOC_HOST_PTR if self.shares_memory else 0)
         try:
             root = cl.Buffer(self.context, flags, max(nbytes, 1))
         except cl.MemoryError as error:

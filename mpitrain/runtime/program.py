@@ -27,17 +27,18 @@ Argument: TypeAlias = "Array | int | float | np.generic | Varying"
 INCLUDE = re.compile(r'^#include "([\w/.]+)"[ \t]*$', re.MULTILINE)
 
 
-def read_source(name: str, kind: str) -> str:
-    """kernels/NAME.cl, or kernels/KIND/NAME.cl where CPUs and GPUs differ, or
-    kernels/nvidia/NAME.cl, with its includes put in place.
+def read_source(name: str, folders: Sequence[str]) -> str:
+    """kernels/NAME.cl, or that of the first of these folders of kernels/ that has it, with its
+    includes put in place.
 
     `#line` directives keep the compiler's messages on the file's own names and lines.
     """
-    folder = importlib.resources.files("mpitrain.kernels")
-    for file in (f"{name}.cl", f"{kind}/{name}.cl", f"nvidia/{name}.cl"):
-        if folder.joinpath(file).is_file():
-            return _expand(folder, file)
-    raise RunError(f"no kernel file {name}.cl or {kind}/{name}.cl in {folder}")
+    top = importlib.resources.files("mpitrain.kernels")
+    files = [f"{name}.cl", *(f"{folder}/{name}.cl" for folder in folders)]
+    for file in files:
+        if top.joinpath(file).is_file():
+            return _expand(top, file)
+    raise RunError(f"no kernel file {' or '.join(files)} in {top}")
 
 
 def _expand(folder: Any, file: str) -> str:
@@ -58,7 +59,7 @@ class Program:
         self, device: Device, name: str, definitions: Mapping[str, int | float | str]
     ) -> None:
         options = [f"-D{key}={value}" for key, value in definitions.items()]
-        self._built = _build(device, name, read_source(name, device.kind), options)
+        self._built = _build(device, name, read_source(name, device.folders), options)
         self._device = device
 
     def __getattr__(self, name: str) -> Kernel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import numpy as np
 
 from mpitrain.data.share import parts
 from mpitrain.data.source import Dataset
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.registry import open_device
 from mpitrain.exchange.choice import candidates, choose, coded_from
 from mpitrain.exchange.exchange import needs_master
 from mpitrain.exchange.probe import measure
-from mpitrain.exchange.registry import is_lossy
+from mpitrain.exchange.registry import find, is_lossy
 from mpitrain.exchange.window import floats
 from mpitrain.job import checkpoint
 from mpitrain.job.config import Run, known
@@ -32,7 +34,6 @@ from mpitrain.network.graph import Graph
 from mpitrain.network.network import Network
 from mpitrain.network.parameters import BUCKET
 from mpitrain.network.simulated import SimulatedGraph
-from mpitrain.runtime.device import Device, open_device
 from mpitrain.runtime.platforms import available_memory, own_cores, share_of_cores
 from mpitrain.training.faults import Fault
 from mpitrain.training.plan import Plan, Resumed
@@ -69,12 +70,15 @@ def join(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> tup
     network = models.load(run.network, prepared.shape, prepared.classes, dropout=not run.no_dropout)
     neighbours = wire.agree.neighbours(own_cores())
     cores = share_of_cores(neighbours, wire.ranks.local_rank)
-    device: Device = wire.agree.together(lambda: _open_device(run, wire, cores))
+    device: Engine = wire.agree.together(lambda: _open_device(run, wire, cores))
     resumed = _to_resume(run, wire, prepared, network, watch) if run.resume else None
 
     watch.at("compile")
     fault("compile", 0)
     kind, reason, coded = _choose_exchange(run, wire, device, resumed)
+    strategy = find(kind)
+    if strategy.replicated_only:
+        run = replace(run, update="replicated")
     sub_batch = (
         run.sub_batch
         or (resumed and resumed.sub_batch)
@@ -85,7 +89,7 @@ def join(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> tup
     display = Display(silent=not speaks or run.quiet or run.json)
     device.on_compile = _Compiling(watch, display, device.name)
     graph = wire.agree.leaders_first(lambda: _graph(plan, wire, device))
-    graph.buckets = graph.layout.buckets(coded)
+    graph.buckets = graph.layout.buckets(coded, strategy.whole_tensors)
     graph.normalise(np.array(prepared.mean, np.float32), np.array(prepared.std, np.float32))
     local = Local(
         device=device,
@@ -109,9 +113,9 @@ def join(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> tup
     return world, said
 
 
-def _open_device(run: Run, wire: Wire, cores: Sequence[int]) -> Device:
+def _open_device(run: Run, wire: Wire, cores: Sequence[int]) -> Engine:
     """This rank's device, in the precision asked for; says so where it falls back to another."""
-    device = open_device(run.device, wire.ranks.local_rank, cores)
+    device = open_device(run.device, wire.ranks.local_rank, cores, run.engine)
     fallback = use(device, run.precision)
     if fallback:
         print(f"rank {wire.ranks.rank}: {fallback}", file=sys.stderr, flush=True)
@@ -166,7 +170,7 @@ def _to_resume(
 
 
 def _choose_exchange(
-    run: Run, wire: Wire, device: Device, resumed: Resumed | None
+    run: Run, wire: Wire, device: Engine, resumed: Resumed | None
 ) -> tuple[str, str, int]:
     """How gradients travel, why, and from how many values on buckets are coded.
 
@@ -191,7 +195,7 @@ def _choose_exchange(
     )
 
 
-def _batch_limit(run: Run, wire: Wire, network: Network, device: Device, kind: str) -> int:
+def _batch_limit(run: Run, wire: Wire, network: Network, device: Engine, kind: str) -> int:
     """How many images this rank can compute at a time. Collective."""
     memory = available_memory() if device.kind == "cpu" else device.memory
     mine = [device.kind, device.number]
@@ -202,7 +206,7 @@ def _batch_limit(run: Run, wire: Wire, network: Network, device: Device, kind: s
     return batch_limit(network, device, room, vectors)
 
 
-def _graph(plan: Plan, wire: Wire, device: Device) -> Graph:
+def _graph(plan: Plan, wire: Wire, device: Engine) -> Graph:
     # With --balance speed a part may grow; one of more than twice the equal size is computed in
     # sub-batches.
     part = parts(plan.batch_size, wire.ranks.size)[wire.ranks.rank]
@@ -247,10 +251,12 @@ def _resume(world: World, resumed: Resumed) -> str:
     path = Path(resumed.path)
     world.wire.agree.together(lambda: world.state.resume(path, world.plan.run))
     said = [*resumed.refused, f"passed over for {path.name}"] if resumed.refused else []
-    if is_lossy(resumed.exchange) and resumed.ranks > 1 and not world.exchange.residuals():
-        said.append(
-            f"what {resumed.exchange} had left out of {path.name} stays out: nothing is coded here"
-        )
+    before, now = (kind.partition(":")[0] for kind in (resumed.exchange, world.plan.exchange))
+    other = "lowrank" in (before, now) and before != now
+    lost = other or not world.exchange.residuals()
+    if is_lossy(resumed.exchange) and resumed.ranks > 1 and lost:
+        why = f"{now} does not take it up" if other else "nothing is coded here"
+        said.append(f"what {before} had left out of {path.name} stays out: {why}")
     return "; ".join(said)
 
 

@@ -48,7 +48,7 @@ class MomentumSgd:
 
     def _prepare(self, start: int, stop: int, mean: Array) -> Launch:
         n = stop - start
-        chunk = CHUNK if self._device.kind == "cpu" else self._device.wide
+        chunk = CHUNK if self._device.long_items else self._device.wide
         return self._kernels.momentum_sgd.prepare(
             -(-n // chunk), self.weights.part(start, stop), self.velocity.part(start, stop), mean,
             n, chunk, self._rate, float(self.momentum), float(self.weight_decay),

@@ -10,6 +10,7 @@ from mpitrain.data import augment
 from mpitrain.data.feed import Batches, Feed
 from mpitrain.data.from_root import FromRoot
 from mpitrain.data.source import Dataset
+from mpitrain.engine.engine import Engine
 from mpitrain.exchange.exchange import Exchange, needs_master
 from mpitrain.job.config import known
 from mpitrain.job.display import Display
@@ -17,7 +18,6 @@ from mpitrain.job.log import Log
 from mpitrain.mpi.wire import Wire
 from mpitrain.network.graph import Graph
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 from mpitrain.training.faults import Fault
 from mpitrain.training.plan import Plan
 from mpitrain.training.sgd import MomentumSgd
@@ -31,7 +31,7 @@ from mpitrain.watch.watchdog import Watchdog
 class Local:
     """What this rank has by itself; it outlives the death of other ranks."""
 
-    device: Device
+    device: Engine
     cores: Sequence[int]
     """That this rank computes on, if its device is a CPU."""
     host_cores: int

@@ -10,11 +10,13 @@ import pytest
 
 from mpitrain.commands import tune
 from mpitrain.commands.tune_worker import measure
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.registry import open_device
 from mpitrain.layers import Convolution
-from mpitrain.layers.conv.algorithms import candidates
+from mpitrain.layers.conv.choice import candidates
 from mpitrain.layers.conv.geometry import Geometry
+from mpitrain.layers.conv.registry import FAMILIES
 from mpitrain.network import models
-from mpitrain.runtime.device import Device, open_device
 
 SMALL = Geometry(20, 12, 12, 50, 3, 3, 12, 12, (1, 1), (1, 1), 1)
 
@@ -72,7 +74,8 @@ def test_what_is_faster_by_less_than_the_noise_changes_no_choice(
     network = models.load("vgg11")
     problem = next(each for each in tune.problems_of("vgg11", network) if each.geometry.c == 512)
     monkeypatch.setattr(tune, "problems_of", lambda *_: [problem])
-    monkeypatch.setattr(tune, "candidates", lambda *_: seconds)
+    both = dict.fromkeys(seconds, FAMILIES["winograd"]) | {"direct": FAMILIES["direct"]}
+    monkeypatch.setattr(tune, "candidates", lambda *_: both)
     monkeypatch.setattr(
         tune.Worker,
         "measure",
@@ -86,7 +89,7 @@ def test_what_is_faster_by_less_than_the_noise_changes_no_choice(
     assert open_device("intel").tuned.choice(str(problem), 2) == taken
 
 
-def test_the_worker_finds_errors_small_for_every_algorithm(device: Device) -> None:
+def test_the_worker_finds_errors_small_for_every_algorithm(device: Engine) -> None:
     for what in ("forward", "backward data", "backward filter"):
         for way in candidates(device, SMALL, what):
             assert measure(device, what, SMALL, way, 2)["error"] < tune.BOUND, (what, way)

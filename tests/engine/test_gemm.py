@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mpitrain.engine.gemm import Bias, Gemm, Left, Result, matrix
+from mpitrain.engine.gemm import Bias, Left, Result, matrix
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 
@@ -40,7 +40,7 @@ def test_products_are_exact(
     device: Device, shape: tuple[int, int, int], flip_a: bool, flip_b: bool
 ) -> None:
     m, n, k = shape
-    random, gemm = np.random.default_rng(m + n + k), Gemm(device)
+    random, gemm = np.random.default_rng(m + n + k), device.gemm()
     a, b = whole(random, m, k), whole(random, k, n)
     left_array, right_array = (
         device.upload(a.T.copy() if flip_a else a),
@@ -68,7 +68,7 @@ def test_products_are_exact(
 
 def test_parts_of_larger_arrays_are_multiplied(device: Device) -> None:
     """Starts in all three arrays, rows further apart than they are long."""
-    random, gemm = np.random.default_rng(0), Gemm(device)
+    random, gemm = np.random.default_rng(0), device.gemm()
     a, b, c = whole(random, 12, 20), whole(random, 30, 40), whole(random, 16, 50)
     out = device.upload(c)
     gemm(

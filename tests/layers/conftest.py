@@ -11,10 +11,9 @@ import pytest
 from blocks import from_blocks, to_blocks
 from numpy.typing import NDArray
 
-from mpitrain.layers.blocks import stored, stored_memory
+from mpitrain.engine.engine import Engine
 from mpitrain.layers.layer import Layer, Pass, Shape
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 GUARD = 77
 Values = NDArray[Any]
@@ -25,7 +24,7 @@ class Bench:
     was."""
 
     def __init__(
-        self, device: Device, layer: Layer, *shapes: Shape, images: int = 3, spare: int = 2
+        self, device: Engine, layer: Layer, *shapes: Shape, images: int = 3, spare: int = 2
     ) -> None:
         self.device, self.layer, self.shapes, self.images = device, layer, shapes, images
         self.capacity = images + spare
@@ -43,7 +42,7 @@ class Bench:
             setattr(layer, name, device.upload(np.full(statistic.shape, value, np.float32)))
         self.memory = layer.memory(self.capacity, *shapes)
         for name, (shape, dtype) in self.memory.items():
-            setattr(layer, name, self.guarded(stored_memory(shape, device.block), dtype))
+            setattr(layer, name, self.guarded(device.format.stored_memory(shape), dtype))
         layer.scratch = device.upload(
             np.full(max(1, layer.workspace(self.capacity, *shapes)), np.nan, np.float32)
         )
@@ -55,7 +54,7 @@ class Bench:
         """An array for `capacity` images that starts with these."""
         whole = np.full((self.capacity, *values.shape[1:]), GUARD, values.dtype)
         whole[: self.images] = values
-        laid = to_blocks(whole, self.device.block)
+        laid = to_blocks(whole, self.device.format)
         laid[self.images :] = GUARD
         return self.device.upload(laid)
 
@@ -77,9 +76,9 @@ class Bench:
     def forward(self, *x: Values, in_place: bool = False, **run: Any) -> Values:
         self.run = Pass(self.images, **run)
         self.x = [self.batch(each.astype(np.float32)) for each in x]
-        self.y = self.guarded((self.capacity, *stored(self.output, self.device.block)))
+        self.y = self.guarded((self.capacity, *self.device.format.stored(self.output)))
         if in_place:
-            assert self.layer.shares_memory(self.device.block, *self.shapes)
+            assert self.layer.shares_memory(self.device.format, *self.shapes)
             self.y = self.x[0].reshape(self.y.shape)
         self.layer.forward(self.run, self.y, *self.x)
         for each, shape in zip(self.x, self.shapes, strict=True):
@@ -100,7 +99,7 @@ class Bench:
             if each.buffer not in kept:  # in place, one buffer is x and y
                 each.fill(np.nan)
         dy_array = self.batch(dy.astype(np.float32))
-        laid = [(self.capacity, *stored(shape, self.device.block)) for shape in self.shapes]
+        laid = [(self.capacity, *self.device.format.stored(shape)) for shape in self.shapes]
         dx: list[Array | None] = [self.guarded(shape) for shape in laid]
         if in_place:
             dx[0] = dy_array.reshape(laid[0])
@@ -115,7 +114,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(device: Device) -> Callable[..., Bench]:
+def bench(device: Engine) -> Callable[..., Bench]:
     def make(layer: Layer, *shapes: Shape, **options: Any) -> Bench:
         return Bench(device, layer, *shapes, **options)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mpitrain.engine.engine import Engine
 from mpitrain.job.errors import UserError
 from mpitrain.layers import Dense
 from mpitrain.layers.layer import Pass
-from mpitrain.runtime.device import Device
 
 SPARE, GUARD = 2, 77.0
 
@@ -33,7 +33,7 @@ SPARE, GUARD = 2, 77.0
 )
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_both_ways_are_exact(
-    device: Device, images: int, inputs: int, features: int, with_bias: bool
+    device: Engine, images: int, inputs: int, features: int, with_bias: bool
 ) -> None:
     random = np.random.default_rng(0)
 
@@ -70,7 +70,7 @@ def test_both_ways_are_exact(
     )
 
 
-def test_the_gradients_are_the_slopes_of_the_sums(device: Device, numerical: Any) -> None:
+def test_the_gradients_are_the_slopes_of_the_sums(device: Engine, numerical: Any) -> None:
     random, layer = np.random.default_rng(0), Dense(4)
     x, weight, bias, dy = (random.normal(size=shape) for shape in ((3, 5), (4, 5), (4,), (3, 4)))
     layer.build(device, (5,))

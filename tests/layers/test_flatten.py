@@ -12,7 +12,7 @@ from mpitrain.layers.flatten import Flatten
 def test_values_keep_their_order_both_ways(device, bench, in_place, shape):
     x, dy = np.random.default_rng(1).normal(size=(2, 3, *shape)).astype(np.float32)
     layer = Flatten()
-    in_place = in_place and layer.shares_memory(device.block, shape)
+    in_place = in_place and layer.shares_memory(device.format, shape)
     trial = bench(layer, shape)
     size = int(np.prod(shape))
     assert trial.output == (size,)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.format import Format
 from mpitrain.layers import Add, BatchNorm, Convolution, Dense, Flatten, Relu, SoftmaxCrossEntropy
 from mpitrain.layers.layer import Pass
 from mpitrain.layers.residual import BatchNormAdd
@@ -12,7 +14,6 @@ from mpitrain.network import models
 from mpitrain.network.fuse import fuse
 from mpitrain.network.graph import Graph
 from mpitrain.network.network import Network, Node
-from mpitrain.runtime.device import Device
 
 
 def branches() -> Network:
@@ -47,7 +48,7 @@ def branches() -> Network:
 
 
 def test_only_a_layers_sole_reader_goes_into_it() -> None:
-    fused = fuse(branches(), 16)
+    fused = fuse(branches(), Format(16))
     rectifying = [node.name for node in fused.nodes if node.layer.rectify]
     assert rectifying == ["conv", "norm", "sum", "norm2"]
     assert [node.name for node in fused.nodes if isinstance(node.layer, Relu)] == [
@@ -63,7 +64,7 @@ def test_only_a_layers_sole_reader_goes_into_it() -> None:
 
 
 def test_a_sum_goes_into_the_batch_normalisation_before_it() -> None:
-    fused = fuse(branches(), 16)
+    fused = fuse(branches(), Format(16))
     inputs = {
         node.name: node.inputs for node in fused.nodes if isinstance(node.layer, BatchNormAdd)
     }
@@ -73,23 +74,26 @@ def test_a_sum_goes_into_the_batch_normalisation_before_it() -> None:
 
 
 def test_layers_without_blocks_keep_their_relus_but_for_sums() -> None:
-    fused = fuse(branches(), 1)
+    fused = fuse(branches(), Format(1))
     assert [node.name for node in fused.nodes if node.layer.rectify] == ["sum", "sum2"]
     assert not any(isinstance(node.layer, BatchNormAdd) for node in fused.nodes)
 
 
 def test_a_resnets_blocks_end_in_one_layer() -> None:
-    fused = fuse(models.load("resnet50"), 16)
+    fused = fuse(models.load("resnet50"), Format(16))
     assert sum(isinstance(node.layer, BatchNormAdd) for node in fused.nodes) == 16
     assert not any(isinstance(node.layer, Add) for node in fused.nodes)
 
 
 @pytest.mark.parametrize(("name", "left"), [("vgg16", 2), ("resnet152", 0), ("lenet", 1)])
 def test_networks_keep_only_the_relus_of_dense_layers(name: str, left: int) -> None:
-    assert sum(isinstance(node.layer, Relu) for node in fuse(models.load(name), 16).nodes) == left
+    assert (
+        sum(isinstance(node.layer, Relu) for node in fuse(models.load(name), Format(16)).nodes)
+        == left
+    )
 
 
-def test_a_fused_network_computes_the_same(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fused_network_computes_the_same(device: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     images = random.standard_normal((4, 3, 6, 5), np.float32)
     labels = np.array([0, 1, 2, 0])

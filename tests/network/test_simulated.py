@@ -8,20 +8,21 @@ import time
 import numpy as np
 import pytest
 
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.registry import open_device
 from mpitrain.layers.layer import Pass
 from mpitrain.network import models
 from mpitrain.network.graph import Graph
 from mpitrain.network.simulated import SimulatedGraph
-from mpitrain.runtime.device import Device, open_device
 
 
 @pytest.fixture(scope="module")
-def cpu() -> Device:
+def cpu() -> Engine:
     return open_device("cpu")
 
 
 def test_it_sleeps_as_long_as_was_asked_and_no_longer(
-    cpu: Device, monkeypatch: pytest.MonkeyPatch
+    cpu: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is asked of the clock is counted, so a busy machine changes nothing."""
     slept: list[float] = []
@@ -35,7 +36,7 @@ def test_it_sleeps_as_long_as_was_asked_and_no_longer(
     assert graph.losses(20).sum() == 0
 
 
-def test_buckets_come_as_from_a_real_network_and_are_not_empty(cpu: Device) -> None:
+def test_buckets_come_as_from_a_real_network_and_are_not_empty(cpu: Engine) -> None:
     real = Graph(cpu, models.load("lenet"), 2)
     simulated = SimulatedGraph(cpu, models.load("lenet"), 2, 0.0)
     run = Pass(2, True, False, seed=0, first=0)
@@ -46,7 +47,7 @@ def test_buckets_come_as_from_a_real_network_and_are_not_empty(cpu: Device) -> N
     assert simulated.layout.slots == real.layout.slots
 
 
-def test_vgg16s_dense_layers_are_ready_at_once(cpu: Device) -> None:
+def test_vgg16s_dense_layers_are_ready_at_once(cpu: Engine) -> None:
     """They have nine tenths of the parameters and a hundredth of the FLOPs: most of the exchange
     can hide."""
     graph = SimulatedGraph(cpu, models.load("vgg16"), 1, 0.3)

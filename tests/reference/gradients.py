@@ -6,10 +6,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.engine.registry import open_device
 from mpitrain.layers.layer import Pass
 from mpitrain.network import models
 from mpitrain.network.graph import Graph
-from mpitrain.runtime.device import open_device
 
 
 def mpitrain_gradients(

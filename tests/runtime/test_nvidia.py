@@ -52,5 +52,5 @@ def test_a_missing_array_is_an_error() -> None:
 
 
 def test_kernels_of_this_chip_alone_are_known_by_their_marks() -> None:
-    assert nvidia.is_marked(read_source("tensor", "gpu"))
-    assert not nvidia.is_marked(read_source("relu", "gpu"))
+    assert nvidia.is_marked(read_source("tensor", ("nvidia", "gpu")))
+    assert not nvidia.is_marked(read_source("relu", ("gpu",)))

@@ -12,10 +12,11 @@ from typing import Any
 import pyopencl as cl
 import pytest
 
+from mpitrain.engine.registry import open_device
 from mpitrain.job.errors import UserError
 from mpitrain.runtime import device as devices
 from mpitrain.runtime import platforms, pocl
-from mpitrain.runtime.device import Entry, list_devices, open_device
+from mpitrain.runtime.device import Entry, choose, list_devices
 from mpitrain.runtime.platforms import share_of_cores
 
 
@@ -118,38 +119,42 @@ def entries(*names: str) -> list[Entry]:
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A host of made-up devices; opening one gives its name."""
+    """A host of made-up devices."""
 
     def make(*names: str) -> None:
         monkeypatch.setattr(devices, "list_devices", lambda cores: entries(*names))
-        monkeypatch.setattr(devices, "Device", lambda entry: entry.cl.name)
 
     return make
 
 
+def taken(choice: str, rank: int = 0) -> str:
+    name: str = choose(choice, rank).cl.name
+    return name
+
+
 def test_ranks_of_a_host_take_the_best_devices_in_turn(host: Any) -> None:
     host("Portable", "gpu 0", "Intel", "gpu 1")
-    assert [open_device("auto", rank) for rank in range(5)] == [
+    assert [taken("auto", rank) for rank in range(5)] == [
         "gpu 0",
         "gpu 1",
         "gpu 0",
         "gpu 1",
         "gpu 0",
     ]
-    assert [open_device("cpu", rank) for rank in range(2)] == ["Intel", "Intel"]
-    assert [open_device("gpu:1", rank) for rank in range(2)] == ["gpu 1", "gpu 1"]
-    assert open_device("nvidia:0") == "gpu 0" and open_device("cpu:1") == "Portable"
+    assert [taken("cpu", rank) for rank in range(2)] == ["Intel", "Intel"]
+    assert [taken("gpu:1", rank) for rank in range(2)] == ["gpu 1", "gpu 1"]
+    assert taken("nvidia:0") == "gpu 0" and taken("cpu:1") == "Portable"
 
 
 def test_a_host_without_devices_is_told_what_to_install(host: Any) -> None:
     host()
     with pytest.raises(UserError, match=r"found: none at all; `pip install mpitrain\[runtimes\]`"):
-        open_device()
+        choose()
     host("Intel")
     with pytest.raises(
         UserError, match=r"--device gpu: no such OpenCL device; found: Intel \(cpu: Intel\)"
     ):
-        open_device("gpu")
+        taken("gpu")
 
 
 def test_the_loader_is_pointed_at_intels_library_unless_the_user_points_elsewhere(

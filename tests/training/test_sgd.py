@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mpitrain.runtime.device import Device
+from mpitrain.engine.engine import Engine
 from mpitrain.training.sgd import MomentumSgd, learning_rate
 
 
 @pytest.mark.parametrize("size", [512, 512 * 37])
-def test_an_update_is_the_two_line_equation(device: Device, size: int) -> None:
+def test_an_update_is_the_two_line_equation(device: Engine, size: int) -> None:
     random = np.random.default_rng(0)
     w = random.normal(size=size).astype(np.float32)
     weights = device.upload(np.concatenate([w, w]))
@@ -27,7 +27,7 @@ def test_an_update_is_the_two_line_equation(device: Device, size: int) -> None:
     np.testing.assert_allclose(found[size:], wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_an_update_is_the_same_bytes_as_numpys_in_float32(device: Device) -> None:
+def test_an_update_is_the_same_bytes_as_numpys_in_float32(device: Engine) -> None:
     """One rounding for each operation, so ranks with unlike devices stay equal."""
     random = np.random.default_rng(1)
     w, g = (random.normal(size=517 // 512 * 512).astype(np.float32) for _ in range(2))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.format import Format
 from mpitrain.job.errors import UserError
 from mpitrain.layers.bias import BiasGradient
-from mpitrain.layers.conv.algorithms import PASSES, choose
+from mpitrain.layers.conv.algorithm import PASSES
+from mpitrain.layers.conv.choice import choose
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape, pair
 from mpitrain.layers.relu import Relu
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 
 class Convolution(Layer):
@@ -94,7 +96,7 @@ class Convolution(Layer):
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
         g = self.geometry(shapes[0])
         fan = g.c * g.r * g.s
-        weight = Parameter((self.channels, g.c, g.r, g.s), "he", fan)
+        weight = Parameter((self.channels, g.c, g.r, g.s), "he", fan, coded=True)
         return (
             {"weight": weight, "bias": Parameter((self.channels,), "zeros")}
             if self.has_bias
@@ -104,8 +106,8 @@ class Convolution(Layer):
     def flops(self, *shapes: Shape) -> int:
         return self.geometry(shapes[0]).flops
 
-    def can_rectify(self, block: int, *shapes: Shape) -> bool:
-        return block > 1
+    def can_rectify(self, fmt: Format, *shapes: Shape) -> bool:
+        return fmt.block > 1
 
     def workspace(self, images: int, *shapes: Shape) -> int:
         return max(
@@ -113,7 +115,7 @@ class Convolution(Layer):
             *(each.workspace(images) for each in self._passes.values()),
         )
 
-    def build(self, device: Device, *shapes: Shape) -> None:
+    def build(self, device: Engine, *shapes: Shape) -> None:
         g = self.geometry(shapes[0])
         self._passes = {
             name: choose(device, g, name, self.capacity, self.forced) for name in PASSES

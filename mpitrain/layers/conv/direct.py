@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from mpitrain.engine.engine import Engine
 from mpitrain.job.cut import even, parts, round_up
+from mpitrain.layers.conv.algorithm import ByCorrelation, PassName
 from mpitrain.layers.conv.correlation import Correlation
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 VECTORS = 2
 """Vectors of output channels in a register tile."""
@@ -26,7 +29,7 @@ side by side (kernels/cpu/rows.h)."""
 class Direct:
     """A correlation on one device: y from x and weight."""
 
-    def __init__(self, device: Device, sums: Correlation) -> None:
+    def __init__(self, device: Engine, sums: Correlation) -> None:
         self._device, self._c = device, sums
         self._form = _form(device, sums.c, sums.within)
         self._rows = _rows(device, sums.q)
@@ -105,7 +108,7 @@ class Direct:
 class DirectFilter:
     """The gradient by the weights on one device: dweight from dy and x."""
 
-    def __init__(self, device: Device, geometry: Geometry) -> None:
+    def __init__(self, device: Engine, geometry: Geometry) -> None:
         self._device, self._g = device, geometry.flattened()
         g = self._g
         within = g.padding == (0, 0)
@@ -166,13 +169,13 @@ class DirectFilter:
         )  # fmt: skip
 
 
-def _form(device: Device, channels: int, within: bool) -> int:
+def _form(device: Engine, channels: int, within: bool) -> int:
     if channels < device.wide:
         return COMPACT
     return NONE if within else BLOCKS
 
 
-def _rows(device: Device, width: int) -> int:
+def _rows(device: Engine, width: int) -> int:
     """Pixels in a tile: as many as the registers hold, or fewer where they divide a row of `width`
     with less waste."""
     most = 12 if device.wide == 16 else 6
@@ -182,3 +185,20 @@ def _rows(device: Device, width: int) -> int:
         range(1, min(most, width) + 1),
         key=lambda rows: parts(width, rows) * (max(rows * VECTORS, 8) + 4),
     )
+
+
+class DirectFamily(ByCorrelation):
+    """The one algorithm of this file."""
+
+    def names(self, device: Engine, g: Geometry, what: PassName) -> Sequence[str]:
+        return ("direct",) if g.groups == 1 else ()
+
+    def correlation(self, name: str, device: Engine, sums: Correlation) -> Direct:
+        return Direct(device, sums)
+
+    def filter(self, name: str, device: Engine, g: Geometry) -> DirectFilter:
+        return DirectFilter(device, g)
+
+    def cost(self, name: str, device: Engine, g: Geometry, what: PassName, images: int) -> float:
+        """Its products."""
+        return g.r * g.s * images * g.p * g.q * g.c * g.k

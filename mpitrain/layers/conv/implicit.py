@@ -12,13 +12,15 @@ to planes and back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 
-from mpitrain.engine.gemm import DATA, FILTER, IMAGES, Bias, Gemm, Left, Result, Right
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.gemm import DATA, FILTER, IMAGES, Bias, Left, Result, Right
 from mpitrain.layers.blocks import Planes
+from mpitrain.layers.conv.algorithm import Algorithm, Family, PassName
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 PACKED_LIMIT = 1 << 23
 """Values of dy that backward filter packs at once (32 MiB): more images than that go in several
@@ -31,12 +33,12 @@ COPIED_LIMIT = 1 << 21
 class ImplicitGemm:
     """The algorithm for one layer on one device; n says how many images count."""
 
-    def __init__(self, device: Device, geometry: Geometry) -> None:
-        self._gemm = Gemm(device)
+    def __init__(self, device: Engine, geometry: Geometry) -> None:
+        self._gemm = device.gemm()
         self._g = g = geometry.flattened()
         self._x_planes = Planes(device, g.groups * g.c, g.h * g.w)
         self._y_planes = Planes(device, g.groups * g.k, g.p * g.q)
-        self._copies = device.block > 1
+        self._copies = device.format.block > 1
 
     def workspace(self, images: int) -> int:
         """Float32 values of scratch for any of the three passes."""
@@ -180,3 +182,35 @@ class ImplicitGemm:
     def _integers(self, image: int) -> tuple[int, ...]:
         g = self._g
         return (g.h, g.w, g.r, g.s, g.p, g.q, *g.stride, *g.padding, image)
+
+
+class ImplicitFamily(Family):
+    """The one algorithm of this file."""
+
+    def names(self, device: Engine, g: Geometry, what: PassName) -> Sequence[str]:
+        return ("implicit",)
+
+    def make(self, name: str, device: Engine, g: Geometry, what: PassName) -> Algorithm:
+        implicit = ImplicitGemm(device, g)
+
+        def forward(
+            y: Array,
+            x: Array,
+            weight: Array,
+            bias: Array | None,
+            rectify: bool,
+            images: int,
+            scratch: Array,
+        ) -> None:
+            implicit.forward(y, x, weight, bias, images, scratch)
+
+        runs: dict[PassName, Callable[..., None]] = {
+            "forward": forward,
+            "backward data": implicit.backward_data,
+            "backward filter": implicit.backward_filter,
+        }
+        return Algorithm(name, implicit.workspace, runs[what])
+
+    def cost(self, name: str, device: Engine, g: Geometry, what: PassName, images: int) -> float:
+        """Taken only where nothing else can be."""
+        return math.inf

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.nvidia import Nvidia
 from mpitrain.job.errors import RunError, UserError
 from mpitrain.layers.conv import correlation, tensor
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.tensor import Format, TensorCorrelations, TensorFilter, Tile
-from mpitrain.runtime import nvidia
-from mpitrain.runtime.device import Device
 
 LIMITS: dict[Format, float] = {"bf16": 1e-2, "tf32": 1e-3, "high": 1e-4}
 """Relative errors (norms) that a right kernel stays under: three to ten times what was seen."""
@@ -32,7 +32,7 @@ IMAGES = 3
 Values = NDArray[Any]
 
 
-def use(device: Device, precision: str) -> str | None:
+def use(device: Engine, precision: str) -> str | None:
     """Let convolutions on a device compute in a precision. Returns the sentence to show if they
     fall back to another way.
 
@@ -40,16 +40,17 @@ def use(device: Device, precision: str) -> str | None:
     """
     if precision == "float32":
         return None
-    major = nvidia.capability(device.cl)[0]
-    if major < 8:
+    if precision not in device.precisions:
         raise UserError(
-            f"--precision {precision}: expected an NVIDIA GPU of compute capability 8.0 or more, "
-            f"got {device}; "
-            "float32 is what it can do"
+            f"--precision {precision}: expected an NVIDIA GPU of compute capability 8.0 or more "
+            f"and its own engine, got {device} with engine {device.engine}, which can do "
+            f"{', '.join(device.precisions)}"
         )
+    assert isinstance(device, Nvidia)
     fmt = tensor.format_of(precision)
     wrong = worst = None
-    for device.wgmma in [True, False] if major == 9 else [False]:
+    for hopper in [True, False] if device.capability[0] == 9 else [False]:
+        device.wgmma = hopper
         wrong = _what_is_wrong(device, fmt)
         if wrong is None:
             device.precision = precision
@@ -61,7 +62,7 @@ def use(device: Device, precision: str) -> str | None:
     return f"--precision {precision}: on {device} {worst}; convolutions compute by {way} instead"
 
 
-def _what_is_wrong(device: Device, fmt: Format) -> str | None:
+def _what_is_wrong(device: Nvidia, fmt: Format) -> str | None:
     """What of the kernels is wrong, by the instruction that the device is set to; None if nothing
     is."""
     try:
@@ -79,7 +80,7 @@ def tiles(hopper: bool) -> list[Tile]:
     return list(tensor.TILES.values()) if hopper else [tensor.WITHOUT_HOPPER]
 
 
-def compile_all(device: Device, fmt: Format, hopper: bool) -> None:
+def compile_all(device: Nvidia, fmt: Format, hopper: bool) -> None:
     """Compile every kernel that a run may need, side by side: seconds each."""
     by_filter: Format = "bf16" if fmt == "bf16" else "high"
     wanted: list[tuple[str, dict[str, int]]] = []
@@ -91,7 +92,7 @@ def compile_all(device: Device, fmt: Format, hopper: bool) -> None:
             done.result()
 
 
-def errors(device: Device, fmt: Format) -> Iterator[tuple[str, float]]:
+def errors(device: Nvidia, fmt: Format) -> Iterator[tuple[str, float]]:
     """What was computed, by which instruction and tile, and its relative error against float64; NaN
     for what is missing."""
     g, random = CHECKED, np.random.default_rng(0)

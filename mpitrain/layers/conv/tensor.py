@@ -23,19 +23,22 @@ from typing import Literal
 
 import numpy as np
 
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.gpu import FORMAT
+from mpitrain.engine.nvidia import Nvidia
 from mpitrain.job.cut import parts, round_up
-from mpitrain.layers.blocks import FEW, block_of
+from mpitrain.layers.conv import correlation
+from mpitrain.layers.conv.algorithm import Algorithm, Family, PassName, clear_missed
 from mpitrain.layers.conv.correlation import Correlation
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Program
 
 Format = Literal["bf16", "tf32", "high"]
 FORMATS: tuple[Format, ...] = ("bf16", "tf32", "high")
 """In the kernels' order of numbers."""
 
-BLOCK = 32
+BLOCK = FORMAT.block
 """Channels side by side in images."""
 ROW_FLOATS = 32
 """Float32 values in the place of one row."""
@@ -141,7 +144,7 @@ def row_channels(fmt: Format) -> int:
     return 64 if fmt == "bf16" else 32
 
 
-def pack_program(device: Device, fmt: Format) -> Program:
+def pack_program(device: Engine, fmt: Format) -> Program:
     """The kernels that write rows of a format."""
     return device.program("tensor_pack", FORMAT=FORMATS.index(fmt), MOST_TAPS=MOST_TAPS)
 
@@ -151,7 +154,7 @@ class ImageRows:
 
     def __init__(
         self,
-        device: Device,
+        device: Engine,
         fmt: Format,
         channels: int,
         pixels: int,
@@ -180,7 +183,7 @@ class ImageRows:
             rows,
             x,
             images,
-            block_of(g.c, BLOCK),
+            FORMAT.block_of(g.c),
             g.c,
             g.h,
             g.w,
@@ -197,7 +200,7 @@ class ImageRows:
 def gathered(g: Geometry) -> Geometry | None:
     """The 1x1 convolution of images whose channels are the taps that a pixel meets; None where that
     is not worth it."""
-    if g.c > FEW or g.r * g.s == 1:
+    if g.c > FORMAT.few or g.r * g.s == 1:
         return None
     return Geometry(g.c * g.r * g.s, 1, g.p * g.q, g.k, 1, 1, 1, g.p * g.q, (1, 1), (0, 0), 1)
 
@@ -206,7 +209,8 @@ def supports(g: Geometry, to_input: bool) -> bool:
     """Whether a convolution can be computed so; to_input: whether its gradient by the input is
     asked for too."""
     small = max(g.r, g.s) <= LARGEST_FILTER and g.r * g.s <= MOST_TAPS
-    wide = min(g.c, g.k) > FEW or (not to_input and g.k > FEW and gathered(g) is not None)
+    few = FORMAT.few
+    wide = min(g.c, g.k) > few or (not to_input and g.k > few and gathered(g) is not None)
     return g.groups == 1 and small and wide
 
 
@@ -240,7 +244,7 @@ class TensorCorrelations:
 
     def __init__(
         self,
-        device: Device,
+        device: Engine,
         sums: Sequence[Correlation],
         fmt: Format,
         hopper: bool,
@@ -332,7 +336,7 @@ class TensorFilter:
 
     def __init__(
         self,
-        device: Device,
+        device: Engine,
         geometry: Geometry,
         fmt: Format,
         hopper: bool,
@@ -413,3 +417,39 @@ class TensorFilter:
             (parts(g.c, 64) * self._device.group, g.k), dweight, sums, many, g.k, g.c, g.r * g.s,
             int(add), group=(self._device.group, 1),
         )  # fmt: skip
+
+
+class TensorFamily(Family):
+    """One algorithm, which takes the tile of least time by itself."""
+
+    precise = True
+
+    def names(self, device: Engine, g: Geometry, what: PassName) -> Sequence[str]:
+        fits = device.precision != "float32" and supports(g, what == "backward data")
+        return ("tensor",) if fits else ()
+
+    def make(self, name: str, device: Engine, g: Geometry, what: PassName) -> Algorithm:
+        assert isinstance(device, Nvidia)
+        fmt, hopper = format_of(device.precision), device.wgmma
+        if what == "forward":
+            flat = gathered(g)
+            sums = [correlation.forward(flat or g)]
+            gather = g if flat else None
+            forward = TensorCorrelations(device, sums, fmt, hopper, gather=gather)
+            return Algorithm(name, forward.workspace, forward, rectifies=True)
+        if what == "backward filter":
+            by_filter = TensorFilter(device, g, fmt, hopper)
+            return Algorithm(name, by_filter.workspace, by_filter, rows=by_filter.format)
+        gradient = TensorCorrelations(device, correlation.backward_data(g), fmt, hopper)
+
+        def run(
+            dx: Array, dy: Array, weight: Array, images: int, scratch: Array, ready: bool = False
+        ) -> None:
+            clear_missed(device, g, dx, images)
+            gradient(dx, dy, weight, None, False, images, scratch, ready)
+
+        return Algorithm(name, gradient.workspace, run, rows=fmt)
+
+    def cost(self, name: str, device: Engine, g: Geometry, what: PassName, images: int) -> float:
+        """Nothing else computes in its precision."""
+        return 0.0

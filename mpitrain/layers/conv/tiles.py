@@ -3,18 +3,20 @@ channels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
-from mpitrain.engine.tile import DEPTH, MOST_PARTIAL, Tile, splits_of, tile_time
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.tile import DEPTH, MOST_PARTIAL, TILES, Tile, splits_of, tile_time
 from mpitrain.job.cut import parts, round_up
-from mpitrain.layers.blocks import block_of
+from mpitrain.layers.conv import correlation
+from mpitrain.layers.conv.algorithm import ByCorrelation, PassName
 from mpitrain.layers.conv.correlation import Correlation
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Program
 
 LARGEST_FILTER = 16
@@ -28,9 +30,9 @@ depth or columns side by side."""
 class Tiles:
     """A correlation on one device by one tile: y from x and weight."""
 
-    def __init__(self, device: Device, sums: Correlation, tile: Tile) -> None:
+    def __init__(self, device: Engine, sums: Correlation, tile: Tile) -> None:
         self._device, self._c, self._tile = device, sums, tile
-        self._in, self._out = block_of(sums.c, device.block), block_of(sums.k, device.block)
+        self._in, self._out = device.format.block_of(sums.c), device.format.block_of(sums.k)
         taps = sums.r * sums.s
         self._steps = parts(taps, 4) if self._in == 4 else parts(sums.c, DEPTH) * taps
         self._columns = round_up(sums.k, tile.n)
@@ -117,11 +119,11 @@ class Tiles:
 class TilesFilter:
     """The gradient by the weights on one device by one tile: dweight from dy and x."""
 
-    def __init__(self, device: Device, geometry: Geometry, tile: Tile) -> None:
+    def __init__(self, device: Engine, geometry: Geometry, tile: Tile) -> None:
         self._device, self._g = device, geometry.flattened()
         self._tile = replace(tile, rate=tile.filter_rate)
         g = self._g
-        self._in, self._out = block_of(g.c, device.block), block_of(g.k, device.block)
+        self._in, self._out = device.format.block_of(g.c), device.format.block_of(g.k)
         self._width = round_up(round_up(g.c, self._in) * g.r * g.s, tile.n)
         self._height = round_up(g.k, tile.m)
 
@@ -173,3 +175,31 @@ def divisor(d: int) -> tuple[np.uint32, int]:
     """(factor, bits) by which kernels/gpu/tiles_filter.cl divides by d without a division."""
     bits = (d - 1).bit_length()
     return np.uint32(parts(1 << (31 + bits), d) if d > 1 else 0), bits
+
+
+class TilesFamily(ByCorrelation):
+    """One algorithm for each tile that fits into local memory."""
+
+    def names(self, device: Engine, g: Geometry, what: PassName) -> Sequence[str]:
+        if g.groups > 1 or max(g.r, g.s) > LARGEST_FILTER:
+            return ()
+        return [name for name, tile in TILES.items() if tile.local_memory <= device.local_memory]
+
+    def correlation(self, name: str, device: Engine, sums: Correlation) -> Tiles:
+        return Tiles(device, sums, TILES[name])
+
+    def filter(self, name: str, device: Engine, g: Geometry) -> TilesFilter:
+        return TilesFilter(device, g, TILES[name])
+
+    def cost(self, name: str, device: Engine, g: Geometry, what: PassName, images: int) -> float:
+        return time_of(self, name, device, g, what, images)
+
+
+def time_of(
+    family: ByCorrelation, name: str, device: Engine, g: Geometry, what: PassName, images: int
+) -> float:
+    """Time of a pass in units of tile_time."""
+    if what == "backward filter":
+        return float(family.filter(name, device, g).time(images))
+    sums = [correlation.forward(g)] if what == "forward" else correlation.backward_data(g)
+    return float(sum(family.correlation(name, device, each).time(images) for each in sums))

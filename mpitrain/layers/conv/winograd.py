@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
+from mpitrain.engine.engine import Engine
 from mpitrain.job.cut import even, parts, round_up
+from mpitrain.layers.conv.algorithm import ByCorrelation, PassName
 from mpitrain.layers.conv.correlation import Correlation
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 VECTORS = 2
 """Vectors of output channels in a register tile."""
@@ -36,7 +40,7 @@ it to that. Of 2x2 it is a tenth."""
 class Winograd:
     """A correlation on one device, `out` x `out` outputs at a time."""
 
-    def __init__(self, device: Device, sums: Correlation, out: int) -> None:
+    def __init__(self, device: Engine, sums: Correlation, out: int) -> None:
         self._device, self._c, self._out = device, sums, out
         self._rows = 8 if device.wide == 16 else 4
         self._program = device.program(
@@ -98,7 +102,7 @@ class Winograd:
 class WinogradFilter:
     """The gradient by the weights on one device, `out` x `out` values of dy at a time."""
 
-    def __init__(self, device: Device, geometry: Geometry, out: int) -> None:
+    def __init__(self, device: Engine, geometry: Geometry, out: int) -> None:
         self._device, self._g, self._out = device, geometry, out
         self._rows = 8 if device.wide == 16 else 4
         self._program = device.program(
@@ -168,3 +172,26 @@ class WinogradFilter:
             int(accumulate),
             group=(1, 1),
         )
+
+
+class WinogradFamily(ByCorrelation):
+    """Tiles of 4x4 and of 2x2 outputs."""
+
+    _out: ClassVar = {"winograd4": 4, "winograd2": 2}
+
+    def names(self, device: Engine, g: Geometry, what: PassName) -> Sequence[str]:
+        minimal = (g.r, g.s, *g.stride, g.groups) == (3, 3, 1, 1, 1) and max(g.padding) <= 2
+        return tuple(self._out) if minimal else ()
+
+    def correlation(self, name: str, device: Engine, sums: Correlation) -> Winograd:
+        return Winograd(device, sums, self._out[name])
+
+    def filter(self, name: str, device: Engine, g: Geometry) -> WinogradFilter:
+        return WinogradFilter(device, g, self._out[name])
+
+    def cost(self, name: str, device: Engine, g: Geometry, what: PassName, images: int) -> float:
+        """Its products, and what it does besides counted as products: a value that is transformed
+        costs about as much as 16 of them, one of a filter, which has to come from memory, 40."""
+        out = self._out[name]
+        points, tiles = (out + 2) ** 2, images * parts(g.p, out) * parts(g.q, out)
+        return points * (tiles * g.c * g.k + 16 * tiles * (g.c + g.k) + 40 * g.c * g.k)

@@ -3,15 +3,19 @@ memory, and products of tiles between."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
+from typing import ClassVar
 
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.gpu import FORMAT
 from mpitrain.engine.tile import DEPTH, PLAIN, TILES, Tile, splits_of, tail_of, tile_time
 from mpitrain.job.cut import even, parts, round_up
-from mpitrain.layers.blocks import block_of
+from mpitrain.layers.conv.algorithm import ByCorrelation, PassName
 from mpitrain.layers.conv.correlation import Correlation
 from mpitrain.layers.conv.geometry import Geometry
+from mpitrain.layers.conv.tiles import time_of
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Program
 
 PIECE = 1 << 27
@@ -33,20 +37,10 @@ SWEEP = 0.065
 compute unit of an H200, times units."""
 
 
-def supports(device: Device, g: Geometry) -> bool:
-    """Whether a convolution can be computed so: few channels are in other blocks."""
-    minimal = (g.r, g.s, *g.stride, g.groups) == (3, 3, 1, 1, 1) and max(g.padding) <= 2
-    return (
-        device.kind == "gpu"
-        and minimal
-        and min(block_of(each, device.block) for each in (g.c, g.k)) == 32
-    )
-
-
 class WinogradTiles:
     """A correlation on one device, `out` x `out` outputs at a time."""
 
-    def __init__(self, device: Device, sums: Correlation, out: int) -> None:
+    def __init__(self, device: Engine, sums: Correlation, out: int) -> None:
         self._device, self._c, self._out = device, sums, out
         self._points = (out + 2) ** 2
         self._depth = round_up(sums.c, 32)
@@ -57,7 +51,7 @@ class WinogradTiles:
     @cached_property
     def kernels(self) -> Program:
         """The transforms; compiled when first asked for, so that times can be compared before."""
-        return self._device.program("winograd", OUT=self._out, BLOCK=32)
+        return self._device.program("winograd", OUT=self._out, BLOCK=FORMAT.block)
 
     @cached_property
     def _products(self) -> Program:
@@ -159,7 +153,7 @@ class WinogradTiles:
 class WinogradTilesFilter:
     """The gradient by the weights on one device, `out` x `out` values of dy at a time."""
 
-    def __init__(self, device: Device, geometry: Geometry, out: int) -> None:
+    def __init__(self, device: Engine, geometry: Geometry, out: int) -> None:
         self._device, self._g, self._out = device, geometry, out
         self._points = (out + 2) ** 2
         k, c = round_up(geometry.k, 32), round_up(geometry.c, 32)
@@ -173,7 +167,7 @@ class WinogradTilesFilter:
     @cached_property
     def kernels(self) -> Program:
         """The transforms; compiled when first asked for, so that times can be compared before."""
-        return self._device.program("winograd", OUT=self._out, BLOCK=32)
+        return self._device.program("winograd", OUT=self._out, BLOCK=FORMAT.block)
 
     @cached_property
     def _products(self) -> Program:
@@ -255,7 +249,7 @@ class WinogradTilesFilter:
         )  # fmt: skip
 
 
-def _widest(device: Device, width: int, *names: str) -> Tile:
+def _widest(device: Engine, width: int, *names: str) -> Tile:
     """The first of these tiles that divides a width and fits the device's local memory; the last
     one if none does."""
     fitting = (
@@ -264,3 +258,24 @@ def _widest(device: Device, width: int, *names: str) -> Tile:
         if width % tile.n == 0 and tile.local_memory <= device.local_memory
     )
     return next(fitting, TILES[names[-1]])
+
+
+class WinogradTilesFamily(ByCorrelation):
+    """Tiles of 4x4 and of 2x2 outputs."""
+
+    _out: ClassVar = {"winograd4": 4, "winograd2": 2}
+
+    def names(self, device: Engine, g: Geometry, what: PassName) -> Sequence[str]:
+        """Few channels are in other blocks than the transforms take."""
+        minimal = (g.r, g.s, *g.stride, g.groups) == (3, 3, 1, 1, 1) and max(g.padding) <= 2
+        wide = all(device.format.block_of(each) == FORMAT.block for each in (g.c, g.k))
+        return tuple(self._out) if minimal and wide else ()
+
+    def correlation(self, name: str, device: Engine, sums: Correlation) -> WinogradTiles:
+        return WinogradTiles(device, sums, self._out[name])
+
+    def filter(self, name: str, device: Engine, g: Geometry) -> WinogradTilesFilter:
+        return WinogradTilesFilter(device, g, self._out[name])
+
+    def cost(self, name: str, device: Engine, g: Geometry, what: PassName, images: int) -> float:
+        return time_of(self, name, device, g, what, images)

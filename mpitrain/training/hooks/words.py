@@ -80,7 +80,9 @@ def say_header(world: World, said: str) -> None:
     run, say, count = plan.run, local.display.say, wire.ranks.size
     cpu = local.device.kind == "cpu"
     held = f", cores {','.join(map(str, local.cores))}" if cpu else ""
-    devices = wire.agree.gather_facts(f"{local.device.name} ({local.device.platform}){held}")
+    engine = "" if run.engine == "auto" else f", engine {local.device.engine}"
+    device = f"{local.device.name} ({local.device.platform}){held}{engine}"
+    devices = wire.agree.gather_facts(device)
     hosts = wire.agree.gather_facts(wire.ranks.host)
     if wire.ranks.rank:
         return

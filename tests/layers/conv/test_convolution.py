@@ -13,15 +13,16 @@ import pytest
 from blocks import from_blocks, to_blocks
 from numpy.typing import NDArray
 
+from mpitrain.engine.engine import Engine
 from mpitrain.engine.tile import TILES
 from mpitrain.job.errors import UserError
 from mpitrain.layers import Convolution
 from mpitrain.layers.conv import implicit, tiles, winograd_tiles
-from mpitrain.layers.conv.algorithms import GPU_WINOGRAD, PASSES, candidates
+from mpitrain.layers.conv.algorithm import PASSES
+from mpitrain.layers.conv.choice import candidates
 from mpitrain.layers.conv.winograd import BOUND
 from mpitrain.layers.layer import Pass, pair
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 CASES = [
     # images, C, H, W, channels, kernel, stride, padding, groups
@@ -93,7 +94,7 @@ def reference(
 
 
 def check_the_three_passes(
-    device: Device, case: Any, with_bias: bool = True, algorithm: str = ""
+    device: Engine, case: Any, with_bias: bool = True, algorithm: str = ""
 ) -> None:
     """y, dx, and dweight and dbias of two backward passes that add up, on a batch smaller than the
     arrays."""
@@ -128,7 +129,7 @@ def check_the_three_passes(
     )
 
     def lay(values: NDArray[Any]) -> Array:
-        laid = to_blocks(values, device.block)
+        laid = to_blocks(values, device.format)
         laid[images:] = GUARD
         return device.upload(laid)
 
@@ -148,7 +149,7 @@ def check_the_three_passes(
     assert (y.download()[images:] == GUARD).all() and (dx.download()[images:] == GUARD).all()
 
 
-def algorithms(device: Device, case: Any) -> list[str]:
+def algorithms(device: Engine, case: Any) -> list[str]:
     _, channels_in, h, w, channels, kernel, stride, padding, groups = case
     geometry = Convolution(channels, kernel, stride, padding, groups).geometry((channels_in, h, w))
     names = {what: list(candidates(device, geometry, what)) for what in PASSES}
@@ -157,7 +158,7 @@ def algorithms(device: Device, case: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_three_passes_are_right_by_every_algorithm(device: Device, case: Any) -> None:
+def test_the_three_passes_are_right_by_every_algorithm(device: Engine, case: Any) -> None:
     for algorithm in algorithms(device, case):
         check_the_three_passes(device, case, algorithm=algorithm)
 
@@ -165,7 +166,7 @@ def test_the_three_passes_are_right_by_every_algorithm(device: Device, case: Any
 @pytest.mark.parametrize("case", [CASES[7], CASES[10], CASES[18]], ids=str)
 @pytest.mark.parametrize("splits", [2, 3])
 def test_a_split_depth_adds_up(
-    device: Device, monkeypatch: pytest.MonkeyPatch, case: Any, splits: int
+    device: Engine, monkeypatch: pytest.MonkeyPatch, case: Any, splits: int
 ) -> None:
     """On GPUs, where there are few tiles and much depth; parts need not be of one size."""
     monkeypatch.setattr(tiles, "splits_of", lambda *rest: splits)
@@ -173,32 +174,30 @@ def test_a_split_depth_adds_up(
     monkeypatch.setattr(
         winograd_tiles, "tail_of", lambda device, tile, many, steps: (max(0, many - 2), 2)
     )
-    names = (
-        set(algorithms(device, case)) & {*TILES, *GPU_WINOGRAD} if device.kind == "gpu" else set()
-    )
+    names = {*algorithms(device, case)} - {"implicit"} if not device.long_items else set()
     for algorithm in names:
         check_the_three_passes(device, case, algorithm=algorithm)
-    assert bool(names) == (device.kind == "gpu")
+    assert bool(names) == (not device.long_items)
 
 
-def test_every_algorithm_is_among_those_tried(device: Device) -> None:
+def test_every_algorithm_is_among_those_tried(device: Engine) -> None:
     wanted = {
         "implicit",
         "winograd2",
         "winograd4",
-        *(("direct",) if device.kind == "cpu" else TILES),
+        *(("direct",) if device.long_items else TILES),
     }
     assert {name for case in CASES for name in algorithms(device, case)} == wanted
 
 
-def test_an_algorithm_that_cannot_is_not_forced(device: Device) -> None:
+def test_an_algorithm_that_cannot_is_not_forced(device: Engine) -> None:
     layer = Convolution(4, 5)
     layer.forced = {"forward": "winograd4"}
     with pytest.raises(ValueError, match="forward: no algorithm 'winograd4'"):
         layer.build(device, (3, 8, 8))
 
 
-def test_a_relu_taken_on_changes_forward_and_backward(device: Device) -> None:
+def test_a_relu_taken_on_changes_forward_and_backward(device: Engine) -> None:
     """The same as a ReLU of its own, for every algorithm; values are whole, so equality is bit for
     bit."""
     random, shape, images = np.random.default_rng(0), (5, 7, 6), 2
@@ -207,7 +206,7 @@ def test_a_relu_taken_on_changes_forward_and_backward(device: Device) -> None:
     found: dict[str, list[NDArray[Any]]] = {}
     for name in (
         ("direct", "winograd2", "implicit")
-        if device.kind == "cpu"
+        if device.long_items
         else (*TILES, "winograd2", "implicit")
     ):
         layer = Convolution(20, 3, padding=1)
@@ -216,7 +215,7 @@ def test_a_relu_taken_on_changes_forward_and_backward(device: Device) -> None:
         layer.weight, layer.bias = device.upload(weight), device.upload(bias)
         layer.dweight, layer.dbias = device.empty(weight.shape), device.empty(bias.shape)
         layer.scratch = device.empty((layer.workspace(images, shape),))
-        device_x, device_dy = (device.upload(to_blocks(each, device.block)) for each in (x, dy))
+        device_x, device_dy = (device.upload(to_blocks(each, device.format)) for each in (x, dy))
         y, dx = device.empty(device_dy.shape), device.empty(device_x.shape)
         layer.forward(Pass(images), y, device_x)
         layer.backward(Pass(images), [dx], device_dy, [device_x], y)
@@ -236,13 +235,13 @@ def test_a_relu_taken_on_changes_forward_and_backward(device: Device) -> None:
             np.testing.assert_array_equal(got, want, err_msg=name)
 
 
-def test_without_a_bias_none_is_added_and_none_learnt(device: Device) -> None:
+def test_without_a_bias_none_is_added_and_none_learnt(device: Engine) -> None:
     check_the_three_passes(device, (2, 3, 8, 9, 5, 3, 1, 1, 1), with_bias=False)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_products_of_a_few_images_at_a_time_add_up(
-    device: Device, monkeypatch: pytest.MonkeyPatch, groups: int
+    device: Engine, monkeypatch: pytest.MonkeyPatch, groups: int
 ) -> None:
     """Five images, at most two at once: two, two and one."""
     monkeypatch.setattr(implicit, "PACKED_LIMIT", 2 * (6 // groups) * 8 * 7)
@@ -250,7 +249,7 @@ def test_products_of_a_few_images_at_a_time_add_up(
     check_the_three_passes(device, (5, 4, 8, 7, 6, 3, 1, 1, groups), algorithm="implicit")
 
 
-def test_the_gradients_are_the_slopes_of_the_sums(device: Device, numerical: Any) -> None:
+def test_the_gradients_are_the_slopes_of_the_sums(device: Engine, numerical: Any) -> None:
     random, shape = np.random.default_rng(0), (4, 5, 4)
     layer = Convolution(6, (3, 2), (2, 1), (1, 0), groups=2, bias=False)
     weight, x = random.normal(size=(6, 2, 3, 2)), random.normal(size=(2, *shape))
@@ -261,7 +260,7 @@ def test_the_gradients_are_the_slopes_of_the_sums(device: Device, numerical: Any
 
     layer.build(device, shape)
     device_x, device_dy = (
-        device.upload(to_blocks(each.astype(np.float32), device.block)) for each in (x, dy)
+        device.upload(to_blocks(each.astype(np.float32), device.format)) for each in (x, dy)
     )
     layer.weight = device.upload(weight.astype(np.float32))
     layer.dweight, dx = device.empty(weight.shape), device.empty(device_x.shape)

@@ -10,58 +10,71 @@ from typing import Any
 
 import pytest
 
+from mpitrain.engine.nvidia import Nvidia
+from mpitrain.engine.registry import open_device
 from mpitrain.job.errors import UserError
 from mpitrain.layers.conv import precision, tensor
-from mpitrain.layers.conv.algorithms import PASSES, candidates, choose
+from mpitrain.layers.conv.algorithm import PASSES
+from mpitrain.layers.conv.choice import candidates, choose
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.precision import LIMITS, use
-from mpitrain.runtime import nvidia
-from mpitrain.runtime.device import Device
 
 G = Geometry(40, 6, 5, 70, 3, 3, 6, 5, (1, 1), (1, 1), 1)
 
 
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> Nvidia:
+    """Each device with the kernels for tensor cores: those in plain OpenCL C run on any."""
+    found = open_device(request.param.split()[0], engine="nvidia")
+    assert isinstance(found, Nvidia)
+    return found
+
+
 @pytest.fixture
-def plain(device: Device) -> Iterator[Device]:
+def plain(device: Nvidia) -> Iterator[Nvidia]:
     """The device, set back to float32 afterwards."""
     yield device
     device.precision, device.wgmma = "float32", False
 
 
 def pretend(
-    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], found: dict[bool, float]
+    monkeypatch: pytest.MonkeyPatch,
+    device: Nvidia,
+    capability: tuple[int, int],
+    found: dict[bool, float],
 ) -> None:
     """Let the device have this capability and these errors, by whether Hopper's instruction
     computes."""
-    monkeypatch.setattr(nvidia, "capability", lambda device: capability)
+    monkeypatch.setattr(device, "capability", capability)
     monkeypatch.setattr(precision, "compile_all", lambda *arguments: None)
 
-    def errors(device: Device, fmt: str) -> Iterator[tuple[str, float]]:
+    def errors(device: Nvidia, fmt: str) -> Iterator[tuple[str, float]]:
         yield "forward by mma.sync" if not device.wgmma else "forward by wgmma", found[device.wgmma]
 
     monkeypatch.setattr(precision, "errors", errors)
 
 
-def test_float32_asks_for_nothing(plain: Device) -> None:
+def test_float32_asks_for_nothing(plain: Nvidia) -> None:
     assert use(plain, "float32") is None
     assert plain.precision == "float32"
 
 
 @pytest.mark.parametrize("wanted", tensor.FORMATS)
 def test_a_device_is_used_if_it_has_tensor_cores_and_refused_by_name_if_not(
-    plain: Device, wanted: str
+    plain: Nvidia, wanted: str
 ) -> None:
-    if nvidia.capability(plain.cl) >= (8, 0):
+    if plain.capability >= (8, 0):
         assert use(plain, wanted) is None
-        return
-    with pytest.raises(UserError, match=f"--precision {wanted}: .*{plain.units} units.*float32"):
-        use(plain, wanted)
+    cpu = open_device("cpu")
+    refused = f"--precision {wanted}: .*{cpu.units} units.*engine cpu.*can do float32"
+    with pytest.raises(UserError, match=refused):
+        use(cpu, wanted)
 
 
 @pytest.mark.parametrize("wanted", tensor.FORMATS)
-def test_every_tile_is_right_by_either_instruction(plain: Device, wanted: tensor.Format) -> None:
+def test_every_tile_is_right_by_either_instruction(plain: Nvidia, wanted: tensor.Format) -> None:
     """On an NVIDIA GPU (--devices nvidia); elsewhere there is no such instruction."""
-    major, _ = nvidia.capability(plain.cl)
+    major, _ = plain.capability
     for plain.wgmma in {9: (True, False)}.get(major, (False,) if major >= 8 else ()):
         for name, error in precision.errors(plain, wanted):
             assert error < LIMITS[wanted], name
@@ -79,7 +92,7 @@ def test_every_tile_is_right_by_either_instruction(plain: Device, wanted: tensor
     ],
 )
 def test_wrong_sums_fall_back_with_a_sentence(
-    plain: Device,
+    plain: Nvidia,
     monkeypatch: pytest.MonkeyPatch,
     capability: tuple[int, int],
     found: dict[bool, float],
@@ -87,24 +100,24 @@ def test_wrong_sums_fall_back_with_a_sentence(
     wgmma: bool,
     said: str | None,
 ) -> None:
-    pretend(monkeypatch, capability, found)
+    pretend(monkeypatch, plain, capability, found)
     sentence = use(plain, "high")
     assert (plain.precision, plain.precision == "high" and plain.wgmma) == (precise, wgmma)
     assert sentence is None if said is None else re.search(said, sentence)
 
 
 def test_the_check_finds_what_nobody_computed(
-    plain: Device, monkeypatch: pytest.MonkeyPatch
+    plain: Nvidia, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kernels that do nothing leave NaN behind, which is no small error."""
-    real = Device.program
+    real = Nvidia.program
 
     class Nothing:
         def __getattr__(self, name: str) -> Any:
             return lambda *arguments, **named: None
 
     monkeypatch.setattr(
-        Device,
+        Nvidia,
         "program",
         lambda self, name, **facts: (
             Nothing() if "ON_HOPPER" in facts else real(self, name, **facts)
@@ -116,14 +129,14 @@ def test_the_check_finds_what_nobody_computed(
 
 
 @pytest.mark.parametrize("what", PASSES)
-def test_tensor_cores_are_taken_only_in_their_precision(plain: Device, what: Any) -> None:
+def test_tensor_cores_are_taken_only_in_their_precision(plain: Nvidia, what: Any) -> None:
     assert "tensor" not in candidates(plain, G, what)
     plain.precision = "high"
     assert choose(plain, G, what, 4, {}).name == "tensor"
     assert "tensor" not in candidates(plain, replace(G, groups=2), what)
 
 
-def test_few_channels_are_gathered_and_their_gradient_is_computed_otherwise(plain: Device) -> None:
+def test_few_channels_are_gathered_and_their_gradient_is_computed_otherwise(plain: Nvidia) -> None:
     plain.precision = "bf16"
     few = replace(G, c=3)
     assert ["tensor" in candidates(plain, few, what) for what in PASSES] == [True, False, True]
@@ -131,7 +144,7 @@ def test_few_channels_are_gathered_and_their_gradient_is_computed_otherwise(plai
 
 
 @pytest.mark.parametrize(("wanted", "shared"), [("high", True), ("bf16", True), ("tf32", False)])
-def test_both_gradients_share_rows_of_one_format(plain: Device, wanted: str, shared: bool) -> None:
+def test_both_gradients_share_rows_of_one_format(plain: Nvidia, wanted: str, shared: bool) -> None:
     plain.precision = wanted
     by_filter, by_data = (
         choose(plain, G, what, 4, {}) for what in ("backward filter", "backward data")

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mpitrain.engine.nvidia import Nvidia
+from mpitrain.engine.registry import open_device
 from mpitrain.layers.conv import correlation
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.tensor import (
@@ -21,12 +23,19 @@ from mpitrain.layers.conv.tensor import (
     row_channels,
 )
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
 
 Values = NDArray[Any]
 IMAGES = 2
 ROUNDED = {"bf16": 2.0**-8, "tf32": 2.0**-11, "high": 2.0**-16}
 """Relative rounding of one value, at most."""
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> Nvidia:
+    """Each device with the kernels for tensor cores: those in plain OpenCL C run on any."""
+    found = open_device(request.param.split()[0], engine="nvidia")
+    assert isinstance(found, Nvidia)
+    return found
 
 
 def blocks(values: Values, block: int) -> Values:
@@ -72,7 +81,7 @@ def test_a_reciprocal_divides_every_whole_number(divisor: int) -> None:
 
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("channels", [3, 32, 70])
-def test_rows_hold_the_images_rounded(device: Device, fmt: Format, channels: int) -> None:
+def test_rows_hold_the_images_rounded(device: Nvidia, fmt: Format, channels: int) -> None:
     x = np.random.default_rng(0).normal(size=(IMAGES, channels, 5, 3)).astype(np.float32)
     rows = image_rows(device, fmt, channels, x)
     decoded = decode(rows, fmt).transpose(0, 1, 3, 2).reshape(IMAGES, -1, 5, 3)
@@ -81,7 +90,7 @@ def test_rows_hold_the_images_rounded(device: Device, fmt: Format, channels: int
 
 
 def image_rows(
-    device: Device,
+    device: Nvidia,
     fmt: Format,
     channels: int,
     x: Values,
@@ -97,7 +106,7 @@ def image_rows(
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_rounding_keeps_what_is_not_a_number(device: Device, fmt: Format) -> None:
+def test_rounding_keeps_what_is_not_a_number(device: Nvidia, fmt: Format) -> None:
     x = np.zeros((IMAGES, 32, 5, 3), np.float32)
     x[0, :2, 0, 0] = np.nan, -np.inf
     x.view(np.uint32)[0, 2, 0, 0] = 0x7FFFFFFF
@@ -139,7 +148,7 @@ GEOMETRIES = [
 
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("g", GEOMETRIES, ids=str)
-def test_weights_are_packed_for_every_correlation(device: Device, fmt: Format, g: Geometry) -> None:
+def test_weights_are_packed_for_every_correlation(device: Nvidia, fmt: Format, g: Geometry) -> None:
     weight = np.random.default_rng(0).normal(size=(g.k, g.c, g.r, g.s)).astype(np.float32)
     for c in (correlation.forward(g), *correlation.backward_data(g)):
         weight_rows, chunks = -(-c.k // 64) * 64, -(-c.c // row_channels(fmt))
@@ -167,7 +176,7 @@ def test_weights_are_packed_for_every_correlation(device: Device, fmt: Format, g
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_gathered_taps_times_the_weights_are_the_convolution(device: Device, fmt: Format) -> None:
+def test_gathered_taps_times_the_weights_are_the_convolution(device: Nvidia, fmt: Format) -> None:
     g = GEOMETRIES[2]
     random = np.random.default_rng(0)
     x, weight = (
@@ -187,7 +196,7 @@ def test_gathered_taps_times_the_weights_are_the_convolution(device: Device, fmt
 
 
 @pytest.mark.parametrize("add", [0, 1])
-def test_parts_of_a_filters_gradient_are_added_up_in_order(device: Device, add: int) -> None:
+def test_parts_of_a_filters_gradient_are_added_up_in_order(device: Nvidia, add: int) -> None:
     random = np.random.default_rng(0)
     many, k, c, taps = 5, 3, 70, 9
     sums = random.normal(size=(many, k, taps, 128)).astype(np.float32)
@@ -211,6 +220,6 @@ def test_parts_of_a_filters_gradient_are_added_up_in_order(device: Device, add: 
     np.testing.assert_array_equal(dweight.download(), before + expected if add else expected)
 
 
-def test_an_array_of_rows_starts_where_a_part_may(device: Device) -> None:
+def test_an_array_of_rows_starts_where_a_part_may(device: Nvidia) -> None:
     rows: Array = device.empty((ImageRows(device, "high", 3, 7).size(1),))
     assert rows.size % 128 == 0

@@ -43,7 +43,7 @@ def assembled(name: str, facts: dict[str, int], folder: Path) -> str:
     if not CLANG or not shutil.which("ptxas"):
         pytest.skip(f"{name} was not compiled to PTX and assembled: that takes clang and ptxas")
     source, ptx = folder / "kernel.cl", folder / "kernel.ptx"
-    source.write_text(BUILT_IN + read_source(name, "gpu"))
+    source.write_text(BUILT_IN + read_source(name, ("nvidia",)))
     target = [
         "-target",
         "nvptx64-nvidia-nvcl",

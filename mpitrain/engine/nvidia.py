@@ -1,0 +1,27 @@
+"""NVIDIA's GPUs: what every GPU has, and tensor cores."""
+
+from __future__ import annotations
+
+from mpitrain.engine.gpu import Gpu
+from mpitrain.runtime import nvidia
+from mpitrain.runtime.device import Entry
+
+
+class Nvidia(Gpu):
+    """A GPU of compute capability 8.0 or more."""
+
+    engine = "nvidia"
+    folders = ("nvidia", "gpu")
+    convolutions = ("tensor", *Gpu.convolutions)
+    precisions = ("float32", "high", "tf32", "bf16")
+    wgmma = False
+    """Whether tensor cores multiply by Hopper's own instruction; layers/conv/precision.py sets
+    it, after a check."""
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__(entry)
+        self.capability = nvidia.capability(entry.cl)
+
+    @classmethod
+    def suits(cls, entry: Entry) -> bool:
+        return nvidia.capability(entry.cl) >= (8, 0)

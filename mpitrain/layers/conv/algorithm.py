@@ -1,0 +1,93 @@
+"""What an algorithm for a pass of a convolution is, and a family of them that share their code."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mpitrain.engine.engine import Engine
+from mpitrain.layers.conv import correlation
+from mpitrain.layers.conv.correlation import Correlation
+from mpitrain.layers.conv.geometry import Geometry
+from mpitrain.runtime.array import Array
+
+PassName = Literal["forward", "backward data", "backward filter"]
+PASSES: tuple[PassName, ...] = ("forward", "backward data", "backward filter")
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One pass of one layer on one device.
+
+    `run` is forward(y, x, weight, bias, rectify, images, scratch), backward data(dx, dy, weight,
+    images, scratch[, ready]) or backward filter(dweight, dy, x, accumulate, images, scratch).
+    """
+
+    name: str
+    workspace: Callable[[int], int]
+    """Float32 values of scratch for so many images."""
+    run: Callable[..., None]
+    rectifies: bool = False
+    """Whether a forward pass does the ReLU itself."""
+    rows: str = ""
+    """Format of dy's rows that scratch starts with after a backward filter pass, and that backward
+    data takes there if `ready`."""
+
+
+class Family(ABC):
+    """Algorithms that differ in a size; registry.py lists the families."""
+
+    precise = False
+    """Whether it alone computes in the device's precision: then it is taken wherever it can be."""
+
+    @abstractmethod
+    def names(self, device: Engine, g: Geometry, what: PassName) -> Sequence[str]:
+        """Its algorithms that can compute this pass."""
+
+    @abstractmethod
+    def make(self, name: str, device: Engine, g: Geometry, what: PassName) -> Algorithm:
+        """One of them."""
+
+    @abstractmethod
+    def cost(self, name: str, device: Engine, g: Geometry, what: PassName, images: int) -> float:
+        """A count of its work, comparable between the algorithms of an engine."""
+
+
+class ByCorrelation(Family):
+    """Both the forward pass and the gradient by x are correlations, on images in blocks."""
+
+    @abstractmethod
+    def correlation(self, name: str, device: Engine, sums: Correlation) -> Any:
+        """One correlation: called with (y, x, weight, bias, rectify, images, scratch)."""
+
+    @abstractmethod
+    def filter(self, name: str, device: Engine, g: Geometry) -> Any:
+        """The gradient by the weights: called with (dweight, dy, x, accumulate, images,
+        scratch)."""
+
+    def make(self, name: str, device: Engine, g: Geometry, what: PassName) -> Algorithm:
+        if what == "forward":
+            forward = self.correlation(name, device, correlation.forward(g))
+            return Algorithm(name, forward.workspace, forward, rectifies=True)
+        if what == "backward filter":
+            by_filter = self.filter(name, device, g)
+            return Algorithm(name, by_filter.workspace, by_filter)
+        sums = [self.correlation(name, device, each) for each in correlation.backward_data(g)]
+
+        def run(dx: Array, dy: Array, weight: Array, images: int, scratch: Array) -> None:
+            clear_missed(device, g, dx, images)
+            for each in sums:
+                each(dx, dy, weight, None, False, images, scratch)
+
+        def workspace(images: int) -> int:
+            return max((each.workspace(images) for each in sums), default=0)
+
+        return Algorithm(name, workspace, run)
+
+
+def clear_missed(device: Engine, g: Geometry, dx: Array, images: int) -> None:
+    """Zero dx if the stride leaves pixels of x that no tap of the filter meets."""
+    if len(correlation.backward_data(g)) < g.stride[0] * g.stride[1]:
+        dx.reshape((images * device.format.stored_size((g.c, g.h, g.w)),)).fill(0)
