@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Matrix:
-    """A tensor of a bucket as a matrix: the bucket's values [start, start + rows * columns), row
-    after row."""
+    """A tensor of a bucket as a matrix: values [start, start + rows * columns), row by row."""
 
     start: int
     rows: int
@@ -26,7 +25,7 @@ class Bucket:
     coded: bool
     """Whether it may be quantised; biases and scales are not."""
     matrices: tuple[Matrix, ...] = ()
-    """Its tensors, where buckets are cut between tensors alone."""
+    """Its tensors, if buckets are cut only between tensors; see `Strategy.whole_tensors`."""
 
     @property
     def size(self) -> int:

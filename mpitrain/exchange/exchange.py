@@ -12,11 +12,10 @@ import numpy as np
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.codec import make_scale
 from mpitrain.exchange.plain import Float32
-from mpitrain.exchange.registry import find, is_lossy
+from mpitrain.exchange.registry import check_update, find, is_lossy
 from mpitrain.exchange.residuals import Residuals
 from mpitrain.exchange.strategy import Parts, Sampled, Turn
 from mpitrain.exchange.stream import Stream
-from mpitrain.job.errors import UserError
 from mpitrain.mpi.hops import Hops, Pending, complete
 from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array
@@ -85,17 +84,7 @@ class Exchange:
         otherwise None or `weights` itself.
         """
         strategy = find(kind)
-        if strategy.root_only and update != "root":
-            raise UserError(
-                f"exchange {kind}: rank 0 has the mean alone; expected update root, got {update}"
-            )
-        if strategy.replicated_only and update != "replicated":
-            raise UserError(
-                f"exchange {kind}: every rank has the mean; expected update replicated, "
-                f"got {update}"
-            )
-        if update not in ("root", "replicated"):
-            raise UserError(f"update {update}: expected root or replicated")
+        check_update(kind, update)
         several = wire.ranks.size > 1
         self._wire, self._main, self._updater = wire, device, updater
         self._device = device = device.beside() if several else device

@@ -37,7 +37,7 @@ class Parts:
     scale: Callable[[Array, float], None]
     """scale(x, factor): x = x * factor."""
     argument: str = ""
-    """What stands after the strategy's name and a colon."""
+    """What the user wrote after the strategy's name and a colon."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Strategy:
     replicated_only: ClassVar[bool] = False
     """Whether every rank must have the mean, and update its own weights."""
     whole_tensors: ClassVar[bool] = False
-    """Whether buckets must be cut between tensors alone."""
+    """Whether buckets may be cut only between tensors."""
 
     def __init__(self, parts: Parts) -> None:
         """Collective."""
@@ -81,7 +81,7 @@ class Strategy:
 
     @classmethod
     def check(cls, name: str, argument: str) -> None:
-        """Raise UserError if it does not know what stands after its name and a colon."""
+        """Raise UserError if it does not know this argument, which follows its name and a colon."""
         if argument:
             raise UserError(f"--exchange {name}:{argument}: expected nothing after {name}")
 
