@@ -85,9 +85,9 @@ def quickest(turns: Mapping[str, Sequence[float]]) -> str:
         )
     shares = {"library": OTHER_TIME_MAX}
     for name, times in turns.items():
-        beside = [mine / its for mine, its in zip(times, turns["library"], strict=True) if its]
-        if name != "library" and beside:
-            shares[name] = median(beside) / (OTHER_TIME_MAX if is_lossy(name) else 1.0)
+        ratios = [own / mpis for own, mpis in zip(times, turns["library"], strict=True) if mpis]
+        if name != "library" and ratios:
+            shares[name] = median(ratios) / (OTHER_TIME_MAX if is_lossy(name) else 1.0)
     return min(shares, key=lambda name: shares[name])
 
 

@@ -21,7 +21,7 @@ from mpitrain.mpi.hops import Hops, Pending
 SLOTS = 2
 """Buckets in the shared memory at once, where nothing but copying and adding is done to them."""
 NOTE_FLOATS = 16
-"""Floats beside each vector, a line of the cache, for a number that travels with it."""
+"""Floats beside each vector, a line of the cache, for a number that is spread with it."""
 CACHED = 1 << 15
 """Values added up at a time: 128 KiB, which stay in a core's cache between two additions."""
 COPIED, ADDED, WRITTEN, LEFT = 0, 1, 2, 3
