@@ -142,7 +142,7 @@ def test_no_imports_go_in_a_circle() -> None:
 
 
 def test_codecs_and_the_wire_do_not_know_each_other() -> None:
-    for codec in ("exchange.codec", "exchange.codec_numpy"):
+    for codec in ("exchange.codec", "exchange.codec_numpy", "exchange.codec_protocol"):
         for module, path in MODULES.items():
             if _room(module) == "mpi":
                 assert module not in _imports(MODULES[codec])

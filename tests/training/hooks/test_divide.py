@@ -16,11 +16,11 @@ class Feed:
     speeds: tuple[float, ...] | None = None
 
     def __init__(self) -> None:
-        self.parts = self.now = parts(64, 2)
+        self.next_parts = self.current_parts = parts(64, 2)
 
     def divide(self, speeds: tuple[float, ...]) -> None:
         self.speeds = speeds
-        self.parts = self.now = parts(64, 2, speeds)
+        self.next_parts = self.current_parts = parts(64, 2, speeds)
 
 
 def run(by_speed: bool, steps: int) -> tuple[Feed, list[str], list[dict[str, Any]]]:
@@ -41,7 +41,8 @@ def run(by_speed: bool, steps: int) -> tuple[Feed, list[str], list[dict[str, Any
     hook = Divide(plan)
     for step in range(1, steps + 1):
         seconds = [
-            (part.stop - part.start) * each for part, each in zip(feed.now, (0.1, 0.2), strict=True)
+            (part.stop - part.start) * each
+            for part, each in zip(feed.current_parts, (0.1, 0.2), strict=True)
         ]
         report: Any = SimpleNamespace(compute_seconds=tuple(seconds))
         progress = Progress(step, last=report)
@@ -61,7 +62,7 @@ def test_a_straggler_is_named_once_by_the_number_it_had_when_the_job_began() -> 
 
 def test_by_speed_the_slow_rank_gets_half_as_many_images() -> None:
     feed, _, logged = run(by_speed=True, steps=WARM + FIRST)
-    lengths = [part.stop - part.start for part in feed.parts]
+    lengths = [part.stop - part.start for part in feed.next_parts]
     assert lengths == [43, 21]
     assert logged[-1]["parts"] == lengths
 
