@@ -277,3 +277,16 @@ def test_every_event_of_the_log_is_written_down() -> None:
     page = (ROOT / "docs/log.md").read_text()
     assert {"start", "step", "end"} <= said
     assert said == set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+
+
+def test_the_walks_name_files_and_functions_that_are_there() -> None:
+    """Rows of CONTRIBUTING.md such as | 2 | `network/graph.py` `Graph.backward` | ... |."""
+    rows = re.findall(
+        r"^\| \d+ \| `([\w/.]+\.py)`(.*?)\|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) > 20
+    for file, names in rows:
+        path = ROOT / file if (ROOT / file).is_file() else PACKAGE / file
+        text = path.read_text()
+        for name in re.findall(r"`([\w.]+)`", names):
+            assert re.search(rf"\b{name.split('.')[-1]}\b", text), f"{file}: no {name}"
