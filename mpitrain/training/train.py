@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mpitrain.job.config import Run
 from mpitrain.job.errors import DONE, STOPPED
+from mpitrain.job.folder import Hold
 from mpitrain.mpi.connect import abort, connect
 from mpitrain.mpi.wire import Wire
 from mpitrain.training import loop
@@ -53,18 +54,19 @@ def train(run: Run) -> Result:
     fault = wire.agree.together(lambda: Fault(run.inject, wire.ranks.rank))
     wire.ranks.delay.seconds = fault.delay
     _watch = Watchdog(wire.ranks.rank, run.stall_seconds, abort)
-    stop = Stop()
+    stop, hold = Stop(), Hold()
     try:
-        result = _train(run, wire, _watch, fault, stop)
+        result = _train(run, wire, _watch, fault, stop, hold)
     finally:
         _watch.stop()
         stop.leave()
+        hold.leave()
     _watch = None
     return result
 
 
-def _train(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> Result:
-    world, said = join(run, wire, watch, fault, stop)
+def _train(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop, hold: Hold) -> Result:
+    world, said = join(run, wire, watch, fault, stop, hold)
     plan, local = world.plan, world.local
     try:
         say_header(world, said)
