@@ -23,8 +23,8 @@ from mpitrain import __version__
 from mpitrain.commands.submit import Job
 from mpitrain.engine import registry as engines
 from mpitrain.exchange import registry as exchanges
-from mpitrain.job.config import Run, option
-from mpitrain.job.errors import DONE, FAILED, WRONG_USE, MpitrainError
+from mpitrain.job.config import OWN, Run, option
+from mpitrain.job.errors import DONE, FAILED, WRONG_USE, MpitrainError, UserError, agreed
 from mpitrain.mpi.launch import launched_ranks
 from mpitrain.watch import witness
 from mpitrain.watch.signals import ignore
@@ -33,8 +33,28 @@ from mpitrain.watch.witness import LINGER, last_words
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120}
 
 
+COLLECTIVE = ("train", "evaluate")
+"""Commands that all ranks of a job carry out; the first rank alone carries out the others."""
+
+
+class Command(click.Command):
+    """A command that begins when all ranks of the job are known to be asked for the same."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if not _launched():
+            return super().invoke(ctx)
+        if ctx.info_name == "train":
+            witness.call()  # before MPI has threads
+        _compare({"command": ctx.info_name, **_typed(ctx)})
+        if ctx.info_name in COLLECTIVE:
+            return super().invoke(ctx)
+        return _on_first_rank(lambda: super(Command, self).invoke(ctx))
+
+
 class Commands(click.Group):
     """`mpitrain NETWORK` is `mpitrain train NETWORK`: what is no command's name is a network's."""
+
+    command_class = Command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and not args[0].startswith("-") and args[0] not in self.commands:
@@ -115,7 +135,16 @@ def train(**options: Any) -> int:
         signal.SIGUSR2,
     ):  # a second one may come when the run has ended on the first
         signal.signal(number, signal.SIG_IGN)
-    return run(Run(**options)).exit_code
+    return run(_agreed_run(options)).exit_code
+
+
+def _agreed_run(options: Mapping[str, Any]) -> Run:
+    """The run of these options; what is wrong with them is so on every rank, since all have been
+    compared."""
+    try:
+        return Run(**options)
+    except UserError as error:
+        raise agreed(error) from None
 
 
 @commands.command()
@@ -280,11 +309,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Whatever happens on this rank, the whole job ends: with one line, and the
     exit code of CLI.md."""
     threading.excepthook = lambda args: _end(args.exc_value)
-    if _rank() and {"-h", "--help", "--version"} & set(
-        sys.argv[1:] if arguments is None else arguments
-    ):
-        sys.exit(DONE)  # the first rank says it
+    words = sys.argv[1:] if arguments is None else arguments
     try:
+        if asked := [word for word in words if word in ("-h", "--help", "--version")]:
+            if _launched():
+                _compare({"command": asked[0]})
+            if _rank():
+                sys.exit(DONE)  # the first rank says it
         result = commands.main(
             args=None if arguments is None else list(arguments),
             prog_name="mpitrain",
@@ -293,12 +324,57 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
     except click.ClickException as error:
-        if _rank() == 0:
-            error.show()
-        _leave(WRONG_USE)
+        _refuse(error)
     except BaseException as error:
         _end(error)
     _leave(result if isinstance(result, int) else DONE)
+
+
+def _compare(asked: Mapping[str, object], refused: str = "") -> None:
+    """Join the job, and raise UserError, on every rank, unless all ranks were asked for the
+    same."""
+    from mpitrain.mpi.asked import compare
+    from mpitrain.mpi.connect import connect
+
+    compare(connect().agree, {**asked, "version": __version__}, refused)
+
+
+def _typed(ctx: click.Context) -> dict[str, object]:
+    """The options of a command that must be alike on all ranks, by the names under which they are
+    typed."""
+    return {
+        each.opts[0]: ctx.params[each.name]
+        for each in ctx.command.params
+        if each.name in ctx.params and each.name not in OWN
+    }
+
+
+def _on_first_rank(command: Callable[[], Any]) -> Any:
+    """Carry out a command that is no work for several ranks; all end as the first one does."""
+    from mpitrain.mpi.connect import connect
+
+    def carry_out() -> Any:
+        try:
+            return command()
+        except click.ClickException as error:
+            raise UserError(error.format_message()) from None
+
+    return connect().agree.from_root(carry_out)
+
+
+def _refuse(error: click.ClickException) -> NoReturn:
+    """End on words that are none of a command's. Other ranks may have been asked for what can be
+    done, and wait."""
+    said = error.format_message()
+    if _launched() and _join():
+        try:
+            _compare({"command": "a wrong one"}, said)
+        except MpitrainError as all_together:
+            if str(all_together) != said:
+                _end(all_together)
+    if _rank() == 0:
+        error.show()
+    _leave(WRONG_USE)
 
 
 def _end(error: BaseException | None) -> None:

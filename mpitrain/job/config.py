@@ -70,12 +70,15 @@ class Run:
         False, "Exchange each bucket before the backward pass goes on, for comparisons."
     )
     device: str = _option(
-        "auto", "auto, cpu, gpu, or part of a platform's name, with an index: pocl, nvidia:1."
+        "auto",
+        "auto, cpu, gpu, or part of a platform's name, with an index: pocl, nvidia:1.",
+        own=True,
     )
     engine: str = _option(
         "auto",
         "What a device computes with (its kernels, algorithms and layout of images): what suits "
         "it, or another one for comparisons.",
+        own=True,
     )
     precision: str = _option(
         "float32",
@@ -146,7 +149,7 @@ class Run:
         600.0, "End the job when a rank makes no progress for so long.", above=0.0
     )
     quiet: bool = _option(False, "No progress display.")
-    verbose: bool = _option(False, "Tracebacks with errors, and every rank's device.")
+    verbose: bool = _option(False, "Tracebacks with errors, and every rank's device.", own=True)
     json: bool = _option(False, "Print the log's lines to stdout instead of the progress display.")
     inject: str = _option(
         "", "A fault for tests: kind=raise,rank=1,step=3,phase=forward.", hidden=True
@@ -175,6 +178,16 @@ class Run:
                 run, steps=synthetic_steps if short else None, epochs=None if short else epochs
             )
         return run
+
+
+OWN = frozenset(each.name for each in fields(Run) if each.metadata.get("own"))
+"""Options that a rank may have of its own; all others must be the same on all ranks."""
+
+
+def shared(run: Run) -> dict[str, Any]:
+    """What all ranks of a run must have been asked alike, by the names under which it is typed."""
+    names = (each.name for each in fields(run) if each.name not in OWN)
+    return {option(name) if name != "network" else name: getattr(run, name) for name in names}
 
 
 def is_made_up(data: str) -> bool:

@@ -50,6 +50,7 @@ class Hold:
         """Let the next run in."""
         if self._file is not None:
             with contextlib.suppress(OSError):
+                self._file.truncate(0)
                 self._file.close()
         self._file = None
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpitrain.job.config import Run
+from mpitrain import __version__
+from mpitrain.job.config import Run, shared
 from mpitrain.job.errors import DONE, STOPPED
 from mpitrain.job.folder import Hold
+from mpitrain.mpi.asked import compare
 from mpitrain.mpi.connect import abort, connect
 from mpitrain.mpi.wire import Wire
 from mpitrain.training import loop
@@ -50,6 +52,7 @@ def train(run: Run) -> Result:
     that cannot be."""
     global _watch
     wire = connect()
+    compare(wire.agree, shared(run) | {"version": __version__})
     introduce(wire, not wire.ranks.one_host)
     fault = wire.agree.together(lambda: Fault(run.inject, wire.ranks.rank))
     wire.ranks.delay.seconds = fault.delay
