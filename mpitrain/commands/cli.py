@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib
 import os
 import signal
@@ -15,7 +16,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -24,7 +25,8 @@ from mpitrain.commands.submit import Job
 from mpitrain.engine import registry as engines
 from mpitrain.exchange import registry as exchanges
 from mpitrain.job.config import OWN, Run, option
-from mpitrain.job.errors import DONE, FAILED, WRONG_USE, MpitrainError, UserError, agreed
+from mpitrain.job.errors import DONE, FAILED, WRONG_USE, MpitrainError, RunError, UserError, agreed
+from mpitrain.job.stdout import discard, open_all, refused_by
 from mpitrain.mpi.launch import launched_ranks
 from mpitrain.watch import witness
 from mpitrain.watch.signals import ignore
@@ -42,13 +44,21 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         if not _launched():
-            return super().invoke(ctx)
+            return self._carry_out(ctx)
         if ctx.info_name == "train":
             witness.call()  # before MPI has threads
         _compare({"command": ctx.info_name, **_typed(ctx)})
         if ctx.info_name in COLLECTIVE:
-            return super().invoke(ctx)
-        return _on_first_rank(lambda: super(Command, self).invoke(ctx))
+            return self._carry_out(ctx)
+        return _on_first_rank(lambda: self._carry_out(ctx))
+
+    def _carry_out(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except OSError as error:
+            raise _of_stdout(error, sys.stdout) from None
 
 
 class Commands(click.Group):
@@ -308,6 +318,8 @@ def launcher() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Whatever happens on this rank, the whole job ends: with one line, and the
     exit code of CLI.md."""
+    open_all()
+    stdout = sys.stdout
     threading.excepthook = lambda args: _end(args.exc_value)
     words = sys.argv[1:] if arguments is None else arguments
     try:
@@ -326,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         _refuse(error)
     except BaseException as error:
-        _end(error)
+        _end(_of_stdout(error, stdout))
     _leave(result if isinstance(result, int) else DONE)
 
 
@@ -375,6 +387,20 @@ def _refuse(error: click.ClickException) -> NoReturn:
     if _rank() == 0:
         error.show()
     _leave(WRONG_USE)
+
+
+def _of_stdout(error: BaseException, before: TextIO) -> BaseException:
+    """A sentence about stdout for an error that is of it; other errors as they are.
+
+    before: the stdout with which the command began; click takes another, and exits, where it finds
+    the pipe closed.
+    """
+    if isinstance(error, SystemExit) and sys.stdout is not before:
+        error = OSError(errno.EPIPE, os.strerror(errno.EPIPE))
+    if not (isinstance(error, OSError) and refused_by(error)):
+        return error
+    discard(before)
+    return RunError(f"stdout cannot be written: {error.strerror}")
 
 
 def _end(error: BaseException | None) -> None:

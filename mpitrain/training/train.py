@@ -10,6 +10,7 @@ from mpitrain import __version__
 from mpitrain.job.config import Run, shared
 from mpitrain.job.errors import DONE, STOPPED
 from mpitrain.job.folder import Hold
+from mpitrain.job.stdout import unfailing
 from mpitrain.mpi.asked import compare
 from mpitrain.mpi.connect import abort, connect
 from mpitrain.mpi.wire import Wire
@@ -59,7 +60,8 @@ def train(run: Run) -> Result:
     _watch = Watchdog(wire.ranks.rank, run.stall_seconds, abort)
     stop, hold = Stop(), Hold()
     try:
-        result = _train(run, wire, _watch, fault, stop, hold)
+        with unfailing():
+            result = _train(run, wire, _watch, fault, stop, hold)
     finally:
         _watch.stop()
         stop.leave()
