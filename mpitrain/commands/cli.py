@@ -25,7 +25,16 @@ from mpitrain.commands.submit import Job
 from mpitrain.engine import registry as engines
 from mpitrain.exchange import registry as exchanges
 from mpitrain.job.config import OWN, Run, option
-from mpitrain.job.errors import DONE, FAILED, WRONG_USE, MpitrainError, RunError, UserError, agreed
+from mpitrain.job.errors import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    WRONG_USE,
+    MpitrainError,
+    RunError,
+    UserError,
+    agreed,
+)
 from mpitrain.job.stdout import discard, open_all, refused_by
 from mpitrain.mpi.launch import launched_ranks
 from mpitrain.watch import witness
@@ -413,7 +422,7 @@ def _end(error: BaseException | None) -> None:
         else f"{type(error).__name__}: {error}".rstrip(": ")
     )
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        words = "interrupted"
+        code, words = INTERRUPTED, "interrupted"
     expected = isinstance(error, (MpitrainError, KeyboardInterrupt, click.Abort))
     wire = sys.modules.get("mpitrain.mpi.connect")
     job = wire.connected() if wire else None

@@ -58,7 +58,7 @@ def train(run: Run) -> Result:
     fault = wire.agree.together(lambda: Fault(run.inject, wire.ranks.rank))
     wire.ranks.delay.seconds = fault.delay
     _watch = Watchdog(wire.ranks.rank, run.stall_seconds, abort)
-    stop, hold = Stop(), Hold()
+    stop, hold = Stop(speaks=wire.ranks.rank == 0), Hold()
     try:
         with unfailing():
             result = _train(run, wire, _watch, fault, stop, hold)
