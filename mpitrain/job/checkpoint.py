@@ -25,6 +25,14 @@ KEPT = 3
 KINDS = {"float32": "F32", "int64": "I64", "uint8": "U8"}
 SHA256 = "state/sha256"
 """The last tensor of a checkpoint: the SHA-256 of every byte of the file before it."""
+READABLE = ("F32", "F16", "F64", "U8", "I64")
+"""Types of tensors that NumPy has and that are of use here."""
+OURS = ("momentum/", "state/")
+"""What checkpoints hold beside the network's own tensors."""
+COUNTERS = ".num_batches_tracked"
+"""PyTorch's batch normalisations count their batches, which nothing here needs."""
+WRAPPERS = ("_orig_mod.", "module.")
+"""What torch.compile and DistributedDataParallel put before names."""
 NEEDED: dict[str, type] = {
     "network": str,
     "name": str,
@@ -251,12 +259,38 @@ class Reader:
     def read(self, name: str, start: int | None = None, stop: int | None = None) -> NDArray[Any]:
         """One tensor, or its first axis from start to stop; safetensors maps the file, so only its
         own bytes are read."""
+        kind = str(self._file.get_slice(name).get_dtype())
+        if kind == "BF16" and start is None:
+            return self._read_bfloat16(name)
+        if kind not in READABLE:
+            raise UserError(
+                f"{self.path}: {name} is {kind}; expected one of {', '.join(READABLE)}, BF16"
+            )
         array: NDArray[Any] = (
             self._file.get_slice(name)[start:stop]
             if start is not None
             else self._file.get_tensor(name)
         )
         return array
+
+    def _read_bfloat16(self, name: str) -> NDArray[Any]:
+        """NumPy has no bfloat16: it is the upper half of a float32."""
+        with self.path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            start, stop = json.loads(file.read(length))[name]["data_offsets"]
+            file.seek(8 + length + start)
+            halves = np.frombuffer(file.read(stop - start), "<u2")
+        return (halves.astype(np.uint32) << 16).view(np.float32).reshape(self.shape(name))
+
+    def weights(self) -> dict[str, str]:
+        """The network's own name of each tensor of numbers -> the file's: PyTorch's wrappers put
+        `module.` or `_orig_mod.` before all of them."""
+        names = [
+            name
+            for name in sorted(self.names)
+            if not name.startswith(OURS) and not name.endswith(COUNTERS)
+        ]
+        return {_unwrapped(name): name for name in names}
 
     def settings(self) -> dict[str, Any]:
         """What mpitrain wrote about the run: network, step and the rest. Raises UserError for a
@@ -280,6 +314,12 @@ class Reader:
             )
         settings: dict[str, Any] = found
         return settings
+
+
+def _unwrapped(name: str) -> str:
+    for wrapper in WRAPPERS:
+        name = name.removeprefix(wrapper)
+    return name
 
 
 def _wrong(found: Any) -> list[str]:

@@ -126,8 +126,14 @@ class Run:
     )
     init: str | None = _option(
         None,
-        "Start from the weights of this safetensors file; what is missing is reported.",
+        "Start from the weights and statistics of this safetensors file: a checkpoint, or one with "
+        "torchvision's names. Its tensors must be the network's, in name and shape.",
         metavar="PATH",
+    )
+    init_partial: bool = _option(
+        False,
+        "With --init: take the tensors whose name and shape fit, and draw the others anew (VGG11's "
+        "for VGG16, a thousand classes' for ten).",
     )
     seed: int = _option(0, "For weights, order, augmentation and dropout.", least=0)
     no_dropout: bool = _option(False, "Leave dropout out, for comparisons.")

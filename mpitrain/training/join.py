@@ -237,7 +237,7 @@ class _Compiling:
 def _begin(world: World) -> str:
     """Weights from the seed or --init; returns what to say of them."""
     run, folder = world.plan.run, world.plan.folder
-    said = world.state.begin(run.seed, run.init)
+    said = world.state.begin(run.seed, run.init, run.init_partial)
     if not run.resume:
         return said
     nothing = (
