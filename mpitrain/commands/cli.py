@@ -35,6 +35,7 @@ from mpitrain.job.errors import (
     UserError,
     agreed,
 )
+from mpitrain.job.plain import paragraph
 from mpitrain.job.stdout import discard, open_all, refused_by
 from mpitrain.mpi.launch import launched_ranks
 from mpitrain.watch import witness
@@ -421,6 +422,7 @@ def _end(error: BaseException | None) -> None:
         if isinstance(error, MpitrainError)
         else f"{type(error).__name__}: {error}".rstrip(": ")
     )
+    words = paragraph(words)
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         code, words = INTERRUPTED, "interrupted"
     expected = isinstance(error, (MpitrainError, KeyboardInterrupt, click.Abort))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mpitrain.data.folder import decode
+from mpitrain.job.plain import plain
 from mpitrain.network.model import load
 
 
@@ -38,4 +39,4 @@ def predict_files(
                 )
             )
         else:
-            print(f"{file}: " + ", ".join(f"{name} {p:.1%}" for name, p in found))
+            print(plain(f"{file}: " + ", ".join(f"{name} {p:.1%}" for name, p in found)))

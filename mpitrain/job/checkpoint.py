@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import struct
@@ -306,7 +307,7 @@ class Reader:
             )
         try:
             found: Any = json.loads(self.metadata["mpitrain"])
-        except ValueError:
+        except (ValueError, RecursionError):  # brackets as deep as the reader
             found = {}
         if wrong := _wrong(found):
             raise UserError(
@@ -343,7 +344,22 @@ def _wrong(found: Any) -> list[str]:
         odd = [each for each in values if type(each) is not kind] if type(values) is list else []
         if odd:
             wrong.append(f"{name} of {kind.__name__} (got {type(odd[0]).__name__})")
-    return wrong
+    return wrong or _wrong_numbers(table)
+
+
+def _wrong_numbers(table: Mapping[str, Any]) -> list[str]:
+    """What of the right kind cannot be: images are divided by std."""
+    mean, std = table["mean"], table["std"]
+    wrong = []
+    if not mean or not all(math.isfinite(value) for value in mean):
+        wrong.append(f"finite means (got {mean})")
+    if len(std) != len(mean) or not all(0 < value < math.inf for value in std):
+        wrong.append(f"deviations above 0, one for each mean (got {std})")
+    wrong += [f"{name} of at least 1" for name in ("ranks", "images") if table[name] < 1]
+    layout = table["run"].get("layout")
+    if layout not in (None, "nchw", "nhwc"):
+        wrong.append(f"run.layout nchw or nhwc (got {layout!r})")
+    return wrong + (["a step of at least 0"] if table["step"] < 0 else [])
 
 
 def to_resume(folder: Path, what: str, alive: Callable[[], None]) -> Newest | None:

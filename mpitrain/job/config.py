@@ -30,6 +30,12 @@ class Run:
         "[default: digits for lenet, synthetic for others]",
         metavar="SOURCE",
     )
+    layout: str | None = _option(
+        None,
+        "How an .npz holds its images: nchw for (n, channels, height, width), nhwc for (n, height, "
+        "width, channels). [default: nchw, and what looks like nhwc is refused]",
+        choices=("nchw", "nhwc"),
+    )
     batch_size: int | None = _option(
         None, "Images a step, all ranks together. [default: 64 for lenet, 256 for others]", least=1
     )

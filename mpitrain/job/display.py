@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from mpitrain.job.plain import plain
+
 
 class Display:
     """Lines on stdout for the person who watches; a silent one says nothing."""
@@ -20,6 +22,7 @@ class Display:
     def say(self, line: str) -> None:
         """A line for the person who watches."""
         if not self._silent:
+            line = plain(line)
             if self._progress is not None:
                 self._progress.console.print(line, highlight=False, soft_wrap=True, markup=False)
             else:

@@ -20,10 +20,16 @@ class Model:
     """A network with its weights on a device, for at most `capacity` images at a time."""
 
     def __init__(
-        self, graph: Graph, class_names: tuple[str, ...], trained_on: str, seed: int
+        self,
+        graph: Graph,
+        class_names: tuple[str, ...],
+        trained_on: str,
+        seed: int,
+        layout: str | None = None,
     ) -> None:
         self.graph, self.network = graph, graph.network
         self.class_names, self.trained_on, self.seed = class_names, trained_on, seed
+        self.layout = layout
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Probabilities (n, classes) of images (n, C, H, W), uint8 or float32 as in training, in
@@ -55,6 +61,11 @@ def load(path: str | Path, device: str = "auto", capacity: int = 64, local_rank:
     with checkpoint.Reader(path) as reader:
         settings = reader.settings()
         network = netfile.decode(settings["network"], str(path), dropout=True)
+        if len(settings["mean"]) != network.input_shape[0]:
+            raise UserError(
+                f"{path}: {len(settings['mean'])} means for the {network.input_shape[0]} channels "
+                f"of {network.name}"
+            )
         graph = Graph(open_device(device, local_rank), network, capacity, training=False)
         for vector, layout in (
             (graph.weights, graph.layout),
@@ -68,4 +79,4 @@ def load(path: str | Path, device: str = "auto", capacity: int = 64, local_rank:
                 vector.part(slot.start, slot.stop).write(reader.read(name).astype(np.float32))
     graph.normalise(np.array(settings["mean"], np.float32), np.array(settings["std"], np.float32))
     run = settings["run"]
-    return Model(graph, tuple(settings["classes"]), run["data"], run["seed"])
+    return Model(graph, tuple(settings["classes"]), run["data"], run["seed"], run.get("layout"))

@@ -18,6 +18,7 @@ from mpitrain.job import toml
 from mpitrain.job.config import Run, known, numbers
 from mpitrain.job.errors import UserError
 from mpitrain.job.folder import Hold, make_new
+from mpitrain.job.plain import plain
 from mpitrain.network import models
 from mpitrain.network.memory import infer_shapes
 
@@ -69,10 +70,17 @@ def look(run: Run, ranks: int, alive: Callable[[], None], hold: Hold) -> tuple[P
     augment.parse(run.augment)
     c, h, w = first.input_shape
     bad = Bad(
-        run.skip_bad, alive, lambda line: None if run.quiet or run.json else print(line, flush=True)
+        run.skip_bad,
+        alive,
+        lambda line: None if run.quiet or run.json else print(plain(line), flush=True),
     )
     data = open_source(
-        known(run.data), shape_hint=(c, h, w), classes=run.classes, seed=run.seed, bad=bad
+        known(run.data),
+        shape_hint=(c, h, w),
+        classes=run.classes,
+        seed=run.seed,
+        bad=bad,
+        layout=run.layout,
     )
     batch_size = known(run.batch_size)
     if batch_size < ranks:

@@ -46,6 +46,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "momentum": ([-0.1, 1.0, NAN], [0.0, 0.99]),
     "weight_decay": ([-1e-9, NAN], [0.0]),
     "schedule": (["linear", ""], ["constant", "step", "cosine"]),
+    "layout": (["hwc"], ["nchw", "nhwc"]),
     "warmup": ([-1], [0]),
     "update": (["sharded"], ["root", "replicated"]),
     "precision": (["float16"], ["float32", "high", "tf32", "bf16"]),

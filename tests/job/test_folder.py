@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,16 +36,12 @@ def test_the_second_to_come_is_refused_and_told_who_is_there(
     second.take(tmp_path)
 
 
-def _dies_with_it(path: Path) -> None:
-    Hold().take(path)
-    os._exit(9)
+DIES = "import os, sys, pathlib, mpitrain.job.folder as f; h = f.Hold(); h.take(pathlib.Path('.'))"
 
 
 def test_a_lock_goes_with_its_process(tmp_path: Path, holds: tuple[Hold, Hold]) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=_dies_with_it, args=(tmp_path,))
-    process.start()
-    process.join()
-    assert process.exitcode == 9
+    words = [sys.executable, "-c", f"{DIES}; os._exit(9)"]
+    assert subprocess.run(words, cwd=tmp_path, check=False).returncode == 9
     holds[0].take(tmp_path)
 
 
