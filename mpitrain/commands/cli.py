@@ -99,11 +99,19 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
 """Option -> what it may name beside `auto`."""
 
 
+class _Registered(click.Choice[str]):
+    """One of some names, after which a colon and something more may stand: lowrank:8."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name, colon, argument = str(value).partition(":")
+        return f"{super().convert(name, param, ctx)}{colon}{argument}"
+
+
 def _choice_of(name: str, facts: Mapping[str, Any]) -> click.Choice[str] | None:
     """What an option may be, if there is a list; of exchanges and engines, those that are
     registered."""
     if name in REGISTRIES:
-        return click.Choice(("auto", *REGISTRIES[name]))
+        return _Registered(("auto", *REGISTRIES[name]))
     return click.Choice(facts["choices"]) if "choices" in facts else None
 
 

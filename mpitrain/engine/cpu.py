@@ -5,7 +5,6 @@ from __future__ import annotations
 from mpitrain.engine.engine import Engine
 from mpitrain.engine.format import Format
 from mpitrain.engine.gemm import Gemm, PackedGemm
-from mpitrain.runtime import pocl
 from mpitrain.runtime.device import Entry
 
 WIDEST = 16
@@ -24,7 +23,7 @@ class Cpu(Engine):
     def __init__(self, entry: Entry) -> None:
         super().__init__(entry)
         if self.is_pocl:
-            self.wide = WIDEST if pocl.name_cpu(entry.cl) == "skylake-avx512" else 8
+            self.wide = WIDEST if self.cpu_name == "skylake-avx512" else 8
         else:
             self.wide = min(WIDEST, max(8, entry.cl.native_vector_width_float))
         self.group = 1

@@ -6,6 +6,16 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """A tensor of a bucket as a matrix: the bucket's values [start, start + rows * columns), row
+    after row."""
+
+    start: int
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True)
 class Bucket:
     """Values [start, stop) of the vector, both multiples of a codec block (512), in the order in
     which gradients are complete."""
@@ -15,3 +25,5 @@ class Bucket:
     stop: int
     coded: bool
     """Whether it may be quantised; biases and scales are not."""
+    matrices: tuple[Matrix, ...] = ()
+    """Its tensors, where buckets are cut between tensors alone."""

@@ -93,6 +93,11 @@ class Exchange:
             raise UserError(
                 f"exchange {kind}: rank 0 has the mean alone; expected update root, got {update}"
             )
+        if strategy.replicated_only and update != "replicated":
+            raise UserError(
+                f"exchange {kind}: every rank has the mean; expected update replicated, "
+                f"got {update}"
+            )
         if update not in ("root", "replicated"):
             raise UserError(f"update {update}: expected root or replicated")
         several = wire.ranks.size > 1
@@ -113,6 +118,7 @@ class Exchange:
             buckets,
             self._to_all,
             make_scale(device),
+            kind.partition(":")[2],
         )
         self._strategy = (strategy if several else Float32)(parts)
         device.finish()

@@ -18,6 +18,7 @@ REGISTRY: dict[str, str | type[Strategy]] = {
     "float16": "mpitrain.exchange.coded:Float16",
     "float32": "mpitrain.exchange.plain:Float32",
     "window": "mpitrain.exchange.one_host:SharedWindow",
+    "lowrank": "mpitrain.exchange.lowrank:LowRank",
     "star-float32": "mpitrain.exchange.star:StarFloat32",
     "star-dynamic8": "mpitrain.exchange.star_coded:StarDynamic8",
 }
@@ -25,17 +26,20 @@ REGISTRY: dict[str, str | type[Strategy]] = {
 
 
 def find(name: str) -> type[Strategy]:
-    """The strategy of this name. Raises UserError if there is none."""
-    found = REGISTRY.get(name)
+    """The strategy of this name, after which an argument may stand: lowrank:8. Raises UserError if
+    there is none, or if it does not know the argument."""
+    base, _, argument = name.partition(":")
+    found = REGISTRY.get(base)
     if found is None:
         raise UserError(f"--exchange {name}: expected one of {', '.join(('auto', *REGISTRY))}")
-    if not isinstance(found, str):
-        return found
-    module, _, attribute = found.partition(":")
-    strategy: type[Strategy] = getattr(importlib.import_module(module), attribute)
+    if isinstance(found, str):
+        module, _, attribute = found.partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+    strategy: type[Strategy] = found
+    strategy.check(base, argument)
     return strategy
 
 
 def is_lossy(name: str) -> bool:
     """Whether a strategy has this name and rounds what it sends."""
-    return name in REGISTRY and find(name).lossy
+    return name.partition(":")[0] in REGISTRY and find(name).lossy

@@ -19,8 +19,8 @@ from mpitrain.exchange.mean import own_values
 
 Vector: TypeAlias = NDArray[np.float32]
 Read: TypeAlias = Callable[[str, int, int, int], Vector]
-"""Values [start, stop) of a residual ("sender" or "owner") of an old rank: read(name, rank, start,
-stop)."""
+"""Values [start, stop) of a residual ("sender", "owner", or by a name that a strategy gave it) of
+an old rank: read(name, rank, start, stop); none where it has another length now."""
 
 
 class Residuals:
@@ -32,7 +32,7 @@ class Residuals:
     ) -> None:
         """buckets: of the network, in the order in which they are sent. owned: whether the old
         ranks had owners. images: in a batch."""
-        self._read, self._before, self._images = read, before, images
+        self.read, self.before, self._images = read, before, images
         self._lengths = [bucket.stop - bucket.start for bucket in buckets if bucket.coded]
         self._old = [places(self._lengths, rank, before) if owned else [] for rank in range(before)]
 
@@ -40,8 +40,8 @@ class Residuals:
         """Places [start, stop) of the residual with which a rank of `size` begins to send. owners:
         whether the new ranks have some."""
         total = np.zeros(stop - start, np.float32)
-        for old in range(rank, self._before, size):
-            total += self._read("sender", old, start, stop)
+        for old in range(rank, self.before, size):
+            total += self.read("sender", old, start, stop)
         if rank == 0 and not owners:
             total += self._of_owners(start, stop) * np.float32(self._images)
         return total
@@ -59,7 +59,7 @@ class Residuals:
             for first, last in ranges:
                 low, high = max(start, first), min(stop, last)
                 if low < high:
-                    found[low - start : high - start] = self._read(
+                    found[low - start : high - start] = self.read(
                         "owner", old, at + low - first, at + high - first
                     )
                 at += last - first

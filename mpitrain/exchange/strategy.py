@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.residuals import Residuals
+from mpitrain.job.errors import UserError
 from mpitrain.mpi.hops import Hops
 from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array
@@ -35,6 +36,8 @@ class Parts:
     """Whether every rank gets the mean, and nothing is spread; else rank 0 alone gets it."""
     scale: Callable[[Array, float], None]
     """scale(x, factor): x = x * factor."""
+    argument: str = ""
+    """What stands after the strategy's name and a colon."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,10 @@ class Strategy:
     ones."""
     root_only: ClassVar[bool] = False
     """Whether rank 0 alone can have the mean."""
+    replicated_only: ClassVar[bool] = False
+    """Whether every rank must have the mean, and update its own weights."""
+    whole_tensors: ClassVar[bool] = False
+    """Whether buckets must be cut between tensors alone."""
 
     def __init__(self, parts: Parts) -> None:
         """Collective."""
@@ -75,6 +82,12 @@ class Strategy:
         self.owned: list[tuple[int, int]] = []
         """Ranges of the flat vector whose mean this rank codes, in the order of residual
         "owner"."""
+
+    @classmethod
+    def check(cls, name: str, argument: str) -> None:
+        """Raise UserError if it does not know what stands after its name and a colon."""
+        if argument:
+            raise UserError(f"--exchange {name}:{argument}: expected nothing after {name}")
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
         """The bucket's gradient becomes the sum over ranks divided by `images` where it is wanted.

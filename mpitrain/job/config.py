@@ -66,8 +66,9 @@ class Run:
     exchange: str = _option(
         "auto",
         "How gradients travel: coded (by one rank of each host, for all of it), as float32 through "
-        "MPI, or through memory that ranks of "
-        "one host share; star-: all through rank 0, the paper's way, for comparisons.",
+        "MPI, or through memory that ranks of one host share; lowrank[:RANK]: as factors of "
+        "matrices, with which every rank updates its own weights (--update replicated); star-: all "
+        "through rank 0, the paper's way, for comparisons.",
     )
     update: str = _option(
         "root", "Who applies momentum SGD: rank 0, or every rank.", choices=("root", "replicated")

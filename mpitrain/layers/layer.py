@@ -3,8 +3,9 @@ together."""
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -32,6 +33,9 @@ class Parameter:
     shape: Shape
     initial: Literal["he", "uniform", "normal", "zeros", "ones"]
     fan: int = 1
+    coded: bool = False
+    """Whether its gradient may be quantised: matrices and filters are; biases and scales are few
+    and sensitive."""
 
 
 @dataclass
@@ -57,9 +61,9 @@ class Layer:
     """One node's computation. A subclass says its equation, shape rule, forward and backward in one
     file.
 
-    Before use the graph calls `build`, then sets every parameter NAME as `self.NAME` and its
-    gradient as `self.dNAME` (device arrays of the shapes given by `parameters`), every statistic
-    and every array of `memory` as `self.NAME`.
+    A network's layer has no memory. `bind` makes a copy that a graph can run, an op, with every
+    parameter NAME as `self.NAME` and its gradient as `self.dNAME` (device arrays of the shapes
+    given by `parameters`), every statistic and every array of `memory` as `self.NAME`.
     """
 
     inputs: ClassVar[int] = 1
@@ -132,6 +136,22 @@ class Layer:
 
     def build(self, device: Engine, *shapes: Shape) -> None:
         """Compile the kernels and keep what the passes need."""
+
+    def bind(
+        self,
+        device: Engine,
+        name: str,
+        capacity: int,
+        shapes: Sequence[Shape],
+        arrays: Mapping[str, Array],
+    ) -> Layer:
+        """This layer as an op: a copy built for runs of at most `capacity` images of these shapes,
+        with these arrays by name. The graph gives it `scratch` when all workspaces are known."""
+        op = copy.copy(self)
+        op.name, op.capacity = name, capacity
+        op.build(device, *shapes)
+        vars(op).update(arrays)
+        return op
 
     def vary(self, run: Pass) -> None:
         """Set what differs between two runs of as many images: the `Varying` arguments of its

@@ -3,7 +3,6 @@ buckets out."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -48,14 +47,6 @@ def statistics_of(network: Network, shapes: Mapping[str, Shape]) -> dict[str, Pa
     }
 
 
-def own_layers(network: Network) -> Network:
-    """The network with copies of its layers, for a graph to bind to arrays: the one given stays as
-    it is."""
-    return replace(
-        network, nodes=tuple(replace(node, layer=copy.copy(node.layer)) for node in network.nodes)
-    )
-
-
 LARGEST_SLOT = 4 * (2**31 - 1)
 """Bytes of the longest array that kernels can count through in int32."""
 
@@ -76,8 +67,8 @@ class Graph:
         self.layout = Layout(parameters_of(network, self.shapes))
         self.statistics_layout = Layout(statistics_of(network, self.shapes))
         # What is fused differs from device to device; the layouts must not.
-        network = own_layers(fuse(network, device.format))
-        self.device, self.network, self.capacity = device, network, capacity
+        network = fuse(network, device.format)
+        self.device, self.capacity = device, capacity
         self.buckets = self.layout.buckets()
         self.plan = make_plan(
             network, self.shapes, capacity, training, device.format, device.repeats
@@ -99,7 +90,9 @@ class Graph:
             start = storage.offset // storage.dtype.itemsize
             stop = start + storage.nbytes(capacity) // storage.dtype.itemsize
             self._storages.append(slots[storage.slot].part(start, stop))
-        self._build(training)
+        network = self.network = replace(
+            network, nodes=tuple(self._bind(node, training) for node in network.nodes)
+        )
         scratch = max(
             node.layer.workspace(capacity, *self._inputs_of(node)) for node in network.nodes
         )
@@ -141,7 +134,7 @@ class Graph:
                 for name in node.layer.parameters(*self._inputs_of(node))
             )
             start = self._complete_from[node.name] = min(
-                [start, *(slot.start for slot in places if len(slot.shape) > 1)]
+                [start, *(slot.start for slot in places if slot.coded)]
             )
         loss = network.nodes[-1]
         self._labels: Array = loss.layer.labels  # type: ignore[attr-defined]  # every loss has them
@@ -152,29 +145,23 @@ class Graph:
     def _array(self, storage: int, shape: Shape) -> Array:
         return self._storages[storage].reshape((self.capacity, *self.device.format.stored(shape)))
 
-    def _build(self, training: bool) -> None:
-        """Compile every layer and hand it its parameters, statistics and memory."""
-        for node in self.network.nodes:
-            layer, inputs = node.layer, self._inputs_of(node)
-            layer.name, layer.capacity = node.name, self.capacity
-            layer.build(self.device, *inputs)
-            for name in layer.parameters(*inputs):
-                setattr(layer, name, self.view(self.weights, f"{node.name}.{name}"))
-                if training:
-                    setattr(layer, f"d{name}", self.view(self.gradient, f"{node.name}.{name}"))
-            for name in layer.statistics(*inputs):
-                slot = self.statistics_layout.slots[f"{node.name}.{name}"]
-                setattr(
-                    layer, name, self.statistics.part(slot.start, slot.stop).reshape(slot.shape)
-                )
-            for name, (shape, _) in layer.memory(self.capacity, *inputs).items():
-                setattr(
-                    layer,
-                    name,
-                    self._storages[self.plan.memories[node.name, name]].reshape(
-                        self.device.format.stored_memory(shape)
-                    ),
-                )
+    def _bind(self, node: Node, training: bool) -> Node:
+        """The node with its layer as an op: compiled, with its parameters, statistics and
+        memory."""
+        layer, inputs = node.layer, self._inputs_of(node)
+        arrays: dict[str, Array] = {}
+        for name in layer.parameters(*inputs):
+            arrays[name] = self.view(self.weights, f"{node.name}.{name}")
+            if training:
+                arrays[f"d{name}"] = self.view(self.gradient, f"{node.name}.{name}")
+        for name in layer.statistics(*inputs):
+            slot = self.statistics_layout.slots[f"{node.name}.{name}"]
+            arrays[name] = self.statistics.part(slot.start, slot.stop).reshape(slot.shape)
+        for name, (shape, _) in layer.memory(self.capacity, *inputs).items():
+            storage = self._storages[self.plan.memories[node.name, name]]
+            arrays[name] = storage.reshape(self.device.format.stored_memory(shape))
+        op = layer.bind(self.device, node.name, self.capacity, inputs, arrays)
+        return replace(node, layer=op)
 
     def view(self, vector: Array, name: str) -> Array:
         """One parameter's tensor in a flat vector of this graph's layout."""

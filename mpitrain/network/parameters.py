@@ -2,8 +2,8 @@
 buckets it is sent in.
 
 Every tensor starts at a multiple of 512 values: a codec block never spans two tensors, and OpenCL
-can make a sub-buffer of each. The gaps hold zeros. Tensors of two or more dimensions come first, in
-network order; then those of one (biases, scales), which are few, sensitive, and never quantised.
+can make a sub-buffer of each. The gaps hold zeros. Tensors that may be quantised come first, in
+network order; then the others (biases, scales).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.exchange.bucket import Bucket
+from mpitrain.exchange.bucket import Bucket, Matrix
 from mpitrain.layers.layer import Parameter, Shape, size
 
 BLOCK = 512
@@ -34,6 +34,8 @@ class Slot:
     name: str
     shape: Shape
     start: int
+    coded: bool = False
+    """Whether it lies in the part of the vector that may be quantised."""
 
     @property
     def stop(self) -> int:
@@ -48,14 +50,14 @@ class Layout:
         self.parameters = dict(parameters)
         self.slots: dict[str, Slot] = {}
         at = 0
-        for many in (True, False):
+        for coded in (True, False):
             for name, parameter in parameters.items():
-                if (len(parameter.shape) > 1) == many:
-                    self.slots[name] = Slot(name, parameter.shape, at)
+                if parameter.coded == coded:
+                    self.slots[name] = Slot(name, parameter.shape, at, coded)
                     at += -(-size(parameter.shape) // BLOCK) * BLOCK
-            if many:
+            if coded:
                 self.coded = at
-                """Values before this one belong to tensors of two or more dimensions."""
+                """Values before this one belong to tensors that may be quantised."""
         self.length = at
         self.slots = {name: self.slots[name] for name in parameters}
 
@@ -64,21 +66,36 @@ class Layout:
         """Parameters, without the gaps."""
         return sum(size(slot.shape) for slot in self.slots.values())
 
-    def buckets(self, least: int = 0) -> list[Bucket]:
+    def buckets(self, least: int = 0, whole: bool = False) -> list[Bucket]:
         """The vector cut into ranges in the order in which the backward pass completes them; the
-        one-dimensional tensors last.
+        others last.
 
-        least: values of a bucket that may be coded, if more than SMALL.
+        least: values of a bucket that may be coded, if more than SMALL. whole: cut between tensors
+        alone, which buckets then name.
         """
         found: list[Bucket] = []
         stop = self.coded
+        starts = sorted(slot.start for slot in self.slots.values() if slot.coded)
         while stop > 0:
             start = max(0, stop - BUCKET)
-            found.append(Bucket(len(found), start, stop, coded=stop - start >= max(SMALL, least)))
+            if whole:
+                start = max(each for each in starts if each <= start)
+            coded = stop - start >= max(SMALL, least)
+            matrices = self._matrices(start, stop) if whole else ()
+            found.append(Bucket(len(found), start, stop, coded, matrices))
             stop = start
         if self.length > self.coded:
             found.append(Bucket(len(found), self.coded, self.length, coded=False))
         return found
+
+    def _matrices(self, start: int, stop: int) -> tuple[Matrix, ...]:
+        """The tensors of a range as matrices: a row for each output."""
+        slots = sorted(self.slots.values(), key=lambda slot: slot.start)
+        return tuple(
+            Matrix(slot.start - start, slot.shape[0], size(slot.shape[1:]))
+            for slot in slots
+            if start <= slot.start < stop
+        )
 
     def tensors_in(self, start: int, stop: int) -> list[str]:
         """Names of the tensors that a range of the vector touches, for messages."""

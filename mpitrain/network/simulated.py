@@ -55,7 +55,7 @@ class SimulatedGraph(Graph):
             slots = [
                 self.layout.slots[f"{node.name}.{name}"] for name in node.layer.parameters(*inputs)
             ]
-            start = min([start, *(slot.start for slot in slots if len(slot.shape) > 1)])
+            start = min([start, *(slot.start for slot in slots if slot.coded)])
             found.append((start, float(node.layer.flops(*inputs))))
         total = sum(flops for _, flops in found) or 1.0
         return [(start, flops / total) for start, flops in found]

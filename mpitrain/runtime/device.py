@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from mpitrain.job.config import whole
 from mpitrain.job.errors import RunError, UserError
-from mpitrain.runtime import platforms
+from mpitrain.runtime import platforms, pocl
 from mpitrain.runtime.array import Array, Memory
 from mpitrain.runtime.program import Program
 from mpitrain.runtime.recording import Command
@@ -149,6 +149,8 @@ class Device:
         self.recorded: list[Command] | None = None
         """What is being queued, while somebody records it."""
         self.is_pocl = "Portable" in self.platform
+        self.cpu_name = pocl.name_cpu(entry.cl) if self.is_pocl else ""
+        """What PoCL compiles for; it does not compile before it has been told."""
         self.identity = "|".join(
             [self.platform, entry.platform.version, self.name, entry.cl.driver_version]
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from mpitrain.engine.registry import open_device
 from mpitrain.exchange.choice import candidates, choose, coded_from
 from mpitrain.exchange.exchange import needs_master
 from mpitrain.exchange.probe import measure
-from mpitrain.exchange.registry import is_lossy
+from mpitrain.exchange.registry import find, is_lossy
 from mpitrain.exchange.window import floats
 from mpitrain.job import checkpoint
 from mpitrain.job.config import Run, known
@@ -79,6 +79,9 @@ def join(
     watch.at("compile")
     fault("compile", 0)
     kind, reason, coded = _choose_exchange(run, wire, device, resumed)
+    strategy = find(kind)
+    if strategy.replicated_only:
+        run = replace(run, update="replicated")
     sub_batch = (
         run.sub_batch
         or (resumed and resumed.sub_batch)
@@ -89,7 +92,7 @@ def join(
     display = Display(silent=not speaks or run.quiet or run.json)
     device.on_compile = _Compiling(watch, display, device.name)
     graph = wire.agree.leaders_first(lambda: _graph(plan, wire, device))
-    graph.buckets = graph.layout.buckets(coded)
+    graph.buckets = graph.layout.buckets(coded, strategy.whole_tensors)
     graph.normalise(np.array(prepared.mean, np.float32), np.array(prepared.std, np.float32))
     local = Local(
         device=device,
@@ -251,10 +254,12 @@ def _resume(world: World, resumed: Resumed) -> str:
     path = Path(resumed.path)
     world.wire.agree.together(lambda: world.state.resume(path, world.plan.run))
     said = [*resumed.refused, f"passed over for {path.name}"] if resumed.refused else []
-    if is_lossy(resumed.exchange) and resumed.ranks > 1 and not world.exchange.residuals():
-        said.append(
-            f"what {resumed.exchange} had left out of {path.name} stays out: nothing is coded here"
-        )
+    before, now = (kind.partition(":")[0] for kind in (resumed.exchange, world.plan.exchange))
+    other = "lowrank" in (before, now) and before != now
+    lost = other or not world.exchange.residuals()
+    if is_lossy(resumed.exchange) and resumed.ranks > 1 and lost:
+        why = f"{now} does not take it up" if other else "nothing is coded here"
+        said.append(f"what {before} had left out of {path.name} stays out: {why}")
     return "; ".join(said)
 
 

@@ -74,11 +74,14 @@ class Undo:
         """This rank's residuals, of when it had this `Exchange.seat`, to the new exchange, whose
         next step is `step`."""
         # A rank that coded nothing has left nothing out.
-        kept = "sender" in held and bool(exchange.residuals())
-        left = self._as_sender(held, seat, images) if kept else np.zeros(0, np.float32)
+        kept = bool({"sender", "unsent"} & held.keys()) and bool(exchange.residuals())
+        sender = self._as_sender(held, seat, images) if kept and "sender" in held else None
 
-        def read(kind: str, rank: int, start: int, stop: int) -> NDArray[np.float32]:
-            return left[start:stop]
+        def read(name: str, rank: int, start: int, stop: int) -> NDArray[np.float32]:
+            if sender is not None and name == "sender":
+                return sender[start:stop]
+            values: NDArray[np.float32] = held[name].part(start, stop).download()
+            return values
 
         _, ranks = exchange.seat
         exchange.restore(

@@ -70,6 +70,7 @@ def undisturbed(
         ("update", "dynamic8"),
         ("evaluate", "window"),
         ("checkpoint", "dynamic8"),
+        ("exchange", "lowrank"),
     ],
 )
 def test_the_others_go_on(
@@ -99,7 +100,7 @@ def test_the_others_go_on(
     assert [event["step"] for event in steps] == list(range(1, 13))
     # Two ranks do on the same batches what three did, but for rounding (and what rank 1 had not
     # sent of codes).
-    tolerance = 0.05 if exchange == "dynamic8" else 1e-3
+    tolerance = 1e-3 if exchange in ("float32", "window") else 0.05
     for mine, its in zip(steps, whole.events("step"), strict=True):
         assert abs(mine["loss"] - its["loss"]) < tolerance, (mine, its)
     assert [event["step"] for event in ended.events("evaluate")] == [6, 12]

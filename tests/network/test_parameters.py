@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mpitrain.layers.layer import Parameter
+from mpitrain.layers.layer import Parameter, size
 from mpitrain.network import models
 from mpitrain.network.graph import parameters_of
 from mpitrain.network.memory import infer_shapes
@@ -39,7 +39,7 @@ def test_buckets_cover_every_value_once(name: str) -> None:
 
 
 def test_a_tensor_starts_from_its_name_and_the_seed_alone() -> None:
-    weight, bias = Parameter((30, 40), "he", 40), Parameter((30,), "zeros")
+    weight, bias = Parameter((30, 40), "he", 40, coded=True), Parameter((30,), "zeros")
     alone = Layout({"fc.weight": weight})
     beside = Layout({"other.weight": weight, "fc.weight": weight, "fc.bias": bias})
     slot = beside.slots["fc.weight"]
@@ -52,7 +52,7 @@ def test_a_tensor_starts_from_its_name_and_the_seed_alone() -> None:
 
 
 def test_tensors_of_one_shape_and_two_names_start_differently() -> None:
-    weight = Parameter((30, 40), "he", 40)
+    weight = Parameter((30, 40), "he", 40, coded=True)
     layout = Layout({"a.weight": weight, "b.weight": weight})
     first, second = (layout.initial(3)[slot.start : slot.stop] for slot in layout.slots.values())
     assert (first != second).mean() > 0.99
@@ -106,10 +106,27 @@ def test_buckets_are_numbered_from_the_last_layer_on_and_small_ones_stay_whole()
             (bucket.stop for bucket in buckets[:-1]), reverse=True
         )
         assert buckets[0].stop == layout.coded and buckets[0].coded
-    small = Layout({"fc.weight": Parameter((SMALL // 512 - 1, 512), "he", 512)})
+    small = Layout({"fc.weight": Parameter((SMALL // 512 - 1, 512), "he", 512, coded=True)})
     assert [bucket.coded for bucket in small.buckets()] == [False]
-    large = Layout({"fc.weight": Parameter((SMALL // 512, 512), "he", 512)})
+    large = Layout({"fc.weight": Parameter((SMALL // 512, 512), "he", 512, coded=True)})
     assert [bucket.coded for bucket in large.buckets()] == [True]
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet18"])
+def test_whole_tensors_are_in_one_bucket_each_as_the_matrix_of_its_outputs(name: str) -> None:
+    layout = layout_of(name)
+    buckets = layout.buckets(whole=True)
+    assert [bucket.stop for bucket in buckets[1:-1]] == [each.start for each in buckets[:-2]]
+    found = {
+        bucket.start + m.start: (m.rows, m.columns) for bucket in buckets for m in bucket.matrices
+    }
+    expected = {
+        slot.start: (slot.shape[0], size(slot.shape[1:]))
+        for slot in layout.slots.values()
+        if slot.coded
+    }
+    assert found == expected
+    assert all(m.start % 512 == 0 for bucket in buckets for m in bucket.matrices)
 
 
 def test_a_range_names_its_tensors() -> None:

@@ -96,7 +96,7 @@ class Convolution(Layer):
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
         g = self.geometry(shapes[0])
         fan = g.c * g.r * g.s
-        weight = Parameter((self.channels, g.c, g.r, g.s), "he", fan)
+        weight = Parameter((self.channels, g.c, g.r, g.s), "he", fan, coded=True)
         return (
             {"weight": weight, "bias": Parameter((self.channels,), "zeros")}
             if self.has_bias

@@ -42,7 +42,7 @@ class Dense(Layer):
 
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
         inputs = size(shapes[0])
-        weight = Parameter((self.features, inputs), "uniform", inputs)
+        weight = Parameter((self.features, inputs), "uniform", inputs, coded=True)
         return (
             {"weight": weight, "bias": Parameter((self.features,), "zeros")}
             if self.has_bias
