@@ -190,7 +190,8 @@ def _agreed_run(options: Mapping[str, Any]) -> Run:
 def evaluate(
     checkpoint: Path, data: str | None, batch_size: int, device: str, skip_bad: int, as_json: bool
 ) -> None:
-    """Loss, top-1 and top-5 of CHECKPOINT on the test images of --data."""
+    """Loss, top-1 and top-5 of CHECKPOINT (a file, or a run directory, whose newest one it means)
+    on the test images of --data."""
     from mpitrain.commands.evaluate import evaluate_checkpoint
 
     evaluate_checkpoint(checkpoint, data, batch_size, device, as_json, skip_bad)
@@ -199,14 +200,31 @@ def evaluate(
 @commands.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--network",
+    metavar="NETWORK",
+    help="CHECKPOINT holds weights alone, of this network, with torchvision's names.",
+)
 @click.option("--top", default=5, type=click.IntRange(1), help="Classes to show for an image.")
 @click.option("--device", default="auto", help="As in training.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object an image.")
-def predict(checkpoint: Path, images: Sequence[Path], top: int, device: str, as_json: bool) -> None:
-    """Classes and probabilities of IMAGES (any format that Pillow reads), best first."""
+def predict(
+    checkpoint: Path,
+    images: Sequence[Path],
+    network: str | None,
+    top: int,
+    device: str,
+    as_json: bool,
+) -> int:
+    """Classes and probabilities of IMAGES (files of any format that Pillow reads, or folders of
+    them), best first.
+
+    CHECKPOINT is a file or a run directory, whose newest one it means. A file that is no image is
+    told, and makes the exit code 1.
+    """
     from mpitrain.commands.predict import predict_files
 
-    predict_files(checkpoint, images, top, device, as_json)
+    return predict_files(checkpoint, images, top, device, as_json, network)
 
 
 @commands.command()

@@ -212,6 +212,17 @@ def newest(
     return None
 
 
+def file_of(path: Path) -> Path:
+    """A checkpoint's file: `path`, or the newest whole one where that is a run directory. Raises
+    UserError where that has none."""
+    if not path.is_dir():
+        return path
+    found = newest(path)
+    if found is None:
+        raise UserError(f"{path}: there is no checkpoint in {path / 'checkpoints'}")
+    return found.path
+
+
 class Reader:
     """An open checkpoint (or any safetensors file): tensors by name, settings, and names. Raises
     UserError if it is not whole."""
@@ -298,7 +309,8 @@ class Reader:
         file of others, or without its checksum."""
         if "mpitrain" not in self.metadata:
             raise UserError(
-                f"{self.path} holds weights but no settings of mpitrain; --init takes weights alone"
+                f"{self.path} holds weights but no settings of mpitrain; --init and predict "
+                "--network take weights alone"
             )
         if not self._sealed:
             raise UserError(

@@ -15,7 +15,7 @@ from mpitrain.data.order import steps_per_epoch
 from mpitrain.data.source import Dataset, open_source
 from mpitrain.exchange.registry import find
 from mpitrain.job import toml
-from mpitrain.job.config import Run, known, numbers
+from mpitrain.job.config import Run, is_made_up, known, numbers
 from mpitrain.job.errors import UserError
 from mpitrain.job.folder import Hold, make_new
 from mpitrain.job.plain import plain
@@ -91,8 +91,11 @@ def look(run: Run, ranks: int, alive: Callable[[], None], hold: Hold) -> tuple[P
     infer_shapes(models.load(run.network, data.shape, data.classes, dropout=not run.no_dropout))
     found = Prepared(
         settings={
-            name: getattr(run, name)
-            for name in ("data", "batch_size", "weight_decay", "steps", "epochs")
+            "data": _absolute(known(run.data)),
+            **{
+                name: getattr(run, name)
+                for name in ("batch_size", "weight_decay", "steps", "epochs")
+            },
         },
         shape=data.shape,
         classes=data.classes,
@@ -106,6 +109,12 @@ def look(run: Run, ranks: int, alive: Callable[[], None], hold: Hold) -> tuple[P
         folder=str(_folder(run, hold)),
     )
     return found, data
+
+
+def _absolute(data: str) -> str:
+    """Data as a checkpoint can name them: it may be looked at from another folder."""
+    words = data == "digits" or is_made_up(data)
+    return data if words else str(Path(data).absolute())
 
 
 def _folder(run: Run, hold: Hold) -> Path:
