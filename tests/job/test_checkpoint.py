@@ -92,7 +92,10 @@ def test_a_truncated_file_is_refused(tmp_path: Path, cut: int) -> None:
 def test_weights_of_others_have_no_settings(tmp_path: Path) -> None:
     path = tmp_path / "one.safetensors"
     write(path, [entry(VALUES)], {})
-    with Reader(path) as reader, pytest.raises(UserError, match="--init and predict --network take"):
+    with (
+        Reader(path) as reader,
+        pytest.raises(UserError, match="--init and predict --network take"),
+    ):
         reader.settings()
 
 
