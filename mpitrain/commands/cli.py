@@ -327,19 +327,33 @@ def curve(folder: Path) -> None:
     redraw(folder)
 
 
-@commands.command(context_settings={"ignore_unknown_options": True})
+class Submitting(Command):
+    """What stands behind `--` is for sbatch."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            place = args.index("--")
+            args, ctx.meta[SBATCH] = args[:place], args[place + 1 :]
+        return super().parse_args(ctx, args)
+
+
+SBATCH = "mpitrain.sbatch"
+
+
+@commands.command(cls=Submitting, context_settings={"ignore_unknown_options": True})
 @click.argument("network")
 @_options_of(Job)
 @click.option("--dry-run", is_flag=True, help="Print the job script instead of submitting it.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def submit(network: str, dry_run: bool, options: Sequence[str], **asked: Any) -> None:
     """Train NETWORK as a job of SLURM. Further OPTIONS go to the training, and are checked before
-    the job waits in the queue."""
+    the job waits in the queue; those behind -- go to sbatch: -- --constraint=a100 --exclusive."""
     from mpitrain.commands.submit import submit as hand_in
 
     settings = train.make_context("mpitrain train", [network, *options]).params
     Run(**settings)
-    hand_in(network, options, Job(**asked), dry_run)
+    sbatch = click.get_current_context().meta.get(SBATCH, ())
+    hand_in(network, options, Job(**asked), dry_run, sbatch)
 
 
 @commands.command()

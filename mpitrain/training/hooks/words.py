@@ -144,8 +144,8 @@ def say_header(world: World, said: str) -> None:
     )
     if local.dataset:
         local.dataset.bad.tell(local.display, local.log)
-    if said:
-        say(f"  {said}")
+    for words in filter(None, (local.log.lacks, said)):
+        say(f"  {words}")
     if plan.begun:
         say(f"  goes on after step {plan.begun} of {plan.steps}")
     if restarts:
