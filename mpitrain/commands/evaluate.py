@@ -85,10 +85,7 @@ def evaluate_checkpoint(
         else:
             if bad.names:
                 print(plain(f"--skip-bad {bad.most}: {bad}"))
-            print(
-                f"loss {found.loss:.4f}  top-1 {found.top1:.4f}  top-5 {found.top5:.4f}  "
-                f"({found.images} images)"
-            )
+            print(found.words(model.network.classes))
     return found
 
 

@@ -4,6 +4,7 @@ log and the library alike."""
 from __future__ import annotations
 
 import math
+import numbers as numbers_abc
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -170,6 +171,7 @@ class Run:
 
     def __post_init__(self) -> None:
         for each in fields(self):
+            _check_type(each.name, getattr(self, each.name), str(each.type))
             if each.metadata:
                 _check(each.name, getattr(self, each.name), each.metadata)
         for name in ("checkpoint_every", "evaluate_every"):
@@ -243,6 +245,24 @@ def numbers(text: str, count: int, name: str, above: float = -math.inf) -> list[
     if len(found) not in (1, count):
         raise UserError(f"{name} {text}: {len(found)} numbers for {count} channels")
     return found * count if len(found) == 1 else found
+
+
+KINDS: dict[str, tuple[type, str]] = {
+    "int": (numbers_abc.Integral, "a whole number"),
+    "float": (numbers_abc.Real, "a number"),
+    "str": (str, "a string"),
+    "bool": (bool, "True or False"),
+}
+"""Types of fields, and their words."""
+
+
+def _check_type(name: str, value: Any, hint: str) -> None:
+    """Raise UserError for a value of another type: the command line makes none, a program may."""
+    kind, words = KINDS[hint.partition(" |")[0]]
+    if value is None and "None" in hint:
+        return
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise UserError(f"{option(name)} {value!r}: expected {words}, got {type(value).__name__}")
 
 
 def _check(name: str, value: Any, facts: Any) -> None:

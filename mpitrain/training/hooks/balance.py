@@ -24,7 +24,7 @@ COST = 0.1
 """Share of a step that one rank must cost to be named."""
 
 
-PLAIN = 1.0
+PLAIN = 4.0
 """Share from which on one look is enough; below it a rank is named when two in a row find it, for
 on a busy machine now one rank is slow, now another."""
 
