@@ -280,8 +280,8 @@ def test_every_event_of_the_log_is_written_down() -> None:
 
 
 def test_the_walks_name_files_and_functions_that_are_there() -> None:
-    """Rows of CONTRIBUTING.md such as | 2 | `network/graph.py` `Graph.backward` | ... |: a file, and
-    names in it."""
+    """Rows of CONTRIBUTING.md such as | 2 | `network/graph.py` `Graph.backward` | ... |: a file,
+    and names in it."""
     guide = (ROOT / "CONTRIBUTING.md").read_text()
     rows = re.findall(r"^\| \d+ \| (`[\w/.]+\.py`.*?)\|", guide, re.MULTILINE)
     assert len(rows) > 20

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from mpitrain.job.plain import plain
+
 
 class Display:
     """Prints lines on stdout, unless it is silent."""
@@ -20,6 +22,7 @@ class Display:
     def say(self, line: str) -> None:
         """Print a line, above the progress bar if there is one."""
         if not self._silent:
+            line = plain(line)
             if self._progress is not None:
                 self._progress.console.print(line, highlight=False, soft_wrap=True, markup=False)
             else:

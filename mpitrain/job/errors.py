@@ -12,6 +12,9 @@ STOPPED = 75
 requeue`."""
 STALLED = 86
 """The watchdog ended a job that made no progress."""
+INTERRUPTED = 130
+"""Ctrl-C ended it: for a training the second one, since the first is a request to stop. As shells
+count: 128 and SIGINT's number."""
 
 
 class MpitrainError(Exception):

@@ -63,6 +63,13 @@ class Log:
         if self._json:
             print(line, flush=True)
 
+    @property
+    def lacks(self) -> str:
+        """What is missing of the log, in words; nothing where all is there."""
+        if self._log is None or self._board is not None:
+            return ""
+        return "no events for TensorBoard: tensorboardX is not installed"
+
     def check_place(self) -> None:
         """Raise RunError if the run directory's disk has been unmounted.
 
@@ -148,7 +155,8 @@ class _Board:
 
 
 def _tensorboard(folder: Path) -> _Board | None:
-    """A writer of events.* files if `mpitrain[plots]` is installed, else None."""
+    """A writer of events.* files if tensorboardX is installed, as it is unless somebody left it
+    out."""
     try:
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event

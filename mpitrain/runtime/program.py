@@ -8,6 +8,7 @@ import importlib.resources
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 Argument: TypeAlias = "Array | int | float | np.generic | Varying"
 """What a kernel takes."""
+SEAL_BYTES = 32
+"""Of the SHA-256 before each binary that is kept."""
 INCLUDE = re.compile(r'^#include "([\w/.]+)"[ \t]*$', re.MULTILINE)
 
 
@@ -179,16 +182,27 @@ def _build(device: Device, name: str, source: str, options: list[str]) -> cl.Pro
         return _compile(device, name, source, options)
     key = hashlib.sha256("\n".join([device.identity, *options, source]).encode()).hexdigest()[:24]
     path = cache_folder() / "programs" / f"{name}-{key}.bin"
-    if path.exists():
+    if binary := _unsealed(path):
         try:
-            return _finish(cl.Program(device.context, [device.cl], [path.read_bytes()]), [])
-        except (cl.Error, OSError):
-            path.unlink(missing_ok=True)  # not what this driver wrote: make it again
+            return _finish(cl.Program(device.context, [device.cl], [binary]), [])
+        except cl.Error:
+            pass  # not what this driver wrote: make it again
     program = _compile(device, name, source, options)
     binaries: Any = program.get_info(cl.program_info.BINARIES)
     with contextlib.suppress(OSError):  # a cache that cannot be written costs only time
-        write_atomically(path, binaries[0])
+        write_atomically(path, hashlib.sha256(binaries[0]).digest() + binaries[0])
     return program
+
+
+def _unsealed(path: Path) -> bytes | None:
+    """A kept binary without the SHA-256 that it begins with; None unless it is whole. Drivers run
+    what a flipped bit has made of it."""
+    with contextlib.suppress(OSError):
+        content = path.read_bytes()
+        seal, binary = content[:SEAL_BYTES], content[SEAL_BYTES:]
+        if seal == hashlib.sha256(binary).digest():
+            return binary
+    return None
 
 
 def _compile(device: Device, name: str, source: str, options: list[str]) -> cl.Program:

@@ -16,7 +16,8 @@ GRACE = 3.0
 
 
 class Watchdog:
-    """Calls `abort` if this rank reports no progress for `limit` seconds."""
+    """Calls `abort` if this rank reports no progress for `limit` seconds, of those in which the
+    process was let run."""
 
     def __init__(self, rank: int, limit: float, abort: Callable[[int], None]) -> None:
         self.phase, self.step = "start", 0
@@ -38,8 +39,13 @@ class Watchdog:
         self._ended.set()
 
     def _watch(self) -> None:
-        while not self._ended.wait(min(1.0, self._limit / 4)):
-            if time.monotonic() - self._since > self._limit:
+        nap, looked = min(1.0, self._limit / 4), self._since
+        while not self._ended.wait(nap):
+            now = time.monotonic()
+            # A process that was stopped itself, as SLURM suspends a job, has seen no standstill.
+            self._since = min(now, self._since + max(0.0, now - looked - 2 * nap))
+            looked = now
+            if now - self._since > self._limit:
                 absent = witness.absent()
                 last_words(
                     f"{witness.whom(self._rank)}: no progress for {self._limit:g} s in "
