@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mpitrain.job import folder
 from mpitrain.job.errors import UserError
-from mpitrain.job.folder import Hold, make_new
+from mpitrain.job.run_folder import Hold, make_new
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def holds() -> Iterator[tuple[Hold, Hold]]:
 def test_the_second_to_come_is_refused_and_told_who_is_there(
     tmp_path: Path, holds: tuple[Hold, Hold], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(run_folder, "PATIENCE_SECONDS", 0.1)
     first, second = holds
     first.take(tmp_path)
     first.sign()
@@ -36,7 +35,9 @@ def test_the_second_to_come_is_refused_and_told_who_is_there(
     second.take(tmp_path)
 
 
-DIES = "import os, sys, pathlib, mpitrain.job.folder as f; h = f.Hold(); h.take(pathlib.Path('.'))"
+DIES = (
+    "import os, sys, pathlib, mpitrain.job.run_folder as f; h = f.Hold(); h.take(pathlib.Path('.'))"
+)
 
 
 def test_a_lock_goes_with_its_process(tmp_path: Path, holds: tuple[Hold, Hold]) -> None:
