@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mpitrain.job.errors import UserError
 from mpitrain.job import run_folder
+from mpitrain.job.errors import UserError
 from mpitrain.job.run_folder import Hold, make_new
 
 
