@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -158,9 +160,24 @@ def _tensorboard(folder: Path) -> _Board | None:
     """A writer of events.* files if tensorboardX is installed, as it is unless somebody left it
     out."""
     try:
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.summary_pb2 import Summary
+        with _absent("torch"):
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto.event_pb2 import Event
+            from tensorboardX.proto.summary_pb2 import Summary
     except ImportError:
         return None
     return _Board(folder, (EventsWriter, Event, Summary))
+
+
+@contextmanager
+def _absent(module: str) -> Iterator[None]:
+    """Importing a module fails inside, unless it has been imported before: tensorboardX imports
+    PyTorch where there is one, for seconds, and needs nothing of it here."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]

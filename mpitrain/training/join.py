@@ -229,12 +229,12 @@ class _Compiling:
 
     def __call__(self, name: str) -> None:
         self._watch.at("compile")
-        if not self._said:
+        said, self._said = self._said, True
+        if not said:
             self._display.say(
                 f"compiling kernels for {self._device}: seconds to a minute, and later runs find "
                 "them in a cache"
             )
-        self._said = True
 
 
 def _begin(world: World) -> str:
