@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib
 import os
 import signal
@@ -15,7 +16,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -23,8 +24,19 @@ from mpitrain import __version__
 from mpitrain.commands.submit import Job
 from mpitrain.engine import registry as engines
 from mpitrain.exchange import registry as exchanges
-from mpitrain.job.config import Run, option
-from mpitrain.job.errors import DONE, FAILED, WRONG_USE, MpitrainError
+from mpitrain.job.config import OWN, Run, option
+from mpitrain.job.errors import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    WRONG_USE,
+    MpitrainError,
+    RunError,
+    UserError,
+    agreed,
+)
+from mpitrain.job.plain import paragraph
+from mpitrain.job.stdout import discard, open_all, refused_by
 from mpitrain.mpi.launch import launched_ranks
 from mpitrain.watch import witness
 from mpitrain.watch.signals import ignore
@@ -33,8 +45,36 @@ from mpitrain.watch.witness import LINGER, last_words
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120}
 
 
+COLLECTIVE = ("train", "evaluate")
+"""Commands that all ranks of a job carry out; the first rank alone carries out the others."""
+
+
+class Command(click.Command):
+    """A command that begins when all ranks of the job are known to be asked for the same."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if not _launched():
+            return self._carry_out(ctx)
+        if ctx.info_name == "train":
+            witness.call()  # before MPI has threads
+        _compare({"command": ctx.info_name, **_typed(ctx)})
+        if ctx.info_name in COLLECTIVE:
+            return self._carry_out(ctx)
+        return _on_first_rank(lambda: self._carry_out(ctx))
+
+    def _carry_out(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except OSError as error:
+            raise _of_stdout(error, sys.stdout) from None
+
+
 class Commands(click.Group):
     """`mpitrain NETWORK` is `mpitrain train NETWORK`: what is no command's name is a network's."""
+
+    command_class = Command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and not args[0].startswith("-") and args[0] not in self.commands:
@@ -123,7 +163,16 @@ def train(**options: Any) -> int:
         signal.SIGUSR2,
     ):  # a second one may come when the run has ended on the first
         signal.signal(number, signal.SIG_IGN)
-    return run(Run(**options)).exit_code
+    return run(_agreed_run(options)).exit_code
+
+
+def _agreed_run(options: Mapping[str, Any]) -> Run:
+    """The run of these options; what is wrong with them is so on every rank, since all have been
+    compared."""
+    try:
+        return Run(**options)
+    except UserError as error:
+        raise agreed(error) from None
 
 
 @commands.command()
@@ -141,7 +190,8 @@ def train(**options: Any) -> int:
 def evaluate(
     checkpoint: Path, data: str | None, batch_size: int, device: str, skip_bad: int, as_json: bool
 ) -> None:
-    """Loss, top-1 and top-5 of CHECKPOINT on the test images of --data."""
+    """Loss, top-1 and top-5 of CHECKPOINT (a file, or a run directory, whose newest one it means)
+    on the test images of --data."""
     from mpitrain.commands.evaluate import evaluate_checkpoint
 
     evaluate_checkpoint(checkpoint, data, batch_size, device, as_json, skip_bad)
@@ -150,14 +200,31 @@ def evaluate(
 @commands.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--network",
+    metavar="NETWORK",
+    help="CHECKPOINT holds weights alone, of this network, with torchvision's names.",
+)
 @click.option("--top", default=5, type=click.IntRange(1), help="Classes to show for an image.")
 @click.option("--device", default="auto", help="As in training.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object an image.")
-def predict(checkpoint: Path, images: Sequence[Path], top: int, device: str, as_json: bool) -> None:
-    """Classes and probabilities of IMAGES (any format that Pillow reads), best first."""
+def predict(
+    checkpoint: Path,
+    images: Sequence[Path],
+    network: str | None,
+    top: int,
+    device: str,
+    as_json: bool,
+) -> int:
+    """Classes and probabilities of IMAGES (files of any format that Pillow reads, or folders of
+    them), best first.
+
+    CHECKPOINT is a file or a run directory, whose newest one it means. A file that is no image is
+    told, and makes the exit code 1.
+    """
     from mpitrain.commands.predict import predict_files
 
-    predict_files(checkpoint, images, top, device, as_json)
+    return predict_files(checkpoint, images, top, device, as_json, network)
 
 
 @commands.command()
@@ -260,19 +327,33 @@ def curve(folder: Path) -> None:
     redraw(folder)
 
 
-@commands.command(context_settings={"ignore_unknown_options": True})
+class Submitting(Command):
+    """What stands behind `--` is for sbatch."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            place = args.index("--")
+            args, ctx.meta[SBATCH] = args[:place], args[place + 1 :]
+        return super().parse_args(ctx, args)
+
+
+SBATCH = "mpitrain.sbatch"
+
+
+@commands.command(cls=Submitting, context_settings={"ignore_unknown_options": True})
 @click.argument("network")
 @_options_of(Job)
 @click.option("--dry-run", is_flag=True, help="Print the job script instead of submitting it.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def submit(network: str, dry_run: bool, options: Sequence[str], **asked: Any) -> None:
     """Train NETWORK as a job of SLURM. Further OPTIONS go to the training, and are checked before
-    the job waits in the queue."""
+    the job waits in the queue; those behind -- go to sbatch: -- --constraint=a100 --exclusive."""
     from mpitrain.commands.submit import submit as hand_in
 
     settings = train.make_context("mpitrain train", [network, *options]).params
     Run(**settings)
-    hand_in(network, options, Job(**asked), dry_run)
+    sbatch = click.get_current_context().meta.get(SBATCH, ())
+    hand_in(network, options, Job(**asked), dry_run, sbatch)
 
 
 @commands.command()
@@ -284,15 +365,29 @@ def launcher() -> None:
     print_launcher()
 
 
+@commands.command()
+@click.argument("code", type=click.IntRange(0, 255))
+def requeue(code: int) -> int:
+    """Put this job of SLURM back into the queue if its training ended with CODE 75, stopped with a
+    checkpoint. Job scripts call it; it exits with CODE."""
+    from mpitrain.commands.submit import requeue as put_back
+
+    return put_back(code)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Whatever happens on this rank, the whole job ends: with one line, and the
     exit code of CLI.md."""
+    open_all()
+    stdout = sys.stdout
     threading.excepthook = lambda args: _end(args.exc_value)
-    if _rank() and {"-h", "--help", "--version"} & set(
-        sys.argv[1:] if arguments is None else arguments
-    ):
-        sys.exit(DONE)  # the first rank says it
+    words = sys.argv[1:] if arguments is None else arguments
     try:
+        if asked := [word for word in words if word in ("-h", "--help", "--version")]:
+            if _launched():
+                _compare({"command": asked[0]})
+            if _rank():
+                sys.exit(DONE)  # the first rank says it
         result = commands.main(
             args=None if arguments is None else list(arguments),
             prog_name="mpitrain",
@@ -301,12 +396,71 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
     except click.ClickException as error:
-        if _rank() == 0:
-            error.show()
-        _leave(WRONG_USE)
+        _refuse(error)
     except BaseException as error:
-        _end(error)
+        _end(_of_stdout(error, stdout))
     _leave(result if isinstance(result, int) else DONE)
+
+
+def _compare(asked: Mapping[str, object], refused: str = "") -> None:
+    """Join the job, and raise UserError, on every rank, unless all ranks were asked for the
+    same."""
+    from mpitrain.mpi.asked import compare
+    from mpitrain.mpi.connect import connect
+
+    compare(connect().agree, {**asked, "version": __version__}, refused)
+
+
+def _typed(ctx: click.Context) -> dict[str, object]:
+    """The options of a command that must be alike on all ranks, by the names under which they are
+    typed."""
+    return {
+        each.opts[0]: ctx.params[each.name]
+        for each in ctx.command.params
+        if each.name in ctx.params and each.name not in OWN
+    }
+
+
+def _on_first_rank(command: Callable[[], Any]) -> Any:
+    """Carry out a command that is no work for several ranks; all end as the first one does."""
+    from mpitrain.mpi.connect import connect
+
+    def carry_out() -> Any:
+        try:
+            return command()
+        except click.ClickException as error:
+            raise UserError(error.format_message()) from None
+
+    return connect().agree.from_root(carry_out)
+
+
+def _refuse(error: click.ClickException) -> NoReturn:
+    """End on words that are none of a command's. Other ranks may have been asked for what can be
+    done, and wait."""
+    said = error.format_message()
+    if _launched() and _join():
+        try:
+            _compare({"command": "a wrong one"}, said)
+        except MpitrainError as all_together:
+            if str(all_together) != said:
+                _end(all_together)
+    if _rank() == 0:
+        error.show()
+    _leave(WRONG_USE)
+
+
+def _of_stdout(error: BaseException, before: TextIO) -> BaseException:
+    """A sentence about stdout for an error that is of it; other errors as they are.
+
+    before: the stdout with which the command began; click takes another, and exits, where it finds
+    the pipe closed.
+    """
+    if isinstance(error, SystemExit) and sys.stdout is not before:
+        error = OSError(errno.EPIPE, os.strerror(errno.EPIPE))
+    if not (isinstance(error, OSError) and refused_by(error)):
+        return error
+    discard(before)
+    return RunError(f"stdout cannot be written: {error.strerror}")
 
 
 def _end(error: BaseException | None) -> None:
@@ -318,8 +472,9 @@ def _end(error: BaseException | None) -> None:
         if isinstance(error, MpitrainError)
         else f"{type(error).__name__}: {error}".rstrip(": ")
     )
+    words = paragraph(words)
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        words = "interrupted"
+        code, words = INTERRUPTED, "interrupted"
     expected = isinstance(error, (MpitrainError, KeyboardInterrupt, click.Abort))
     wire = sys.modules.get("mpitrain.mpi.connect")
     job = wire.connected() if wire else None

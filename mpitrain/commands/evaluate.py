@@ -11,6 +11,7 @@ from mpitrain.data.bad import Bad
 from mpitrain.data.source import Split, open_source
 from mpitrain.job.config import is_made_up
 from mpitrain.job.errors import UserError
+from mpitrain.job.plain import plain
 from mpitrain.mpi.connect import abort, connect
 from mpitrain.mpi.heartbeat import with_heartbeat
 from mpitrain.network.model import load
@@ -54,6 +55,7 @@ def evaluate_checkpoint(
             classes=classes if is_made_up(spec) else None,
             seed=model.seed,
             bad=bad,
+            layout=model.layout if spec.lower().endswith(".npz") else None,
         )
         if source.shape != model.network.input_shape:
             raise UserError(
@@ -82,11 +84,8 @@ def evaluate_checkpoint(
             print(json.dumps(asdict(found)))
         else:
             if bad.names:
-                print(f"--skip-bad {bad.most}: {bad}")
-            print(
-                f"loss {found.loss:.4f}  top-1 {found.top1:.4f}  top-5 {found.top5:.4f}  "
-                f"({found.images} images)"
-            )
+                print(plain(f"--skip-bad {bad.most}: {bad}"))
+            print(found.words(model.network.classes))
     return found
 
 

@@ -31,6 +31,7 @@ from mpitrain.commands.curve import (
 from mpitrain.job import toml
 from mpitrain.job.config import whole
 from mpitrain.job.errors import DONE, FAILED, RunError, UserError
+from mpitrain.job.run_folder import make_new
 
 BATCH_SIZE = {"lenet": 120}
 """The paper's, where ours differs: it divides into 1, 2, 3, 4, 5, 6, 8 and 10 equal parts."""
@@ -57,7 +58,7 @@ def measure(
     check_plots()
     name = Path(network).stem
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = out or Path("runs") / f"scaling-{name}-{stamp}"
+    folder = out or make_new(Path("runs") / f"scaling-{name}-{stamp}")
     if any(
         (folder / each).exists() for each in ("curve.csv", *(f"ranks-{count}" for count in counts))
     ):

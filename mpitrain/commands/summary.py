@@ -24,6 +24,8 @@ from mpitrain.runtime.device import list_devices
 from mpitrain.runtime.platforms import own_cores, share_of_cores
 
 MIB = 1 << 20
+PIPED = 1000
+"""Columns where nobody looks: nothing is cut, and a table is as wide as its words."""
 
 FORMAT = Format(WIDEST)
 """That the memory plan is shown for: a CPU's with AVX-512."""
@@ -60,7 +62,7 @@ def print_summary(
         row = (node.name, type(node.layer).__name__, origin, _shape(shapes[node.name]))
         table.add_row(*row, f"{count:,}" if count else "", f"{work / 1e6:,.1f}" if work else "")
         previous = node.name
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = Console(width=None if sys.stdout.isatty() else PIPED)
     console.print(table)
     layout = Layout(parameters_of(network, shapes))
     fused = fuse(network, FORMAT)
@@ -134,7 +136,7 @@ def print_devices(ranks: int, choice: str) -> None:
             f"{device.global_mem_size / 2**30:.1f} GiB",
             entry.platform.version.split(" Linux")[0],
         )
-    Console(width=None if sys.stdout.isatty() else 110).print(table)
+    Console(width=None if sys.stdout.isatty() else PIPED).print(table)
     cores = own_cores()
     for rank in range(ranks):
         taken = open_device(choice, rank)

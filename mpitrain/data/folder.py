@@ -83,18 +83,27 @@ def open_folder(
     if bad.most:
         train.first_look(LONGEST)
         test = test and test.without(test.first_look())
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if shape[0] == 3 else ((0.449,), (0.226,))
     return Dataset(
         path.resolve().name,
         shape,
         classes or len(names),
         train,
         test,
-        np.array(mean, np.float32),
-        np.array(std, np.float32),
+        np.array(usual_mean(shape[0]), np.float32),
+        np.array(usual_std(shape[0]), np.float32),
         tuple(names) if classes in (None, len(names)) else (),
         bad,
     )
+
+
+def usual_mean(channels: int) -> tuple[float, ...]:
+    """ImageNet's, whose networks are everywhere: of its colours, or of their average."""
+    return IMAGENET_MEAN if channels == 3 else (0.449,) * channels
+
+
+def usual_std(channels: int) -> tuple[float, ...]:
+    """The deviations that belong to `usual_mean`."""
+    return IMAGENET_STD if channels == 3 else (0.226,) * channels
 
 
 class FolderSplit:

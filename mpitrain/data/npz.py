@@ -21,9 +21,13 @@ DEFLATE = 1032
 """Deflate makes nothing smaller than by this factor, so an archive that promises more lies."""
 
 
-def open_npz(path: Path, *, classes: int | None, bad: Bad | None = None) -> Dataset:
+def open_npz(
+    path: Path, *, classes: int | None, bad: Bad | None = None, layout: str | None = None
+) -> Dataset:
     """images (n, C, H, W) uint8 or float32 and labels (n,) of any integers, for both splits.
 
+    layout: "nchw", or "nhwc" for images (n, H, W, C); where nothing is said, those that look like
+    the latter are refused.
     Raises UserError for missing arrays, other types or dimensions, truncated archives and sizes
     that lie: an array is allocated only after its header, its entry in the archive and the file
     agree. Nothing is ever unpickled.
@@ -37,14 +41,14 @@ def open_npz(path: Path, *, classes: int | None, bad: Bad | None = None) -> Data
                         f"{path}: expected arrays images and labels, found "
                         f"{', '.join(sorted(names)) or 'none'}"
                     )
-            train = read_split(path, archive, "")
+            train = read_split(path, archive, "", layout)
             test = None
             if names & {"test_images", "test_labels"}:
                 if not names >= {"test_images", "test_labels"}:
                     raise UserError(
                         f"{path}: expected test_images and test_labels together, found one of them"
                     )
-                test = read_split(path, archive, "test_")
+                test = read_split(path, archive, "test_", layout)
     except (
         OSError,
         EOFError,
@@ -60,10 +64,24 @@ def open_npz(path: Path, *, classes: int | None, bad: Bad | None = None) -> Data
     return from_arrays(path.stem, train, test, classes=classes, bad=bad)
 
 
-def read_split(path: Path, archive: zipfile.ZipFile, prefix: str) -> ArraySplit:
-    images = read_array(path, archive, f"{prefix}images", 4, "(n, C, H, W)", "uint8 or float32")
+def read_split(path: Path, archive: zipfile.ZipFile, prefix: str, layout: str | None) -> ArraySplit:
+    form = "(n, H, W, C)" if layout == "nhwc" else "(n, C, H, W)"
+    images = read_array(path, archive, f"{prefix}images", 4, form, "uint8 or float32")
+    if layout is None and _channels_last(images.shape):
+        raise UserError(
+            f"{path}: {prefix}images has the shape {images.shape}, which looks like (n, H, W, C); "
+            "expected (n, C, H, W). --layout nhwc takes it as it looks, --layout nchw as it is"
+        )
+    if layout == "nhwc":
+        images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     labels = read_array(path, archive, f"{prefix}labels", 1, "(n,)", "integers")
     return ArraySplit(images, labels.astype(np.int64), path, path)
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether images have their few channels last, as most programs have them in memory."""
+    _, height, width, channels = shape
+    return channels in (1, 3, 4) and height > 4 and width > channels
 
 
 def read_array(

@@ -20,20 +20,24 @@ def open_source(
     classes: int | None = None,
     seed: int = 0,
     bad: Bad | None = None,
+    layout: str | None = None,
 ) -> Dataset:
     """`digits`, `synthetic`, `synthetic:COUNT`, or the path of an .npz file or an IDX, CIFAR or
     image folder.
 
     shape_hint (C, H, W) is the shape of synthetic images and the one folder images are brought to;
     the others keep their own. classes: unless given, the labels' maximum + 1 (CIFAR: 10 or 100,
-    folders: their number, synthetic: 1000). bad: what may be left out, nothing unless given. Raises
-    UserError, naming the file, when the data cannot be what it says.
+    folders: their number, synthetic: 1000). bad: what may be left out, nothing unless given.
+    layout: of an .npz's images. Raises UserError, naming the file, when the data cannot be what it
+    says.
     """
     bad = bad or Bad()
     if classes is not None and not 1 <= classes <= MAX_CLASSES:
         raise UserError(f"{classes} classes; expected 1 to {MAX_CLASSES}")
     if seed < 0:
         raise UserError(f"the seed is {seed}; expected 0 or more")
+    if layout and not spec.lower().endswith(".npz"):
+        raise UserError(f"--layout {layout}: only an .npz has a layout to name, got {spec}")
     if spec == "digits":
         return digits.open_digits(classes=classes)
     if is_made_up(spec):
@@ -41,7 +45,7 @@ def open_source(
     path = Path(spec)
     try:
         if spec and path.is_file():
-            return open_file(path, classes, bad)
+            return open_file(path, classes, bad, layout)
         if spec and path.is_dir():
             return open_folder(path, shape_hint, classes, bad)
     except OSError as error:
@@ -52,10 +56,10 @@ def open_source(
     )
 
 
-def open_file(path: Path, classes: int | None, bad: Bad) -> Dataset:
+def open_file(path: Path, classes: int | None, bad: Bad, layout: str | None = None) -> Dataset:
     if path.suffix.lower() != ".npz":
         raise UserError(f"{path}: expected an .npz file or a folder, got a file that is no .npz")
-    return npz.open_npz(path, classes=classes, bad=bad)
+    return npz.open_npz(path, classes=classes, bad=bad, layout=layout)
 
 
 def open_folder(path: Path, shape_hint: Shape, classes: int | None, bad: Bad) -> Dataset:

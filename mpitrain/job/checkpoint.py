@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import struct
@@ -25,6 +26,14 @@ KEPT = 3
 KINDS = {"float32": "F32", "int64": "I64", "uint8": "U8"}
 SHA256 = "state/sha256"
 """The last tensor of a checkpoint: the SHA-256 of every byte of the file before it."""
+READABLE = ("F32", "F16", "F64", "U8", "I64")
+"""Types of tensors that NumPy has and that are of use here."""
+OURS = ("momentum/", "state/")
+"""What checkpoints hold beside the network's own tensors."""
+COUNTERS = ".num_batches_tracked"
+"""PyTorch's batch normalisations count their batches, which nothing here needs."""
+WRAPPERS = ("_orig_mod.", "module.")
+"""What torch.compile and DistributedDataParallel put before names."""
 NEEDED: dict[str, type] = {
     "network": str,
     "name": str,
@@ -203,6 +212,17 @@ def newest(
     return None
 
 
+def file_of(path: Path) -> Path:
+    """A checkpoint's file: `path`, or the newest whole one where that is a run directory. Raises
+    UserError where that has none."""
+    if not path.is_dir():
+        return path
+    found = newest(path)
+    if found is None:
+        raise UserError(f"{path}: there is no checkpoint in {path / 'checkpoints'}")
+    return found.path
+
+
 class Reader:
     """An open checkpoint (or any safetensors file): tensors by name, settings, and names. Raises
     UserError if it is not whole."""
@@ -251,6 +271,13 @@ class Reader:
     def read(self, name: str, start: int | None = None, stop: int | None = None) -> NDArray[Any]:
         """One tensor, or its first axis from start to stop; safetensors maps the file, so only its
         own bytes are read."""
+        kind = str(self._file.get_slice(name).get_dtype())
+        if kind == "BF16" and start is None:
+            return self._read_bfloat16(name)
+        if kind not in READABLE:
+            raise UserError(
+                f"{self.path}: {name} is {kind}; expected one of {', '.join(READABLE)}, BF16"
+            )
         array: NDArray[Any] = (
             self._file.get_slice(name)[start:stop]
             if start is not None
@@ -258,12 +285,32 @@ class Reader:
         )
         return array
 
+    def _read_bfloat16(self, name: str) -> NDArray[Any]:
+        """NumPy has no bfloat16: it is the upper half of a float32."""
+        with self.path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            start, stop = json.loads(file.read(length))[name]["data_offsets"]
+            file.seek(8 + length + start)
+            halves = np.frombuffer(file.read(stop - start), "<u2")
+        return (halves.astype(np.uint32) << 16).view(np.float32).reshape(self.shape(name))
+
+    def weights(self) -> dict[str, str]:
+        """The network's own name of each tensor of numbers -> the file's: PyTorch's wrappers put
+        `module.` or `_orig_mod.` before all of them."""
+        names = [
+            name
+            for name in sorted(self.names)
+            if not name.startswith(OURS) and not name.endswith(COUNTERS)
+        ]
+        return {_unwrapped(name): name for name in names}
+
     def settings(self) -> dict[str, Any]:
         """What mpitrain wrote about the run: network, step and the rest. Raises UserError for a
         file of others, or without its checksum."""
         if "mpitrain" not in self.metadata:
             raise UserError(
-                f"{self.path} holds weights but no settings of mpitrain; --init takes weights alone"
+                f"{self.path} holds weights but no settings of mpitrain; --init and predict "
+                "--network take weights alone"
             )
         if not self._sealed:
             raise UserError(
@@ -272,7 +319,7 @@ class Reader:
             )
         try:
             found: Any = json.loads(self.metadata["mpitrain"])
-        except ValueError:
+        except (ValueError, RecursionError):  # brackets as deep as the reader
             found = {}
         if wrong := _wrong(found):
             raise UserError(
@@ -280,6 +327,12 @@ class Reader:
             )
         settings: dict[str, Any] = found
         return settings
+
+
+def _unwrapped(name: str) -> str:
+    for wrapper in WRAPPERS:
+        name = name.removeprefix(wrapper)
+    return name
 
 
 def _wrong(found: Any) -> list[str]:
@@ -303,7 +356,22 @@ def _wrong(found: Any) -> list[str]:
         odd = [each for each in values if type(each) is not kind] if type(values) is list else []
         if odd:
             wrong.append(f"{name} of {kind.__name__} (got {type(odd[0]).__name__})")
-    return wrong
+    return wrong or _wrong_numbers(table)
+
+
+def _wrong_numbers(table: Mapping[str, Any]) -> list[str]:
+    """What of the right kind cannot be: images are divided by std."""
+    mean, std = table["mean"], table["std"]
+    wrong = []
+    if not mean or not all(math.isfinite(value) for value in mean):
+        wrong.append(f"finite means (got {mean})")
+    if len(std) != len(mean) or not all(0 < value < math.inf for value in std):
+        wrong.append(f"deviations above 0, one for each mean (got {std})")
+    wrong += [f"{name} of at least 1" for name in ("ranks", "images") if table[name] < 1]
+    layout = table["run"].get("layout")
+    if layout not in (None, "nchw", "nhwc"):
+        wrong.append(f"run.layout nchw or nhwc (got {layout!r})")
+    return wrong + (["a step of at least 0"] if table["step"] < 0 else [])
 
 
 def to_resume(folder: Path, what: str, alive: Callable[[], None]) -> Newest | None:

@@ -4,6 +4,7 @@ log and the library alike."""
 from __future__ import annotations
 
 import math
+import numbers as numbers_abc
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -29,6 +30,12 @@ class Run:
         "folder of class folders, or an .npz. "
         "[default: digits for lenet, synthetic for others]",
         metavar="SOURCE",
+    )
+    layout: str | None = _option(
+        None,
+        "How an .npz holds its images: nchw for (n, channels, height, width), nhwc for (n, height, "
+        "width, channels). [default: nchw, and what looks like nhwc is refused]",
+        choices=("nchw", "nhwc"),
     )
     batch_size: int | None = _option(
         None, "Images a step, all ranks together. [default: 64 for lenet, 256 for others]", least=1
@@ -71,12 +78,15 @@ class Run:
         False, "Exchange each bucket before the backward pass goes on, for comparisons."
     )
     device: str = _option(
-        "auto", "auto, cpu, gpu, or part of a platform's name, with an index: pocl, nvidia:1."
+        "auto",
+        "auto, cpu, gpu, or part of a platform's name, with an index: pocl, nvidia:1.",
+        own=True,
     )
     engine: str = _option(
         "auto",
         "What a device computes with (its kernels, algorithms and layout of images): what suits "
         "it, or another one for comparisons.",
+        own=True,
     )
     precision: str = _option(
         "float32",
@@ -125,8 +135,14 @@ class Run:
     )
     init: str | None = _option(
         None,
-        "Start from the weights of this safetensors file; what is missing is reported.",
+        "Start from the weights and statistics of this safetensors file: a checkpoint, or one with "
+        "torchvision's names. Its tensors must be the network's, in name and shape.",
         metavar="PATH",
+    )
+    init_partial: bool = _option(
+        False,
+        "With --init: take the tensors whose name and shape fit, and draw the others anew (VGG11's "
+        "for VGG16, a thousand classes' for ten).",
     )
     seed: int = _option(0, "For weights, order, augmentation and dropout.", least=0)
     no_dropout: bool = _option(False, "Leave dropout out, for comparisons.")
@@ -148,7 +164,7 @@ class Run:
         600.0, "End the job when a rank makes no progress for so long.", above=0.0
     )
     quiet: bool = _option(False, "No progress display.")
-    verbose: bool = _option(False, "Tracebacks with errors, and every rank's device.")
+    verbose: bool = _option(False, "Tracebacks with errors, and every rank's device.", own=True)
     json: bool = _option(False, "Print the log's lines to stdout instead of the progress display.")
     inject: str = _option(
         "", "A fault for tests: kind=raise,rank=1,step=3,phase=forward.", hidden=True
@@ -156,6 +172,7 @@ class Run:
 
     def __post_init__(self) -> None:
         for each in fields(self):
+            _check_type(each.name, getattr(self, each.name), str(each.type))
             if each.metadata:
                 _check(each.name, getattr(self, each.name), each.metadata)
         for name in ("checkpoint_every", "evaluate_every"):
@@ -177,6 +194,16 @@ class Run:
                 run, steps=synthetic_steps if short else None, epochs=None if short else epochs
             )
         return run
+
+
+OWN = frozenset(each.name for each in fields(Run) if each.metadata.get("own"))
+"""Options that a rank may have of its own; all others must be the same on all ranks."""
+
+
+def shared(run: Run) -> dict[str, Any]:
+    """What all ranks of a run must have been asked alike, by the names under which it is typed."""
+    names = (each.name for each in fields(run) if each.name not in OWN)
+    return {option(name) if name != "network" else name: getattr(run, name) for name in names}
 
 
 def is_made_up(data: str) -> bool:
@@ -219,6 +246,24 @@ def numbers(text: str, count: int, name: str, above: float = -math.inf) -> list[
     if len(found) not in (1, count):
         raise UserError(f"{name} {text}: {len(found)} numbers for {count} channels")
     return found * count if len(found) == 1 else found
+
+
+KINDS: dict[str, tuple[type, str]] = {
+    "int": (numbers_abc.Integral, "a whole number"),
+    "float": (numbers_abc.Real, "a number"),
+    "str": (str, "a string"),
+    "bool": (bool, "True or False"),
+}
+"""Types of fields, and their words."""
+
+
+def _check_type(name: str, value: Any, hint: str) -> None:
+    """Raise UserError for a value of another type: the command line makes none, a program may."""
+    kind, words = KINDS[hint.partition(" |")[0]]
+    if value is None and "None" in hint:
+        return
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise UserError(f"{option(name)} {value!r}: expected {words}, got {type(value).__name__}")
 
 
 def _check(name: str, value: Any, facts: Any) -> None:

@@ -8,10 +8,12 @@ they load.
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import importlib.metadata
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -25,8 +27,38 @@ files' cache in that."""
 
 def cache_folder() -> Path:
     """Where what can be made again is kept between runs: XDG_CACHE_HOME/mpitrain, or the home's
-    .cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mpitrain"
+    .cache; where that cannot be written, a folder for temporary files."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    return _writable(Path(home) / "mpitrain")
+
+
+@functools.lru_cache
+def _writable(folder: Path) -> Path:
+    """The folder, or one of this user's for temporary files that stands in for it; says so when
+    that is made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+        return folder
+    except OSError as error:
+        why = error.strerror
+    other = Path(tempfile.gettempdir()) / f"mpitrain-{os.getuid()}"
+    try:
+        other.mkdir(mode=0o700)
+    except FileExistsError:  # of an earlier run, or of someone who would have us run his kernels
+        if other.is_symlink() or other.stat().st_uid != os.getuid():
+            other = Path(tempfile.mkdtemp(prefix="mpitrain-"))
+    else:
+        print(
+            f"mpitrain: {folder} cannot be written ({why}): compiled kernels are kept in {other} "
+            "(XDG_CACHE_HOME names another place)",
+            file=sys.stderr,
+            flush=True,
+        )
+    # PoCL compiles by way of files of its own
+    os.environ.setdefault("POCL_CACHE_DIR", str(other / "pocl"))
+    return other
 
 
 def share_of_cores(affinities: Sequence[Iterable[int]], local_rank: int) -> list[int]:

@@ -25,6 +25,7 @@ from mpitrain.job.cut import parts as count_of_parts
 from mpitrain.job.display import Display
 from mpitrain.job.errors import UserError, agreed
 from mpitrain.job.log import Log
+from mpitrain.job.run_folder import Hold
 from mpitrain.layers.conv.precision import use
 from mpitrain.mpi.heartbeat import with_heartbeat
 from mpitrain.mpi.wire import Wire
@@ -56,7 +57,9 @@ def introduce(wire: Wire, several_hosts: bool) -> None:
         witness.meet(wire.agree.gather_facts)
 
 
-def join(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> tuple[World, str]:
+def join(
+    run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop, hold: Hold
+) -> tuple[World, str]:
     """The world of a run before its first step, and what to say of where it starts. Collective.
 
     Raises UserError, on every rank alike, for a run that cannot be.
@@ -65,7 +68,7 @@ def join(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> tup
     watch.at("setup")
     fault("setup", 0)
     _check_outlives(run, wire)
-    prepared, dataset = _prepare(run, wire, watch)
+    prepared, dataset = _prepare(run, wire, watch, hold)
     run = prepared.complete(run)
     network = models.load(run.network, prepared.shape, prepared.classes, dropout=not run.no_dropout)
     neighbours = wire.agree.neighbours(own_cores())
@@ -136,14 +139,14 @@ def _check_outlives(run: Run, wire: Wire) -> None:
         )
 
 
-def _prepare(run: Run, wire: Wire, watch: Watchdog) -> tuple[Prepared, Dataset | None]:
+def _prepare(run: Run, wire: Wire, watch: Watchdog, hold: Hold) -> tuple[Prepared, Dataset | None]:
     """What rank 0 finds out of data and disk, on every rank; the data themselves on rank 0
     alone."""
     dataset: Dataset | None = None
 
     def look_at(alive: Callable[[], None]) -> dict[str, Any]:
         nonlocal dataset
-        found, dataset = look(run, wire.ranks.size, alive)
+        found, dataset = look(run, wire.ranks.size, alive, hold)
         return asdict(found)
 
     found = with_heartbeat(wire.agree, look_at, lambda: watch.at("setup"))
@@ -237,7 +240,7 @@ class _Compiling:
 def _begin(world: World) -> str:
     """Weights from the seed or --init; returns what to say of them."""
     run, folder = world.plan.run, world.plan.folder
-    said = world.state.begin(run.seed, run.init)
+    said = world.state.begin(run.seed, run.init, run.init_partial)
     if not run.resume:
         return said
     nothing = (

@@ -15,8 +15,10 @@ from mpitrain.data.order import steps_per_epoch
 from mpitrain.data.source import Dataset, open_source
 from mpitrain.exchange.registry import find
 from mpitrain.job import toml
-from mpitrain.job.config import Run, known, numbers
+from mpitrain.job.config import Run, is_made_up, known, numbers
 from mpitrain.job.errors import UserError
+from mpitrain.job.plain import plain
+from mpitrain.job.run_folder import Hold, make_new
 from mpitrain.network import models
 from mpitrain.network.memory import infer_shapes
 
@@ -55,8 +57,9 @@ class Prepared:
         return replace(run, **self.settings)
 
 
-def look(run: Run, ranks: int, alive: Callable[[], None]) -> tuple[Prepared, Dataset]:
-    """Check a run against the network, the data and the disk, and call alive() meanwhile.
+def look(run: Run, ranks: int, alive: Callable[[], None], hold: Hold) -> tuple[Prepared, Dataset]:
+    """Check a run against the network, the data and the disk, and call alive() meanwhile. From then
+    on the run holds its directory.
 
     Raises UserError for one that cannot be; nothing is overwritten.
     """
@@ -67,10 +70,17 @@ def look(run: Run, ranks: int, alive: Callable[[], None]) -> tuple[Prepared, Dat
     augment.parse(run.augment)
     c, h, w = first.input_shape
     bad = Bad(
-        run.skip_bad, alive, lambda line: None if run.quiet or run.json else print(line, flush=True)
+        run.skip_bad,
+        alive,
+        lambda line: None if run.quiet or run.json else print(plain(line), flush=True),
     )
     data = open_source(
-        known(run.data), shape_hint=(c, h, w), classes=run.classes, seed=run.seed, bad=bad
+        known(run.data),
+        shape_hint=(c, h, w),
+        classes=run.classes,
+        seed=run.seed,
+        bad=bad,
+        layout=run.layout,
     )
     batch_size = known(run.batch_size)
     if batch_size < ranks:
@@ -81,8 +91,11 @@ def look(run: Run, ranks: int, alive: Callable[[], None]) -> tuple[Prepared, Dat
     infer_shapes(models.load(run.network, data.shape, data.classes, dropout=not run.no_dropout))
     found = Prepared(
         settings={
-            name: getattr(run, name)
-            for name in ("data", "batch_size", "weight_decay", "steps", "epochs")
+            "data": _absolute(known(run.data)),
+            **{
+                name: getattr(run, name)
+                for name in ("batch_size", "weight_decay", "steps", "epochs")
+            },
         },
         shape=data.shape,
         classes=data.classes,
@@ -93,26 +106,50 @@ def look(run: Run, ranks: int, alive: Callable[[], None]) -> tuple[Prepared, Dat
         std=numbers(run.std, data.shape[0], "--std", above=0.0) if run.std else data.std.tolist(),
         per_epoch=per_epoch,
         steps=min(by_steps, by_epochs),
-        folder=str(_folder(run)),
+        folder=str(_folder(run, hold)),
     )
     return found, data
 
 
-def _folder(run: Run) -> Path:
-    """The run directory: --out, that of the checkpoint to resume, or a new one named by network and
-    time."""
+def _absolute(data: str) -> str:
+    """Data as a checkpoint can name them: it may be looked at from another folder."""
+    words = data == "digits" or is_made_up(data)
+    return data if words else str(Path(data).absolute())
+
+
+def _folder(run: Run, hold: Hold) -> Path:
+    """The run directory, held: --out, that of the checkpoint to resume, or a new one named by
+    network and time."""
     resumed = Path(run.resume).resolve() if run.resume and run.resume != "newest" else None
     if resumed and not resumed.is_file():
         raise UserError(f"--resume {resumed}: there is no such file")
     home = resumed.parent.parent if resumed and resumed.parent.name == "checkpoints" else None
-    if run.out is None and run.resume:
-        if home is None:
-            raise UserError(
-                f"--resume {run.resume}: say with --out DIR in which run directory to go on"
-            )
-        return home
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = Path(run.out) if run.out else Path("runs") / f"{Path(run.network).stem}-{stamp}"
+    if run.out is None and run.resume and home is None:
+        raise UserError(
+            f"--resume {run.resume}: say with --out DIR in which run directory to go on"
+        )
+    try:
+        if run.out is None and not run.resume:
+            stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+            folder = make_new(Path("runs") / f"{Path(run.network).stem}-{stamp}")
+        else:
+            folder = Path(run.out) if run.out else known(home)
+            _check_free(folder, home, run)
+            folder.mkdir(parents=True, exist_ok=True)
+        hold.take(folder)
+        _check_free(folder, home, run)  # a run may have come and gone since
+        hold.sign()
+    except OSError as error:
+        place = f"--out {run.out or error.filename}"
+        raise UserError(f"{place} cannot be made: {error.strerror}") from None
+    return folder
+
+
+def _check_free(folder: Path, home: Path | None, run: Run) -> None:
+    """Raise UserError if another run has left its log in `folder`.
+
+    home: the run directory of the checkpoint to resume.
+    """
     goes_on = (
         run.resume == "newest"
         or (home is not None and home == folder.resolve())
@@ -123,11 +160,6 @@ def _folder(run: Run) -> Path:
             f"--out {folder}: there is a run in it already; --resume goes on with it, another "
             "--out starts anew"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {folder} cannot be made: {error.strerror}") from None
-    return folder
 
 
 def _branched(folder: Path, run: Run) -> bool:

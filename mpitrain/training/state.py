@@ -28,6 +28,8 @@ from mpitrain.training.sgd import MomentumSgd
 
 PIECE = 1 << 22
 """Values of a vector that are brought to the host at once (16 MiB)."""
+FEW = 2
+"""Tensors in a sentence."""
 Pieces = Callable[[], Iterator[NDArray[np.float32]]]
 
 
@@ -52,43 +54,58 @@ class State:
         )
         self._master = sgd.weights if sgd else graph.weights
 
-    def begin(self, seed: int, init: str | None) -> str:
+    def begin(self, seed: int, init: str | None, partial: bool = False) -> str:
         """Draw the weights on rank 0, or take them from a safetensors file, and give them to all.
-        Returns what to say about the file."""
-        said: str = self._wire.agree.from_root(lambda: self._draw(seed, init))
+        Returns what to say about the file.
+
+        partial: take what fits of the file. Raises UserError for a file that does not fit.
+        """
+        said: str = self._wire.agree.from_root(lambda: self._draw(seed, init, partial))
         self.spread(self._graph.weights, self._graph.statistics)
         return said
 
-    def _draw(self, seed: int, init: str | None) -> str:
+    def _draw(self, seed: int, init: str | None, partial: bool) -> str:
         graph = self._graph
         self._master.write(graph.layout.initial(seed))
-        said = self._take(Path(init)) if init else ""
+        said = self._take(Path(init), partial) if init else ""
         if self._master is not graph.weights:
             graph.weights.copy_from(self._master)
         return said
 
-    def _take(self, path: Path) -> str:
+    def _take(self, path: Path, partial: bool) -> str:
         """Weights and statistics of a file under names and shapes that are here, too."""
-        taken, missing = 0, []
-        places = (
-            (self._master, self._graph.layout),
-            (self._graph.statistics, self._graph.statistics_layout),
-        )
-        with Reader(path) as reader:
-            for vector, layout in places:
-                for name, slot in layout.slots.items():
-                    if name in reader.names and reader.shape(name) == slot.shape:
-                        vector.part(slot.start, slot.stop).write(
-                            reader.read(name).astype(np.float32)
-                        )
-                        taken += vector is self._master
-                    else:
-                        missing.append(name)
-        if not taken:
-            raise UserError(
-                f"--init {path}: no tensor in it has a name and shape of {self._graph.network.name}"
+        graph = self._graph
+        slots = {
+            name: (vector, slot)
+            for vector, layout in (
+                (self._master, graph.layout),
+                (graph.statistics, graph.statistics_layout),
             )
-        return f"--init {path}: {taken} tensors taken; drawn anew: {', '.join(missing) or 'none'}"
+            for name, slot in layout.slots.items()
+        }
+        with Reader(path) as reader:
+            theirs = reader.weights()
+            odd = [
+                f"{name} is {reader.shape(theirs[name]) if name in theirs else 'not in it'}, "
+                f"expected {slot.shape}"
+                for name, (_, slot) in slots.items()
+                if name not in theirs or reader.shape(theirs[name]) != slot.shape
+            ]
+            more = [f"it has {name}" for name in theirs if name not in slots]
+            if ((odd or more) and not partial) or len(odd) == len(slots):
+                hint = "" if len(odd) == len(slots) else "; --init-partial takes what fits"
+                raise UserError(
+                    f"--init {path}: not the tensors of {graph.network.name}: "
+                    f"{_few([*odd, *more])}{hint}"
+                )
+            for name, (vector, slot) in slots.items():
+                if name in theirs and reader.shape(theirs[name]) == slot.shape:
+                    values = reader.read(theirs[name]).astype(np.float32)
+                    if not np.isfinite(values).all():
+                        raise UserError(f"--init {path}: {name} has values that are not finite")
+                    vector.part(slot.start, slot.stop).write(values)
+        said = f"--init {path}: {len(slots) - len(odd)} of {len(slots)} tensors taken"
+        return f"{said}; drawn anew: {_few(odd)}" if odd else said
 
     def spread(self, *vectors: Array) -> None:
         """Rank 0's vectors to every rank, bit for bit; master weights of other ranks follow their
@@ -155,7 +172,7 @@ class State:
                 whole = partial(self._pieces, self._master, 0, self._master.size)
                 yield Entry("state/master", self._master.shape, whole)
         for name, vector in self._exchange.residuals().items():
-            facts = self._wire.agree.gather_facts([vector.size, self._exchange.seat[0]])
+            facts = self._wire.agree.gather_facts([vector.size, self._exchange.coder_index])
             for owner, (size, number) in enumerate(facts):
                 if size and rank in (0, owner):
                     mine, theirs = (
@@ -267,6 +284,12 @@ def check_resumable(found: Newest, network: Network, run: Run, images: int) -> N
                 f"--resume {found.path}: its run had {name} {was}, this one has {now}; what a step "
                 "computes depends on it"
             )
+
+
+def _few(words: Sequence[str]) -> str:
+    """The first of many, and their number."""
+    more = f", and {len(words) - FEW} more" if len(words) > FEW else ""
+    return ", ".join(words[:FEW]) + more
 
 
 def _residual(kind: str, number: int) -> str:

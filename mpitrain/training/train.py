@@ -6,8 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpitrain.job.config import Run
+from mpitrain import __version__
+from mpitrain.job.config import Run, shared
 from mpitrain.job.errors import DONE, STOPPED
+from mpitrain.job.run_folder import Hold
+from mpitrain.job.stdout import unfailing
+from mpitrain.mpi.asked import compare
 from mpitrain.mpi.connect import abort, connect
 from mpitrain.mpi.wire import Wire
 from mpitrain.training import loop
@@ -49,22 +53,25 @@ def train(run: Run) -> Result:
     that cannot be."""
     global _watch
     wire = connect()
+    compare(wire.agree, shared(run) | {"version": __version__})
     introduce(wire, not wire.ranks.one_host)
     fault = wire.agree.together(lambda: Fault(run.inject, wire.ranks.rank))
     wire.ranks.delay.seconds = fault.delay
     _watch = Watchdog(wire.ranks.rank, run.stall_seconds, abort)
-    stop = Stop()
+    stop, hold = Stop(speaks=wire.ranks.rank == 0), Hold()
     try:
-        result = _train(run, wire, _watch, fault, stop)
+        with unfailing():
+            result = _train(run, wire, _watch, fault, stop, hold)
     finally:
         _watch.stop()
         stop.leave()
+        hold.leave()
     _watch = None
     return result
 
 
-def _train(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop) -> Result:
-    world, said = join(run, wire, watch, fault, stop)
+def _train(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop, hold: Hold) -> Result:
+    world, said = join(run, wire, watch, fault, stop, hold)
     plan, local = world.plan, world.local
     try:
         say_header(world, said)

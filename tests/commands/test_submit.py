@@ -17,11 +17,12 @@ from mpitrain.commands.submit import (
     follow,
     launcher,
     mpi_type,
+    requeue,
     script,
     seconds,
     submit,
 )
-from mpitrain.job.errors import RunError, UserError
+from mpitrain.job.errors import STOPPED, RunError, UserError
 
 SCRIPT = """\
 #!/bin/bash
@@ -73,7 +74,26 @@ def test_a_script_is_what_was_asked_for_and_one_line_to_run() -> None:
         start == "srun --mpi=pmix --kill-on-bad-exit=1 mpitrain vgg16 --resume "
         '--out "runs/vgg16-$SLURM_JOB_ID" --epochs 3'
     )
-    assert end == '{ code=$?; [ $code -eq 75 ] && scontrol requeue "$SLURM_JOB_ID"; exit $code; }'
+    assert end == "mpitrain requeue $?"
+
+
+@pytest.mark.parametrize("code", [STOPPED, 1, 137])
+def test_a_job_goes_back_into_the_queue_if_it_was_stopped_with_a_checkpoint(
+    slurm: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    fake(slurm, "scontrol", f'echo "$@" > {slurm}/asked')
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    assert requeue(code) == code
+    asked = slurm / "asked"
+    assert (asked.read_text() if asked.exists() else "") == "requeue 17\n" * (code == STOPPED)
+
+
+def test_a_refused_requeue_says_scontrols_words_and_keeps_the_code(
+    slurm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake(slurm, "scontrol", "echo 'Requested operation is presently disabled' >&2; exit 1")
+    assert requeue(STOPPED) == STOPPED
+    assert "presently disabled" in capsys.readouterr().err
 
 
 def test_words_reach_the_training_as_they_were_typed() -> None:
@@ -231,3 +251,47 @@ def test_options_of_the_training_are_checked_before_a_job_waits(
         cli.main(["submit", "lenet", "--nodes", "2", "--epochs", "3", "--mpi", "pmi2"])
     assert end.value.code == 0
     assert "#SBATCH --nodes=2\n" in (slurm / "script").read_text()
+
+
+@pytest.mark.parametrize("mem", ["lots", "32GB", "1.5G", "-1", ""])
+def test_memory_that_is_no_amount(mem: str) -> None:
+    with pytest.raises(UserError, match="--mem"):
+        Job(mem=mem)
+
+
+def test_gpus_of_the_job_and_of_a_host_are_one_or_the_other() -> None:
+    with pytest.raises(UserError, match="--gpus 4 is of the whole job, --gpus-per-node 2 of each"):
+        Job(gpus=4, gpus_per_node=2)
+
+
+def test_what_stands_behind_two_dashes_is_for_sbatch(
+    slurm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["lenet", "--nodes", "2", "--mpi", "pmi2", "--dry-run", "--epochs", "3"]
+    cli.commands.main(
+        ["submit", *words, "--", "--constraint=a100", "--exclusive", "-C", "big"],
+        standalone_mode=False,
+    )
+    out = capsys.readouterr().out
+    assert "#SBATCH --constraint=a100\n#SBATCH --exclusive\n#SBATCH -C big\n" in out
+    assert out.index("#SBATCH --output") < out.index("#SBATCH --constraint")
+    assert "--epochs 3 ||" in out and "--exclusive ||" not in out
+
+
+@pytest.mark.parametrize("words", [["two words"], ["no-option"], ["--comment=a\nb"]])
+def test_what_is_no_option_of_sbatch_is_refused(words: list[str]) -> None:
+    with pytest.raises(UserError, match="expected options of sbatch"):
+        script("lenet", [], Job(mpi="pmi2"), words)
+
+
+def test_a_folder_for_outputs_and_a_file_to_read_first() -> None:
+    job = Job(mpi="pmi2", outputs="logs", setup="env.sh")
+    text = script("lenet", [], job)
+    assert "#SBATCH --output=logs/%x-%j.out\n" in text
+    assert text.index("\n. env.sh\n") < text.index("srun")
+    assert "tail -F logs/lenet-17.out" in follow("17", "lenet", [], job)
+
+
+def test_the_mpi_that_was_chosen_is_said(slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    submit("lenet", [], Job(), dry_run=True)
+    assert capsys.readouterr().err.startswith("--mpi ")

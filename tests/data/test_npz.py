@@ -47,6 +47,23 @@ def test_arrays_come_back(tmp_path, save, dtype, labels_dtype):
     assert np.array_equal(data.test.read(np.arange(2))[0], test)
 
 
+def test_images_with_their_channels_last_are_refused_unless_a_layout_is_named(tmp_path):
+    file, images = tmp_path / "set.npz", pictures(6, (32, 30, 3))
+    np.savez(file, images=images, labels=np.arange(6))
+    with pytest.raises(UserError, match=r"looks like \(n, H, W, C\); expected \(n, C, H, W\)"):
+        open_npz(file, classes=None)
+    data = open_npz(file, classes=None, layout="nhwc")
+    assert data.shape == (3, 32, 30)
+    assert np.array_equal(data.train.read(np.arange(6))[0], images.transpose(0, 3, 1, 2))
+    assert open_npz(file, classes=None, layout="nchw").shape == (32, 30, 3)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (512, 4, 4), (3, 4, 3), (64, 1, 1)])
+def test_images_with_their_channels_first_need_no_layout(tmp_path, shape):
+    np.savez(tmp_path / "set.npz", images=pictures(2, shape), labels=np.arange(2))
+    assert open_npz(tmp_path / "set.npz", classes=None).shape == shape
+
+
 def test_without_test_arrays_there_is_no_test_split(tmp_path):
     np.savez(tmp_path / "a.npz", images=pictures(2), labels=np.array([0, 1]))
     assert open_npz(tmp_path / "a.npz", classes=None).test is None

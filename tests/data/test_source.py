@@ -78,3 +78,8 @@ def test_classes_and_seeds_out_of_range_are_errors():
         opened("digits", classes=3)
     with pytest.raises(UserError, match="the seed is -1; expected 0 or more"):
         opened("digits", seed=-1)
+
+
+def test_only_an_npz_has_a_layout_to_name():
+    with pytest.raises(UserError, match=r"--layout nhwc: only an .npz .* got digits"):
+        open_source("digits", shape_hint=(1, 28, 28), layout="nhwc")

@@ -119,6 +119,10 @@ class Job:
             if its_rank == rank:
                 os.kill(process, number)
 
+    def interrupt(self) -> None:
+        """What Ctrl-C on a terminal does: SIGINT to the group of the launcher."""
+        os.killpg(min(self.processes()), signal.SIGINT)  # the launcher leads its group
+
     def wait_for_step(self, step: int) -> None:
         """Return when the log has a step of that number."""
         self.wait_for(f'"step": {step},')

@@ -56,6 +56,20 @@ except UserError as error:
     assert "(70, 1, 27, 28)" in str(error)
 else:
     raise AssertionError("images of another size were taken")
+for wrong, words in ((images.astype(float), "float64"), (images.tolist(), "int64")):
+    try:
+        model.predict(wrong)
+    except UserError as error:
+        assert words in str(error)
+    else:
+        raise AssertionError(f"{words} was taken")
+for network in ("lenett", "n" * 300):
+    try:
+        mpitrain.train(mpitrain.Run(network))
+    except UserError as error:
+        assert "unknown network" in str(error) and len(str(error)) < 400
+    else:
+        raise AssertionError("there is such a network")
 print(json.dumps(found[0].tolist()))
 """
 

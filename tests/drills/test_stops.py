@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,57 @@ def test_a_signal_from_outside(
     step = ended.end["step"]
     assert 5 <= step < 1000
     assert (tmp_path / "run" / "checkpoints" / f"step-{step:08d}.safetensors").exists()
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_the_first_ctrl_c_asks_for_the_end(launch: Launch, tmp_path: Path, ranks: int) -> None:
+    """Open MPI's mpirun makes a SIGTERM of it, and a code of its own."""
+
+    def meanwhile(job: Job) -> None:
+        job.wait_for_step(5)
+        job.interrupt()
+
+    out = tmp_path / "run"
+    words = ("lenet", "--steps", 100_000, "--evaluate-every", 100_000)
+    ended = launch(*words, "--checkpoint-every", 100_000, ranks=ranks, out=out, meanwhile=meanwhile)
+    launch.ends_with(ended, STOPPED)
+    assert ended.end["exit"] == STOPPED
+    assert [event["step"] for event in ended.events("checkpoint")] == [ended.end["step"]]
+    if launch.exact or not ranks:
+        assert ended.sentence().startswith("mpitrain: stops after this step, with a checkpoint")
+
+
+def test_the_second_ctrl_c_ends_at_once(launch: Launch, tmp_path: Path) -> None:
+    def meanwhile(job: Job) -> None:
+        job.wait_for_step(1)
+        job.interrupt()
+        time.sleep(1.5)
+        job.interrupt()
+
+    words = ("lenet", "--compute-seconds", 0.05)  # a step is 3.2 s
+    ended = launch(*words, out=tmp_path / "run", meanwhile=meanwhile)
+    assert ended.code == 130
+    assert ended.sentences[-1].endswith(": interrupted")
+    assert not ended.events("end")
+
+
+def test_a_suspended_job_goes_on(launch: Launch, tmp_path: Path) -> None:
+    """SLURM stops all of a job's processes, for hours, and lets them go on."""
+
+    def meanwhile(job: Job) -> None:
+        job.wait_for_step(5)
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for rank in (0, 1):
+                job.kill(rank, number)
+            time.sleep(6 if number == signal.SIGSTOP else 0)
+        for rank in (0, 1):
+            job.kill(rank, signal.SIGUSR1)
+
+    words = ("lenet", "--steps", 100_000, "--stall-seconds", 4)
+    ended = launch(*words, ranks=2, out=tmp_path / "run", meanwhile=meanwhile)
+    launch.ends_with(ended, STOPPED)
+    assert ended.end["exit"] == STOPPED
+    assert ended.sentences == []
 
 
 def test_a_rank_that_is_leaving_keeps_its_code_when_it_is_told_to_end(

@@ -19,6 +19,7 @@ from mpitrain.job.checkpoint import NEEDED, NEEDED_OF_RUN, Entry, newest, path_o
 RUN = Path(sys.argv[1])
 VALUES = np.arange(1 << 16, dtype=np.float32)
 FOUND = {name: kind() for name, kind in NEEDED.items()}
+FOUND |= {"mean": [0.5], "std": [0.25], "ranks": 1, "images": 1}
 FOUND["run"] = {name: kind() for name, kind in NEEDED_OF_RUN.items()}
 SETTINGS = {"mpitrain": json.dumps(FOUND)}
 

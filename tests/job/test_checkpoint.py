@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import random
+import re
 import shutil
 import struct
 import subprocess
@@ -35,7 +37,8 @@ from mpitrain.job.checkpoint import (
 from mpitrain.job.errors import RunError, UserError
 
 RUN = {name: kind() for name, kind in NEEDED_OF_RUN.items()}
-FOUND: dict[str, Any] = {name: kind() for name, kind in NEEDED.items()} | {"run": RUN}
+NUMBERS = {"mean": [0.5], "std": [0.25], "ranks": 1, "images": 1}
+FOUND: dict[str, Any] = {name: kind() for name, kind in NEEDED.items()} | {"run": RUN} | NUMBERS
 SETTINGS = {"mpitrain": json.dumps(FOUND)}
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -89,7 +92,10 @@ def test_a_truncated_file_is_refused(tmp_path: Path, cut: int) -> None:
 def test_weights_of_others_have_no_settings(tmp_path: Path) -> None:
     path = tmp_path / "one.safetensors"
     write(path, [entry(VALUES)], {})
-    with Reader(path) as reader, pytest.raises(UserError, match="--init takes weights alone"):
+    with (
+        Reader(path) as reader,
+        pytest.raises(UserError, match="--init and predict --network take"),
+    ):
         reader.settings()
 
 
@@ -241,6 +247,46 @@ def test_settings_of_other_kinds_are_refused_by_name(
     with Reader(path) as reader, pytest.raises(UserError) as said:
         reader.settings()
     assert str(said.value) == f"{path}: its settings lack {words} it is of another mpitrain"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"mean": []}, "finite means (got [])"),
+        ({"mean": [math.nan]}, "finite means (got [nan])"),
+        ({"std": [0.0]}, "deviations above 0, one for each mean (got [0.0])"),
+        ({"std": [1.0, 1.0]}, "deviations above 0, one for each mean"),
+        ({"std": [math.inf]}, "deviations above 0"),
+        ({"ranks": 0}, "ranks of at least 1"),
+        ({"step": -1}, "a step of at least 0"),
+        ({"run": RUN | {"layout": "x"}}, "run.layout nchw or nhwc (got 'x')"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(
+    tmp_path: Path, changed: dict[str, Any], words: str
+) -> None:
+    path = tmp_path / "one.safetensors"
+    write(path, [entry(VALUES)], {"mpitrain": json.dumps(FOUND | changed)})
+    with Reader(path) as reader, pytest.raises(UserError, match=re.escape(words)):
+        reader.settings()
+
+
+def test_brackets_that_are_too_deep_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "one.safetensors"
+    write(path, [entry(VALUES)], {"mpitrain": "[" * 100_000 + "]" * 100_000})
+    with Reader(path) as reader, pytest.raises(UserError, match="its settings lack network"):
+        reader.settings()
+
+
+def test_no_flipped_bit_of_a_checkpoint_passes(tmp_path: Path) -> None:
+    path = tmp_path / "one.safetensors"
+    write(path, [entry(VALUES)], SETTINGS)
+    whole = path.read_bytes()
+    for bit in np.random.default_rng(0).integers(0, 8 * len(whole), 1000).tolist():
+        at = bit // 8
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit % 8]) + whole[at + 1 :])
+        with pytest.raises(UserError), Reader(path) as reader:
+            reader.settings()
 
 
 def test_settings_that_may_be_missing_may_be_null(tmp_path: Path) -> None:

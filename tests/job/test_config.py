@@ -7,6 +7,7 @@ import re
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mpitrain.job.config import Run, interval, is_made_up, numbers, option, whole
@@ -46,6 +47,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "momentum": ([-0.1, 1.0, NAN], [0.0, 0.99]),
     "weight_decay": ([-1e-9, NAN], [0.0]),
     "schedule": (["linear", ""], ["constant", "step", "cosine"]),
+    "layout": (["hwc"], ["nchw", "nhwc"]),
     "warmup": ([-1], [0]),
     "update": (["sharded"], ["root", "replicated"]),
     "precision": (["float16"], ["float32", "high", "tf32", "bf16"]),
@@ -123,3 +125,24 @@ def test_a_path_that_begins_like_made_up_data_is_a_path() -> None:
     assert is_made_up("synthetic") and is_made_up("synthetic:99")
     assert not is_made_up("synthetic_mnist.npz") and not is_made_up("./synthetic")
     assert Run("net.toml", data="synthetic_mnist.npz").completed({}).epochs == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("lr", "0.1", "--lr '0.1': expected a number, got str"),
+        ("steps", 1.5, "--steps 1.5: expected a whole number, got float"),
+        ("steps", True, "--steps True: expected a whole number, got bool"),
+        ("quiet", 1, "--quiet 1: expected True or False, got int"),
+        ("out", 3, "--out 3: expected a string, got int"),
+        ("network", None, "--network None: expected a string, got NoneType"),
+        ("seed", None, "--seed None: expected a whole number, got NoneType"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(name: str, value: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Run(**{"network": "lenet", name: value})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert Run("lenet", lr=np.float32(0.5), steps=np.int64(3)).steps == 3

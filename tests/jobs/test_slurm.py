@@ -209,6 +209,7 @@ SAME = ("--signal=", "--requeue", "--open-mode=", "--output=")
 def test_a_job_script_has_resources_and_one_line_to_run(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
     last_job = path.name == "scaling.sbatch"
+    assert lines.pop(0) == '. "${SETUP:-/dev/null}"', "modules and a venv come first"
     assert all(
         line.startswith(("export ", "mkdir ", " ", "}") if last_job else "export ")
         for line in lines[:-1]

@@ -273,3 +273,26 @@ def test_what_a_cgroup_still_allows_is_all_there_is(
 def test_a_machine_without_cgroups_or_proc_has_memory_too(tmp_path: Path) -> None:
     assert platforms.available_memory(tmp_path) > 0
     assert platforms.available_memory() > 0
+
+
+def test_a_cache_that_cannot_be_written_gives_way_to_a_temporary_folder_and_that_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file in the folder's place refuses root, too. What another user has put there is not
+    taken."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("POCL_CACHE_DIR", "set before")
+    monkeypatch.setattr(platforms.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(platforms.tempfile, "tempdir", str(tmp_path))
+    found = platforms.cache_folder()
+    assert found == tmp_path / f"mpitrain-{os.getuid()}"
+    assert found.stat().st_mode & 0o077 == 0
+    assert capsys.readouterr().err.count("cannot be written (Not a directory)") == 1
+    platforms._writable.cache_clear()
+    assert platforms.cache_folder() == found
+    assert capsys.readouterr().err == ""
+    found.rename(tmp_path / "elsewhere")
+    found.symlink_to(tmp_path / "elsewhere")
+    platforms._writable.cache_clear()
+    assert platforms.cache_folder() not in (found, tmp_path / "elsewhere")

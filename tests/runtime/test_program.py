@@ -11,7 +11,7 @@ import pytest
 
 from mpitrain.engine.registry import open_device
 from mpitrain.job.errors import RunError
-from mpitrain.runtime import program
+from mpitrain.runtime import binaries, program
 from mpitrain.runtime.device import Device
 
 KERNELS = Path(__file__).parents[2] / "kernels"
@@ -66,8 +66,12 @@ def test_binaries_are_kept_and_made_anew_when_they_are_broken(tmp_path: Path) ->
     (kept,) = (tmp_path / "mpitrain" / "programs").glob("relu-*.bin")
     whole = kept.read_bytes()
     assert run() == str(sum(range(50))) and kept.read_bytes() == whole
-    for damaged in (whole[:50], whole[:-1] + bytes([whole[-1] ^ 1])):
-        kept.write_bytes(damaged)
+    for harmed in (
+        whole[:50],
+        whole[:-1] + bytes([whole[-1] ^ 1]),
+        whole[binaries.CHECKSUM_BYTES :],
+    ):
+        kept.write_bytes(harmed)
         assert run() == str(sum(range(50)))
         assert kept.read_bytes() == whole
 

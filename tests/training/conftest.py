@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mpitrain.job.config import Run
+from mpitrain.job.run_folder import Hold
 from mpitrain.mpi.connect import abort, connect
 from mpitrain.training.faults import Fault
 from mpitrain.training.join import join
@@ -24,12 +25,13 @@ MakeWorld = Callable[..., World]
 def make_world(tmp_path: Path) -> Iterator[MakeWorld]:
     """make_world(steps=3, ...): any options of a run."""
     made: list[World] = []
-    wire = connect()
+    wire, hold = connect(), Hold()
 
     def make(**options: Any) -> World:
         run = Run("lenet", **{"quiet": True, "out": str(tmp_path / "run"), **options})
         watch, stop = Watchdog(wire.ranks.rank, run.stall_seconds, abort), Stop()
-        world, _ = join(run, wire, watch, Fault(run.inject, wire.ranks.rank), stop)
+        hold.leave()  # a test goes on in the directory of its last world
+        world, _ = join(run, wire, watch, Fault(run.inject, wire.ranks.rank), stop, hold)
         made.append(world)
         return world
 
@@ -39,3 +41,4 @@ def make_world(tmp_path: Path) -> Iterator[MakeWorld]:
         world.local.stop.leave()
         world.exchange.close()
         world.local.log.close()
+    hold.leave()

@@ -100,10 +100,29 @@ def test_it_aborts_once_even_if_the_abort_comes_back(
 ) -> None:
     aborts: list[int] = []
     _, thread = start(aborts)
-    clock.now = 0.03
-    thread.join(10)
-    assert not thread.is_alive()
+    run_out(clock, thread)
     assert (aborts, exits) == ([STALLED], [STALLED])
+
+
+def run_out(clock: Clock, thread: threading.Thread) -> None:
+    """Let time go on, as it does for a process that runs, until the watchdog has bitten."""
+    for _ in range(5000):
+        if thread.is_alive():
+            clock.now += 0.005
+            thread.join(0.002)
+    assert not thread.is_alive()
+
+
+def test_time_in_which_it_was_stopped_itself_does_not_count(
+    clock: Clock, exits: list[int], start: Start
+) -> None:
+    aborts: list[int] = []
+    _, thread = start(aborts)
+    clock.now += 1000
+    clock.wait_for_looks()
+    assert not aborts and thread.is_alive()
+    run_out(clock, thread)
+    assert aborts == [STALLED]
 
 
 def test_progress_before_the_limit_keeps_it_quiet_for_ever(clock: Clock, start: Start) -> None:

@@ -17,8 +17,21 @@ BUILDERS: dict[str, Callable[..., Network]] = {
     **{f"vgg{depth}": partial(vgg.build, depth) for depth in vgg.REPEATS},
     **{f"resnet{depth}": partial(resnet.build, depth) for depth in resnet.BLOCKS},
 }
+LONGEST = 80
+"""Characters of a name in a sentence."""
 NAMES = tuple(BUILDERS)
 """The networks that come with the package."""
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long for a name, or with a NUL
+        return False
 
 
 def load(
@@ -44,11 +57,11 @@ def load(
         sizes = {key: value for key, value in given.items() if value is not None}
         return BUILDERS[name_or_path](**sizes, dropout=dropout)
     path = Path(name_or_path)
-    if path.suffix == ".toml" or path.is_file():
+    if path.suffix == ".toml" or _is_file(path):
         return netfile.read(path, input_shape, classes, dropout=dropout)
     close = difflib.get_close_matches(name_or_path.lower(), NAMES, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise UserError(
-        f"unknown network {name_or_path!r}: {hint}known are {', '.join(NAMES)}, or a network file "
-        "(.toml)"
+        f"unknown network {_short(name_or_path)!r}: {hint}known are {', '.join(NAMES)}, or a "
+        "network file (.toml)"
     )

@@ -36,7 +36,8 @@ from typing import Any
 from mpitrain import layers
 from mpitrain.job import toml
 from mpitrain.job.errors import UserError
-from mpitrain.layers.layer import Layer, Shape
+from mpitrain.layers.layer import Layer, Shape, size
+from mpitrain.network.memory import infer_shapes
 from mpitrain.network.models.chain import IMAGES, Chain
 from mpitrain.network.network import Network
 
@@ -75,6 +76,10 @@ HEADER: dict[str, Any] = {
     "layer": list[dict[str, Any]],
 }
 OPTIONS: dict[str, Any] = {key: type(value) for key, value in DEFAULTS.items()}
+MAX_EXTENT = 1 << 20
+"""Of an image, and of the classes; layers may have as many features and channels."""
+MAX_VALUES, MAX_PARAMETERS = 1 << 31, 1 << 33
+"""Of one layer: 8 GiB for an image, 32 GiB of weights."""
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 """Names go into file names and into the keys of checkpoints (momentum/NAME), so they hold no slash
 and no space."""
@@ -130,8 +135,14 @@ def decode(
         raise UserError(
             f"{file}: key input: expected [channels, height, width], got {_show(table['input'])}"
         )
-    if table["classes"] < 1:
-        raise UserError(f"{file}: key classes: expected at least 1, got {table['classes']}")
+    if max(table["input"]) > MAX_EXTENT:
+        raise UserError(
+            f"{file}: key input: expected at most {MAX_EXTENT}, got {_show(table['input'])}"
+        )
+    if not 1 <= table["classes"] <= MAX_EXTENT:
+        raise UserError(
+            f"{file}: key classes: expected 1 to {MAX_EXTENT}, got {_show(table['classes'])}"
+        )
     if not table["layer"]:
         raise UserError(f"{file}: expected a [[layer]], got none")
     adapts = any("classes" in (entry.get(key) for key in ADAPTING) for entry in table["layer"])
@@ -143,9 +154,29 @@ def decode(
     count = classes if classes is not None and adapts else table["classes"]
     chain = _chain(table["layer"], file, count, dropout)
     defaults = {key: table.get(key, value) for key, value in DEFAULTS.items()}
-    return Network(
-        table["name"], input_shape or tuple(table["input"]), count, chain.nodes(), defaults
-    )
+    shape = input_shape or tuple(table["input"])
+    network = Network(table["name"], shape, count, chain.nodes(), defaults)
+    _check_size(network, file)
+    return network
+
+
+def _check_size(network: Network, file: str) -> None:
+    """Raise UserError for a layer whose values or parameters no device holds; to lay them out would
+    take for ever."""
+    try:
+        shapes = infer_shapes(network)
+    except UserError:
+        return  # said where shapes matter, in words of their own
+    for node in network.nodes:
+        parameters = node.layer.parameters(*(shapes[each] for each in node.inputs)).values()
+        for what, most, count in (
+            ("values an image", MAX_VALUES, size(shapes[node.name])),
+            ("parameters", MAX_PARAMETERS, sum(size(each.shape) for each in parameters)),
+        ):
+            if count > most:
+                raise UserError(
+                    f"{file}: layer {node.name}: it has {count:,} {what}; at most {most:,} fit"
+                )
 
 
 def _chain(entries: list[dict[str, Any]], file: str, classes: int, dropout: bool) -> Chain:
@@ -208,6 +239,12 @@ def _layer(entry: Mapping[str, Any], kind: type[Layer], where: str, classes: int
     }
     optional = {key: hints[key] for key in arguments if key not in required}
     _check(given, required, optional, where)
+    for key, value in given.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, int) and abs(one) > MAX_EXTENT:
+                raise UserError(
+                    f"{where}: key {key}: expected at most {MAX_EXTENT}, got {_show(value)}"
+                )
     values = {
         key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
     }
@@ -375,4 +412,6 @@ def _show(value: Any) -> str:
         return f"[{', '.join(_show(one) for one in value)}]"
     if isinstance(value, (str, bool)):
         return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return "a number of more than 30 digits"
     return str(value)

@@ -24,6 +24,11 @@ COST = 0.1
 """Share of a step that one rank must cost to be named."""
 
 
+PLAIN = 4.0
+"""Share from which on one look is enough; below it a rank is named when two in a row find it, for
+on a busy machine now one rank is slow, now another."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What some steps have shown, the same on every rank."""
@@ -75,7 +80,8 @@ class Divide:
         self._plan = plan
         self._balance: Balance | None = None
         self._ranks: tuple[int, ...] = ()
-        self._named = -1
+        self._last: int | None = None
+        self._named: set[int] = set()
 
     def due(self, progress: Progress) -> bool:
         return progress.step > self._plan.begun
@@ -85,27 +91,26 @@ class Divide:
         if wire.ranks.size == 1:
             return progress
         if self._balance is None or self._ranks != tuple(wire.ranks.numbers):
-            self._balance, self._ranks, self._named = (
-                Balance(feed.speeds),
-                tuple(wire.ranks.numbers),
-                -1,
-            )
+            self._balance, self._ranks = Balance(feed.speeds), tuple(wire.ranks.numbers)
+            self._last = None
             if wire.ranks.bereaved:
                 return progress  # some ranks may not have heard the end of this step
         assert report is not None
-        images = [part.stop - part.start for part in feed.now]
+        images = [part.stop - part.start for part in feed.current_parts]
         found = self._balance.note(images, report.compute_seconds)
         if found is None:
             return progress
         if by_speed:
             feed.divide(found.speeds)
-        parts = [part.stop - part.start for part in feed.parts]
+        parts = [part.stop - part.start for part in feed.next_parts]
         late = None if found.straggler is None else wire.ranks.numbers[found.straggler]
-        if found.straggler is not None and found.straggler != self._named:
-            self._named = found.straggler
+        persists = late == self._last or found.cost >= PLAIN
+        self._last = late
+        if late is not None and persists and late not in self._named:
+            self._named.add(late)
             hint = "--balance speed gives it fewer images"
             if by_speed:
-                hint = f"it gets {parts[self._named]} images of {self._plan.batch_size}"
+                hint = f"it gets {parts[found.straggler or 0]} images of {self._plan.batch_size}"
             world.local.display.say(
                 f"step {progress.step}: rank {late} makes steps {found.cost:.0%} longer; {hint}"
             )

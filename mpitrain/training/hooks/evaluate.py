@@ -31,6 +31,11 @@ class Scores:
     top5: float
     images: int
 
+    def words(self, classes: int) -> str:
+        """For a line; the best five of five classes are always right."""
+        top5 = f"  top-5 {self.top5:.4f}" if classes > 5 else ""
+        return f"loss {self.loss:.4f}  top-1 {self.top1:.4f}{top5}  ({self.images} images)"
+
 
 class Evaluate:
     """Every so many steps or epochs, and after the last step where images are real."""
@@ -61,10 +66,7 @@ class Evaluate:
         if not math.isfinite(found.loss):
             raise diverged(world, t, f"the loss on the test images is {found.loss}")
         local.log.event("evaluate", step=t, **asdict(found))
-        local.display.say(
-            f"Test:  step {t:6d}  loss {found.loss:.4f}  top-1 {found.top1:.4f}  "
-            f"top-5 {found.top5:.4f}  ({found.images} images)"
-        )
+        local.display.say(f"Test:  step {t:6d}  {found.words(self._plan.network.classes)}")
         return replace(progress, scores=found)
 
 

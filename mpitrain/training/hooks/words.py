@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections import deque
+import time
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from mpitrain.training.plan import Plan, Progress
     from mpitrain.training.world import World
 
-RECENT_STEPS = 100
-"""Steps whose mean loss is shown."""
-
 
 class Words:
     """Writes each step on rank 0, beside the device's work on the step after it."""
@@ -27,20 +24,52 @@ class Words:
     name = "words"
 
     def __init__(self, plan: Plan) -> None:
-        self._recent: deque[float] = deque(maxlen=RECENT_STEPS)
+        self._per_epoch = plan.prepared.per_epoch
+        self._losses: list[float] = []
+        self._began: tuple[int, float] | None = None
 
     def due(self, progress: Progress) -> bool:
         return progress.last is not None
 
     def run(self, world: World, progress: Progress) -> Progress:
         if world.wire.ranks.rank == 0:
-            self._recent.append(progress.loss)
-            mean = sum(self._recent) / len(self._recent)
-            world.local.log.defer(lambda: _say_step(world, progress, mean))
+            if (progress.step - 1) % self._per_epoch == 0:
+                self._losses = []
+            self._losses.append(progress.loss)
+            mean = sum(self._losses) / len(self._losses)
+            left = self._left(progress.step, world.plan.steps, time.monotonic())
+            world.local.log.defer(lambda: _say_step(world, progress, mean, left))
         return progress
 
+    def _left(self, step: int, steps: int, now: float) -> str:
+        """How long the rest takes if it goes on as until now, evaluations and checkpoints
+        included."""
+        if self._began is None:
+            self._began = step, now
+        first, began = self._began
+        return clock((now - began) / (step - first) * (steps - step)) if step > first else ""
 
-def _say_step(world: World, progress: Progress, mean: float) -> None:
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:59, 1:02:03 or 2 d 03:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours:02d}:{minutes:02d}"
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def train_line(
+    epoch: int, step: int, steps: int, loss: float, mean: float, speed: float, left: str
+) -> str:
+    """A step's line, of at most 80 columns. step, steps: of the epoch; mean: of its losses."""
+    share = f"[{step:{len(str(steps))}d}/{steps}]"
+    line = f"Train: {epoch:3d} {share} loss {loss:.4f} (mean {mean:.4f})  {speed:.0f} img/s"
+    return f"{line}  {left} left" if left and left != "0:00" else line
+
+
+def _say_step(world: World, progress: Progress, mean: float, left: str) -> None:
     plan, report, t = world.plan, progress.last, progress.step
     assert report is not None
     per_epoch, total = plan.prepared.per_epoch, report.seconds["total"]
@@ -64,10 +93,7 @@ def _say_step(world: World, progress: Progress, mean: float) -> None:
     )
 
     def line() -> str:
-        share = f"[{place + 1:5d}/{per_epoch} ({100 * (place + 1) // per_epoch:3d}%)]"
-        took = f"{total:.3f} s, {speed:.0f} img/s, exchange {report.seconds['exchange']:.3f} s"
-        loss = f"loss {report.loss:.4f} ({mean:.4f})"
-        return f"Train: {epoch:3d} {share}  {loss}  {took}  lr {report.rate:.1e}"
+        return train_line(epoch, place + 1, per_epoch, report.loss, mean, speed, left)
 
     whole = place + 1 == per_epoch or t == plan.steps
     brief = f"epoch {epoch}  loss {report.loss:.3f}  {speed:.0f} img/s"
@@ -98,7 +124,7 @@ def say_header(world: World, said: str) -> None:
         "exchange_chosen": plan.exchange,
         "exchange_reason": plan.reason,
         "coded_from": plan.coded_from,
-        "coders": exchange.seat[1] if exchange.codes else 0,
+        "coders": exchange.coder_count if exchange.codes else 0,
         "capacity": graph.capacity,
     }
     tables = {"run": settings, "versions": versions, "ranks": {"devices": devices, "hosts": hosts}}
@@ -144,8 +170,8 @@ def say_header(world: World, said: str) -> None:
     )
     if local.dataset:
         local.dataset.bad.tell(local.display, local.log)
-    if said:
-        say(f"  {said}")
+    for words in filter(None, (local.log.lacks, said)):
+        say(f"  {words}")
     if plan.begun:
         say(f"  goes on after step {plan.begun} of {plan.steps}")
     if restarts:

@@ -170,7 +170,7 @@ def test_a_network_that_does_not_adapt_needs_scores_enough():
             'classes = "ten"',
             'file: key classes: expected a whole number, got "ten"',
         ),
-        ("classes = 10", "classes = 0", "file: key classes: expected at least 1, got 0"),
+        ("classes = 10", "classes = 0", "file: key classes: expected 1 to 1048576, got 0"),
         (
             "[1, 28, 28]",
             "[28, 28]",
@@ -279,3 +279,21 @@ def test_a_file_that_cannot_be_read_is_a_users_error(tmp_path):
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
     with pytest.raises(UserError, match="UTF-8"):
         load(str(tmp_path / "latin.toml"), None, None, True)
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "words"),
+    [
+        ("channels = 20", "channels = 9223372036854775807", "key channels: expected at most"),
+        ('features = "classes"', "features = 9223372036854775807", "key features: expected at"),
+        ("classes = 10", "classes = 99999999999999999999", "key classes: expected 1 to 1048576"),
+        ("classes = 10", "classes = 1" + 4000 * "0", "got a number of more than 30 digits"),
+        ("input = [1, 28, 28]", "input = [1, 2000000, 2000000]", "key input: expected at most"),
+        ("input = [1, 28, 28]", "input = [1, 99999, 99999]", "layer conv1: it has 199,9"),
+        ("channels = 20", "channels = 1000000", "layer conv2: it has 3,000,0"),
+        ("kernel = 5", "kernel = -9223372036854775807", "key kernel: expected at most"),
+    ],
+)
+def test_sizes_that_no_device_has_are_refused_at_once(was, now, words):
+    with pytest.raises(UserError, match=f"^file: .*{words}"):
+        decode(SMALL.replace(was, now), "file")
