@@ -22,6 +22,9 @@ from mpitrain.job.errors import RunError, UserError
 LEAD = 120
 """Seconds before the end of its time in which a run is told to write its checkpoint, where the time
 is long enough."""
+ENDED = """ && tail -n 1 RUN/log.jsonl | grep -q '"exit": 0'"""
+"""What the run itself says of its end: where a launcher's daemon dies with its host, Open MPI's
+mpirun exits with 0."""
 AGAIN = """ || { code=$?; [ $code -eq 75 ] && scontrol requeue "$SLURM_JOB_ID"; exit $code; }"""
 """What a job does with exit 75, stopped by a signal with a checkpoint: into the queue again, which
 RequeueExit=75 would do, too."""
@@ -177,9 +180,11 @@ def launch_line(network: str, options: Sequence[str], mpi: str) -> str:
     line = f"{launcher(mpi)} {shlex.join(['mpitrain', network])}"
     if not _says(options, "--resume"):
         line += " --resume"
+    out = shlex.quote(_says(options, "--out"))
     if not _says(options, "--out"):
-        line += f' --out "runs/{Path(network).stem}-$SLURM_JOB_ID"'
-    return f"{line} {shlex.join(options)}".rstrip() + AGAIN
+        out = f'"runs/{Path(network).stem}-$SLURM_JOB_ID"'
+        line += f" --out {out}"
+    return f"{line} {shlex.join(options)}".rstrip() + ENDED.replace("RUN", out) + AGAIN
 
 
 def launcher(mpi: str) -> str:

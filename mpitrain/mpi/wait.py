@@ -30,13 +30,24 @@ FAILURES = (Lost, MPI.Exception)
 """What is raised where MPI tells of a death: by waiting for messages, and by starting some."""
 
 
-def failure(ranks: Ranks, error: MPI.Exception) -> RunError:
+def failure(ranks: Ranks, error: MPI.Exception, statuses: Sequence[MPI.Status] = ()) -> RunError:
     """What to raise for an error of MPI's.
 
+    statuses: of the requests that it is about, where MPI may have left what it was.
     An MPI that outlives ranks reports a death with all sorts of errors, some without a number.
     """
     kind = Lost if outlives_ranks(os.environ) else RunError
-    return kind(f"rank {ranks.numbers[ranks.rank]}: a message failed: {error}")
+    return kind(f"rank {ranks.numbers[ranks.rank]}: a message failed: {_words(error, statuses)}")
+
+
+def _words(error: MPI.Exception, statuses: Sequence[MPI.Status]) -> str:
+    """What went wrong: of several requests MPI says only "see the MPI_ERROR field"."""
+    if error.Get_error_class() == MPI.ERR_IN_STATUS:
+        codes = {status.Get_error() for status in statuses} - {MPI.SUCCESS, MPI.ERR_PENDING}
+        found = sorted({MPI.Get_error_string(code).partition("\n")[0] for code in codes})
+        if found:
+            return "; ".join(found)
+    return str(error).partition("\n")[0]
 
 
 def wait_for(ranks: Ranks, requests: list[MPI.Request]) -> list[MPI.Status]:
@@ -50,7 +61,7 @@ def wait_for(ranks: Ranks, requests: list[MPI.Request]) -> list[MPI.Status]:
             if time.monotonic() > grows_at:
                 nap = min(2 * nap, NAP_MAX_SECONDS)
     except MPI.Exception as error:
-        raise failure(ranks, error) from error
+        raise failure(ranks, error, statuses) from error
     return statuses
 
 
@@ -74,7 +85,7 @@ class Messages:
             if not MPI.Request.Testall(self._requests, self._statuses):
                 return False
         except MPI.Exception as error:
-            raise failure(self._ranks, error) from error
+            raise failure(self._ranks, error, self._statuses) from error
         self._check()
         return True
 

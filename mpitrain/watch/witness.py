@@ -38,6 +38,9 @@ LOOK = 0.2
 """Seconds between two looks whether the rank has been stopped."""
 MOST = 1 << 16
 """No file descriptor has a higher number so early."""
+MOMENT = 1.0
+"""Seconds that the witness of a dead rank gets to say so, before a rank speaks that has only lost a
+message."""
 LINGER = 0.5
 """Seconds for the last words to arrive: launchers hand on a rank's stderr, and drop what is on its
 way when the job is aborted."""
@@ -130,6 +133,15 @@ def absent() -> str:
     """Who of the ranks of several hosts does not answer or is stopped, in words; nothing where all
     are well, or on one host."""
     return rollcall.absent(_others, rollcall.ask(_others)) if _others else ""
+
+
+def other_speaks() -> bool:
+    """Whether the witness of another rank of this host has said why the job ends, or does so within
+    a moment."""
+    limit = time.monotonic() + MOMENT
+    while not (taken := _is_taken(os.getppid())) and time.monotonic() < limit:
+        time.sleep(0.02)
+    return taken
 
 
 def spoken() -> None:
