@@ -14,7 +14,7 @@ lint: $(VENV)/test.stamp  ## ruff, mypy and clang-format
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror kernels/*.cl kernels/*.h kernels/cpu/*
+	$(BIN)/clang-format --dry-run -Werror kernels/*.cl kernels/*.h kernels/*/*
 
 $(VENV)/bin/python:
 	@echo "Making $(VENV) with $(PYTHON)"

@@ -1,4 +1,4 @@
-"""What the 8-bit exchange costs in accuracy: trainings that differ in --exchange alone, some seeds
+"""What lossy exchanges cost in accuracy: trainings that differ in --exchange alone, some seeds
 each, on real images.
 
     pip install scikit-image scikit-learn      photographs for the colour task
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-EXCHANGES = ("float32", "dynamic8")
+EXCHANGES = ("float32", "dynamic8", "lowrank:1", "lowrank")
 PHOTOGRAPHS = {
     "skimage": [
         f"data/{name}"

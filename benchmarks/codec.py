@@ -24,7 +24,7 @@ import numpy as np
 
 from mpitrain.engine.registry import open_device
 from mpitrain.exchange.codec import make_codec
-from mpitrain.exchange.codec_numpy import blocks
+from mpitrain.exchange.codec_protocol import blocks
 from mpitrain.runtime.device import Device
 
 SIZES = (1 << 21, 1 << 24)

@@ -1,5 +1,6 @@
 """What one device computes, against PyTorch and NumPy on the same cores, in turn in one run.
 
+    python benchmarks/compute.py steps --device gpu -n 3       the command in each precision
     python benchmarks/compute.py steps --network vgg16 --device intel
                                                   steps of the command, on one and on two ranks
     python benchmarks/compute.py layers           every convolution, a pass at a time
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import gemm
+import gpu_steps
 import layers
 import steps
 from measure import HERE, Side, SideError, circumstances
@@ -36,6 +38,8 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], list[Table]]] = {
     "layers": layers.tables,
     "products": gemm.tables,
 }
+GPUS = ("gpu", "nvidia")
+"""What --device starts with where the steps are those of gpu_steps.py."""
 
 
 def main() -> None:
@@ -68,7 +72,8 @@ def measure(part: str, networks: Sequence[str], options: argparse.Namespace) -> 
         rows: Iterator[dict[str, Any]]
         if part == "steps":
             sides.close()  # fresh ones for each network
-            rows = steps.rows(networks, options.device, options.torch_python, options.n)
+            kind = gpu_steps if _is_gpu(options) else steps
+            rows = kind.rows(networks, options.device, options.torch_python, options.n)
         elif part == "layers":
             rows = layers.rows(networks, ours, theirs, options.n, peak)
         else:
@@ -87,6 +92,10 @@ def _peak(ours: Side) -> dict[str, Any]:
     return {"gflops": round(ours("peak"), 1), "source": "multiply-adds on registers, best of ten"}
 
 
+def _is_gpu(options: argparse.Namespace) -> bool:
+    return str(options.device).startswith(GPUS)
+
+
 def platform_word(device: Mapping[str, Any]) -> str:
     """ "intel" for Intel(R) OpenCL: a file's name."""
     return str(device["platform"]).split("(")[0].split()[0].lower()
@@ -95,7 +104,7 @@ def platform_word(device: Mapping[str, Any]) -> str:
 def brief(row: Mapping[str, Any]) -> str:
     """A row while one waits for the next."""
     where = row.get("what") or " ".join(
-        str(row[key]) for key in ("network", "node", "pass") if key in row
+        str(row[key]) for key in ("network", "node", "pass", "precision") if key in row
     )
     if "ranks" in row:
         where += f", {row['ranks']} ranks"
@@ -135,7 +144,9 @@ def _show(console: Console, found: Mapping[str, Any]) -> None:
         lines.append(f"NumPy {peer['numpy']}, {peer['blas']}, kernels for {peer['kernel']}")
     for line in lines:
         console.print(line, highlight=False, markup=False)
-    for table in TABLES[found["part"]](found):
+    by_precision = found["rows"] and "precision" in found["rows"][0]
+    shown = gpu_steps.tables if by_precision else TABLES[found["part"]]
+    for table in shown(found):
         console.print()
         console.print(table)
 

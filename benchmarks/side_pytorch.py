@@ -8,6 +8,7 @@ oneDNN's: ResNet's figures there say nothing about more cores.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -98,6 +99,65 @@ def step(network: str, batch: int, layout: str) -> dict[str, Any]:
     return {
         "parameters": sum(each.numel() for each in module.parameters()),
         "optimizer": "SGD, fused" if fused else "SGD",
+    }
+
+
+def gpu_step(network: str, batch: int, layout: str, precision: str) -> dict[str, Any]:
+    """Prepare "step" on a GPU: pinned uint8 images in, momentum SGD's update out; seconds of one of
+    several steps in a row, whose losses are read one step late.
+
+    precision: float32 (strict), tf32, or bf16 (autocast).
+    """
+    works.clear()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    torch.backends.cudnn.benchmark = True
+    tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    form = layout_of(layout)
+    module = NETWORKS[network]().cuda().train().to(memory_format=form)
+    optimizer = torch.optim.SGD(
+        module.parameters(), lr=1e-3, momentum=0.9, weight_decay=DECAY[network], fused=True
+    )
+    shape = (1, 28, 28) if network == "lenet" else (3, 224, 224)
+    images = torch.randint(0, 256, (batch, *shape), dtype=torch.uint8).pin_memory()
+    labels = torch.randint(0, 10 if network == "lenet" else 1000, (batch,)).pin_memory()
+    last: list[Tensor] = []
+
+    def one() -> None:
+        x = images.cuda(non_blocking=True).float().mul_(1 / (255 * 0.25)).sub_(2)
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+            scores = module(x.contiguous(memory_format=form))
+            loss = functional.cross_entropy(scores, labels.cuda(non_blocking=True))
+        loss.backward()
+        optimizer.step()
+        losses[:] = [each.item() for each in last]
+        last[:] = [loss.detach()]
+
+    def work() -> float:
+        steps = 50 if network == "lenet" else 10
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        for _ in range(steps):
+            one()
+        torch.cuda.synchronize()
+        return (time.perf_counter() - begin) / steps
+
+    for _ in range(5):
+        one()
+    works["step"] = work
+    return {"parameters": sum(each.numel() for each in module.parameters())}
+
+
+def gpu_facts() -> dict[str, Any]:
+    """The GPU, its driver's CUDA, cuDNN, and the peak of PyTorch's allocations."""
+    return {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "peak_memory": torch.cuda.max_memory_allocated(),
     }
 
 
@@ -252,6 +312,8 @@ if __name__ == "__main__":
         {
             "open": open_,
             "step": step,
+            "gpu_step": gpu_step,
+            "gpu_facts": gpu_facts,
             "convolution": convolution,
             "forget": forget,
             "time": lambda name: works[name](),

@@ -75,6 +75,8 @@ class Command:
     batch: int
     ranks: int
     device: str
+    uncounted = 1
+    """First steps of a run."""
 
     def __post_init__(self) -> None:
         self._runs: list[dict[str, Any]] = []
@@ -87,7 +89,7 @@ class Command:
         events = [json.loads(line) for line in lines]
         start, end = events[0], events[-1]
         # The last step is logged when the run ends, the others beside the step after them.
-        steps = [event for event in events if event["event"] == "step"][1:-1]
+        steps = [event for event in events if event["event"] == "step"][self.uncounted : -1]
         seconds = (steps[-1]["time"] - steps[0]["time"]) / (len(steps) - 1)
         if end["event"] != "end" or not math.isfinite(steps[-1]["loss"]):
             raise SideError(f"{self.network}: the log ends with {end}")

@@ -6,6 +6,7 @@
    of a channel, 0 for plain rows) is its place in (C, H, W): draws do not depend on the device's
    layout. */
 #include "prelude.h"
+#include "values.h"
 
 #if WIDTH == 16
 #define COUNT (WIDE_UINT)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
@@ -23,7 +24,7 @@
    permutations of each other. */
 #define DRAW(h, key) MIX(h), h += (key), MIX(h)
 
-IN_GROUPS __kernel void dropout(__global float *y, __global const float *x, const int size,
+IN_GROUPS __kernel void dropout(__global VALUE *y, __global const VALUE *x, const int size,
                                 const int chunk, const uint first, const uint key0, const uint key1,
                                 const uint threshold, const float scale, const int plane) {
     const int from = get_global_id(0) * chunk;
@@ -39,12 +40,13 @@ IN_GROUPS __kernel void dropout(__global float *y, __global const float *x, cons
                                   COUNT * (uint)plane
                             : (WIDE_UINT)((uint)i) + COUNT;
         DRAW(h, (WIDE_UINT)(key));
-        STORE(select((WIDE)(0.0f), LOAD(x + start + i) * scale, h >= (WIDE_UINT)(threshold)),
-              y + start + i);
+        STORE_VALUES_ANYWHERE(select((WIDE)(0.0f), LOAD_VALUES_ANYWHERE(x + start + i) * scale,
+                                     h >= (WIDE_UINT)(threshold)),
+                              y + start + i);
     }
     for (; i < to; i++) {
         uint h = i;
         DRAW(h, key);
-        y[start + i] = h >= threshold ? x[start + i] * scale : 0.0f;
+        STORE_VALUE(h >= threshold ? LOAD_VALUE(x + start + i) * scale : 0.0f, y + start + i);
     }
 }

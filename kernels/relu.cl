@@ -2,27 +2,27 @@
    A NaN stays one, so that a run that diverges shows it.
    One work-item per `chunk` consecutive values of the flat arrays; y may be x, and dx may be dy. */
 #include "prelude.h"
+#include "values.h"
 
-IN_GROUPS __kernel void relu_forward(__global float *y, __global const float *x, const int n,
+IN_GROUPS __kernel void relu_forward(__global VALUE *y, __global const VALUE *x, const int n,
                                      const int chunk) {
     const int from = get_global_id(0) * chunk;
     const int to = min(from + chunk, n);
     int i = from;
     for (; i + WIDTH <= to; i += WIDTH) {
-        const WIDE v = LOAD_ALIGNED(x + i);
-        STORE_ALIGNED(select(v, (WIDE)(0.0f), v < (WIDE)(0.0f)), y + i);
+        const WIDE v = LOAD_VALUES(x + i);
+        STORE_VALUES(select(v, (WIDE)(0.0f), v < (WIDE)(0.0f)), y + i);
     }
-    for (; i < to; i++) y[i] = x[i] < 0.0f ? 0.0f : x[i];
+    for (; i < to; i++) STORE_VALUE(LOAD_VALUE(x + i) < 0.0f ? 0.0f : LOAD_VALUE(x + i), y + i);
 }
 
-IN_GROUPS __kernel void relu_backward(__global float *dx, __global const float *dy,
-                                      __global const float *y, const int n, const int chunk) {
+IN_GROUPS __kernel void relu_backward(__global VALUE *dx, __global const VALUE *dy,
+                                      __global const VALUE *y, const int n, const int chunk) {
     const int from = get_global_id(0) * chunk;
     const int to = min(from + chunk, n);
     int i = from;
     for (; i + WIDTH <= to; i += WIDTH)
-        STORE_ALIGNED(
-            select(LOAD_ALIGNED(dy + i), (WIDE)(0.0f), LOAD_ALIGNED(y + i) <= (WIDE)(0.0f)),
-            dx + i);
-    for (; i < to; i++) dx[i] = y[i] <= 0.0f ? 0.0f : dy[i];
+        STORE_VALUES(select(LOAD_VALUES(dy + i), (WIDE)(0.0f), LOAD_VALUES(y + i) <= (WIDE)(0.0f)),
+                     dx + i);
+    for (; i < to; i++) STORE_VALUE(LOAD_VALUE(y + i) <= 0.0f ? 0.0f : LOAD_VALUE(dy + i), dx + i);
 }

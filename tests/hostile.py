@@ -22,7 +22,8 @@ from PIL import Image
 
 from mpitrain.data.bad import Bad
 from mpitrain.data.source import Dataset, open_source
-from mpitrain.exchange.codec_numpy import BLOCK, Plain, PlainDynamic8, PlainFloat16
+from mpitrain.exchange.codec_numpy import PlainDynamic8, PlainFloat16
+from mpitrain.exchange.codec_protocol import BLOCK, Plain
 from mpitrain.exchange.message import HEADER, PARTS, Label, check, seal
 from mpitrain.job import checkpoint
 from mpitrain.job.checkpoint import Entry, Reader

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from mpitrain.engine.engine import Engine
 from mpitrain.engine.registry import open_device
 from mpitrain.exchange.bucket import Bucket
-from mpitrain.exchange.codec_numpy import Plain, PlainDynamic8, blocks
+from mpitrain.exchange.codec_numpy import PlainDynamic8
+from mpitrain.exchange.codec_protocol import Plain, blocks
 from mpitrain.exchange.exchange import Exchange, ExchangeReport, needs_master
+from mpitrain.exchange.mean import own_values
 from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array
 
@@ -122,6 +124,16 @@ class Model:
 
         return self.step(t, spoil).finite
 
+    def owned(self) -> list[tuple[int, int]]:
+        """Ranges of the flat vector whose mean this rank makes and codes, in order."""
+        exchange, found = self.exchange, []
+        for bucket in self.buckets if exchange.shares_owned and exchange.coder_index >= 0 else []:
+            size = bucket.size if bucket.coded else 0
+            start, stop = own_values(size, exchange.coder_index, exchange.coder_count)
+            if stop > start:
+                found.append((bucket.start + start, bucket.start + stop))
+        return found
+
     def left_out(self) -> NDArray[np.float64]:
         """What this rank's coding has left out so far, over the images of a step, each value at its
         place."""
@@ -133,7 +145,7 @@ class Model:
                 left[bucket.start : bucket.stop] += sender[at : at + size] / IMAGES
                 at += size
         at = 0
-        for start, stop in self.exchange.owned:
+        for start, stop in self.owned():
             left[start:stop] += owner[at : at + stop - start]
             at += stop - start
         return left

@@ -26,7 +26,8 @@ from mpitrain.commands.scaling import parse_ranks
 from mpitrain.data import augment
 from mpitrain.data.folder import decode
 from mpitrain.data.source import open_source
-from mpitrain.exchange.codec_numpy import BLOCK, Plain, PlainDynamic8, PlainFloat16, blocks, flush
+from mpitrain.exchange.codec_numpy import PlainDynamic8, PlainFloat16, flush
+from mpitrain.exchange.codec_protocol import BLOCK, Plain, blocks
 from mpitrain.job.checkpoint import NEEDED
 from mpitrain.job.config import Run, interval, numbers
 from mpitrain.job.errors import UserError

@@ -142,7 +142,7 @@ def test_no_imports_go_in_a_circle() -> None:
 
 
 def test_codecs_and_the_wire_do_not_know_each_other() -> None:
-    for codec in ("exchange.codec", "exchange.codec_numpy"):
+    for codec in ("exchange.codec", "exchange.codec_numpy", "exchange.codec_protocol"):
         for module, path in MODULES.items():
             if _room(module) == "mpi":
                 assert module not in _imports(MODULES[codec])
@@ -277,3 +277,20 @@ def test_every_event_of_the_log_is_written_down() -> None:
     page = (ROOT / "docs/log.md").read_text()
     assert {"start", "step", "end"} <= said
     assert said == set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+
+
+def test_the_walks_name_files_and_functions_that_are_there() -> None:
+    """Rows of CONTRIBUTING.md such as | 2 | `network/graph.py` `Graph.backward` | ... |: a file,
+    and names in it."""
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| \d+ \| (`[\w/.]+\.py`.*?)\|", guide, re.MULTILINE)
+    assert len(rows) > 20
+    for row in rows:
+        text = ""
+        for word in re.findall(r"`([\w/.]+)`", row):
+            if "/" in word:
+                path = ROOT / word if (ROOT / word).is_file() else PACKAGE / word
+                text = path.read_text()
+            else:
+                name = word.split(".")[-1]
+                assert re.search(rf"\b{name}\b", text), f"{row}: no {word} there"

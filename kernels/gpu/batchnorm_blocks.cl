@@ -1,131 +1,160 @@
-/* Batch normalisation on images in blocks of BLOCK channels, over the m = N * I values that a channel has, with a ReLU after it or not.
-     mean = sum of x / m,   inverse = 1 / sqrt(sum of (x - mean)^2 / m + epsilon),   y = weight * (x - mean) * inverse + bias
+/* Batch normalisation on images in blocks of BLOCK channels, over the m = N * I values that a
+   channel has, with a ReLU after it or not.
+     mean = sum of x / m,   inverse = 1 / sqrt(sum of (x - mean)^2 / m + epsilon),   y = weight *
+     (x - mean) * inverse + bias
      dbias = sum of dy,   dweight = sum of dy * (x - mean) * inverse,
      dx = weight * inverse * (dy - dbias / m - (x - mean) * inverse * dweight / m)
-   With `rectify`, y = max(that, 0) and dy counts where that was above 0, which x tells as well as y: y need not be kept.
-   With RESIDUAL, a shortcut is added before the ReLU, and y is what tells.
-   Each way is one reading for the sums (a group per block and share of the pixels; a work-item sums four channels of every LANES-th pixel),
-   a small kernel that adds up the shares in order, and one reading that writes the result (a work-item per VECTORS vectors of a plane). */
+   With `rectify`, y = max(that, 0) and dy counts where that was above 0, which x tells as well
+   as y: y need not be kept. With RESIDUAL, a shortcut is added before the ReLU, and y is what
+   tells. Each way is one reading for the sums (a group per block and share of the pixels; a
+   work-item sums four channels of every LANES-th pixel), a small kernel that adds up the shares
+   in order, and one reading that writes the result (a work-item per VECTORS vectors of a plane). */
 #include "prelude.h"
+#include "values.h"
 #include "gpu/quads.h"
 
-#define EACH_PIXEL(at)                                                                                                    \
-    _Pragma("unroll 4") for (int j = (int)((long)N * I * share / shares) + me / QUADS; j < last; j += LANES) {            \
-        const int n = j / I;                                                                                              \
+#define EACH_PIXEL(at)                                                                             \
+    _Pragma("unroll 4") for (int j = (int)((long)N * I * share / shares) + me / QUADS; j < last;   \
+                             j += LANES) {                                                         \
+        const int n = j / I;                                                                       \
         const size_t at = (((size_t)n * blocks + block) * I + j - n * I) * BLOCK + quad;
 
-/* partial[share][0] = sum of x - pivot, [1] = sum of its square, where the pivot, the channel's first value, keeps the difference of
-   the two small. */
-IN_GROUPS __kernel void forward_sums(__global float *partial, __global const float *restrict x, const int N, const int I) {
+/* partial[share][0] = sum of x - pivot, [1] = sum of its square, where the pivot, the channel's
+   first value, keeps the difference of the two small. */
+IN_GROUPS __kernel void forward_sums(__global float *partial, __global const VALUE *restrict x,
+                                     const int N, const int I) {
     const int me = get_local_id(0), quad = me % QUADS * WIDTH;
-    const int block = get_group_id(0), share = get_group_id(1), blocks = get_num_groups(0), shares = get_num_groups(1);
+    const int block = get_group_id(0), share = get_group_id(1), blocks = get_num_groups(0),
+              shares = get_num_groups(1);
     const int last = (int)((long)N * I * (share + 1) / shares);
     __local WIDE scratch[GROUP];
-    const WIDE pivot = LOAD_ALIGNED(x + (size_t)block * I * BLOCK + quad);
+    const WIDE pivot = LOAD_VALUES(x + (size_t)block * I * BLOCK + quad);
     WIDE sums = (WIDE)(0.0f), squares = (WIDE)(0.0f);
     EACH_PIXEL(at)
-        const WIDE value = LOAD_ALIGNED(x + at) - pivot;
-        sums += value;
-        squares += value * value;
-    }
-    sums = add_lanes(sums, scratch, me);
-    squares = add_lanes(squares, scratch, me);
-    if (me < QUADS) {
-        STORE_ALIGNED(sums, partial + ((size_t)(2 * share) * blocks + block) * BLOCK + quad);
-        STORE_ALIGNED(squares, partial + ((size_t)(2 * share + 1) * blocks + block) * BLOCK + quad);
-    }
+    const WIDE value = LOAD_VALUES(x + at) - pivot;
+    sums += value;
+    squares += value * value;
+}
+sums = add_lanes(sums, scratch, me);
+squares = add_lanes(squares, scratch, me);
+if (me < QUADS) {
+    STORE_ALIGNED(sums, partial + ((size_t)(2 * share) * blocks + block) * BLOCK + quad);
+    STORE_ALIGNED(squares, partial + ((size_t)(2 * share + 1) * blocks + block) * BLOCK + quad);
+}
 }
 
-#define ADD_SHARES(first, second)                                                                          \
-    WIDE first = (WIDE)(0.0f), second = (WIDE)(0.0f);                                                      \
-    _Pragma("unroll 8") for (int share = me / QUADS; share < shares; share += LANES) {                                         \
-        first += LOAD_ALIGNED(partial + ((size_t)(2 * share) * blocks + block) * BLOCK + quad);            \
-        second += LOAD_ALIGNED(partial + ((size_t)(2 * share + 1) * blocks + block) * BLOCK + quad);       \
-    }                                                                                                      \
-    first = add_lanes(first, scratch, me);                                                                 \
+#define ADD_SHARES(first, second)                                                                  \
+    WIDE first = (WIDE)(0.0f), second = (WIDE)(0.0f);                                              \
+    _Pragma("unroll 8") for (int share = me / QUADS; share < shares; share += LANES) {             \
+        first += LOAD_ALIGNED(partial + ((size_t)(2 * share) * blocks + block) * BLOCK + quad);    \
+        second +=                                                                                  \
+            LOAD_ALIGNED(partial + ((size_t)(2 * share + 1) * blocks + block) * BLOCK + quad);     \
+    }                                                                                              \
+    first = add_lanes(first, scratch, me);                                                         \
     second = add_lanes(second, scratch, me);
 
-IN_GROUPS __kernel void forward_finish(__global float *mean, __global float *inverse, __global float *running_mean, __global float *running_var,
-                                       __global const float *partial, __global const float *x, const int shares, const int N, const int C,
-                                       const int I, const float momentum, const float epsilon) {
-    const int me = get_local_id(0), quad = me % QUADS * WIDTH, block = get_group_id(0), blocks = get_num_groups(0);
+IN_GROUPS __kernel void forward_finish(__global float *mean, __global float *inverse,
+                                       __global float *running_mean, __global float *running_var,
+                                       __global const float *partial, __global const VALUE *x,
+                                       const int shares, const int N, const int C, const int I,
+                                       const float momentum, const float epsilon) {
+    const int me = get_local_id(0), quad = me % QUADS * WIDTH, block = get_group_id(0),
+              blocks = get_num_groups(0);
     const int at = block * BLOCK + quad, count = C - at;
     __local WIDE scratch[GROUP];
     const float m = (float)N * I;
     ADD_SHARES(sum, square)
     if (me < QUADS && count > 0) {
-        const WIDE shift = sum / m, centre = LOAD_ALIGNED(x + (size_t)block * I * BLOCK + quad) + shift;
+        const WIDE shift = sum / m,
+                   centre = LOAD_VALUES(x + (size_t)block * I * BLOCK + quad) + shift;
         const WIDE squares = max(square - shift * sum, (WIDE)(0.0f));
-        const WIDE old_mean = load_some(running_mean + at, count), old_var = load_some(running_var + at, count);
+        const WIDE old_mean = load_some(running_mean + at, count),
+                   old_var = load_some(running_var + at, count);
         store_some(centre, mean + at, count);
         store_some(1.0f / sqrt(squares / m + epsilon), inverse + at, count);
         store_some(old_mean + momentum * (centre - old_mean), running_mean + at, count);
-        store_some(old_var + momentum * (squares / max(m - 1.0f, 1.0f) - old_var), running_var + at, count);
+        store_some(old_var + momentum * (squares / max(m - 1.0f, 1.0f) - old_var), running_var + at,
+                   count);
     }
 }
 
 /* The vectors of this work-item: `i` is the place in the plane, `start` where the plane begins. */
-#define PLANE_OF_MINE                                                                                     \
-    const int me = get_local_id(0), quad = me % QUADS * WIDTH;                                            \
-    const int block = get_group_id(1), n = get_group_id(2), blocks = get_num_groups(1);                   \
-    const int at = block * BLOCK + quad, count = C - at, from = (get_group_id(0) * VECTORS * GROUP + me) * WIDTH; \
+#define PLANE_OF_MINE                                                                              \
+    const int me = get_local_id(0), quad = me % QUADS * WIDTH;                                     \
+    const int block = get_group_id(1), n = get_group_id(2), blocks = get_num_groups(1);            \
+    const int at = block * BLOCK + quad, count = C - at,                                           \
+              from = (get_group_id(0) * VECTORS * GROUP + me) * WIDTH;                             \
     const size_t start = ((size_t)n * blocks + block) * I * BLOCK;
-#define EACH_VECTOR                                                                                       \
-    _Pragma("unroll") for (int v = 0; v < VECTORS; v++) if (from + v * GROUP * WIDTH < I * BLOCK) {       \
+#define EACH_VECTOR                                                                                \
+    _Pragma("unroll") for (int v = 0; v < VECTORS;                                                 \
+                           v++) if (from + v * GROUP * WIDTH < I * BLOCK) {                        \
         const size_t i = start + from + v * GROUP * WIDTH;
 
 /* `running`: mean and inverse are the running mean and variance. y may be the shortcut's memory. */
-IN_GROUPS __kernel void apply(__global float *y, __global const float *x, __global const float *shortcut, __global const float *mean,
-                              __global const float *inverse, __global const float *weight, __global const float *bias, const int C, const int I,
+IN_GROUPS __kernel void apply(__global VALUE *y, __global const VALUE *x,
+                              __global const VALUE *shortcut, __global const float *mean,
+                              __global const float *inverse, __global const float *weight,
+                              __global const float *bias, const int C, const int I,
                               const int rectify, const int running, const float epsilon) {
     PLANE_OF_MINE
-    const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count), spread = load_some(inverse + at, count);
-    const WIDE scale = load_some(weight + at, count) * (running ? 1.0f / sqrt(spread + epsilon) : spread), shift = load_some(bias + at, count);
+    const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count),
+               spread = load_some(inverse + at, count);
+    const WIDE scale = load_some(weight + at, count) *
+                       (running ? 1.0f / sqrt(spread + epsilon) : spread),
+               shift = load_some(bias + at, count);
     EACH_VECTOR
-        WIDE value = (LOAD_ALIGNED(x + i) - centre) * scale + shift;
-        if (RESIDUAL) value += LOAD_ALIGNED(shortcut + i);
-        STORE_ALIGNED(select(value, floor, value < floor), y + i);
-    }
+    WIDE value = (LOAD_VALUES(x + i) - centre) * scale + shift;
+    if (RESIDUAL) value += LOAD_VALUES(shortcut + i);
+    STORE_VALUES(select(value, floor, value < floor), y + i);
+}
 }
 
 #define GATED(x, dy) select((dy), (WIDE)(0.0f), ((x) - centre) * scale + shift <= floor)
 
-/* partial[share][0] = sum of dy, [1] = sum of dy * (x - mean), dy being what passes the ReLU; with a shortcut, that is kept in `passed`,
-   which may be dy's memory. */
-IN_GROUPS __kernel void backward_sums(__global float *partial, __global float *passed, __global const float *dy, __global const float *x,
-                                      __global const float *y, __global const float *mean, __global const float *inverse,
-                                      __global const float *weight, __global const float *bias, const int N, const int C, const int I,
-                                      const int rectify) {
+/* partial[share][0] = sum of dy, [1] = sum of dy * (x - mean), dy being what passes the ReLU;
+   with a shortcut, that is kept in `passed`, which may be dy's memory. */
+IN_GROUPS __kernel void backward_sums(__global float *partial, __global VALUE *passed,
+                                      __global const VALUE *dy, __global const VALUE *x,
+                                      __global const VALUE *y, __global const float *mean,
+                                      __global const float *inverse, __global const float *weight,
+                                      __global const float *bias, const int N, const int C,
+                                      const int I, const int rectify) {
     const int me = get_local_id(0), quad = me % QUADS * WIDTH;
-    const int block = get_group_id(0), share = get_group_id(1), blocks = get_num_groups(0), shares = get_num_groups(1);
-    const int channel = block * BLOCK + quad, count = C - channel, last = (int)((long)N * I * (share + 1) / shares);
+    const int block = get_group_id(0), share = get_group_id(1), blocks = get_num_groups(0),
+              shares = get_num_groups(1);
+    const int channel = block * BLOCK + quad, count = C - channel,
+              last = (int)((long)N * I * (share + 1) / shares);
     __local WIDE scratch[GROUP];
-    const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + channel, count), shift = load_some(bias + channel, count);
+    const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY),
+               centre = load_some(mean + channel, count), shift = load_some(bias + channel, count);
     const WIDE scale = load_some(weight + channel, count) * load_some(inverse + channel, count);
     WIDE sums = (WIDE)(0.0f), products = (WIDE)(0.0f);
     EACH_PIXEL(at)
-        const WIDE value = LOAD_ALIGNED(x + at);
+    const WIDE value = LOAD_VALUES(x + at);
 #if RESIDUAL
-        const WIDE gradient = select(LOAD_ALIGNED(dy + at), (WIDE)(0.0f), LOAD_ALIGNED(y + at) <= floor);
-        STORE_ALIGNED(gradient, passed + at);
+    const WIDE gradient = select(LOAD_VALUES(dy + at), (WIDE)(0.0f), LOAD_VALUES(y + at) <= floor);
+    STORE_VALUES(gradient, passed + at);
 #else
-        const WIDE gradient = GATED(value, LOAD_ALIGNED(dy + at));
+    const WIDE gradient = GATED(value, LOAD_VALUES(dy + at));
 #endif
-        sums += gradient;
-        products += gradient * (value - centre);
-    }
-    sums = add_lanes(sums, scratch, me);
-    products = add_lanes(products, scratch, me);
-    if (me < QUADS) {
-        STORE_ALIGNED(sums, partial + ((size_t)(2 * share) * blocks + block) * BLOCK + quad);
-        STORE_ALIGNED(products, partial + ((size_t)(2 * share + 1) * blocks + block) * BLOCK + quad);
-    }
+    sums += gradient;
+    products += gradient * (value - centre);
+}
+sums = add_lanes(sums, scratch, me);
+products = add_lanes(products, scratch, me);
+if (me < QUADS) {
+    STORE_ALIGNED(sums, partial + ((size_t)(2 * share) * blocks + block) * BLOCK + quad);
+    STORE_ALIGNED(products, partial + ((size_t)(2 * share + 1) * blocks + block) * BLOCK + quad);
+}
 }
 
 /* totals[0] = dbias, [1] = dweight of this run alone. */
-IN_GROUPS __kernel void backward_finish(__global float *dweight, __global float *dbias, __global float *totals, __global const float *partial,
-                                        __global const float *inverse, const int shares, const int C, const int accumulate) {
-    const int me = get_local_id(0), quad = me % QUADS * WIDTH, block = get_group_id(0), blocks = get_num_groups(0);
+IN_GROUPS __kernel void backward_finish(__global float *dweight, __global float *dbias,
+                                        __global float *totals, __global const float *partial,
+                                        __global const float *inverse, const int shares,
+                                        const int C, const int accumulate) {
+    const int me = get_local_id(0), quad = me % QUADS * WIDTH, block = get_group_id(0),
+              blocks = get_num_groups(0);
     const int at = block * BLOCK + quad, count = C - at;
     __local WIDE scratch[GROUP];
     ADD_SHARES(sum, product)
@@ -134,21 +163,27 @@ IN_GROUPS __kernel void backward_finish(__global float *dweight, __global float 
         STORE_ALIGNED(sum, totals + at);
         STORE_ALIGNED(product, totals + blocks * BLOCK + at);
         store_some(accumulate ? load_some(dbias + at, count) + sum : sum, dbias + at, count);
-        store_some(accumulate ? load_some(dweight + at, count) + product : product, dweight + at, count);
+        store_some(accumulate ? load_some(dweight + at, count) + product : product, dweight + at,
+                   count);
     }
 }
 
 /* dx may be dy's memory. */
-IN_GROUPS __kernel void backward_apply(__global float *dx, __global const float *dy, __global const float *x, __global const float *mean,
-                                       __global const float *inverse, __global const float *weight, __global const float *bias,
-                                       __global const float *totals, const int N, const int C, const int I, const int rectify) {
+IN_GROUPS __kernel void backward_apply(__global VALUE *dx, __global const VALUE *dy,
+                                       __global const VALUE *x, __global const float *mean,
+                                       __global const float *inverse, __global const float *weight,
+                                       __global const float *bias, __global const float *totals,
+                                       const int N, const int C, const int I, const int rectify) {
     PLANE_OF_MINE
     const float m = (float)N * I;
-    const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count), shift = load_some(bias + at, count);
-    const WIDE deviation = load_some(inverse + at, count), scale = load_some(weight + at, count) * deviation;
-    const WIDE level = LOAD_ALIGNED(totals + at) / m, slope = deviation * LOAD_ALIGNED(totals + blocks * BLOCK + at) / m;
+    const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count),
+               shift = load_some(bias + at, count);
+    const WIDE deviation = load_some(inverse + at, count),
+               scale = load_some(weight + at, count) * deviation;
+    const WIDE level = LOAD_ALIGNED(totals + at) / m,
+               slope = deviation * LOAD_ALIGNED(totals + blocks * BLOCK + at) / m;
     EACH_VECTOR
-        const WIDE value = LOAD_ALIGNED(x + i), gradient = GATED(value, LOAD_ALIGNED(dy + i));
-        STORE_ALIGNED((gradient - level - (value - centre) * slope) * scale, dx + i);
-    }
+    const WIDE value = LOAD_VALUES(x + i), gradient = GATED(value, LOAD_VALUES(dy + i));
+    STORE_VALUES((gradient - level - (value - centre) * slope) * scale, dx + i);
+}
 }

@@ -1,9 +1,11 @@
-/* What kernels on images in blocks of BLOCK channels share on GPUs: a pixel's block is QUADS vectors of four, neighbouring work-items take
-   neighbouring vectors, and so each has the same four channels all along. */
+/* What kernels on images in blocks of BLOCK channels share on GPUs: a pixel's block is QUADS
+   vectors of four, neighbouring work-items take neighbouring vectors, and so each has the same
+   four channels all along. */
 #define QUADS (BLOCK / WIDTH)
 #define LANES (GROUP / QUADS)
 
-/* The sum of the LANES values that a group has of each vector of channels, in a fixed order. All of the group must call it. */
+/* The sum of the LANES values that a group has of each vector of channels, in a fixed order. All
+   of the group must call it. */
 inline WIDE add_lanes(const WIDE value, __local WIDE *scratch, const int me) {
     barrier(CLK_LOCAL_MEM_FENCE);
     scratch[me] = value;

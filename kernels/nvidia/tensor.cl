@@ -7,7 +7,8 @@
    zeros where a tap lies outside the image. x (N, chunks, H, W, 128 bytes) and weight (stages,
    rows, 128 bytes) were written by tensor_pack.cl, which also ordered weight's rows so that a
    work-item owns four channels side by side. bias has a value for each of weight's rows. y is (N, K
-   / 32, H, W, 32) float32; pixel (p, q) lies at first + (p, q) step of an image of `size`. */
+   / 32, H, W, 32) float32, or (N, K / 64, H, W, 64) bfloat16 where rows are; pixel (p, q) lies at
+   first + (p, q) step of an image of `size`. */
 #define PIXEL_ROWS 0
 #include "nvidia/tensor.h"
 
@@ -18,40 +19,49 @@
 #define RIGHT_COPIES (COLUMNS / ROWS_AT_ONCE)
 #define LEFT_BYTES (ROWS * 128)
 #define STAGE_BYTES (LEFT_BYTES + COLUMNS * 128)
-#define DISTANCE (STAGES - 1 - AHEAD)
+/* y's blocks, and four channels of one. */
+#if FORMAT == BF16
+#define BLOCK 64
+#define QUAD uint2
+#define TO_QUAD(v) (uint2)(bfloat16_pair(v.x, v.y), bfloat16_pair(v.z, v.w))
+#else
+#define BLOCK 32
+#define QUAD float4
+#define TO_QUAD(v) (v)
+#endif
+#define QUADS (BLOCK / 4)
 
 #if ON_HOPPER
 /* Multiply a stage's rows: steps of 32 bytes of depth. */
-#define STEP(left_step, right_step) \
-    MULTIPLY(sums0, left + 2 * (left_step), right + 2 * (right_step)); \
+#define STEP(left_step, right_step)                                                                \
+    MULTIPLY(sums0, left + 2 * (left_step), right + 2 * (right_step));                             \
     STEP_AGAIN(left_step, right_step)
 #if REPEATS == 2
-#define STEP_AGAIN(left_step, right_step) \
+#define STEP_AGAIN(left_step, right_step)                                                          \
     MULTIPLY(sums1, left + 512 + 2 * (left_step), right + 2 * (right_step));
 #else
 #define STEP_AGAIN(left_step, right_step)
 #endif
 #else
-#define STEP(left_step, right_step) \
-    { \
-        const uint4 a0 = \
-            load_matrices(left + ((2 * (left_step) + (lane >> 4) ^ (lane & 7)) << 4)); \
-        STEP_AGAIN(left_step) \
-        _Pragma("unroll") for (int j = 0; j < COLUMNS / 16; j++) { \
-            const uint4 b = load_matrices( \
-                right + j * 2048 + ((2 * (right_step) + (lane >> 3 & 1) ^ (lane & 7)) << 4) \
-            ); \
-            MMA_8(sums0, 8 * j, a0, b.x, b.y); \
-            MMA_8(sums0, 8 * j + 4, a0, b.z, b.w); \
-            PRODUCTS_AGAIN \
-        } \
+#define STEP(left_step, right_step)                                                                \
+    {                                                                                              \
+        const uint4 a0 =                                                                           \
+            load_matrices(left + ((2 * (left_step) + (lane >> 4) ^ (lane & 7)) << 4));             \
+        STEP_AGAIN(left_step)                                                                      \
+        _Pragma("unroll") for (int j = 0; j < COLUMNS / 16; j++) {                                 \
+            const uint4 b = load_matrices(                                                         \
+                right + j * 2048 + ((2 * (right_step) + (lane >> 3 & 1) ^ (lane & 7)) << 4));      \
+            MMA_8(sums0, 8 * j, a0, b.x, b.y);                                                     \
+            MMA_8(sums0, 8 * j + 4, a0, b.z, b.w);                                                 \
+            PRODUCTS_AGAIN                                                                         \
+        }                                                                                          \
     }
 #if REPEATS == 2
-#define STEP_AGAIN(left_step) \
-    const uint4 a1 = \
+#define STEP_AGAIN(left_step)                                                                      \
+    const uint4 a1 =                                                                               \
         load_matrices(left + 8192 + ((2 * (left_step) + (lane >> 4) ^ (lane & 7)) << 4));
-#define PRODUCTS_AGAIN \
-    MMA_8(sums1, 8 * j, a1, b.x, b.y); \
+#define PRODUCTS_AGAIN                                                                             \
+    MMA_8(sums1, 8 * j, a1, b.x, b.y);                                                             \
     MMA_8(sums1, 8 * j + 4, a1, b.z, b.w);
 #else
 #define STEP_AGAIN(left_step)
@@ -59,22 +69,27 @@
 #endif
 #endif
 
+/* Of pairs, low parts first; a row of pairs has them behind the high ones. */
+#if FORMAT == HIGH
+#define STAGE_PRODUCTS STEP(2, 0) STEP(0, 2) STEP(0, 0) STEP(3, 1) STEP(1, 3) STEP(1, 1)
+#else
+#define STAGE_PRODUCTS STEP(0, 0) STEP(1, 1) STEP(2, 2) STEP(3, 3)
+#endif
+
 __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
-    __global float4 *y, __global const uint4 *x, __global const uint4 *weight,
+    __global QUAD *y, __global const uint4 *x, __global const uint4 *weight,
     __global const float4 *bias, const int pixels, const int chunks, const int h, const int w,
     const int k, const int p, const int q, const int r, const int s, const int stride_h,
     const int stride_w, const int pad_h, const int pad_w, const int size_h, const int size_w,
     const int first_h, const int first_w, const int step_h, const int step_w, const int weight_rows,
-    const int rectify, const uint image_factor, const int image_shift, const uint row_factor,
-    const int row_shift
-) {
+    const int columns, const int rectify, const uint image_factor, const int image_shift,
+    const uint row_factor, const int row_shift) {
     __local uchar tiles[32768] __attribute__((aligned(1024)));
     LOCAL_MEMORY(STAGES * STAGE_BYTES);
     RESIDENT_GROUPS();
     const uint local_start = ADDRESS(tiles);
     const int item = get_local_id(0), piece = item & 7, row = item >> 3, group = get_group_id(0);
-    const int columns = weight_rows / COLUMNS, tile_row = group / columns,
-              tile_column = group - tile_row * columns;
+    const int tile_row = group / columns, tile_column = group - tile_row * columns;
 
     int from[LEFT_COPIES];
     uint inside[LEFT_COPIES]; /* bit i: filter row i meets the image; bit 16 + i: column i */
@@ -96,41 +111,30 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
     __global const uint4 *from_right = weight + tile_column * COLUMNS * 8 + item;
 
     int tap_row = 0, tap_column = 0, chunk = 0;
-#define COPY_STAGE(place) \
-    { \
-        const uint needed = 1u << tap_row | 1u << (16 + tap_column); \
-        const int tap = ((chunk * h + tap_row) * w + tap_column) * 8; \
-        _Pragma("unroll") for (int l = 0; l < LEFT_COPIES; l++) { \
-            const int met = (inside[l] & needed) == needed; \
-            copy_later( \
-                to_left + (place) * STAGE_BYTES + l * ROWS_AT_ONCE * 128, \
-                x + (met ? from[l] + tap : 0), met ? 16 : 0 \
-            ); \
-        } \
-        _Pragma("unroll") for (int l = 0; l < RIGHT_COPIES; l++) copy_later( \
-            to_right + (place) * STAGE_BYTES + l * ITEMS * 16, from_right + l * ITEMS, 16 \
-        ); \
-        from_right += weight_rows * 8; \
-        if (++tap_column == s) { \
-            tap_column = 0; \
-            if (++tap_row == r) { \
-                tap_row = 0; \
-                chunk++; \
-            } \
-        } \
+#define COPY_STAGE(place)                                                                          \
+    {                                                                                              \
+        const uint needed = 1u << tap_row | 1u << (16 + tap_column);                               \
+        const int tap = ((chunk * h + tap_row) * w + tap_column) * 8;                              \
+        _Pragma("unroll") for (int l = 0; l < LEFT_COPIES; l++) {                                  \
+            const int met = (inside[l] & needed) == needed;                                        \
+            copy_later(to_left + (place) * STAGE_BYTES + l * ROWS_AT_ONCE * 128,                   \
+                       x + (met ? from[l] + tap : 0), met ? 16 : 0);                               \
+        }                                                                                          \
+        _Pragma("unroll") for (int l = 0; l < RIGHT_COPIES; l++) copy_later(                       \
+            to_right + (place) * STAGE_BYTES + l * ITEMS * 16, from_right + l * ITEMS, 16);        \
+        from_right += weight_rows * 8;                                                             \
+        if (++tap_column == s) {                                                                   \
+            tap_column = 0;                                                                        \
+            if (++tap_row == r) {                                                                  \
+                tap_row = 0;                                                                       \
+                chunk++;                                                                           \
+            }                                                                                      \
+        }                                                                                          \
     }
 
-    float sums0[COLUMNS / 2];
-    _Pragma("unroll") for (int i = 0; i < COLUMNS / 2; i++) sums0[i] = 0.0f;
-#if REPEATS == 2
-    float sums1[COLUMNS / 2];
-    _Pragma("unroll") for (int i = 0; i < COLUMNS / 2; i++) sums1[i] = 0.0f;
-#endif
+    SUMS_START();
     const int stages = chunks * r * s;
-    for (int first = 0; first < DISTANCE; first++) {
-        if (first < stages) COPY_STAGE(first);
-        COPIES_ISSUED();
-    }
+    FIRST_COPIES();
 #if ON_HOPPER
     const ulong first_left = operand(local_start + (item >> 7) * REPEATS * 8192, 16, 1024);
     const ulong first_right = operand(local_start + LEFT_BYTES, 16, 1024);
@@ -140,40 +144,10 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
         local_start + ((item >> 7) * REPEATS * 64 + warp * 16 + (lane & 15)) * 128;
     const uint first_right = local_start + LEFT_BYTES + ((lane & 7) + (lane >> 4) * 8) * 128;
 #endif
-    int place = 0, next = DISTANCE;
-    for (int stage = 0; stage < stages; stage++) {
-        COPIES_WAIT(DISTANCE - 1);
-        STORES_SEEN();
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (stage + DISTANCE < stages) COPY_STAGE(next);
-        COPIES_ISSUED();
-#if ON_HOPPER
-        const ulong left = first_left + place * (STAGE_BYTES / 16),
-                    right = first_right + place * (STAGE_BYTES / 16);
-#else
-        const uint left = first_left + place * STAGE_BYTES,
-                   right = first_right + place * STAGE_BYTES;
-#endif
-        PRODUCTS_START();
-#if FORMAT == HIGH
-        STEP(2, 0)
-        STEP(0, 2) STEP(0, 0) STEP(3, 1) STEP(1, 3) STEP(1, 1)
-#else
-        STEP(0, 0)
-        STEP(1, 1) STEP(2, 2) STEP(3, 3)
-#endif
-            PRODUCTS_ISSUED();
-        PRODUCTS_WAIT(AHEAD);
-        place = place + 1 == STAGES ? 0 : place + 1;
-        next = next + 1 == STAGES ? 0 : next + 1;
-    }
-    PRODUCTS_WAIT(0);
-    SUMS_DONE(sums0);
-#if REPEATS == 2
-    SUMS_DONE(sums1);
-#endif
+    EACH_STAGE();
 
-    const int blocks = (k + 31) / 32, block = tile_column * (COLUMNS / 32), quad = item & 3;
+    const int blocks = (k + BLOCK - 1) / BLOCK, block = tile_column * (COLUMNS / BLOCK),
+              quad = item & 3;
     const int first_row =
         tile_row * ROWS + (item >> 7) * REPEATS * 64 + (item >> 5 & 3) * 16 + (item >> 2 & 7);
     int at[2 * REPEATS]; /* of rows 0, 8, 64 and 72 from there: where y starts, in fours, -1 behind
@@ -183,19 +157,19 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
                   rest = m - n * p * q;
         const int out_h = divide(rest, row_factor, row_shift), out_w = rest - out_h * q;
         const int line = (n * blocks + block) * size_h + first_h + out_h * step_h;
-        at[i] = m < pixels ? (line * size_w + first_w + out_w * step_w) * 8 + quad : -1;
+        at[i] = m < pixels ? (line * size_w + first_w + out_w * step_w) * QUADS + quad : -1;
     }
-    const int plane = size_h * size_w * 8;
-#define STORE(i, j, sums, half) \
-    if (at[j] >= 0) { \
-        float4 v = (float4)(sums[8 * i + 2 * half], sums[8 * i + 2 * half + 1], \
-                            sums[8 * i + 2 * half + 4], sums[8 * i + 2 * half + 5]) + \
-                   add; \
-        if (rectify) v = select(v, (float4)(0.0f), v < (float4)(0.0f)); \
-        y[at[j] + i / 2 * plane + i % 2 * 4] = v; \
+    const int plane = size_h * size_w * QUADS;
+#define STORE(i, j, sums, half)                                                                    \
+    if (at[j] >= 0) {                                                                              \
+        float4 v = (float4)(sums[8 * i + 2 * half], sums[8 * i + 2 * half + 1],                    \
+                            sums[8 * i + 2 * half + 4], sums[8 * i + 2 * half + 5]) +              \
+                   add;                                                                            \
+        if (rectify) v = select(v, (float4)(0.0f), v < (float4)(0.0f));                            \
+        y[at[j] + i / (BLOCK / 16) * plane + i % (BLOCK / 16) * 4] = TO_QUAD(v);                   \
     }
     _Pragma("unroll") for (int i = 0; i < COLUMNS / 16; i++) {
-        if (block + i / 2 < blocks) {
+        if (block + i / (BLOCK / 16) < blocks) {
             const float4 add = bias[tile_column * (COLUMNS / 4) + i * 4 + quad];
             STORE(i, 0, sums0, 0)
             STORE(i, 1, sums0, 1)

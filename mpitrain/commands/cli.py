@@ -365,6 +365,16 @@ def launcher() -> None:
     print_launcher()
 
 
+@commands.command()
+@click.argument("code", type=click.IntRange(0, 255))
+def requeue(code: int) -> int:
+    """Put this job of SLURM back into the queue if its training ended with CODE 75, stopped with a
+    checkpoint. Job scripts call it; it exits with CODE."""
+    from mpitrain.commands.submit import requeue as put_back
+
+    return put_back(code)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Whatever happens on this rank, the whole job ends: with one line, and the
     exit code of CLI.md."""

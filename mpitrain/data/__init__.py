@@ -1,2 +1,1 @@
-"""Labelled images by sample number: where they come from, in which order, and which part a rank
-takes."""
+"""Labelled images: formats, their order in training, and each rank's part of a batch."""

@@ -1,8 +1,7 @@
-"""Change training images a little: shifted crops and mirror images, drawn per place in the global
-batch.
+"""Augment training images: shift them at random, and mirror them left to right at random.
 
-The draws depend on (seed, step, place) alone, so the images of a step are the same for any number
-of ranks.
+The random numbers depend only on (seed, step, place in the batch). So the images of a step are the
+same for any number of ranks.
 """
 
 from __future__ import annotations
@@ -17,24 +16,23 @@ from mpitrain.job.errors import UserError
 
 WAYS = ("crop", "flip")
 STREAM = 0x6175676D656E74
-"""Keeps these draws apart from the other draws of a seed."""
+"""Makes these random numbers independent of others from the same seed."""
 
 
 @dataclass(frozen=True)
 class Draws:
-    """One row an image: how far it moves, and whether it is mirrored."""
+    """How far each of k images is shifted, and whether it is mirrored."""
 
     down: NDArray[np.int64]
-    """Rows, (k,), from -H // 8 to H // 8; what moves in is 0."""
+    """(k,): rows, from -H // 8 to H // 8. Pixels that come in from outside are 0."""
     right: NDArray[np.int64]
-    """Columns, (k,), from -W // 8 to W // 8."""
+    """(k,): columns, from -W // 8 to W // 8."""
     flip: NDArray[np.bool_]
-    """Left for right, (k,)."""
+    """(k,): whether left and right are swapped."""
 
 
 def parse(text: str) -> frozenset[str]:
-    """`crop`, `flip` or `crop,flip` as a set, nothing as an empty one; UserError for other
-    words."""
+    """`crop`, `flip` or `crop,flip` as a set, "" as an empty one. Raises UserError for others."""
     words = frozenset(word.strip() for word in text.split(",") if word.strip())
     if unknown := sorted(words - set(WAYS)):
         raise UserError(f"augmentation {unknown[0]!r}; expected {', '.join(WAYS)}")
@@ -42,7 +40,7 @@ def parse(text: str) -> frozenset[str]:
 
 
 def draws(positions: NDArray[np.int64], step: int, seed: int, shape: Shape) -> Draws:
-    """The draws of these places (k,) in the global batch of a step, for images (C, H, W)."""
+    """The draws for these places (k,) in the batch of a step. shape: of an image, (C, H, W)."""
     positions = np.asarray(positions, np.int64)
     words = np.random.PCG64((STREAM, seed, step)).random_raw(int(positions.max(initial=-1)) + 1)[
         positions
@@ -55,8 +53,7 @@ def draws(positions: NDArray[np.int64], step: int, seed: int, shape: Shape) -> D
 
 
 def augment(images: Images, drawn: Draws, ways: frozenset[str]) -> Images:
-    """Images (k, C, H, W) of the same shape and type: moved if ways has `crop`, mirrored if it has
-    `flip`."""
+    """Images (k, C, H, W), shifted if ways has `crop`, and mirrored if it has `flip`."""
     height, width = images.shape[2:]
     out = np.zeros_like(images) if "crop" in ways else images.copy()
     if "crop" in ways:
@@ -76,7 +73,7 @@ def augment(images: Images, drawn: Draws, ways: frozenset[str]) -> Images:
 
 
 def shift(words: NDArray[np.uint64], bit: int, most: int) -> NDArray[np.int64]:
-    """Whole numbers from -most to most, evenly, of 20 bits of each word."""
+    """Evenly distributed whole numbers from -most to most, from 20 bits of each word."""
     bits = (words >> np.uint64(bit)).astype(np.int64) & 0xFFFFF
     moved: NDArray[np.int64] = (bits * (2 * most + 1) >> 20) - most
     return moved

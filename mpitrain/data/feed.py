@@ -1,29 +1,30 @@
-"""The images of each step: rank 0 reads a batch and sends every rank its part while the step before
-is computed."""
+"""The seam of the data: each step's images and labels on each rank, read ahead of their use.
+
+Every rank derives a step's sample numbers (order.py) and every rank's part of them (share.py) by
+itself. A new way to read is a class in a file of its own that overrides `start`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.data import augment, order
+from mpitrain.data.dataset import Images, Shape
 from mpitrain.data.share import parts
-from mpitrain.data.source import Split
-from mpitrain.mpi.scatter import Part
-from mpitrain.mpi.wire import Wire
 
 
 @dataclass(frozen=True)
 class Batches:
-    """What every rank knows of the data, so that it knows its part without being told."""
+    """What every rank knows of the data, so that it can compute its part without communication."""
 
     count: int
     """Training images."""
-    shape: tuple[int, int, int]
+    shape: Shape
     dtype: str
     """"uint8" or "float32"."""
     batch_size: int
@@ -32,49 +33,61 @@ class Batches:
     """Augmentation, of "crop" and "flip"."""
 
 
-class Feed:
-    """This rank's part of each step's batch. Rank 0 holds the images; the others give None for
-    them."""
+class Reading(Protocol):
+    """A rank's part of a batch that may still be on its way."""
 
-    def __init__(self, wire: Wire, batches: Batches, split: Split | None) -> None:
-        self._wire, self._batches, self._split = wire, batches, split
-        self.parts = parts(batches.batch_size, wire.ranks.size)
-        """How the batches that start from now on are divided."""
-        self.now = self.parts
-        """How the batch that `part` gave out last is divided."""
+    def wait(self) -> tuple[Images, NDArray[np.int32]]:
+        """Images (k, C, H, W) and labels int32 (k,), when they are here."""
+
+
+class Feed:
+    """This rank's part of each step's batch: the ranks' parts, in rank order, are the batch.
+
+    All ranks call `ahead`, `part` and `divide` in the same order.
+    """
+
+    def __init__(self, rank: int, size: int, batches: Batches) -> None:
+        self.batches = batches
+        self.next_parts = parts(batches.batch_size, size)
+        """How the batches whose reading starts from now on are divided, a slice for each rank."""
+        self.current_parts = self.next_parts
+        """How the batch that `part` returned last is divided."""
         self.speeds: tuple[float, ...] | None = None
-        """Of each rank, by which batches are divided; None: alike."""
-        self._waiting: dict[int, tuple[list[slice], Part]] = {}
+        """Images a second of each rank, by which batches are divided; None: equal parts."""
+        self.rank, self.size = rank, size
+        self._reading: dict[int, tuple[list[slice], Reading]] = {}
+
+    def start(self, numbers: NDArray[np.int64], parts: Sequence[slice]) -> Reading:
+        """Start to read this rank's part of the batch with these sample numbers (batch_size,).
+
+        parts: a slice of the batch for each rank. A subclass overrides this, and nothing else.
+        """
+        raise NotImplementedError
 
     @property
     def mine(self) -> slice:
-        """This rank's part of the batch that `part` gave out last."""
-        return self.now[self._wire.ranks.rank]
+        """This rank's places in the batch that `part` returned last."""
+        return self.current_parts[self.rank]
 
     def divide(self, speeds: Sequence[float]) -> None:
-        """Divide batches in proportion to the ranks' speeds, all but those that are on their way.
-        All ranks call it at the same step."""
+        """Divide the batches that are not yet read ahead in proportion to the ranks' speeds."""
         self.speeds = tuple(speeds)
-        self.parts = parts(self._batches.batch_size, self._wire.ranks.size, speeds)
+        self.next_parts = parts(self.batches.batch_size, self.size, speeds)
 
-    def start(self, step: int) -> None:
-        """Set a step's batch on its way; `part` of that step then waits for what is missing of
-        it."""
-        of, images, labels = self._batches, None, None
-        if self._split is not None:
-            images, wide = self._split.read(order.batch(step, of.count, of.batch_size, of.seed))
-            labels = wide.astype(np.int32)
-        part = self._wire.scatter.start(images, labels, self.parts, of.shape, np.dtype(of.dtype))
-        self._waiting[step] = self.parts, part
+    def ahead(self, step: int) -> None:
+        """Start to read a step's batch; `part` of that step then waits for what is missing."""
+        of = self.batches
+        numbers = order.batch(step, of.count, of.batch_size, of.seed)
+        self._reading[step] = self.next_parts, self.start(numbers, self.next_parts)
 
-    def part(self, step: int) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        """Images and labels of this rank's part."""
-        if step not in self._waiting:
-            self.start(step)
-        self.now, part = self._waiting.pop(step)
-        images, labels = part.wait()
-        if self._batches.ways:
+    def part(self, step: int) -> tuple[Images, NDArray[np.int32]]:
+        """Images (k, C, H, W), augmented, and labels int32 (k,) of this rank's part of a step."""
+        if step not in self._reading:
+            self.ahead(step)
+        self.current_parts, reading = self._reading.pop(step)
+        images, labels = reading.wait()
+        if self.batches.ways:
             places = np.arange(self.mine.start, self.mine.stop)
-            drawn = augment.draws(places, step, self._batches.seed, self._batches.shape)
-            images = augment.augment(images, drawn, self._batches.ways)
+            drawn = augment.draws(places, step, self.batches.seed, self.batches.shape)
+            images = augment.augment(images, drawn, self.batches.ways)
         return images, labels

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from mpitrain.engine.gpu import Gpu
+from mpitrain.engine.format import BFLOAT16, Format
+from mpitrain.engine.gpu import FORMAT, Gpu
 from mpitrain.runtime import nvidia
 from mpitrain.runtime.device import Entry
+
+BFLOAT16_FORMAT = Format(64, FORMAT.few, BFLOAT16)
+"""Under precision "bf16": lines of 128 bytes again, which tensor cores multiply as they lie."""
 
 
 class Nvidia(Gpu):

@@ -1,2 +1,1 @@
-"""Gradients to a mean and weights to every rank: codecs, the wire between ranks, and what
-introduces the two."""
+"""Average gradients over ranks and spread new weights, exactly or in fewer bits."""

@@ -1,4 +1,4 @@
-"""A range of the flat parameter vector that travels as one."""
+"""A range of the flat parameter vector that is exchanged in one go."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Matrix:
-    """A tensor of a bucket as a matrix: the bucket's values [start, start + rows * columns), row
-    after row."""
+    """A tensor of a bucket as a matrix: values [start, start + rows * columns), row by row."""
 
     start: int
     rows: int
@@ -17,13 +16,18 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Bucket:
-    """Values [start, stop) of the vector, both multiples of a codec block (512), in the order in
-    which gradients are complete."""
+    """Values [start, stop) of the vector; both are multiples of a codec's block (512)."""
 
     number: int
+    """In the order in which gradients become complete."""
     start: int
     stop: int
     coded: bool
     """Whether it may be quantised; biases and scales are not."""
     matrices: tuple[Matrix, ...] = ()
-    """Its tensors, where buckets are cut between tensors alone."""
+    """Its tensors, if buckets are cut only between tensors; see `Strategy.whole_tensors`."""
+
+    @property
+    def size(self) -> int:
+        """How many values it has."""
+        return self.stop - self.start

@@ -1,4 +1,4 @@
-"""Choose how gradients travel when nobody has said so, with the reason in one line."""
+"""Choose the kind of exchange where the user has not: by measured seconds, or by a rule."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from typing import Protocol
 
 from mpitrain.exchange.registry import is_lossy
 
-GAIN = 0.8
-"""Share of the fastest exact kind's time that a lossy one must stay under, to be worth its
+LOSSY_TIME_MAX = 0.8
+"""A lossy kind must take less than this share of the fastest exact kind's time, to be worth its
 rounding."""
-WORTH = 0.985
-"""Share of a simpler way's time that another must stay under where a caller wants one vector's mean
-as quickly as may be."""
-DOUBT = 2.0
-"""How much slower than MPI's messages shared memory must seem before it is not taken: times on a
-busy host differ from run to run, and the choice should not, for the two add in different orders."""
+OTHER_TIME_MAX = 0.985
+"""For allreduce: any way must take less than this share of a simpler way's time."""
+WINDOW_TIME_MAX = 2.0
+"""Shared memory is chosen up to so many times the time of MPI's messages. Times on a busy host
+differ from run to run. The choice should not, because the two add in different orders."""
 
 
 class Ranks(Protocol):
-    """Who takes part; mpi's Ranks knows."""
+    """What this module needs to know of the ranks; mpi's Ranks has it."""
 
     size: int
     local_size: int
@@ -28,18 +27,17 @@ class Ranks(Protocol):
 
 
 def candidates(kind: str, ranks: Ranks) -> tuple[str, ...]:
-    """The kinds to measure before `choose`: none where there is nothing to choose."""
+    """The kinds to measure before `choose`; none if there is nothing to choose."""
     if kind != "auto" or ranks.size == 1:
         return ()
     return ("float32", "window") if ranks.one_host else ("float32", "dynamic8")
 
 
 def choose(kind: str, ranks: Ranks, seconds: Mapping[str, float] | None = None) -> tuple[str, str]:
-    """The kind of exchange for these ranks, the same on all of them, and why. "auto" looks at what
-    was measured, or where the ranks are.
+    """The kind of exchange for these ranks, and the reason in one line; the same on every rank.
 
-    seconds: of each candidate for one and the same vector, the same on every rank; without it there
-    is only a rule.
+    seconds: of each candidate for the same vector, the same on every rank. Without them "auto" is
+    decided by where the ranks are.
     """
     if kind != "auto":
         return kind, f"--exchange {kind}"
@@ -50,42 +48,46 @@ def choose(kind: str, ranks: Ranks, seconds: Mapping[str, float] | None = None) 
             return "float32", "all ranks share a host, whose memory is faster than a codec"
         return "dynamic8", "ranks on several hosts, whose links are slower than the codec"
     exact = {name: time for name, time in seconds.items() if not is_lossy(name)}
-    best = min(exact, key=lambda name: exact[name] / (DOUBT if name == "window" else 1.0))
+    best = min(exact, key=lambda name: exact[name] / (WINDOW_TIME_MAX if name == "window" else 1.0))
     for name in seconds:
-        if is_lossy(name) and seconds[name] < GAIN * exact[best]:
+        if is_lossy(name) and seconds[name] < LOSSY_TIME_MAX * exact[best]:
             best = name
     times = ", ".join(f"{name} {_milliseconds(time)}" for name, time in seconds.items())
     return best, f"measured: {times}"
 
 
 def coded_from(kind: str, measured: Mapping[int, Mapping[str, float]]) -> int:
-    """Values from which on a bucket is worth coding by a kind, as far as two lengths tell; 0: all
-    are.
+    """From how many values on a bucket is worth coding by this kind; 0: every bucket is.
 
-    measured: seconds of each kind for buckets of so many values. What coding saves, beyond what its
-    rounding must be worth, is taken to be a line over length.
+    measured: by number of values of a bucket, the seconds of each kind. The seconds that coding
+    saves, less those that its rounding must be worth, are taken to be linear in the length; two
+    lengths say where they are zero.
     """
     if not is_lossy(kind) or len(measured) < 2:
         return 0
     (short, before), (long, after) = sorted(measured.items())
-    little, much = (GAIN * seconds["float32"] - seconds[kind] for seconds in (before, after))
+    little, much = (
+        LOSSY_TIME_MAX * seconds["float32"] - seconds[kind] for seconds in (before, after)
+    )
     return int(short - little * (long - short) / (much - little)) if little < 0 and much > 0 else 0
 
 
 def quickest(turns: Mapping[str, Sequence[float]]) -> str:
-    """Of what was measured for vectors of one length in turns, seconds of each way in each, what
-    takes the least time.
+    """The way that takes the least time, by the seconds of each way in each turn.
 
-    MPI's own ("library") unless it is beaten by a little, and by a lossy kind by a little more,
-    turn by turn in the median: what disturbs a turn disturbs all that is measured in it.
+    MPI's own way ("library") is kept unless another is faster by a little; a lossy kind must be
+    faster by more. Ways are compared by the median over turns of their ratio within a turn, because
+    what disturbs one way in a turn disturbs the others too.
     """
     if "library" not in turns:
-        return min(turns, key=lambda name: median(turns[name]) / (WORTH if is_lossy(name) else 1))
-    shares = {"library": WORTH}
+        return min(
+            turns, key=lambda name: median(turns[name]) / (OTHER_TIME_MAX if is_lossy(name) else 1)
+        )
+    shares = {"library": OTHER_TIME_MAX}
     for name, times in turns.items():
-        beside = [mine / its for mine, its in zip(times, turns["library"], strict=True) if its]
-        if name != "library" and beside:
-            shares[name] = median(beside) / (WORTH if is_lossy(name) else 1.0)
+        ratios = [own / mpis for own, mpis in zip(times, turns["library"], strict=True) if mpis]
+        if name != "library" and ratios:
+            shares[name] = median(ratios) / (OTHER_TIME_MAX if is_lossy(name) else 1.0)
     return min(shares, key=lambda name: shares[name])
 
 

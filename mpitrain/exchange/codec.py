@@ -1,5 +1,7 @@
-"""Gradients as bytes, on a device: float32[n] to records of 512 values and back, the same bytes as
-codec_numpy.py makes."""
+"""The codecs on a device: float32 (n,) to records of 512 values and back.
+
+They make the same bytes as codec_numpy.py, which says what the bytes mean.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,19 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mpitrain.exchange.codec_numpy import LEVELS, THRESHOLDS, Codec, Facts8, Facts16, blocks
+from mpitrain.exchange.codec_numpy import LEVELS, THRESHOLDS, Dynamic8Format, Float16Format
+from mpitrain.exchange.codec_protocol import Codec, blocks
+from mpitrain.job.cut import parts
 from mpitrain.job.errors import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Launch
 
 CHUNK = 16
-"""Blocks a work-item takes on a CPU: 32 KiB of floats, enough that starting it costs nothing beside
-them."""
+"""Blocks that one work-item codes on a CPU: 32 KiB of floats, so that its start costs little."""
 PLUS, MINUS, ALONE = 0, 1, 2
-"""What becomes of the vector beside x; kernels/codec.h has the same numbers."""
+"""What encoding does with a second vector: add it, subtract it, or there is none. kernels/codec.h
+has the same numbers."""
 
 DeviceCodec: TypeAlias = Codec[Array]
 
@@ -33,14 +37,15 @@ def make_codec(name: str, device: Device) -> DeviceCodec:
 
 
 def make_scale(device: Device) -> Callable[[Array, float], None]:
-    """x = x * factor on a device, for exchanges without a codec: arrays that come again, with few
-    factors."""
+    """x = x * factor on a device, for exchanges without a codec.
+
+    A launch is kept for each array and factor, of which there are few.
+    """
     return _OnDevice(device).scale_again
 
 
 class _OnDevice:
-    """What both codecs have in common on a device: memory, launches, and multiplication by a
-    number."""
+    """What both codecs have in common on a device: memory, launches, multiplication by a number."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -73,12 +78,11 @@ class _OnDevice:
         launch()
 
     def _items(self, x: Array) -> int:
-        """A work-item for each chunk of blocks on a CPU, a group of them for each block
-        elsewhere."""
-        return -(-blocks(x.size) // self._chunk) * self._group
+        """Work-items: one for each chunk of blocks on a CPU, elsewhere a group for each block."""
+        return parts(blocks(x.size), self._chunk) * self._group
 
 
-class Dynamic8(_OnDevice, Facts8):
+class Dynamic8(_OnDevice, Dynamic8Format):
     """The dynamic tree code, blocks of 512 values with a power of two as their scale."""
 
     def __init__(self, device: Device) -> None:
@@ -88,7 +92,7 @@ class Dynamic8(_OnDevice, Facts8):
     def encode(
         self, codes: Array, x: Array, residual: Array | None = None, minus: Array | None = None
     ) -> None:
-        other, mode = _beside(x, residual, minus)
+        other, mode = _second_vector(x, residual, minus)
         self._kernels.encode8(
             self._items(x), codes, other, x, self._thresholds, self._levels, x.size, self._chunk,
             mode, group=self._group
@@ -101,13 +105,13 @@ class Dynamic8(_OnDevice, Facts8):
         )  # fmt: skip
 
 
-class Float16(_OnDevice, Facts16):
+class Float16(_OnDevice, Float16Format):
     """IEEE half precision."""
 
     def encode(
         self, codes: Array, x: Array, residual: Array | None = None, minus: Array | None = None
     ) -> None:
-        other, mode = _beside(x, residual, minus)
+        other, mode = _second_vector(x, residual, minus)
         self._kernels.encode16(
             self._items(x), codes, other, x, x.size, self._chunk, mode, group=self._group
         )
@@ -125,7 +129,7 @@ class Float16(_OnDevice, Facts16):
         )
 
 
-def _beside(x: Array, residual: Array | None, minus: Array | None) -> tuple[Array, int]:
+def _second_vector(x: Array, residual: Array | None, minus: Array | None) -> tuple[Array, int]:
     if residual is not None and minus is not None:
         raise ValueError("encode adds a residual or subtracts a vector, not both")
     if residual is not None:

@@ -1,46 +1,40 @@
-"""Gradients as bytes, with NumPy alone: the codes themselves, and what an exchange without a device
-uses.
+"""The codes dynamic8 and float16 with NumPy alone: what each byte means, encoding and decoding.
 
 dynamic8 is Dettmers' dynamic tree code with an even split (arXiv 1511.04561). A block of 512 values
-is a record of 513 bytes: the scale, then a byte a value, sign << 7 | index of the magnitude.
-Magnitudes are 0, then for each decade 10^-e, e = 0 .. 5, the midpoints of 2^(6-e) equal bins of
-[0.1, 1] times 10^-e, and 1: the code is symmetric, and a zero has one code only. The scale is the
-smallest power of two that no magnitude of the block exceeds, kept as the exponent byte of a
-float32; multiplying with it is exact, so every device makes the same bytes without a division, and
-x + residual == decoded + new residual holds to the bit.
+is a record of 513 bytes: one byte for the scale, then one for each value, sign << 7 | index of the
+magnitude. The magnitudes are 0, 1, and for each decade 10^-e, e = 0 .. 5, the midpoints of 2^(6-e)
+equal bins of [0.1, 1], times 10^-e. The code is symmetric, and zero has one code only. The scale is
+the smallest power of two that no magnitude of the block exceeds; its byte is the exponent byte of a
+float32. Multiplying by a power of two is exact. So every device makes the same bytes without a
+division, and x + residual == decoded + new residual holds to the bit.
 
-Scales run from 2^-80 (blocks below it keep 2^-80) to 2^126. So every value with a code but zero,
-every decoded value and every residual of such a value is a normal float32. What is left, inputs and
-sums below 2^-126, counts as zero: a device that flushes denormals and one that does not agree. A
-block with a NaN, an infinity or a magnitude over 2^126 has the scale byte 255 and decodes to NaN,
-and its residual stays as it was.
+Scales run from 2^-80 (also for smaller blocks) to 2^126. So every value that is not coded as zero,
+every decoded value and every residual of such a value is a normal float32. Inputs and sums below
+2^-126 count as zero, so that devices that flush denormals agree with those that do not. A block
+with a NaN, an infinity or a magnitude over 2^126 has the scale byte 255 and decodes to NaN; its
+residual stays as it was.
 
-float16 is IEEE half precision, 1024 bytes a block; what overflows travels as an infinity, and its
+float16 is IEEE half precision, 1024 bytes a block. What overflows is sent as an infinity; its
 residual stays as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
-
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 512
-LEAST, MOST, MARKED = 47, 253, 255
-"""Exponent bytes of the smallest and largest scale, 2^-80 and 2^126, and of a block that is not
-finite."""
-FLOOR = 0x3580
-"""Top 16 bits of the smallest float32 with a row in THRESHOLDS (9.5e-7); below it every magnitude
-is nearest to zero."""
-SIGN, MAGNITUDE = np.uint32(0x80000000), np.uint32(0x7FFFFFFF)
-NORMAL, INFINITE = np.uint32(0x00800000), np.uint32(0x7F800000)
-NAN16 = 0x7E00
+from mpitrain.exchange.codec_protocol import BLOCK, Bytes, Floats, Plain, blocks
 
-Floats = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
+LEAST, MOST, MARKED = 47, 253, 255
+"""Scale bytes: of the smallest and the largest scale (2^-80, 2^126), and of a block that is not
+finite. kernels/codec.h has the same numbers under the same names."""
+FLOOR = 0x3580
+"""Top 16 bits of the smallest float32 with a row in THRESHOLDS (9.5e-7). Below it the nearest
+magnitude is zero."""
+MAGNITUDE, INFINITE = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)
+"""Bits of a float32: all but the sign, and the exponent of infinities and NaNs."""
+NAN16 = 0x7E00
+"""The one NaN that float16 sends."""
 
 
 def _magnitudes() -> Floats:
@@ -59,14 +53,13 @@ HALF_STEP = float(np.diff(MAGNITUDES.astype(np.float64)).max() / 2)
 
 
 def _thresholds() -> NDArray[np.uint32]:
-    """For the top 16 bits of a float32 in [FLOOR << 16, 1]: code << 16 plus a number that carries
-    into it above the midpoint.
+    """A table that finds the nearest code of a float32 in [FLOOR << 16, 1] by its top 16 bits.
 
-    Between two floats that differ in their low 16 bits lies at most one midpoint of neighbouring
-    magnitudes. With `low` the nearest code of the lower float and m the low bits of the largest
-    float not above the midpoint, (low << 16) + (0xffff - m) + (bits of x) carries exactly if x is
-    above the midpoint. So the nearest code costs one look-up, one addition and a shift, and ties go
-    to zero.
+    Among the floats that share their top 16 bits lies at most one midpoint of two neighbouring
+    magnitudes. With `low` the nearest code of the smallest of these floats, and m the low bits of
+    the largest float not above the midpoint, the row is (low << 16) + (0xffff - m). Adding the low
+    bits of x carries into the code exactly if x is above the midpoint. So the nearest code costs
+    one look-up, one addition and one shift. Ties go to the smaller magnitude.
     """
     exact = (MAGNITUDES[1:].astype(np.float64) + MAGNITUDES[:-1]) / 2
     below = exact.astype(np.float32)
@@ -82,84 +75,8 @@ def _thresholds() -> NDArray[np.uint32]:
 THRESHOLDS = _thresholds()
 
 
-class Vector(Protocol):
-    """A flat vector, wherever it lies: runtime's Array, or Plain."""
-
-    @property
-    def size(self) -> int: ...
-
-    def part(self: V, start: int, stop: int) -> V: ...
-
-    def host(self, write: bool = False) -> Any: ...
-
-    def release(self) -> None: ...
-
-
-V = TypeVar("V", bound=Vector)
-
-
-class Plain:
-    """A NumPy vector with the manners of a device's array."""
-
-    def __init__(self, values: NDArray[Any]) -> None:
-        self.values = values
-        self.size = values.size
-
-    def part(self, start: int, stop: int) -> Plain:
-        """Elements [start, stop), as a view."""
-        return Plain(self.values[start:stop])
-
-    @contextmanager
-    def host(self, write: bool = False) -> Iterator[NDArray[Any]]:
-        """The vector itself."""
-        yield self.values
-
-    def release(self) -> None:
-        """Nothing to give back."""
-
-
-class Codec(Protocol[V]):
-    """Float vectors to bytes and back. A vector of n values is blocks(n) records of `record` bytes,
-    in order."""
-
-    name: str
-    number: int
-    """What stands for it in a message's header."""
-    record: int
-
-    def bytes(self, size: int) -> V:
-        """A new vector of so many bytes."""
-
-    def floats(self, size: int) -> V:
-        """A new vector of zeros."""
-
-    def encode(self, codes: V, x: V, residual: V | None = None, minus: V | None = None) -> None:
-        """codes = Q(x + residual), residual = x + residual - decoded; or codes = Q(x - minus).
-        codes hold blocks(x.size) records."""
-
-    def decode_add(self, acc: V, codes: V, first: bool, offset: int = 0) -> None:
-        """acc = decoded if `first`, else acc + decoded, rounded to float32. The records start at
-        byte `offset` of codes."""
-
-    def scale(self, x: V, factor: float) -> None:
-        """x = x * factor, in float32."""
-
-    def bounds(self, records: Bytes) -> NDArray[np.float64]:
-        """For each block of records in host memory the largest rounding error it may have; infinity
-        for one that is not finite."""
-
-    def zeros(self, records: Bytes) -> NDArray[np.bool_]:
-        """For each value of records in host memory, filled up to whole blocks, whether its code is
-        that of zero."""
-
-
-def blocks(size: int) -> int:
-    """Blocks in a vector of so many values; the last one may be short."""
-    return -(-size // BLOCK)
-
-
-class _Host:
-    """What both codecs on plain vectors have in common."""
+class _OnHost:
+    """What both of NumPy's codecs have in common."""
 
     def bytes(self, size: int) -> Plain:
         return Plain(np.zeros(size, np.uint8))
@@ -172,8 +89,8 @@ class _Host:
             x.values *= np.float32(factor)
 
 
-class Facts8:
-    """dynamic8's name and sizes, and what can be read from its bytes on the host."""
+class Dynamic8Format:
+    """dynamic8's name and sizes, and what the host reads from bytes that any device made."""
 
     name = "dynamic8"
     number = 1
@@ -187,8 +104,8 @@ class Facts8:
         return np.equal(records.reshape(-1, self.record)[:, 1:].reshape(-1), 0)
 
 
-class Facts16:
-    """float16's name and sizes, and what can be read from its bytes on the host."""
+class Float16Format:
+    """float16's name and sizes, and what the host reads from bytes that any device made."""
 
     name = "float16"
     number = 2
@@ -204,7 +121,7 @@ class Facts16:
         return zeros
 
 
-class PlainDynamic8(_Host, Facts8):
+class PlainDynamic8(_OnHost, Dynamic8Format):
     """dynamic8 on plain vectors."""
 
     def encode(
@@ -222,7 +139,7 @@ class PlainDynamic8(_Host, Facts8):
         _add(acc, decode8(records[:, 0], records[:, 1:]).reshape(-1)[: acc.size], first)
 
 
-class PlainFloat16(_Host, Facts16):
+class PlainFloat16(_OnHost, Float16Format):
     """float16 on plain vectors."""
 
     def encode(
@@ -249,8 +166,10 @@ HOST_CODECS: dict[str, type[PlainDynamic8 | PlainFloat16]] = {
 
 
 def encode8(v: Floats) -> tuple[Bytes, Bytes, Floats]:
-    """Scale bytes (b,), codes (b, 512) and rounding errors (b * 512,) of b whole blocks without
-    denormals."""
+    """Scale bytes (b,), codes (b, 512) and rounding errors (b * 512,) of v (b * 512,).
+
+    v has no denormals.
+    """
     bits = v.view(np.uint32).reshape(-1, BLOCK)
     size = bits & MAGNITUDE
     largest = size.max(axis=1, initial=0)
@@ -276,13 +195,13 @@ def decode8(scales: Bytes, codes: Bytes) -> Floats:
 
 
 def flush(v: Floats) -> Floats:
-    """Denormals as +0; an array of its own."""
+    """A new array with +0 for denormals."""
     bits = v.view(np.uint32)
     return np.where(bits & INFINITE == 0, np.uint32(0), bits).view(np.float32)
 
 
 def _sum(x: Plain, residual: Plain | None, minus: Plain | None) -> Floats:
-    """x + residual or x - minus without denormals, with zeros up to a whole block."""
+    """x + residual or x - minus without denormals, filled up to whole blocks with zeros."""
     v = np.zeros(blocks(x.size) * BLOCK, np.float32)
     with np.errstate(all="ignore"):
         v[: x.size] = flush(x.values)

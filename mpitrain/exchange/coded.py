@@ -1,7 +1,7 @@
-"""Codes instead of float32: each bucket in 8 or 16 bits a value, what rounding leaves out later.
+"""The strategies `dynamic8` and `float16`: each value in 8 or 16 bits.
 
-Of ranks that share a host one codes for all, the leader. Buckets that may not be coded travel as
-float32.
+What rounding leaves out is kept as a residual and added in the next step. Of the ranks that share a
+host one codes for all of them, the leader. Buckets that may not be coded are exchanged in float32.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from mpitrain.exchange.mean import Mean, Place, own_values
 from mpitrain.exchange.plain import Float32
 from mpitrain.exchange.residuals import Residuals
 from mpitrain.exchange.strategy import Parts, Sampled, Strategy, Turn
-from mpitrain.exchange.stream import MOST
+from mpitrain.exchange.stream import BUCKETS_AT_ONCE
 from mpitrain.mpi.hops import Hops
 from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array
 
 PIECE = 1 << 22
-"""Values of a residual that are brought to the device at once (16 MiB)."""
+"""Values of a residual that are written to the device at once (16 MiB)."""
 
 
 class Coded(Strategy):
-    """What all codes have in common; a subclass names its codec."""
+    """What all coded strategies have in common; a subclass names its codec."""
 
     lossy = True
     codec: ClassVar[str]
-    """As make_codec calls it."""
+    """The codec's name, for make_codec."""
     uncoded: ClassVar[type[Strategy]] = Float32
-    """For buckets that may not be coded."""
+    """The strategy for buckets that may not be coded."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
@@ -44,7 +44,7 @@ class Coded(Strategy):
         self._nth = {bucket.number: nth for nth, bucket in enumerate(coded)}
         if coded and parts.master is None and parts.wire.ranks.rank == 0 and not parts.to_all:
             raise ValueError("rank 0 needs master weights beside the weights that all ranks share")
-        longest = max((bucket.stop - bucket.start for bucket in coded), default=0)
+        longest = max((bucket.size for bucket in coded), default=0)
         everyone = self.root_only or not coded
         self._leaders = Leaders(parts.wire, longest, everyone=everyone)
         self._slots: list[_Slot] = []
@@ -59,19 +59,16 @@ class Coded(Strategy):
             self._prepare(self._leaders.wire, codec, coded, longest)
 
     def _prepare(self, wire: Wire, codec: DeviceCodec, coded: list[Bucket], longest: int) -> None:
-        """Make what only a rank that codes needs. wire: of those who do."""
+        """Make what only a rank that codes needs. wire: between these ranks."""
         star, to_all, transfer = self.root_only, self.parts.to_all, wire.transfer
-        for _ in range(min(MOST, len(coded))):
+        for _ in range(min(BUCKETS_AT_ONCE, len(coded))):
             deltas = None if to_all else Deltas(transfer, codec, longest, star)
             self._slots.append(_Slot(Mean(transfer, codec, to_all, star), deltas))
         sent = owned = 0
         for bucket in coded:
-            size = bucket.stop - bucket.start
-            start, stop = self._own(size)
-            self._places[bucket.number] = (sent, sent + size, owned, owned + stop - start)
-            if stop > start:
-                self.owned.append((bucket.start + start, bucket.start + stop))
-            sent, owned = sent + size, owned + stop - start
+            start, stop = self._own(bucket.size)
+            self._places[bucket.number] = (sent, sent + bucket.size, owned, owned + stop - start)
+            sent, owned = sent + bucket.size, owned + stop - start
         sizes = {"sender": sent, "owner": owned}
         zeros = self.parts.device.zeros
         self._residuals = {name: zeros((size,)) for name, size in sizes.items()}
@@ -98,7 +95,7 @@ class Coded(Strategy):
     def spread(self, bucket: Bucket, turn: Turn) -> Hops[bool]:
         """Every rank's weights move towards rank 0's exact ones by the same decoded changes.
 
-        A host's leader hands on its own weights, which only codes have moved.
+        A leader gives its host's ranks its shared weights, to which only decoded bytes were added.
         """
         nth, finite = self._nth.get(bucket.number), True
         if nth is None:
@@ -108,13 +105,13 @@ class Coded(Strategy):
             deltas = self._slots[nth % len(self._slots)].deltas
             assert deltas is not None
             finite = yield from deltas.hops(y, w, Place(turn.step, bucket.number))
-        # The others learn here that a gradient was not finite: weights made of it are not either.
+        # Here the other ranks learn that a gradient was not finite, for then the weights are not.
         note = yield from self._leaders.spread(y, nth, 0.0 if finite else np.inf)
         return bool(np.isfinite(note))
 
     def __str__(self) -> str:
         leaders = self._leaders
-        if leaders.cramped:
+        if leaders.lacks_memory:
             return "every rank codes, as hosts lack shared memory"
         if leaders.count < self.parts.wire.ranks.size:
             return f"between {leaders.count} hosts, shared memory within"
@@ -129,14 +126,18 @@ class Coded(Strategy):
         return bool(self._nth)
 
     @property
-    def seat(self) -> tuple[int, int]:
-        return self._leaders.number, self._leaders.count
+    def coder_index(self) -> int:
+        return self._leaders.number
+
+    @property
+    def coder_count(self) -> int:
+        return self._leaders.count
 
     def residuals(self) -> dict[str, Array]:
         return dict(self._residuals)
 
     def restore(self, old: Residuals) -> None:
-        (rank, size), owners = self.seat, self.shares_owned
+        rank, size, owners = self.coder_index, self.coder_count, self.shares_owned
         for name, array in self._residuals.items():
             if name == "owner" and array.size:
                 array.write(old.owner(rank, size))
@@ -159,29 +160,31 @@ class Coded(Strategy):
         return Sampled(number, sender, self._owner(owned, last), start, self._flushed)
 
     def _own(self, size: int) -> tuple[int, int]:
-        """The range of a coded bucket of that size whose mean this rank makes."""
-        return (0, 0) if self.root_only else own_values(size, *self.seat)
+        """The range of a coded bucket of this size whose mean this rank makes."""
+        if self.root_only:
+            return 0, 0
+        return own_values(size, self.coder_index, self.coder_count)
 
     def _owner(self, start: int, stop: int) -> Array | None:
         return self._residuals["owner"].part(start, stop) if stop > start else None
 
 
 class Dynamic8(Coded):
-    """8 bits a value: Dettmers' dynamic tree code."""
+    """8 bits a value: Dettmers' dynamic tree code (arXiv 1511.04561)."""
 
     codec = "dynamic8"
 
 
 class Float16(Coded):
-    """IEEE half precision."""
+    """16 bits a value: IEEE half precision."""
 
     codec = "float16"
 
 
 @dataclass(frozen=True)
 class _Slot:
-    """The memory of one coded bucket on its way."""
+    """The memory of one coded bucket that is being exchanged."""
 
     mean: Mean[Array]
     deltas: Deltas[Array] | None
-    """Where rank 0 alone gets the mean."""
+    """None if every rank gets the mean."""

@@ -1,68 +1,75 @@
-"""Who codes: every rank, or where several share a host one of each, its leader, which adds up what
-its host's ranks have.
+"""Choose the ranks that code: all, or one leader on each host where several ranks share a host.
 
-A link then carries one rank's codes, not each one's, and a mean is made of fewer coded parts.
-Within a host, sums and means go through shared memory as they are.
+A leader adds up the vectors of its host's ranks before it codes, and hands the result on to them.
+So a link carries the codes of one rank and not of several, and a mean is made of fewer coded parts.
+Within a host, sums and means go through shared memory in float32.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from mpitrain.exchange.codec_numpy import V
-from mpitrain.exchange.stream import MOST
+from mpitrain.exchange.codec_protocol import V
+from mpitrain.exchange.stream import BUCKETS_AT_ONCE
 from mpitrain.exchange.window import SLOTS, Window, floats
 from mpitrain.mpi.hops import Hops
-from mpitrain.mpi.layers import layers
+from mpitrain.mpi.hosts import host_wires
 from mpitrain.mpi.wire import Wire
 
 
 class Leaders:
-    """The ranks that code, and shared memory for the others' vectors. Both ways of one vector have
-    the same number."""
+    """The ranks that code, and the shared memory between each of them and its host's other ranks.
+
+    `gather` and `spread` of one vector are called with the same number.
+    """
 
     def __init__(self, wire: Wire, longest: int, everyone: bool = False) -> None:
-        """longest: values in the longest vector. everyone: all ranks code, wherever they are.
-        Collective.
+        """Collective. longest: values in the longest vector. everyone: all ranks code.
 
-        Every rank codes, too, where a host lacks the shared memory: `cramped` says so.
+        All ranks also code if a host has too little shared memory; `lacks_memory` is True then.
         """
         self.wire: Wire | None = wire
-        """Of those who code; None on a rank that does not."""
+        """Between the ranks that code; None on a rank that does not."""
         self.count = wire.ranks.size
-        """Ranks that code."""
-        self.cramped = False
+        """How many ranks code."""
+        self.lacks_memory = False
         self._window: Window[Any] | None = None
         if everyone or wire.ranks.hosts in (1, wire.ranks.size):
             return
-        within, between = layers(wire)
+        within, between = host_wires(wire)
         slots = next(
-            (each for each in (MOST, SLOTS) if _fits(wire, within, floats(longest, each))), 0
+            (
+                each
+                for each in (BUCKETS_AT_ONCE, SLOTS)
+                if _fits(wire, within, floats(longest, each))
+            ),
+            0,
         )
-        self.cramped = not slots
+        self.lacks_memory = not slots
         if slots:
             self.wire, self.count = between, wire.ranks.hosts
             self._window = Window(within.shared, longest, slots) if within.ranks.size > 1 else None
 
     @property
     def number(self) -> int:
-        """This rank's among those who code; -1 if it does not."""
+        """This rank's index among the ranks that code; -1 if it does not code."""
         return self.wire.ranks.rank if self.wire else -1
 
     def gather(self, x: V, number: int) -> Hops[None]:
-        """The leader's x becomes the sum over its host's ranks, in their order; elsewhere x
-        stays."""
+        """The leader's x becomes the sum over its host's ranks, in rank order.
+
+        On the other ranks x stays as it is.
+        """
         if self._window is not None:
             yield from self._window.mean(x, 1, False, number)
 
     def spread(self, x: V, number: int, note: float = 0.0) -> Hops[float]:
-        """The leader's x to its host's ranks, and its note, which is returned. Follows each
-        `gather`."""
+        """Copy the leader's x to its host's ranks; return the leader's note. Follows `gather`."""
         if self._window is None:
             return note
         return (yield from self._window.spread(x, x if self.wire else None, number, note))
 
 
 def _fits(wire: Wire, within: Wire, count: int) -> bool:
-    """Whether so much of shared memory a rank is there on all hosts."""
+    """Whether all hosts have shared memory for `count` floats a rank."""
     return all(wire.agree.gather_facts(within.shared.has_room(count)))

@@ -1,7 +1,7 @@
 """Low-rank factors instead of gradients: PowerSGD with error feedback and a warm start.
 
-A tensor's gradient is a matrix M (rows, columns); its sum over ranks is replaced by P Q' with P
-(rows, r) and Q (columns, r), of which only P and Q travel:
+A tensor's gradient is a matrix M (rows, columns). Its sum over ranks is replaced by P Q', with P
+(rows, r) and Q (columns, r), and only P and Q are sent:
 
     M = gradient + what was left out before     on each rank
     P = sum over ranks of M Q,  its columns made orthonormal
@@ -11,7 +11,7 @@ A tensor's gradient is a matrix M (rows, columns); its sum over ranks is replace
 Source: Vogels, Karimireddy and Jaggi, 2019 (arXiv 1905.13727). Both sums and the orthonormal
 columns are made on rank 0 and copied, and P Q' is built with fused multiplications in one order, so
 all ranks get the same mean, bit for bit, whatever their devices are. Q starts the next step.
-Tensors for which factors are no smaller by half travel as they are.
+Tensors whose factors have more than half as many values are exchanged as they are.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Launch
 
 DEFAULT_RANK = 4
-"""Of the factors, where --exchange lowrank names none."""
-LARGEST_RANK = 32
+"""The rank of the factors if --exchange lowrank names none."""
+RANK_MAX = 32
 STRIP = 4
 """Vectors of columns that a work-item of a CPU sums over all rows: 16 sums of rank 4 in
 registers."""
 ALIGNED = 128
 """Float32 values to whose multiples parts of arrays start: sub-buffers need that on some GPUs."""
 SUM_LEFT, COPY_LEFT, SUM_RIGHT, COPY_RIGHT = range(4)
-"""Lanes of Transfer. Each is used in one hop alone, the same for all buckets: so all ranks use it
-in one order."""
+"""Lanes of Transfer. Each is used in one hop only, the same one for all buckets, so that all ranks
+use it in the same order."""
 
 
 class LowRank(Strategy):
-    """Every rank gets the mean; nothing is spread."""
+    """The strategy `lowrank`: every rank gets the mean, and weights are not spread."""
 
     lossy = True
     replicated_only = True
@@ -114,12 +114,12 @@ class LowRank(Strategy):
         return 0.0 if finite else float("inf")
 
     def __str__(self) -> str:
-        whole = sum(bucket.stop - bucket.start for bucket in self.parts.buckets)
+        whole = sum(bucket.size for bucket in self.parts.buckets)
         sent = whole
         for bucket in self.parts.buckets:
             factors = self._factors.get(bucket.number)
             if factors is not None:
-                sent += factors.left.size + factors.total.size - (bucket.stop - bucket.start)
+                sent += factors.left.size + factors.total.size - (bucket.size)
         return f"rank {_rank(self.parts.argument)}, {whole / sent:,.0f} times fewer values"
 
     def _as_it_is(self, bucket: Bucket, images: int) -> Hops[float]:
@@ -131,8 +131,11 @@ class LowRank(Strategy):
         return 0.0
 
     def residuals(self) -> dict[str, Array]:
-        """ "unsent": what this rank has left out, a place for each value of the flat vector;
-        "basis": every Q to start with, the same on all ranks."""
+        """Two vectors, of which "basis" is the same on all ranks.
+
+        "unsent": what this rank has left out, a place for each value of the flat vector. "basis":
+        the Q of each matrix with which the next step starts.
+        """
         return {"unsent": self._unsent, "basis": self._basis}
 
     def restore(self, old: Residuals) -> None:
@@ -150,7 +153,7 @@ class LowRank(Strategy):
 
 @dataclass(frozen=True)
 class _Work:
-    """What is queued for one matrix in a step."""
+    """The launches of one matrix in a step."""
 
     right: Launch
     left: Launch
@@ -158,7 +161,7 @@ class _Work:
 
 
 class _Factors:
-    """P and Q of the matrices of one bucket; what is too small for factors goes beside P."""
+    """P and Q of the matrices of one bucket. Tensors without factors are sent together with P."""
 
     def __init__(
         self,
@@ -223,7 +226,7 @@ class _Factors:
             self.left.part(at, at + stop - start).copy_from(self._gradient.part(start, stop))
 
     def make_orthonormal(self, left: NDArray[np.float32]) -> None:
-        """The columns of every P; those of one that is not finite become NaN."""
+        """Make the columns of each P orthonormal; those of a P that is not finite become NaN."""
         for m, p, _ in self._places():
             rank = _rank_of(m, self._rank)
             columns = left[p : p + rank * m.rows].reshape(rank, m.rows)
@@ -238,8 +241,10 @@ class _Factors:
             work.left()
 
     def start_next(self, total: NDArray[np.float32]) -> None:
-        """Let the sums Q start the next step, each column scaled by a power of two; a column of
-        zeros leaves the one before."""
+        """Start the next step with the sums Q, each column scaled by a power of two.
+
+        Where a column is zero, the one from the step before stays.
+        """
         with self._basis.host(write=True) as basis:
             for m, _, q in self._places():
                 for column in range(_rank_of(m, self._rank)):
@@ -249,7 +254,7 @@ class _Factors:
                         basis[place] = np.ldexp(total[place], -np.frexp(largest)[1])
 
     def rebuild(self, factor: np.float32) -> None:
-        """Every gradient becomes the mean, and what this rank has in it beyond that is left out."""
+        """Each gradient becomes the mean; what P Q' lacks of it is kept for the next step."""
         for work in self._works:
             work.rebuild()
         for start, stop, at in self._plain:
@@ -265,10 +270,9 @@ def _rank(argument: str) -> int:
     rank = int(argument) if argument.isdecimal() else 0
     if argument == "":
         return DEFAULT_RANK
-    if not 1 <= rank <= LARGEST_RANK:
+    if not 1 <= rank <= RANK_MAX:
         raise UserError(
-            f"--exchange lowrank:{argument}: expected a rank from 1 to {LARGEST_RANK} after the "
-            "colon"
+            f"--exchange lowrank:{argument}: expected a rank from 1 to {RANK_MAX} after the colon"
         )
     return rank
 
@@ -287,7 +291,7 @@ def _all(low: dict[int, list[Matrix]]) -> list[Matrix]:
 
 
 def _first_basis(matrices: list[Matrix], rank: int, size: int) -> NDArray[np.float32]:
-    """Every Q that a run starts from, drawn from its number."""
+    """The Q of each matrix with which a run starts, drawn at random with its number as seed."""
     basis, at = np.zeros(size, np.float32), 0
     for number, m in enumerate(matrices):
         count = _rank_of(m, rank) * m.columns

@@ -1,8 +1,6 @@
-"""What stands before the bytes of every coded message, so that ranks that are out of step notice
-it: written, and checked.
+"""Write and check the header of a coded message, so that ranks notice when they are out of step.
 
-The checksum is zlib's CRC-32: CRC-32C would need a package of its own, and this one guards against
-the same flipped bits.
+The checksum is zlib's CRC-32: it finds flipped bits as CRC-32C does, which would need a package.
 """
 
 from __future__ import annotations
@@ -21,13 +19,14 @@ VERSION = 1
 LAYOUT = struct.Struct("<4sBBHIIQQfI")
 """Magic, version, codec, block, bucket, phase, step, count, bound, checksum."""
 HEADER = LAYOUT.size
+"""Bytes of the header."""
 PARTS, MEANS, DELTAS = 0, 1, 2
-"""Phases: a rank's sums for an owner, an owner's means, rank 0's changes of the weights."""
+"""Phases: sums sent to the owner of a shard, means sent by it, changes of the weights by rank 0."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """What both ends know of a message before it is sent."""
+    """What sender and receiver know of a message before it is sent."""
 
     codec: int
     block: int
@@ -35,26 +34,30 @@ class Label:
     phase: int
     step: int
     count: int
-    """Values in it."""
+    """How many values are coded in it."""
 
     def fields(self) -> tuple[int, ...]:
         return (self.codec, self.block, self.bucket, self.phase, self.step, self.count)
 
 
 NAMES = ("codec", "block", "bucket", "phase", "step", "values")
-"""Of a label's fields, in messages."""
+"""How error messages call a label's fields."""
 
 
 def seal(message: NDArray[np.uint8], label: Label, bound: float = 0.0) -> None:
-    """Write the header into the first HEADER bytes of a message that is otherwise complete. `bound`
-    travels as float32."""
+    """Write the header into the first HEADER bytes of a message whose content is complete.
+
+    bound: is sent as float32.
+    """
     LAYOUT.pack_into(message.data, 0, MAGIC, VERSION, *label.fields(), bound, 0)
     message[HEADER - 4 : HEADER] = np.frombuffer(_checksum(message), np.uint8)
 
 
 def check(message: NDArray[np.uint8], label: Label, sender: int) -> float:
-    """The bound in a message's header. Raises RunError naming the sender, what was expected and
-    what came."""
+    """Check a message and return the bound in its header.
+
+    Raises RunError that names the sender, what was expected and what came.
+    """
     magic, version, *fields, bound, _ = LAYOUT.unpack_from(message.data, 0)
     if magic != MAGIC or version != VERSION:
         raise RunError(

@@ -1,4 +1,4 @@
-"""float32 through memory that the ranks of one host share, without messages."""
+"""The strategy `window`: float32 through the memory that the ranks of one host share."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mpitrain.runtime.array import Array
 
 
 class SharedWindow(Strategy):
-    """Sums in rank order, exact. Raises UserError on every rank if they cannot share memory."""
+    """Exact sums, in rank order. Raises UserError on every rank if ranks cannot share memory."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
-        longest = max(bucket.stop - bucket.start for bucket in parts.buckets)
+        longest = max(bucket.size for bucket in parts.buckets)
         self._window: Window[Array] = Window(parts.wire.shared, longest)
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:

@@ -1,5 +1,4 @@
-"""float32 as it is, through MPI: a sum over ranks to rank 0 or to all, and a broadcast of
-weights."""
+"""The strategy `float32`: MPI adds up gradients and broadcasts weights, without rounding."""
 
 from __future__ import annotations
 
@@ -8,12 +7,12 @@ from mpitrain.exchange.strategy import Strategy, Turn
 from mpitrain.mpi.hops import Hops
 
 LANE = 3
-"""Of Transfer, for sums; allreduce_hops and broadcasts take the next. Coded messages have lower
-ones."""
+"""Transfer's lane for sums; allreduce_hops and broadcasts also use the next one. Coded messages
+have the lower ones."""
 
 
 class Float32(Strategy):
-    """Works for one rank, too, which then only divides."""
+    """Rank 0 or all ranks get the sum. A single rank only divides by the number of images."""
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
         parts, transfer = self.parts, self.parts.wire.transfer
@@ -32,6 +31,8 @@ class Float32(Strategy):
         y, w = self.weights(bucket)
         if w is not None and self.parts.master is not None:
             y.copy_from(w)
+        transfer = self.parts.wire.transfer
+        start = transfer.start_star if self.root_only else transfer.start_broadcast
         with y.host(write=w is None) as values:
-            yield self.parts.wire.transfer.start_broadcast(values, LANE + 1)
+            yield start(values, LANE + 1)
         return True

@@ -1,5 +1,4 @@
-"""Time the kinds of exchange on this job's links and devices before it begins, for about a second
-at most."""
+"""Time the kinds of exchange on this job's links and devices, for about a second at most."""
 
 from __future__ import annotations
 
@@ -15,41 +14,45 @@ from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 
-FEW, MANY = 1 << 16, 1 << 21
-"""Values of the first vector (256 KiB), and of the longest (a bucket)."""
-BUDGET = 0.6
-"""Seconds for the second, longer round of all kinds together."""
-TURNS = 3
-IN_TURN = 0.9
-"""Seconds for `in_turn`, but for its least turns."""
-LEAST_TURNS, MOST_TURNS = 5, 41
-"""Of `in_turn`, where nothing is clear before."""
-CLEAR, FAR = 2, 1.5
-"""Turns after which whatever takes so many times the quickest's time is measured no more."""
-ROW, LONGEST_ROW, MOST_IN_A_ROW = 2e-2, 5e-2, 64
-"""Seconds that the quickest's calls in a row should take, and the slowest's may; and how many there
-are at most."""
+SHORT, LONG_MAX = 1 << 16, 1 << 21
+"""Values of the short bucket (256 KiB), and at most of the long one (8 MiB, as in a network)."""
+LONG_SECONDS = 0.6
+"""For the turns of the long bucket, all kinds together."""
+SHORT_TURNS, LONG_TURNS = 2, 3
+IN_TURN_SECONDS = 0.9
+"""After which `in_turn` ends, if it has made TURNS_MIN turns."""
+TURNS_MIN, TURNS_MAX = 5, 41
+"""Turns of `in_turn`, unless one way is clearly the fastest before."""
+CLEAR_AFTER_TURNS, CLEAR_RATIO = 2, 1.5
+"""After so many turns, ways that take more than so many times the fastest's time are left out."""
+FASTEST_ROW_SECONDS, SLOWEST_ROW_SECONDS, ROW_CALLS_MAX = 2e-2, 5e-2, 64
+"""How long the fastest way's calls in a row should take, how long the slowest's may take, and how
+many calls there are at most."""
 
 
 def measure(
     wire: Wire, device: Device, kinds: Sequence[str], update: str
 ) -> dict[int, dict[str, float]]:
-    """Seconds of one bucket's exchange by each kind, for a short and a long bucket of so many
-    values (slow links: the short one only): the best of a few turns, the slowest rank's, the same
-    on every rank. Collective."""
+    """Seconds that each kind takes to exchange a bucket, by the bucket's number of values.
+
+    There are a short and a long bucket; on slow links only the short one. Seconds are the least of
+    a few turns, of the slowest rank, and the same on every rank. Collective.
+    """
     if not kinds:
         return {}
-    short = _round(wire, device, kinds, update, FEW, 2)
-    size = int(FEW * BUDGET / (TURNS + 1) / max(1e-6, sum(short.values()))) // 512 * 512
-    if size <= FEW:
-        return {FEW: short}
-    size = min(size, MANY)
-    return {FEW: short, size: _round(wire, device, kinds, update, size, TURNS)}
+    short = _best_seconds(wire, device, kinds, update, SHORT, SHORT_TURNS)
+    affordable = LONG_SECONDS / (LONG_TURNS + 1) / max(1e-6, sum(short.values()))
+    size = int(SHORT * affordable) // 512 * 512
+    if size <= SHORT:
+        return {SHORT: short}
+    size = min(size, LONG_MAX)
+    return {SHORT: short, size: _best_seconds(wire, device, kinds, update, size, LONG_TURNS)}
 
 
-def _round(
+def _best_seconds(
     wire: Wire, device: Device, kinds: Sequence[str], update: str, size: int, turns: int
 ) -> dict[str, float]:
+    """By kind: the least seconds of a few turns, of the slowest rank."""
     with device.scope(), device.beside().scope():
         probes = {kind: _Probe(wire, device, kind, update, size) for kind in kinds}
         for probe in probes.values():  # compiles, and touches all memory
@@ -63,11 +66,11 @@ def _round(
 
 
 def in_turn(wire: Wire, ways: Mapping[str, Callable[[], None]]) -> dict[str, list[float]]:
-    """Seconds of some collective calls, in each of a few turns of random order: the slowest rank's,
-    the same on every rank.
+    """Seconds of some collective calls in each of a few turns, whose order is random.
 
-    Of those that may be the quickest, at least two: time is spent where it is not clear which.
-    Short ones are called several times in a row, all as often. Collective.
+    They are the slowest rank's, and the same on every rank. Ways that are clearly slower than the
+    fastest are left out of the result, except that two always remain. Short ways are called several
+    times in a row, all of them equally often. Collective.
     """
     names = list(ways)
     if len(names) < 2:
@@ -78,20 +81,20 @@ def in_turn(wire: Wire, ways: Mapping[str, Callable[[], None]]) -> dict[str, lis
     order = np.random.default_rng(0)  # the same on every rank
     found: dict[str, list[float]] = {name: [] for name in names}
     spent, turns = 0.0, 0
-    while turns < LEAST_TURNS or (spent < IN_TURN and turns < MOST_TURNS):
-        row = _row(typical.values())
+    while turns < TURNS_MIN or (spent < IN_TURN_SECONDS and turns < TURNS_MAX):
+        calls = _calls_in_a_row(typical.values())
         turn = [0.0] * len(names)
         for number in order.permutation(len(names)).tolist():
-            turn[number] = _seconds(wire, ways[names[number]], row)
+            turn[number] = _seconds(wire, ways[names[number]], calls)
         for name, seconds in _slowest(wire, names, turn).items():
             found[name].append(seconds)
-            spent += (row + row // 2) * seconds
+            spent += (calls + calls // 2) * seconds
         turns += 1
-        if turns < CLEAR:
+        if turns < CLEAR_AFTER_TURNS:
             continue
         typical = {name: median(found[name]) for name in names}
         names = sorted(names, key=lambda name: typical[name])
-        far = FAR * typical[names[0]]
+        far = CLEAR_RATIO * typical[names[0]]
         if typical[names[1]] > far:
             names = names[:2]
             break
@@ -100,16 +103,25 @@ def in_turn(wire: Wire, ways: Mapping[str, Callable[[], None]]) -> dict[str, lis
     return {name: found[name] for name in names}
 
 
-def _row(typical: Iterable[float]) -> int:
-    """How often to call what takes so many seconds each."""
+def _calls_in_a_row(typical: Iterable[float]) -> int:
+    """How many calls in a row, given the seconds of one call of each way."""
     seconds = list(typical)
-    return max(1, min(MOST_IN_A_ROW, int(ROW / min(seconds)), int(LONGEST_ROW / max(seconds))))
+    return max(
+        1,
+        min(
+            ROW_CALLS_MAX,
+            int(FASTEST_ROW_SECONDS / min(seconds)),
+            int(SLOWEST_ROW_SECONDS / max(seconds)),
+        ),
+    )
 
 
 def _seconds(wire: Wire, way: Callable[[], None], times: int) -> float:
-    """Of one call, of so many in a row, after half as many: a link that has rested takes its first
-    bytes at once, and what was measured before leaves links and caches otherwise than each way does
-    itself."""
+    """Seconds of one of `times` calls in a row, after half as many that are not measured.
+
+    Those bring links and caches into the state in which this way leaves them: an idle
+    link takes its first bytes at once, and the way before left other data in the cache.
+    """
     for _ in range(times // 2):
         way()
     wire.agree.line_up()
@@ -120,7 +132,7 @@ def _seconds(wire: Wire, way: Callable[[], None], times: int) -> float:
 
 
 def _slowest(wire: Wire, names: Sequence[str], seconds: Sequence[float]) -> dict[str, float]:
-    """The slowest rank's seconds of each name."""
+    """By name: the seconds of the slowest rank."""
     table = wire.agree.table(np.array(seconds)).max(axis=0)
     return dict(zip(names, table.tolist(), strict=True))
 
@@ -147,7 +159,7 @@ class _Probe:
             [self._bucket],
             kind,
             update,
-            _Still(),
+            _NoUpdates(),
             master,
             streaming=False,
         )
@@ -162,8 +174,8 @@ class _Probe:
         return time.perf_counter() - begin
 
 
-class _Still:
-    """An Updater whose weights stay as they are."""
+class _NoUpdates:
+    """An Updater that leaves the weights as they are."""
 
     def set_out(self, gradient: Array) -> None: ...
 

@@ -1,6 +1,6 @@
-"""Which strategies there are, by name: for the command line, and for whoever makes one.
+"""The registry of strategies by name, for the command line and for the exchange.
 
-Knows their modules by name alone, so that `--help` needs neither MPI nor OpenCL.
+It imports no strategy before it is asked for, so that `--help` needs neither MPI nor OpenCL.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ REGISTRY: dict[str, str | type[Strategy]] = {
     "star-float32": "mpitrain.exchange.star:StarFloat32",
     "star-dynamic8": "mpitrain.exchange.star_coded:StarDynamic8",
 }
-"""Name of each strategy -> its module and class, or the class itself; in the order of the help."""
+"""Name of each strategy -> its module and class, or the class itself, in the order of --help."""
 
 
 def find(name: str) -> type[Strategy]:
-    """The strategy of this name, after which an argument may stand: lowrank:8. Raises UserError if
-    there is none, or if it does not know the argument."""
+    """The strategy of this name, which an argument may follow, as in lowrank:8.
+
+    Raises UserError if there is none, or if it does not know the argument.
+    """
     base, _, argument = name.partition(":")
     found = REGISTRY.get(base)
     if found is None:
@@ -38,6 +40,21 @@ def find(name: str) -> type[Strategy]:
     strategy: type[Strategy] = found
     strategy.check(base, argument)
     return strategy
+
+
+def check_update(name: str, update: str) -> None:
+    """Raise UserError unless the strategy of this name works with this --update."""
+    strategy = find(name)
+    if strategy.root_only and update != "root":
+        raise UserError(
+            f"exchange {name}: rank 0 has the mean alone; expected update root, got {update}"
+        )
+    if strategy.replicated_only and update != "replicated":
+        raise UserError(
+            f"exchange {name}: every rank has the mean; expected update replicated, got {update}"
+        )
+    if update not in ("root", "replicated"):
+        raise UserError(f"update {update}: expected root or replicated")
 
 
 def is_lossy(name: str) -> bool:

@@ -1,9 +1,9 @@
-"""What coding has left out, handed on to any number of ranks: residuals of the old ranks in, a new
-rank's share of them out.
+"""Divide the residuals that old ranks left (what coding left out) among any number of new ranks.
 
-A sender's residual is part of a sum over ranks: whoever takes it, the sum stays. An owner's is part
-of a mean and belongs to the values that it owns; where nobody owns values any more (two ranks swap
-whole vectors) it is multiplied by the batch and becomes a sender's.
+A sender's residual is part of a sum over ranks, so any rank may take it over. An owner's residual
+is part of a mean, and belongs to the values whose mean that rank makes. Where no rank owns values
+any more (two ranks swap whole vectors), it is multiplied by the number of images in a batch and
+added to a sender's residual.
 """
 
 from __future__ import annotations
@@ -12,33 +12,41 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mpitrain.exchange.bucket import Bucket
+from mpitrain.exchange.codec_protocol import Floats
 from mpitrain.exchange.mean import own_values
 
-Vector: TypeAlias = NDArray[np.float32]
-Read: TypeAlias = Callable[[str, int, int, int], Vector]
-"""Values [start, stop) of a residual ("sender", "owner", or by a name that a strategy gave it) of
-an old rank: read(name, rank, start, stop); none where it has another length now."""
+Read: TypeAlias = Callable[[str, int, int, int], Floats]
+"""read(name, rank, start, stop): values [start, stop) of an old rank's residual.
+
+name: "sender", "owner", or one that a strategy gave it. No values are returned if the residual has
+another length now."""
 
 
 class Residuals:
-    """Residuals that `before` ranks have left. A place is that of a value in the vector of all
-    coded buckets, in the order of sending."""
+    """The residuals of `before` old ranks.
+
+    A place is the index of a value in all coded buckets, one after the other in the order of
+    sending.
+    """
 
     def __init__(
         self, read: Read, buckets: Sequence[Bucket], before: int, owned: bool, images: int
     ) -> None:
-        """buckets: of the network, in the order in which they are sent. owned: whether the old
-        ranks had owners. images: in a batch."""
+        """buckets: the network's, in the order of sending. images: in a batch.
+
+        owned: whether old ranks owned parts of the mean.
+        """
         self.read, self.before, self._images = read, before, images
-        self._lengths = [bucket.stop - bucket.start for bucket in buckets if bucket.coded]
+        self._lengths = [bucket.size for bucket in buckets if bucket.coded]
         self._old = [places(self._lengths, rank, before) if owned else [] for rank in range(before)]
 
-    def sender(self, rank: int, size: int, start: int, stop: int, owners: bool) -> Vector:
-        """Places [start, stop) of the residual with which a rank of `size` begins to send. owners:
-        whether the new ranks have some."""
+    def sender(self, rank: int, size: int, start: int, stop: int, owners: bool) -> Floats:
+        """Places [start, stop) of the sender's residual for one of `size` new ranks.
+
+        owners: whether new ranks own parts of the mean.
+        """
         total = np.zeros(stop - start, np.float32)
         for old in range(rank, self.before, size):
             total += self.read("sender", old, start, stop)
@@ -46,13 +54,13 @@ class Residuals:
             total += self._of_owners(start, stop) * np.float32(self._images)
         return total
 
-    def owner(self, rank: int, size: int) -> Vector:
-        """The residual of the values that a rank of `size` owns."""
+    def owner(self, rank: int, size: int) -> Floats:
+        """The owner's residual for one of `size` new ranks: of the values that it owns."""
         parts = [self._of_owners(start, stop) for start, stop in places(self._lengths, rank, size)]
         return np.concatenate([np.zeros(0, np.float32), *parts])
 
-    def _of_owners(self, start: int, stop: int) -> Vector:
-        """What the old owners of the places [start, stop) have left out of their mean."""
+    def _of_owners(self, start: int, stop: int) -> Floats:
+        """Places [start, stop) of the old owners' residuals."""
         found = np.zeros(stop - start, np.float32)
         for old, ranges in enumerate(self._old):
             at = 0
@@ -67,11 +75,14 @@ class Residuals:
 
 
 def as_sender(
-    sender: Vector, owner: Vector, lengths: Sequence[int], rank: int, size: int, images: int
-) -> Vector:
-    """Both residuals of a rank of `size` as one that it can send from, where others will own values
-    than before. lengths: of the coded buckets; images: in a batch."""
-    whole: Vector = sender.copy()
+    sender: Floats, owner: Floats, lengths: Sequence[int], rank: int, size: int, images: int
+) -> Floats:
+    """Join both residuals of one of `size` ranks into a sender's residual.
+
+    This is for a change of ranks, after which other ranks own the values. lengths: of the coded
+    buckets. images: in a batch.
+    """
+    whole: Floats = sender.copy()
     at = 0
     for start, stop in places(lengths, rank, size) if owner.size else []:
         whole[start:stop] += owner[at : at + stop - start] * np.float32(images)
@@ -80,8 +91,7 @@ def as_sender(
 
 
 def places(lengths: Sequence[int], rank: int, size: int) -> list[tuple[int, int]]:
-    """Ranges that a rank of so many owns in the vector of all coded buckets, which have these
-    lengths."""
+    """Ranges of places that one of `size` ranks owns. lengths: of the coded buckets."""
     found, at = [], 0
     for length in lengths:
         start, stop = own_values(length, rank, size)

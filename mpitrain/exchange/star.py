@@ -1,18 +1,21 @@
-"""The paper's way with float32, for comparisons: all gradients and weights go through rank 0."""
+"""The strategy `star-float32`: all gradients and weights go through rank 0, as in the paper.
+
+It is there for comparisons.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from mpitrain.exchange.bucket import Bucket
-from mpitrain.exchange.codec_numpy import Bytes
-from mpitrain.exchange.plain import LANE
-from mpitrain.exchange.strategy import Strategy, Turn
+from mpitrain.exchange.codec_protocol import Bytes
+from mpitrain.exchange.plain import LANE, Float32
+from mpitrain.exchange.strategy import Turn
 from mpitrain.mpi.hops import Hops
 
 
-class StarFloat32(Strategy):
-    """Rank 0 is a server: it gets every rank's whole vector, and sends whole weights to each."""
+class StarFloat32(Float32):
+    """Rank 0 receives every rank's whole gradient, and sends whole weights to each rank."""
 
     root_only = True
 
@@ -32,11 +35,3 @@ class StarFloat32(Strategy):
         if transfer.rank == 0:
             self.parts.scale(x, 1 / images)
         return 0.0
-
-    def spread(self, bucket: Bucket, turn: Turn) -> Hops[bool]:
-        y, w = self.weights(bucket)
-        if w is not None and self.parts.master is not None:
-            y.copy_from(w)
-        with y.host(write=w is None) as values:
-            yield self.parts.wire.transfer.start_star(values, LANE + 1)
-        return True

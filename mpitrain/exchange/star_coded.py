@@ -1,5 +1,7 @@
-"""The paper's way with 8-bit codes, for comparisons: all gradients and weights go through rank
-0."""
+"""The strategy `star-dynamic8`: 8-bit codes of all gradients and weights go through rank 0.
+
+It is there for comparisons with the paper.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from mpitrain.exchange.star import StarFloat32
 
 
 class StarDynamic8(Coded):
-    """Whole coded vectors to rank 0, and coded changes of the weights from it to each rank."""
+    """Rank 0 receives every rank's whole coded gradient, and sends coded changes of weights."""
 
     codec = "dynamic8"
     root_only = True

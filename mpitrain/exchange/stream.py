@@ -1,114 +1,112 @@
-"""A thread that brings buckets to new weights while the backward pass goes on: several on their way
-at once, in one fixed order."""
+"""Average and spread several buckets at once, in the same order on all ranks.
+
+A thread can do it, while the backward pass goes on.
+"""
 
 from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
 from mpitrain.mpi.hops import Hops, Pending
+from mpitrain.mpi.naps import Naps
 
-MOST = 4
-"""Flights on their way at once: parts, means, deltas, and one that begins."""
-NAPS = (1e-4, 1e-3)
-"""Seconds between two looks while the backward pass computes: the first, and the longest. Looking
-takes time from who computes."""
-HURRY = (1e-5, 5e-4)
-"""The same when nothing is left but to wait for the exchange."""
-AT_ONCE = 30
-"""Looks without a nap when in a hurry, with the core given to whoever else wants it: a nap takes
-0.06 ms at least, a barrier within a host 0.01."""
+BUCKETS_AT_ONCE = 4
+"""One that sends its parts, one its means, one its deltas, and one that begins."""
+COMPUTING = Naps(yields=0, shortest=1e-4, longest=1e-3)
+"""Between two looks while the backward pass computes: looking takes time from the computation."""
+WAITING = Naps(yields=30, shortest=1e-5, longest=5e-4)
+"""Between two looks when the main thread only waits for the exchange. A barrier within a host takes
+0.01 ms."""
 
 
-class Flights:
-    """Takes each flight (the hops of one bucket) as far as it can go, in the order in which they
-    were added.
+class Pipeline:
+    """Advances the hops of several buckets, each as far as it can go.
 
-    A flight never overtakes: it begins its k-th hop after the one before has begun its k-th, or has
-    landed. So all ranks do the same operations in the same order on each communicator, whatever
-    arrives first.
+    No bucket overtakes another: a bucket starts its k-th hop only after the bucket before it has
+    started its own k-th hop, or has finished. So all ranks start the same operations in the same
+    order on each communicator, whatever arrives first.
     """
 
     def __init__(self) -> None:
-        self._flights: deque[_Flight] = deque()
+        self._tasks: deque[_Task] = deque()
 
     def __len__(self) -> int:
-        return len(self._flights)
+        return len(self._tasks)
 
     def add(self, hops: Hops[None]) -> None:
-        """One more, which may now set out."""
-        self._flights.append(_Flight(hops))
+        """Append a bucket, whose first hop may start now."""
+        self._tasks.append(_Task(hops))
 
-    def look(self, alive: Callable[[], None] | None = None) -> bool:
-        """Take every flight as far as it can go; whether any moved. alive: called at each hop."""
-        moved, before = False, None
-        for flight in self._flights:
-            while flight.may_go(before):
-                flight.go()
-                moved = True
+    def advance(self, alive: Callable[[], None] | None = None) -> bool:
+        """Start all hops that can start, without waiting; return whether there were any.
+
+        alive: called at each hop.
+        """
+        advanced, before = False, None
+        for task in self._tasks:
+            while task.may_advance(before):
+                task.advance()
+                advanced = True
                 if alive is not None:
                     alive()
-            before = flight
-        while self._flights and self._flights[0].landed:
-            self._flights.popleft()
-        return moved
+            before = task
+        while self._tasks and self._tasks[0].finished:
+            self._tasks.popleft()
+        return advanced
 
 
-def fly(flights: Iterable[Hops[None]]) -> None:
-    """Take all flights to their end, without a thread."""
-    waiting, under_way, still = iter(flights), Flights(), 0
-    more: Hops[None] | None = next(waiting, None)
-    while more is not None or under_way:
-        while more is not None and len(under_way) < MOST:
-            under_way.add(more)
-            more = next(waiting, None)
-        still = 0 if under_way.look() else still + 1
-        _nap(still, HURRY)
-
-
-def _nap(still: int, naps: tuple[float, float]) -> None:
-    """Sleep the longer the more often nothing has moved."""
-    if still and naps is HURRY:
-        still -= AT_ONCE
-    if still:
-        time.sleep(max(0.0, min(naps[0] * still, naps[1])))
+def run_all(buckets: Iterable[Hops[None]]) -> None:
+    """Take all buckets to their end in this thread, several at once."""
+    waiting, pipeline, idle_looks = iter(buckets), Pipeline(), 0
+    following: Hops[None] | None = next(waiting, None)
+    while following is not None or pipeline:
+        while following is not None and len(pipeline) < BUCKETS_AT_ONCE:
+            pipeline.add(following)
+            following = next(waiting, None)
+        idle_looks = 0 if pipeline.advance() else idle_looks + 1
+        WAITING.after(idle_looks)
 
 
 class Stream:
-    """A thread for Flights. What a flight raises, `finish` raises."""
+    """A thread that runs a Pipeline. An error in it is raised by `finish`."""
 
-    def __init__(self, landed: Callable[[], None], alive: Callable[[], None]) -> None:
-        """landed: called in the thread when all flights of a step have landed. alive: called at
-        each hop, for a watchdog."""
-        self._landed, self._alive = landed, alive
+    def __init__(self, finished: Callable[[], None], alive: Callable[[], None]) -> None:
+        """finished: called in the thread when all buckets of a step have reached their end.
+
+        alive: called in the thread at each hop, for a watchdog.
+        """
+        self._finished, self._alive = finished, alive
         self._orders: queue.SimpleQueue[Hops[None] | None] = queue.SimpleQueue()
-        self._flights = Flights()
-        self._hurry = self._closed = False
+        """Buckets to start; None ends a step."""
+        self._pipeline = Pipeline()
+        self._main_waits = self._closed = False
         self._idle = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="exchange", daemon=True)
         self._thread.start()
 
     def send(self, hops: Hops[None]) -> None:
-        """Start a flight after those that were sent before; returns at once."""
+        """Start a bucket after those that were sent before. Returns at once."""
         self._orders.put(hops)
 
     def finish(self) -> None:
-        """Return when all flights have landed. Raises what one of them raised; nothing may be sent
-        afterwards."""
-        self._hurry = True
+        """Wait until all buckets have reached their end.
+
+        Raises what one of them raised; nothing may be sent afterwards.
+        """
+        self._main_waits = True
         self._orders.put(None)
         self._idle.wait()
-        self._hurry = False
+        self._main_waits = False
         if self._error is not None:
             raise self._error
         self._idle.clear()
 
     def close(self) -> None:
-        """End the thread. One that is stuck in a flight is left alone: it ends with the process."""
+        """End the thread. If it hangs, it is left alone, and ends with the process."""
         self._closed = True
         self._orders.put(None)
         self._thread.join(timeout=1.0)
@@ -116,51 +114,52 @@ class Stream:
     def _run(self) -> None:
         while not self._closed:
             try:
-                self._fly()
-            except BaseException as error:  # the main thread says it, and ends the job
+                self._run_step()
+            except BaseException as error:  # the main thread reports it, and ends the job
                 self._error = error
             self._idle.set()
             if self._error is not None:
                 return
 
-    def _fly(self) -> None:
-        """The flights of one step, until `finish` has been asked for and all have landed."""
-        flights, last, still = self._flights, False, 0
+    def _run_step(self) -> None:
+        """Run the buckets of one step, until `finish` was called and all have reached their end."""
+        pipeline, is_last, idle_looks = self._pipeline, False, 0
         while True:
-            while not last and len(flights) < MOST:
+            while not is_last and len(pipeline) < BUCKETS_AT_ONCE:
                 try:
-                    order = self._orders.get(block=not flights)
+                    order = self._orders.get(block=not pipeline)
                 except queue.Empty:
                     break
-                last = order is None
+                is_last = order is None
                 if order is not None:
-                    flights.add(order)
-            if not flights:
+                    pipeline.add(order)
+            if not pipeline:
                 break
-            still = 0 if flights.look(self._alive) else still + 1
-            _nap(still, HURRY if self._hurry else NAPS)
-        self._landed()
+            idle_looks = 0 if pipeline.advance(self._alive) else idle_looks + 1
+            (WAITING if self._main_waits else COMPUTING).after(idle_looks)
+        self._finished()
 
 
-class _Flight:
-    """One bucket's hops."""
+class _Task:
+    """The hops of one bucket."""
 
     def __init__(self, hops: Hops[None]) -> None:
         self._hops = hops
         self._pending: Pending | None = None
-        self._begun = 0
-        self.landed = False
+        self._started = 0
+        self.finished = False
 
-    def may_go(self, before: _Flight | None) -> bool:
-        """Whether what it waits for is done, and the flight before it is further."""
-        if self.landed or not (before is None or before.landed or before._begun > self._begun):
+    def may_advance(self, before: _Task | None) -> bool:
+        """Whether the last hop is done, and the bucket before this one is further."""
+        is_behind = before is None or before.finished or before._started > self._started
+        if self.finished or not is_behind:
             return False
         return self._pending is None or self._pending.done()
 
-    def go(self) -> None:
-        """Begin the next hop."""
+    def advance(self) -> None:
+        """Start the next hop."""
         try:
             self._pending = next(self._hops)
-            self._begun += 1
+            self._started += 1
         except StopIteration:
-            self.landed = True
+            self.finished = True

@@ -1,10 +1,9 @@
-"""The exchange of ranks that share a host: sums in rank order in memory that all of them see, exact
-and without messages.
+"""Average and spread within a host through memory that all its ranks share: exact, no messages.
 
-Each rank adds up one shard: it copies the others' shards of its vector into its own slice of the
-shared memory, adds up its own shard of all vectors, and puts the mean into the gap in its slice.
-Whoever needs the mean copies it out. Slots take turns, so that one bucket is copied while another
-is added up.
+Each rank adds up one shard. It copies the rest of its vector into its slice of the shared memory,
+adds up its shard of all ranks' vectors in rank order, and writes the mean of the shard into its own
+slice. Ranks that need the mean copy it from there. Slots take turns, so that one bucket is copied
+while another is added up.
 """
 
 from __future__ import annotations
@@ -15,20 +14,18 @@ from typing import Generic, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.exchange.codec_numpy import V
-from mpitrain.exchange.mean import shards
+from mpitrain.exchange.codec_protocol import Floats, V
+from mpitrain.job.cut import round_up, shards
 from mpitrain.mpi.hops import Hops, Pending
 
 SLOTS = 2
-"""Of vectors that are through in no time."""
-NOTE = 16
-"""Floats beside each vector: a line of the cache, for a number that travels with it."""
-NEAR = 1 << 15
-"""Values added up at a time: 128 KiB, which stay in a core's cache from one pass to the next."""
+"""Buckets in the shared memory at once, where nothing but copying and adding is done to them."""
+NOTE_FLOATS = 16
+"""Floats beside each vector, a line of the cache, for a number that is spread with it."""
+CACHED = 1 << 15
+"""Values added up at a time: 128 KiB, which stay in a core's cache between two additions."""
 COPIED, ADDED, WRITTEN, LEFT = 0, 1, 2, 3
-"""Lanes of the wire: each kind of barrier has one, on which all ranks come in one order."""
-
-Floats = NDArray[np.float32]
+"""Lanes of mpi's Transfer. Each kind of barrier has one, where all ranks start it in one order."""
 
 
 class Host(Protocol):
@@ -43,22 +40,25 @@ class Host(Protocol):
 
 
 class Window(Generic[V]):
-    """Shared memory for vectors of up to `longest` values. The n-th vector uses the n-th slot, in
-    turn, when that is free."""
+    """Shared memory for vectors of up to `longest` values, in slots.
+
+    Vector number n uses slot n modulo the number of slots, as soon as that is free.
+    """
 
     def __init__(self, host: Host, longest: int, slots: int = SLOTS) -> None:
-        """Collective. Raises UserError on every rank where the ranks cannot share so much
-        memory."""
+        """Collective. Raises UserError on every rank where ranks cannot share so much memory."""
         self._host, self._stride = host, floats(longest, 1)
         self._slices = host.share(floats(longest, slots))
-        self._turns = [_Turn() for _ in range(slots)]
+        self._uses = [_SlotUse() for _ in range(slots)]
 
     def mean(self, x: V, images: int, to_all: bool, number: int) -> Hops[None]:
-        """x becomes the sum over ranks divided by `images`, on every rank or on rank 0 alone;
-        elsewhere it stays."""
-        host, slices, turn = self._host, self._slot(number, x.size), self._turn(number)
-        yield turn
-        turn.taken = True
+        """x becomes the sum over ranks divided by `images`, on every rank or on rank 0 alone.
+
+        On the other ranks x stays as it is.
+        """
+        host, slices, use = self._host, self._slot(number, x.size), self._use(number)
+        yield use
+        use.taken = True
         cuts = shards(x.size, host.size)
         start, stop = cuts[host.rank]
         with x.host() as mine:
@@ -72,49 +72,49 @@ class Window(Generic[V]):
                 for rank, (start, stop) in enumerate(cuts):
                     mine[start:stop] = slices[rank][start:stop]
         if to_all:
-            turn.leave(host.start_barrier(LEFT))
+            use.leave(host.start_barrier(LEFT))
 
     def spread(self, y: V, w: V | None, number: int, note: float = 0.0) -> Hops[float]:
-        """Rank 0's w becomes everyone's y, its own stays; the others give None. Follows `mean` of
-        the same number, which was not to all.
+        """Copy rank 0's w into y on the other ranks, which pass None for w; return rank 0's note.
 
-        Returns rank 0's note.
+        Follows a `mean` of the same number that was not `to_all`.
         """
         host, slices = self._host, self._slot(number, y.size)
-        beside = self._note(number)
+        note_beside = self._note(number)
         if w is not None:
             with w.host() as mine:
                 slices[0][:] = mine
-            beside[0] = note
+            note_beside[0] = note
         yield host.start_barrier(WRITTEN, slices[0].nbytes if w is not None else 0)
         if w is None:
             with y.host(write=True) as mine:
                 mine[:] = slices[0]
-        told = float(beside[0])
-        self._turn(number).leave(host.start_barrier(LEFT))
-        return told
+        received_note = float(note_beside[0])
+        self._use(number).leave(host.start_barrier(LEFT))
+        return received_note
 
     def _slot(self, number: int, size: int) -> list[Floats]:
-        start = number % len(self._turns) * self._stride
+        """Every rank's slice of this vector's slot."""
+        start = number % len(self._uses) * self._stride
         return [each[start : start + size] for each in self._slices]
 
     def _note(self, number: int) -> NDArray[np.float64]:
-        end = (number % len(self._turns) + 1) * self._stride
-        return self._slices[0][end - NOTE : end].view(np.float64)
+        end = (number % len(self._uses) + 1) * self._stride
+        return self._slices[0][end - NOTE_FLOATS : end].view(np.float64)
 
-    def _turn(self, number: int) -> _Turn:
-        return self._turns[number % len(self._turns)]
+    def _use(self, number: int) -> _SlotUse:
+        return self._uses[number % len(self._uses)]
 
 
 def floats(longest: int, slots: int = SLOTS) -> int:
-    """Of shared memory that each rank's part of a window takes."""
-    return slots * (-(-longest // NOTE) + 1) * NOTE
+    """How many float32 of shared memory each rank's part of a window takes."""
+    return slots * (round_up(longest, NOTE_FLOATS) + NOTE_FLOATS)
 
 
 def add(total: Floats, parts: Sequence[Floats], start: int, stop: int, factor: np.float32) -> None:
-    """total = factor (the parts' sum, in their order), from start to stop."""
-    for at in range(start, stop, NEAR):
-        here = slice(at, min(at + NEAR, stop))
+    """total[start:stop] = factor * (the sum of parts[:][start:stop], in their order)."""
+    for at in range(start, stop, CACHED):
+        here = slice(at, min(at + CACHED, stop))
         np.add(parts[0][here], parts[1][here], out=total[here])
         for part in parts[2:]:
             np.add(total[here], part[here], out=total[here])
@@ -122,16 +122,15 @@ def add(total: Floats, parts: Sequence[Floats], start: int, stop: int, factor: n
             np.multiply(total[here], factor, out=total[here])
 
 
-class _Turn:
-    """Whose turn a slot is: done when the vector before has landed here, and been left by all
-    ranks."""
+class _SlotUse:
+    """Whether a slot is in use; `done` when all ranks have left the vector before."""
 
     def __init__(self) -> None:
         self.taken = False
         self._left: Pending | None = None
 
     def leave(self, left: Pending) -> None:
-        """This rank needs the slot no more; `left` is done when nobody does."""
+        """This rank no longer needs the slot; `left` is done when no rank needs it."""
         self.taken, self._left = False, left
 
     def done(self) -> bool:

@@ -1,1 +1,1 @@
-"""What every room may use: settings, errors, words for people, the log and checkpoints."""
+"""What every room may use: settings, errors, the display, the log and checkpoints."""

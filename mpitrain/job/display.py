@@ -1,4 +1,4 @@
-"""What the person who watches a run sees: lines, and on a terminal a bar that moves."""
+"""Show a run to the person who watches it: lines, and on a terminal a progress bar."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mpitrain.job.plain import plain
 
 
 class Display:
-    """Lines on stdout for the person who watches; a silent one says nothing."""
+    """Prints lines on stdout, unless it is silent."""
 
     def __init__(self, silent: bool = False) -> None:
         self._silent = silent
@@ -20,7 +20,7 @@ class Display:
         self._task: Any = None
 
     def say(self, line: str) -> None:
-        """A line for the person who watches."""
+        """Print a line, above the progress bar if there is one."""
         if not self._silent:
             line = plain(line)
             if self._progress is not None:
@@ -29,9 +29,9 @@ class Display:
                 print(line, flush=True)
 
     def begin(self, step: int, steps: int) -> None:
-        """Show how far the run is: a moving bar on a terminal, else a line now and then."""
-        # Open MPI gives ranks a terminal as stdout even where its own is a file; their stderr it
-        # never does.
+        """Start to show progress: a bar on a terminal, else a line now and then."""
+        # Under Open MPI a rank's stdout is a terminal even if mpirun's is a file, but its stderr is
+        # not.
         if self._silent or not (sys.stdout.isatty() and sys.stderr.isatty()):
             return
         from rich import progress
@@ -48,8 +48,11 @@ class Display:
         self._progress.start()
 
     def step(self, done: int, brief: str, line: Callable[[], str], whole: bool) -> None:
-        """A step is done. On a terminal the bar says `brief`; `line` is said for good when `whole`
-        (the end of an epoch), and without a terminal also every few seconds."""
+        """Show that a step is done. The progress bar shows `brief`.
+
+        `line` is printed if `whole` (the end of an epoch); without a progress bar also every few
+        seconds.
+        """
         if self._progress is not None:
             self._progress.update(self._task, completed=done, description=brief)
         if whole or (self._progress is None and time.monotonic() - self._shown > 5):
@@ -57,7 +60,7 @@ class Display:
             self._shown = time.monotonic()
 
     def close(self) -> None:
-        """End the bar."""
+        """Remove the progress bar."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None

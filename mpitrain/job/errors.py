@@ -8,17 +8,17 @@ DONE = 0
 FAILED = 1
 WRONG_USE = 2
 STOPPED = 75
-"""A signal asked for the end and a checkpoint is written; SLURM requeues on it (sysexits'
-EX_TEMPFAIL)."""
+"""A signal asked for the end, and a checkpoint was written (EX_TEMPFAIL of sysexits). See `mpitrain
+requeue`."""
 STALLED = 86
-"""The watchdog ended a job in which nothing moved."""
+"""The watchdog ended a job that made no progress."""
 INTERRUPTED = 130
 """Ctrl-C ended it: for a training the second one, since the first is a request to stop. As shells
 count: 128 and SIGINT's number."""
 
 
 class MpitrainError(Exception):
-    """Something to tell the user in one sentence."""
+    """An error whose message is one sentence for the user."""
 
     exit_code = FAILED
     agreed = False
@@ -27,21 +27,19 @@ class MpitrainError(Exception):
 
 
 class UserError(MpitrainError):
-    """The command, the data or the network given cannot work: nothing has been computed or
-    overwritten."""
+    """The command, the data or the network cannot work. Nothing was computed or overwritten."""
 
     exit_code = WRONG_USE
 
 
 class RunError(MpitrainError):
-    """The run was sound and something failed on the way."""
+    """Something failed while a correct command was running."""
 
 
 E = TypeVar("E", bound=MpitrainError)
 
 
 def agreed(error: E) -> E:
-    """Mark an error that every rank raises at the same place: nobody needs to be told by an
-    abort."""
+    """Mark an error that every rank raises at the same place, so that no rank needs to abort."""
     error.agreed = True
     return error

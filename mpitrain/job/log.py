@@ -5,32 +5,36 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from mpitrain.job.errors import RunError
 
-FLUSH = 10.0
-"""Seconds between two moments at which TensorBoard sees what is new."""
+FLUSH_SECONDS = 10.0
+"""How often TensorBoard's file is flushed."""
 STEP_SECONDS = 0.1
-"""Between two steps that TensorBoard sees, at least; log.jsonl has them all."""
+"""At least so long between two steps in TensorBoard's file; log.jsonl has all steps."""
 
 
 class Log:
     """Events of a run, written by rank 0 alone; with `json_lines` they also go to stdout."""
 
     def __init__(self, folder: Path | None, json_lines: bool = False) -> None:
-        """folder: the run directory; None: no log. The first event opens the log; an existing one
-        is appended to."""
+        """folder: the run directory; None: no log.
+
+        The first event opens the log, and appends to an existing one.
+        """
         self._json, self._folder = json_lines, folder
         self._log: IO[str] | None = None
         self._board: _Board | None = None
         self._deferred: Callable[[], None] | None = None
 
     def _open(self, folder: Path) -> IO[str]:
-        """Open what the first event goes to. Raises RunError if the disk refuses."""
+        """Open the log and TensorBoard's file. Raises RunError if they cannot be written."""
         self._path = folder / "log.jsonl"
         try:
             self._board = _tensorboard(folder)
@@ -41,10 +45,10 @@ class Log:
             ) from error
 
     def event(self, name: str, **facts: Any) -> None:
-        """One line of log.jsonl, and of stdout with --json; numbers also go to TensorBoard where
-        its writer is installed.
+        """Write one line to log.jsonl, and with --json to stdout.
 
-        Raises RunError if the disk refuses.
+        Numbers also go to TensorBoard if its writer is installed. Raises RunError if the log cannot
+        be written.
         """
         if self._folder is None:
             return
@@ -69,8 +73,10 @@ class Log:
         return "no events for TensorBoard: tensorboardX is not installed"
 
     def check_place(self) -> None:
-        """Raise RunError if the run directory's disk has been unmounted: the log can still be
-        written to, and what is new would lie elsewhere."""
+        """Raise RunError if the run directory's disk has been unmounted.
+
+        The open log can still be written to then, but new files would lie elsewhere.
+        """
         if self._log is None:
             return
         try:
@@ -81,25 +87,25 @@ class Log:
             raise RunError(f"{self._path} is not there any more, as if its disk had been unmounted")
 
     def defer(self, action: Callable[[], None]) -> None:
-        """Do what writes an event later: before the next event, or when `catch_up` is called."""
+        """Call an action that writes an event later: before the next event, or in `catch_up`."""
         self.catch_up()
         self._deferred = action
 
     def catch_up(self) -> None:
-        """Do what has been deferred."""
+        """Call the deferred action, if there is one."""
         action, self._deferred = self._deferred, None
         if action is not None:
             action()
 
     def close(self) -> None:
-        """Catch up, and end the files."""
+        """Catch up, and close the files."""
         try:
             self.catch_up()
         finally:
             self._close_files()
 
     def _close_files(self) -> None:
-        # Every event has been flushed, and a disk that refused one has been named.
+        # Every event has been flushed, and a failure to write one has been reported.
         with contextlib.suppress(OSError):
             if self._log is not None:
                 self._log.close()
@@ -109,8 +115,7 @@ class Log:
 
 
 def _append(path: Path) -> IO[str]:
-    """A log opened to go on with; half a line, which a killed run may leave at its end, is cut
-    off."""
+    """Open a log to append to. An incomplete last line, left by a killed run, is cut off."""
     if path.exists():
         with path.open("rb+") as file:
             file.truncate(file.read().rfind(b"\n") + 1)
@@ -129,8 +134,7 @@ class _Board:
         self._flushed = self._stepped = 0.0
 
     def add(self, name: str, facts: Mapping[str, Any]) -> None:
-        """The numbers of a step or an evaluation; of steps that follow each other fast only
-        some."""
+        """Write the numbers of a step or an evaluation, but steps at most every STEP_SECONDS."""
         now = time.monotonic()
         if name == "step" and now - self._stepped < STEP_SECONDS:
             return
@@ -144,7 +148,7 @@ class _Board:
         self._writer.write_event(
             self._event(wall_time=time.time(), step=facts["step"], summary=summary)
         )
-        if now - self._flushed > FLUSH:
+        if now - self._flushed > FLUSH_SECONDS:
             self._writer.flush()
             self._flushed = now
 
@@ -156,9 +160,24 @@ def _tensorboard(folder: Path) -> _Board | None:
     """A writer of events.* files if tensorboardX is installed, as it is unless somebody left it
     out."""
     try:
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.summary_pb2 import Summary
+        with _absent("torch"):
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto.event_pb2 import Event
+            from tensorboardX.proto.summary_pb2 import Summary
     except ImportError:
         return None
     return _Board(folder, (EventsWriter, Event, Summary))
+
+
+@contextmanager
+def _absent(module: str) -> Iterator[None]:
+    """Importing a module fails inside, unless it has been imported before: tensorboardX imports
+    PyTorch where there is one, for seconds, and needs nothing of it here."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]

@@ -20,7 +20,7 @@ TomlError = tomllib.TOMLDecodeError
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Tables of a TOML text. Raises TomlError, a ValueError, if it is none."""
+    """The tables of a TOML text. Raises TomlError, a ValueError, if the text is not TOML."""
     found: dict[str, Any] = tomllib.loads(text)
     return found
 
@@ -28,13 +28,13 @@ def parse(text: str) -> dict[str, Any]:
 def write(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
     """Write tables as a TOML file; settings that are None are left out.
 
-    Raises RunError if the disk refuses.
+    Raises RunError if the file cannot be written.
     """
-    said = {
+    content = {
         table: {name: value for name, value in facts.items() if value is not None}
         for table, facts in tables.items()
     }
     try:
-        path.write_text(tomli_w.dumps(said))
+        path.write_text(tomli_w.dumps(content))
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -31,12 +31,13 @@ class Add(Layer):
 
     def build(self, device: Engine, *shapes: Shape) -> None:
         self.device = device
-        self.kernels = device.program("add")
+        self.numbers = device.format.numbers(shapes[0])
+        self.kernels = device.program("add", **self.numbers.definitions)
         self.size = device.format.stored_size(shapes[0])
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         n = run.images * self.size
-        items, chunk = split(self.device, n)
+        items, chunk = split(self.device, n, self.numbers)
         self.kernels.add(items, y, x[0], x[1], n, chunk, int(self.rectify), group=self.device.group)
 
     def backward(
@@ -44,7 +45,7 @@ class Add(Layer):
     ) -> None:
         n = run.images * self.size
         if self.rectify:
-            items, chunk = split(self.device, n)
+            items, chunk = split(self.device, n, self.numbers)
             first, second = dx[0] or dy, dx[1] or dx[0] or dy
             self.kernels.add_rectified_backward(
                 items, first, second, dy, y, n, chunk, group=self.device.group
@@ -55,7 +56,10 @@ class Add(Layer):
                 copy(each, dy, n)
 
 
-def add_into(device: Engine, y: Array, x: Array, n: int) -> None:
-    """y = y + x for the first n values: how a value that is used twice gathers its gradient."""
-    items, chunk = split(device, n)
-    device.program("add").add(items, y, y, x, n, chunk, 0, group=device.group)
+def add_into(device: Engine, y: Array, x: Array, shape: Shape, images: int) -> None:
+    """y = y + x for values of this shape: how one that is used twice gathers its gradient."""
+    numbers, n = device.format.numbers(shape), images * device.format.stored_size(shape)
+    items, chunk = split(device, n, numbers)
+    device.program("add", **numbers.definitions).add(
+        items, y, y, x, n, chunk, 0, group=device.group
+    )

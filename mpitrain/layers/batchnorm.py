@@ -93,13 +93,12 @@ class BatchNorm(Layer):
         self.block = device.format.block_of(self.channels)
         self.blocks = -(-self.channels // self.block)
         self.shares = shares(device, self.blocks)
-        self.kernels = (
-            device.program(
-                "batchnorm_blocks", RESIDUAL=self.residual, BLOCK=self.block, VECTORS=VECTORS
-            )
-            if self.blocked
-            else device.program("batchnorm")
-        )
+        self.numbers = device.format.numbers(shapes[0])
+        if self.blocked:
+            facts = {"RESIDUAL": self.residual, "BLOCK": self.block, "VECTORS": VECTORS}
+            self.kernels = device.program("batchnorm_blocks", **facts, **self.numbers.definitions)
+        else:
+            self.kernels = device.program("batchnorm")
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         if self.blocked:
@@ -156,8 +155,8 @@ class BatchNorm(Layer):
         plane on GPUs."""
         if self.device.long_items:
             return (self.blocks, images), (1, 1)
-        vectors, group = self.plane * self.block // self.device.wide, self.device.group
-        return (parts(vectors, VECTORS), self.blocks, images), (group, 1, 1)
+        wide, group = self.numbers.wide or self.device.wide, self.device.group
+        return (parts(self.plane * self.block // wide, VECTORS), self.blocks, images), (group, 1, 1)
 
     def backward(
         self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
@@ -185,13 +184,14 @@ class BatchNorm(Layer):
         totals = 2 * self.blocks * self.block
         start = round_up(totals, 128)
         partial = self.scratch.part(start, start + count * totals)
+        sums = self.scratch.part(0, start)
         self.kernels.backward_sums(
             (self.blocks * group, count), partial, passed, dy, x, y, self.mean, self.inverse,
             self.weight, self.bias, run.images, self.channels, self.plane, int(self.rectify),
             group=(group, 1),
         )  # fmt: skip
         self.kernels.backward_finish(
-            self.blocks * group, self.dweight, self.dbias, self.scratch, partial, self.inverse,
+            self.blocks * group, self.dweight, self.dbias, sums, partial, self.inverse,
             count, self.channels, int(run.accumulate), group=group,
         )  # fmt: skip
 

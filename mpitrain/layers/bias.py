@@ -20,11 +20,11 @@ class BiasGradient:
         self._blocked = pixels is not None and device.format.block > 1
         self._block = device.format.block_of(channels)
         self._blocks = -(-channels // self._block)
-        self._kernels = (
-            device.program("bias_blocks", BLOCK=self._block)
-            if self._blocked
-            else device.program("bias")
-        )
+        if self._blocked:
+            facts = device.format.numbers((channels, 1, pixels or 1)).definitions
+            self._kernels = device.program("bias_blocks", BLOCK=self._block, **facts)
+        else:
+            self._kernels = device.program("bias")
         self._shares = shares(device, self._blocks)
 
     @property

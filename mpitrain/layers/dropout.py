@@ -39,7 +39,9 @@ class Dropout(Layer):
 
     def build(self, device: Engine, *shapes: Shape) -> None:
         self.device = device
-        self.kernels = device.program("dropout", BLOCK=device.format.block_of(shapes[0][0]))
+        self.numbers = device.format.numbers(shapes[0])
+        block = device.format.block_of(shapes[0][0])
+        self.kernels = device.program("dropout", BLOCK=block, **self.numbers.definitions)
         self._first, self._keys = (
             Varying(np.uint32(0)),
             (Varying(np.uint32(0)), Varying(np.uint32(0))),
@@ -67,7 +69,7 @@ class Dropout(Layer):
             copy(y, x, run.images * self.size)
             return
         self.vary(run)
-        items, chunk = split(self.device, self.size)
+        items, chunk = split(self.device, self.size, self.numbers)
         threshold = min(round(self.p * 2**32), 2**32 - 1)
         self.kernels.dropout(
             (items, run.images), y, x, self.size, chunk, self._first, *self._keys,

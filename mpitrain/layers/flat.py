@@ -4,6 +4,7 @@ copies that may be needless."""
 from __future__ import annotations
 
 from mpitrain.engine.engine import Engine
+from mpitrain.engine.format import FLOAT32, Numbers
 from mpitrain.runtime.array import Array
 
 CPU_CHUNK = 4096
@@ -11,9 +12,9 @@ CPU_CHUNK = 4096
 give LeNet's arrays several."""
 
 
-def split(device: Engine, n: int) -> tuple[int, int]:
+def split(device: Engine, n: int, numbers: Numbers = FLOAT32) -> tuple[int, int]:
     """(work-items, values each) for n values: long runs on CPUs, one vector on GPUs."""
-    chunk = CPU_CHUNK if device.long_items else device.wide
+    chunk = CPU_CHUNK if device.long_items else numbers.wide or device.wide
     return -(-n // chunk), chunk
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpitrain.engine.engine import Engine
-from mpitrain.engine.format import Format
+from mpitrain.engine.format import FLOAT32, Format
 from mpitrain.layers.blocks import Planes
 from mpitrain.layers.flat import copy
 from mpitrain.layers.layer import Layer, Pass, Shape, size
@@ -24,7 +24,8 @@ class Flatten(Layer):
     def shares_memory(self, fmt: Format, *shapes: Shape) -> bool:
         if len(shapes[0]) != 3 or fmt.block == 1:
             return True
-        return size(shapes[0][1:]) == 1 and shapes[0][0] % fmt.block_of(shapes[0][0]) == 0
+        full = size(shapes[0][1:]) == 1 and shapes[0][0] % fmt.block_of(shapes[0][0]) == 0
+        return full and fmt.numbers(shapes[0]) is FLOAT32
 
     def build(self, device: Engine, *shapes: Shape) -> None:
         self.size = size(shapes[0])

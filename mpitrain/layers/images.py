@@ -51,9 +51,9 @@ class Images:
     def _prepare(self, y: Array, kind: Any, images: int) -> Launch:
         items, chunk = split(self.device, self.pixels)
         block = self.device.format.block_of(self.channels)
-        program = self.device.program(
-            "images", PIXEL="uchar" if kind is np.uint8 else "float", BLOCK=block
-        )
+        facts = self.device.format.numbers(self.shape).definitions
+        pixel = "uchar" if kind is np.uint8 else "float"
+        program = self.device.program("images", PIXEL=pixel, BLOCK=block, **facts)
         return program.images.prepare(
             (items, images * -(-self.channels // block)),
             y, self._raw[kind], self._normal, self.channels, self.pixels, chunk,

@@ -7,7 +7,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from numpy.typing import DTypeLike
 
@@ -152,6 +152,11 @@ class Layer:
         op.build(device, *shapes)
         vars(op).update(arrays)
         return op
+
+    def packings(self) -> Sequence[tuple[Any, str]]:
+        """What its weights are packed into before each forward pass, with those of all layers,
+        each with the name of the bias that goes along or ""; layers/conv/packed_weights.py."""
+        return ()
 
     def vary(self, run: Pass) -> None:
         """Set what differs between two runs of as many images: the `Varying` arguments of its

@@ -68,6 +68,7 @@ class _Windows(Layer):
         self.device = device
         self.channels, *x = shapes[0]
         self.block = device.format.block_of(self.channels)
+        self.numbers = device.format.numbers(shapes[0])
         _, *y = self.output_shape(*shapes)
         names = ("R", "S", "STRIDE_H", "STRIDE_W", "PADDING_H", "PADDING_W")
         window = (*self._window, *self._step, *self._edge)
@@ -75,9 +76,8 @@ class _Windows(Layer):
             self.kernels = device.program("pool")
             self._integers = (*x, *y, *window)
         else:
-            self.kernels = device.program(
-                "pool", BLOCK=self.block, **dict(zip(names, window, strict=True))
-            )
+            facts = {**dict(zip(names, window, strict=True)), **self.numbers.definitions}
+            self.kernels = device.program("pool", BLOCK=self.block, **facts)
             self._integers = (*x, *y)
         self._sizes = (x[0] * x[1], y[0] * y[1])
 
@@ -90,7 +90,7 @@ class _Windows(Layer):
             items, chunk = split_rows(planes, max(self._sizes) * self.block)
             kernel(items, *arrays, planes, chunk, *self._integers, *more, group=self.device.group)
         else:
-            items = planes * written * self.block // self.device.wide
+            items = planes * written * self.block // (self.numbers.wide or self.device.wide)
             kernel(items, *arrays, planes, *self._integers, *more, group=self.device.group)
 
 

@@ -23,12 +23,13 @@ class Relu(Layer):
 
     def build(self, device: Engine, *shapes: Shape) -> None:
         self.device = device
-        self.kernels = device.program("relu")
+        self.numbers = device.format.numbers(shapes[0])
+        self.kernels = device.program("relu", **self.numbers.definitions)
         self.size = device.format.stored_size(shapes[0])
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         n = run.images * self.size
-        items, chunk = split(self.device, n)
+        items, chunk = split(self.device, n, self.numbers)
         self.kernels.relu_forward(items, y, x[0], n, chunk, group=self.device.group)
 
     def backward(
@@ -37,5 +38,5 @@ class Relu(Layer):
         if dx[0] is None:
             return
         n = run.images * self.size
-        items, chunk = split(self.device, n)
+        items, chunk = split(self.device, n, self.numbers)
         self.kernels.relu_backward(items, dx[0], dy, y, n, chunk, group=self.device.group)

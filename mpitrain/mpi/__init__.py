@@ -1,1 +1,1 @@
-"""All that passes between ranks; the only room that knows mpi4py."""
+"""Everything between ranks; the only room that imports mpi4py."""

@@ -1,5 +1,4 @@
-"""Let all ranks know the same small facts: what rank 0 has found, what each has to say, what
-failed.
+"""Exchange small facts: what rank 0 found, what each rank has to report, what failed.
 
 Every method is collective, and for the main thread.
 """
@@ -19,41 +18,42 @@ from mpitrain.mpi.ranks import Ranks
 from mpitrain.mpi.wait import failure, wait_for
 
 Json: TypeAlias = Any
-"""What JSON can say: None, bool, int, float, str, list, dict."""
+"""What JSON can express: None, bool, int, float, str, list, dict."""
 T = TypeVar("T")
 
 
 class Agree:
-    """Small facts travel as JSON; nothing is pickled."""
+    """Collective calls for small facts, which are sent as JSON; nothing is pickled."""
 
     def __init__(self, ranks: Ranks, communicator: MPI.Intracomm) -> None:
         self.ranks, self._communicator = ranks, communicator
 
     def from_root(self, make: Callable[[], Json]) -> Json:
-        """What `make` returns on rank 0, as JSON, on every rank; every rank raises what it raises.
+        """Run `make` on rank 0; every rank returns its result, which JSON must be able to express.
 
-        Raises UserError and RunError as they are, any other exception as a RunError that names it.
+        If it raises UserError or RunError, every rank raises the same; any other exception becomes
+        a RunError that names it.
         """
-        said: dict[str, Json] = {}
+        answer: dict[str, Json] = {}
         cause: Exception | None = None
         if self.ranks.rank == 0:
             try:
-                said = {"result": json.loads(json.dumps(make()))}
+                answer = {"result": json.loads(json.dumps(make()))}
             except MpitrainError as error:
                 cause = error
-                said = {"error": str(error), "user": isinstance(error, UserError)}
+                answer = {"error": str(error), "user": isinstance(error, UserError)}
             except Exception as error:
                 cause = error
-                said = {"error": f"rank 0: {type(error).__name__}: {error}", "user": False}
-        said = json.loads(self._broadcast(json.dumps(said).encode()))
-        if "error" in said:
-            raise agreed((UserError if said["user"] else RunError)(said["error"])) from cause
-        return said["result"]
+                answer = {"error": f"rank 0: {type(error).__name__}: {error}", "user": False}
+        answer = json.loads(self._broadcast(json.dumps(answer).encode()))
+        if "error" in answer:
+            raise agreed((UserError if answer["user"] else RunError)(answer["error"])) from cause
+        return answer["result"]
 
     def together(self, make: Callable[[], T]) -> T:
-        """Run `make` on every rank. If it raises MpitrainError on any, every rank raises the first.
+        """Run `make` on every rank. If any raise MpitrainError, every rank raises the first one's.
 
-        Its words begin with its rank, unless all ranks raised.
+        The message begins with the number of the rank, unless all ranks raised.
         """
         mine: list[T] = []
         failed: Json = None
@@ -61,23 +61,22 @@ class Agree:
             mine.append(make())
         except MpitrainError as error:
             failed = [str(error), isinstance(error, UserError)]
-        wrong = [(rank, said) for rank, said in enumerate(self.gather_facts(failed)) if said]
+        wrong = [(rank, found) for rank, found in enumerate(self.gather_facts(failed)) if found]
         if wrong:
-            rank, (words, user) = wrong[0]
+            rank, (message, user) = wrong[0]
             where = "" if len(wrong) == self.ranks.size else f"rank {rank}: "
-            raise agreed((UserError if user else RunError)(where + words))
+            raise agreed((UserError if user else RunError)(where + message))
         return mine[0]
 
     def leaders_first(self, make: Callable[[], T]) -> T:
-        """`together`, on one rank of each host before the others, which then find its caches
-        filled."""
+        """As `together`, but one rank of each host runs first and fills the host's caches."""
         leads = self.ranks.local_rank == 0
         made = self.together(lambda: make() if leads else None)
         late = self.together(lambda: None if leads else make())
         return made if leads else late  # type: ignore[return-value]  # one of them is a T
 
     def gather_facts(self, fact: Json) -> list[Json]:
-        """Every rank's fact, in rank order, on every rank."""
+        """The facts of all ranks, in rank order, on every rank."""
         self.ranks.delay.inject()
         communicator, mine = self._communicator, np.frombuffer(json.dumps(fact).encode(), np.uint8)
         sizes = np.empty(self.ranks.size, np.int64)
@@ -93,8 +92,7 @@ class Agree:
         return [theirs for where, theirs in self.gather_facts([host, fact]) if where == host]
 
     def sum(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The sum over ranks of a short float64 vector, in rank order: the same bytes
-        everywhere."""
+        """The sum over ranks of a short float64 vector, in rank order: the same bytes on all."""
         total = np.zeros(vector.shape)
         for part in self.table(vector):
             total += part
@@ -110,8 +108,7 @@ class Agree:
         return everything
 
     def alike(self, facts: NDArray[np.int64]) -> bool:
-        """Whether all ranks have the same few numbers. Spins, for a caller with nothing else to
-        do."""
+        """Whether all ranks pass the same few numbers. Spins while it waits."""
         both = np.concatenate((facts, -facts))
         try:
             self._communicator.Allreduce(MPI.IN_PLACE, both, op=MPI.MAX)
@@ -120,11 +117,11 @@ class Agree:
         return bool((both[: facts.size] == -both[facts.size :]).all())
 
     def barrier(self) -> None:
-        """Return when every rank has come here. Sleeps while it waits."""
+        """Return when every rank has called it. Sleeps while it waits."""
         wait_for(self.ranks, [self._communicator.Ibarrier()])
 
     def line_up(self) -> None:
-        """`barrier` that spins: all go on at about one moment, as timing needs it."""
+        """As `barrier`, but spins: for timing, all ranks return at nearly the same moment."""
         self._communicator.Barrier()
 
     def _broadcast(self, content: bytes) -> bytes:

@@ -1,18 +1,18 @@
-"""The float32 mean over ranks by MPI's blocking calls, quickest for short or for long vectors.
+"""The float32 mean over ranks by MPI's blocking calls: one way each for short and long vectors.
 
-They are for a thread that has nothing else to do, for they spin while they wait.
+MPI's blocking calls spin while they wait, so this is for a thread with nothing else to do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from mpitrain.job.cut import shard_lengths
 from mpitrain.mpi.pieces import ELEMENTS_PER_CALL, pieces
 from mpitrain.mpi.ranks import Ranks
 from mpitrain.mpi.sent import Sent
@@ -20,7 +20,7 @@ from mpitrain.mpi.wait import failure
 
 Floats: TypeAlias = NDArray[np.float32]
 DOUBLING_MAX_BYTES = 1 << 12
-"""Length of a vector up to which few messages matter more than short ones."""
+"""Up to this length of a vector, few messages are faster than short ones."""
 
 
 class Calls(Protocol):
@@ -45,62 +45,57 @@ class Calls(Protocol):
 
 
 Way: TypeAlias = Callable[[Calls, Floats, Floats, np.float32], None]
-"""way(calls, source, mean, share): mean = share * (the sum over ranks of source); collective.
+"""way(calls, source, mean, factor): mean = factor * (the sum over ranks of source). Collective.
 
-Both are flat and C-ordered, and may be one array."""
+Both are flat and C-ordered, and may be the same array."""
 
 
-def by_library(calls: Calls, source: Floats, mean: Floats, share: np.float32) -> None:
-    """MPI_Allreduce. Only with two ranks is it sure to give every rank the same bytes.
+def by_library(calls: Calls, source: Floats, mean: Floats, factor: np.float32) -> None:
+    """MPI_Allreduce, which gives all ranks the same bytes for certain only if there are two.
 
     (MPICH 6538, Open MPI 11721.)
     """
     calls.Allreduce(None if source is mean else source, mean)
-    np.multiply(mean, share, out=mean)
+    np.multiply(mean, factor, out=mean)
 
 
-def by_doubling(calls: Calls, source: Floats, mean: Floats, share: np.float32) -> None:
+def by_doubling(calls: Calls, source: Floats, mean: Floats, factor: np.float32) -> None:
     """Recursive doubling: pairs swap their sums so far, log2(size) times. For short vectors.
 
-    The same bytes everywhere: two partners add the same two sums, and a + b is b + a. Ranks beyond
-    the last power of two hand theirs to one below it first, and get the mean from there.
+    All ranks get the same bytes: two partners add the same two sums, and a + b is b + a. Each rank
+    beyond the last power of two first sends its vector to a partner below that power, and in the
+    end receives the mean from it.
     """
-    rank, twin = calls.rank, 1 << (calls.size.bit_length() - 1)
-    if rank >= twin:
-        calls.Send(source, rank - twin)
-        calls.Recv(mean, rank - twin)
+    rank, power = calls.rank, 1 << (calls.size.bit_length() - 1)
+    if rank >= power:
+        calls.Send(source, rank - power)
+        calls.Recv(mean, rank - power)
         return
     other, sums = np.empty_like(source), source
-    if rank + twin < calls.size:
-        calls.Recv(other, rank + twin)
+    if rank + power < calls.size:
+        calls.Recv(other, rank + power)
         sums = np.add(sums, other, out=mean)
     distance = 1
-    while distance < twin:
+    while distance < power:
         peer = rank ^ distance
         calls.Sendrecv(sums, peer, 0, other, peer, 0)
         sums = np.add(sums, other, out=mean)
         distance *= 2
-    np.multiply(sums, share, out=mean)
-    if rank + twin < calls.size:
-        calls.Send(mean, rank + twin)
+    np.multiply(sums, factor, out=mean)
+    if rank + power < calls.size:
+        calls.Send(mean, rank + power)
 
 
-def by_shards(calls: Calls, source: Floats, mean: Floats, share: np.float32) -> None:
+def by_shards(calls: Calls, source: Floats, mean: Floats, factor: np.float32) -> None:
     """Each rank adds up one shard and sends it to all. For long vectors.
 
-    The same bytes everywhere, for each shard is made by one rank.
+    All ranks get the same bytes, because each shard is added up by one rank.
     """
-    counts = [stop - start for start, stop in pairwise(ends(source.size, calls.size))]
+    counts = shard_lengths(source.size, calls.size)
     mine = np.empty(counts[calls.rank], np.float32)
     calls.Reduce_scatter(source, mine, counts)
-    np.multiply(mine, share, out=mine)
+    np.multiply(mine, factor, out=mine)
     calls.Allgatherv(mine, [mean, counts])
-
-
-def ends(count: int, size: int) -> list[int]:
-    """Where the shards of a vector begin, and its end: rank r's lies between the r-th and the
-    next."""
-    return [rank * count // size for rank in range(size + 1)]
 
 
 class BlockingMean:
@@ -109,12 +104,13 @@ class BlockingMean:
     def __init__(self, ranks: Ranks, communicator: MPI.Intracomm, sent: Sent) -> None:
         self._ranks, self._communicator, self._sent = ranks, communicator, sent
         self._size, self._delay = ranks.size, ranks.delay
-        self._share = np.float32(1 / ranks.size)
+        self._factor = np.float32(1 / ranks.size)
 
     def mean(self, source: Floats, mean: Floats, way: Way | None = None) -> None:
-        """mean = the mean over ranks of source; C-ordered, one array or two that share no memory.
+        """mean = the mean over ranks of source. Collective.
 
-        way: one of this module's; None takes one that gives all ranks the same bytes. Collective.
+        Both are C-ordered; the same array, or two that share no memory. way: one of this module's;
+        None takes one that gives all ranks the same bytes.
         """
         if self._delay.seconds:
             self._delay.inject()
@@ -127,11 +123,11 @@ class BlockingMean:
             way = by_doubling if short else by_library if size == 2 else by_shards
         try:
             if source.size <= ELEMENTS_PER_CALL:
-                way(self._communicator, source, mean, self._share)
+                way(self._communicator, source, mean, self._factor)
             else:
                 for piece, part in zip(pieces(source), pieces(mean), strict=True):
                     one = part if source is mean else piece
-                    way(self._communicator, one, part, self._share)
+                    way(self._communicator, one, part, self._factor)
         except MPI.Exception as error:
             raise failure(self._ranks, error) from error
         self._sent.exchange += 2 * source.nbytes * (size - 1) // size

@@ -1,4 +1,4 @@
-"""The wire of this process to all ranks of its job, and of whoever brings a communicator; abort."""
+"""Connect this process: to all ranks of its job, or over a caller's communicator; abort the job."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _connected: Wire | None = None
 
 
 def connect() -> Wire:
-    """This rank's wire to all ranks of the job, made once.
+    """The wire between all ranks of the job, made once.
 
-    Collective. Raises UserError if the launcher started more ranks than MPI sees.
+    Collective. Raises UserError if MPI sees another number of ranks than the launcher started.
     """
     global _connected
     if _connected is None:
@@ -27,12 +27,12 @@ def connect() -> Wire:
 
 
 def connected() -> Wire | None:
-    """The wire of this process, if it has joined its job."""
+    """What `connect` has made, or None."""
     return _connected
 
 
 def replace(old: Wire, new: Wire) -> None:
-    """`connected` is the new wire from now on, if it was the old one."""
+    """Let `connected` return the new wire, if it returned the old one."""
     global _connected
     if _connected is old:
         _connected = new
@@ -40,14 +40,13 @@ def replace(old: Wire, new: Wire) -> None:
 
 _KEY = MPI.Comm.Create_keyval()
 _latest: tuple[MPI.Intracomm, Wire] | None = None
-"""What `over` returned last: asking MPI takes a microsecond, a thirtieth of a short vector's
-time."""
+"""What `over` returned last. Asking MPI takes a microsecond, of 30 for a short vector's mean."""
 
 
 def over(communicator: MPI.Intracomm, host: int | None = None) -> Wire:
-    """The wire over a communicator of the caller's; made once by all its ranks, and kept with it.
+    """The wire over a caller's communicator, made at the first call and kept with the communicator.
 
-    host: as `make` takes it.
+    The first call is collective. host: as for `make`.
     """
     global _latest
     if _latest is not None and _latest[0] is communicator:
@@ -61,14 +60,13 @@ def over(communicator: MPI.Intracomm, host: int | None = None) -> Wire:
 
 
 def abort(code: int) -> None:
-    """End every rank of the job at once with an exit code; any one rank may, and does not
-    return."""
+    """End all ranks of the job at once with an exit code. A single rank may call it."""
     sys.stdout.flush()
     sys.stderr.flush()
     MPI.COMM_WORLD.Abort(code)
 
 
 def finalize() -> None:
-    """Leave MPI, as the interpreter does at its end; for a process that ends without that."""
+    """Finalise MPI, for a process that ends without the interpreter's own clean-up."""
     if not MPI.Is_finalized():
         MPI.Finalize()

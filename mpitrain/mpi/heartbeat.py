@@ -1,4 +1,4 @@
-"""Tell every rank that work of rank 0 goes on, so that no watchdog ends the job meanwhile."""
+"""Tell every rank that rank 0's work makes progress, so that no watchdog ends the job."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from collections.abc import Callable
 from mpitrain.mpi.agree import Agree, Json
 
 BEAT_SECONDS = 0.5
-"""Between two words of rank 0 about whether its work goes on."""
+"""Between two reports of rank 0 about its work."""
 
 
 def with_heartbeat(
     agree: Agree, work: Callable[[Callable[[], None]], Json], alive: Callable[[], None]
 ) -> Json:
-    """`agree.from_root` for work(beat) that calls beat() while it goes on.
+    """As `agree.from_root`, for long work(beat), which calls beat() whenever it makes progress.
 
-    Whenever it has, alive() is called on every rank. Rank 0 works in a thread.
+    Rank 0 runs it in a thread. alive() is called on every rank if there were beats meanwhile.
     """
-    there = _Work(work) if agree.ranks.rank == 0 else None
-    before, done, found = -1, False, None
+    running = _Work(work) if agree.ranks.rank == 0 else None
+    before, done, result = -1, False, None
     while not done:
-        beats, done, found = agree.from_root(lambda: there and there.word())
+        beats, done, result = agree.from_root(lambda: running and running.report())
         if beats != before:
             alive()
         before = beats
-    return found
+    return result
 
 
 class _Work:
-    """Work in a thread, and how far it is."""
+    """Work in a thread, with its number of beats."""
 
     def __init__(self, work: Callable[[Callable[[], None]], Json]) -> None:
         self._beats = 0
-        self._found: Json = None
+        self._result: Json = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(
             target=self._run, args=(work,), name="work of rank 0", daemon=True
@@ -42,20 +42,20 @@ class _Work:
 
     def _run(self, work: Callable[[Callable[[], None]], Json]) -> None:
         try:
-            self._found = work(self._beat)
+            self._result = work(self._beat)
         except BaseException as error:  # raised again where it is asked for
             self._error = error
 
     def _beat(self) -> None:
         self._beats += 1
 
-    def word(self) -> Json:
-        """How often the work has beaten, whether it is done, and its result.
+    def report(self) -> Json:
+        """The number of beats, whether the work is done, and its result.
 
-        Raises what the work has raised.
+        Waits for the work, but at most BEAT_SECONDS. Raises what the work raised.
         """
         self._thread.join(BEAT_SECONDS)
         if self._error is not None:
             raise self._error
         done = not self._thread.is_alive()
-        return [self._beats, done, self._found if done else None]
+        return [self._beats, done, self._result if done else None]

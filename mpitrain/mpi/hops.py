@@ -1,5 +1,4 @@
-"""Work that waits for messages now and then, written as it is read: a generator that yields what it
-must wait for."""
+"""Work that must wait for messages in between: a generator that yields what it waits for."""
 
 from __future__ import annotations
 
@@ -8,11 +7,10 @@ from typing import Protocol, TypeAlias, TypeVar
 
 
 class Pending(Protocol):
-    """Something that is on its way: messages, or work on a device."""
+    """Something that is not yet done: messages, or work on a device."""
 
     def done(self) -> bool:
-        """Whether it has come; looks, and does not wait. Raises RunError if it cannot come, or is
-        not what was expected."""
+        """Whether it is done. Does not wait. Raises RunError if it failed or is not as expected."""
 
     def wait(self) -> None:
         """Return when it is done."""
@@ -20,11 +18,11 @@ class Pending(Protocol):
 
 T = TypeVar("T")
 Hops: TypeAlias = Generator[Pending, None, T]
-"""Goes on after each `yield` when what was yielded is done, and returns a T."""
+"""Is continued after each `yield` when what was yielded is done; returns a T in the end."""
 
 
 def complete(hops: Hops[T]) -> T:
-    """Take all hops one after the other, waiting for each."""
+    """Run to the end, waiting for each hop; return the result."""
     while True:
         try:
             pending = next(hops)

@@ -1,4 +1,4 @@
-"""Whether the launcher and the MPI library that this process loaded belong together."""
+"""Check that the launcher and the loaded MPI library belong to one MPI."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def check_launch(size: int, environment: Mapping[str, str], library: str) -> Non
 def launched_ranks(environment: Mapping[str, str]) -> tuple[str, int] | None:
     """The variable in which a launcher says how many ranks it started, and that number.
 
-    None without a launcher. mpirun's own come first: within srun (Hydra starts its proxies so)
-    SLURM's count proxies. SLURM's count only in a numbered step, for a batch script and an
-    interactive shell have them too.
+    None without a launcher. mpirun's variables come first: where Hydra starts its proxies by srun,
+    SLURM's variables count proxies. SLURM's variables are used only in a numbered step, because a
+    batch script and an interactive shell have them too.
     """
     for variable in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
         if environment.get(variable, "").isdigit():

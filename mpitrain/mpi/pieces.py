@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 ELEMENTS_PER_CALL = 1 << 28
-"""Counts are C ints, and some libraries turn them into bytes in an int."""
+"""MPI's counts are C ints, and some libraries convert them to bytes in an int."""
 
 
 def flat(array: NDArray[Any]) -> NDArray[Any]:

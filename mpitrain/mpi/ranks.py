@@ -1,5 +1,4 @@
-"""Who there is: this rank's number, how many ranks there are, which of them share its host, and
-which MPI library joins them."""
+"""Describe the ranks of a communicator: numbers, hosts, and the MPI library between them."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from mpitrain.mpi.launch import outlives_ranks
 
 
 class Ranks:
-    """The ranks of one communicator. Nothing here changes afterwards."""
+    """The ranks of one communicator. Its attributes never change."""
 
     def __init__(
         self,
@@ -25,17 +24,17 @@ class Ranks:
         numbers: Sequence[int] | None = None,
         began: int | None = None,
     ) -> None:
-        """Collective. within: the ranks of `communicator` that share this one's host.
+        """Collective. within: a communicator of the ranks that share this one's host.
 
-        numbers: as below, where these are not all ranks of the job. began: as below, where ranks
-        have died.
+        numbers: see the attribute; needed if these are not all ranks of the job. began: see the
+        attribute; needed if ranks have died.
         """
         self.rank: int = communicator.rank
         self.size: int = communicator.size
         self.numbers: Sequence[int] = range(self.size) if numbers is None else numbers
-        """What people are told of these ranks: their numbers when the job began."""
+        """What messages to the user call these ranks: their numbers when the job began."""
         self.began = self.size if began is None else began
-        """Ranks when the job began."""
+        """How many ranks there were when the job began."""
         self.bereaved = began is not None
         """Whether ranks have died since the job began."""
         self.delay = delay
@@ -46,24 +45,24 @@ class Ranks:
         leaders = np.empty(self.size, np.int64)
         communicator.Allgather(leader, leaders)
         self.host = f"{os.uname().nodename}/{leader[0]}"
-        """Name of the shared memory this rank sees: several virtual hosts may share a node name."""
+        """A name of this rank's host that is unique even if virtual hosts have one node name."""
         self.hosts = len(set(leaders.tolist()))
-        """Memories that ranks share: one on a single host."""
+        """How many hosts the ranks are on."""
         self.one_host = self.hosts == 1
 
     @property
     def outlives_ranks(self) -> bool:
-        """Whether the MPI goes on when a rank dies, and tells the others."""
+        """Whether MPI survives the death of a rank, and tells the others."""
         return outlives_ranks(os.environ)
 
     @property
     def threads(self) -> bool:
-        """Whether MPI lets several threads in at once, as most do."""
+        """Whether several threads may call MPI at once, as with most libraries."""
         return bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)
 
     @property
     def name(self) -> str:
-        """Which rank this is, in words, with its host where there are several."""
+        """This rank's name in messages, with its host if there are several."""
         where = "" if self.one_host else f" on {self.host.rpartition('/')[0]}"
         return f"rank {self.numbers[self.rank]} of {self.began}{where}"
 

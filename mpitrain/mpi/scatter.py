@@ -1,4 +1,4 @@
-"""Hand out a batch of images from rank 0 to all ranks, a part each, ahead of its use."""
+"""Send each rank its part of a batch of images from rank 0, ahead of its use."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from mpitrain.mpi.wait import wait_for
 
 
 class Scatter:
-    """A communicator of its own, so that batches travel beside gradients."""
+    """Has a communicator of its own, so that batches are sent at the same time as gradients."""
 
     def __init__(self, ranks: Ranks, communicator: MPI.Intracomm, sent: Sent) -> None:
+        self.rank, self.size = ranks.rank, ranks.size
         self._ranks, self._communicator, self._sent = ranks, communicator, sent
 
     def start(
@@ -29,21 +30,20 @@ class Scatter:
         shape: tuple[int, ...],
         dtype: Any,
     ) -> Part:
-        """Start to hand out a batch, whose part for rank r is parts[r]. Returns at once;
-        collective.
+        """Start to send a batch, of which rank r gets parts[r]. Returns at once. Collective.
 
-        images (n, *shape) of `dtype` and labels int32 (n,) are given on rank 0 only and must not be
-        changed until its `Part.wait` returns; the others pass None. Rank 0 sends nothing to itself:
-        its part is a view. Raises ValueError if rank 0 passes None.
+        Rank 0 passes images (n, *shape) of `dtype` and labels int32 (n,), and does not change them
+        until its `Part.wait` returns; its own part is a view of them. The other ranks pass None.
+        Raises ValueError if rank 0 passes None.
         """
-        mine = parts[self._ranks.rank]
-        if self._ranks.rank == 0:
+        mine = parts[self.rank]
+        if self.rank == 0:
             if images is None or labels is None:
                 raise ValueError("rank 0 hands out images and labels, got None")
             images = np.ascontiguousarray(images, dtype)
             labels = np.ascontiguousarray(labels, np.int32)
             requests = []
-            for peer in range(1, self._ranks.size):
+            for peer in range(1, self.size):
                 for array in (images[parts[peer]], labels[parts[peer]]):
                     content = pieces(flat(array))
                     requests += [self._communicator.Isend(piece, dest=peer) for piece in content]
@@ -73,10 +73,10 @@ class Part:
         self._requests = requests
 
     def wait(self) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        """Images (k, C, H, W) and labels int32 (k,), when they are here.
+        """Wait for this rank's images (k, C, H, W) and labels int32 (k,), and return them.
 
-        Rank 0 waits until all others have theirs or soon will: a send that nobody completes moves
-        only while rank 0 is in MPI for something else.
+        Rank 0 waits until its sends are done, because MPI advances them only while rank 0 is in a
+        call of MPI.
         """
         wait_for(self._ranks, self._requests)
         self._requests = []

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 class Sent:
-    """Bytes handed to MPI or written to shared memory; for MPI's collectives the least they could
-    be.
+    """Bytes passed to MPI or written to shared memory.
 
-    Each of the two numbers is counted by one thread at a time.
+    For MPI's collective calls it is the least that they could send. Only one thread at a time adds
+    to each of the two numbers.
     """
 
     def __init__(self, exchange: int = 0, feed: int = 0) -> None:
@@ -16,9 +16,9 @@ class Sent:
         self.feed = feed
         """Images."""
         self.within: list[Sent] = []
-        """What wires of some of the ranks have sent, which counts here as well."""
+        """Of the wires between some of these ranks, whose bytes count here as well."""
 
     @property
     def total(self) -> int:
-        """All bytes so far."""
+        """All bytes sent so far."""
         return self.exchange + self.feed + sum(part.total for part in self.within)

@@ -1,5 +1,4 @@
-"""Memory that all ranks of a host see, and the barriers and fences between writing and reading
-it."""
+"""Memory that the ranks of a host share, and the barriers between writing and reading it."""
 
 from __future__ import annotations
 
@@ -21,12 +20,11 @@ from mpitrain.mpi.wait import Messages, failure
 SHARED = Path("/dev/shm")
 """Where Linux keeps shared memory; containers often have little of it."""
 FREE_SHARE_MAX = 0.7
-"""Share of what is free there that a window may take."""
+"""At most this share of the free space may be taken."""
 
 
 class SharedMemory:
-    """One window of shared memory for all ranks, where they share a host; made when first asked
-    for."""
+    """One window of shared memory for all ranks of a host; made by the first `share`."""
 
     def __init__(
         self,
@@ -37,7 +35,7 @@ class SharedMemory:
         facts: MPI.Intracomm,
         sent: Sent,
     ) -> None:
-        """within: the ranks of this host. facts: a communicator of all ranks, to listen to."""
+        """within: a communicator of this host's ranks. facts: one of all ranks, for `notice`."""
         self.rank, self.size = ranks.rank, ranks.size
         self._ranks, self._agree, self._transfer, self._sent = ranks, agree, transfer, sent
         self._within, self._facts = within, facts
@@ -45,10 +43,10 @@ class SharedMemory:
         self._floats = 0
 
     def share(self, count: int) -> list[NDArray[np.float32]]:
-        """A vector of `count` float32 of each rank, in rank order, which all see. Collective.
+        """Every rank's vector of `count` float32, in rank order; all ranks see them. Collective.
 
-        It is always the same memory, until more is asked for: vectors from before must not be
-        touched then. Raises UserError on every rank if they are on several hosts, or the host has
+        Calls return the same memory, until one asks for more: then earlier vectors must not be used
+        any more. Raises UserError on every rank if ranks are on several hosts, or if the host has
         too little shared memory.
         """
         if self._window is None or count > self._floats:
@@ -57,12 +55,12 @@ class SharedMemory:
             self._window = MPI.Win.Allocate_shared(4 * count, 4, comm=self._within)
             self._floats = count
             self._window.Lock_all(MPI.MODE_NOCHECK)
-        self.barrier()  # nobody reads what was there before
+        self.barrier()  # all ranks are done with what was there before
         memories: list[Any] = [self._window.Shared_query(rank)[0] for rank in range(self.size)]
         return [np.frombuffer(memory, np.float32, count) for memory in memories]
 
     def has_room(self, count: int) -> bool:
-        """Whether `share` would find the memory, on every rank's host. Collective."""
+        """Whether `share` would succeed, the same on every rank. Collective."""
         if self._window is not None and count <= self._floats:
             return True
         try:
@@ -72,13 +70,13 @@ class SharedMemory:
         return True
 
     def barrier(self) -> None:
-        """Return when every rank has come here. Sleeps while it waits."""
+        """Return when every rank has called it. Sleeps while it waits."""
         self._agree.barrier()
 
     def start_barrier(self, lane: int, written: int = 0) -> Messages:
-        """Done when every rank has started it; all then see what each wrote before.
+        """Start a barrier. When it is done, all ranks see what each of them wrote before it.
 
-        written: bytes of it, to count.
+        written: bytes that this rank wrote, to count.
         """
         self._sent.exchange += written
         if self._window is not None:
@@ -86,9 +84,9 @@ class SharedMemory:
         return self._transfer.start_barrier(lane)
 
     def fence(self, written: int = 0) -> None:
-        """Others see what this rank wrote before this call sooner than what it writes afterwards.
+        """Order memory accesses: those before this call take effect before those after it.
 
-        And it sees what they had written. written: bytes of it, to count. Not collective.
+        written: bytes that this rank wrote, to count. Not collective.
         """
         self._ranks.delay.inject()
         self._sent.exchange += written
@@ -96,7 +94,7 @@ class SharedMemory:
             self._window.Sync()
 
     def notice(self) -> None:
-        """Let MPI move what is under way. Raises RunError if it knows that a rank is gone.
+        """Let MPI advance its messages. Raises RunError if MPI knows that a rank has died.
 
         Not collective.
         """
@@ -106,8 +104,7 @@ class SharedMemory:
             raise failure(self._ranks, error) from error
 
     def _check_room(self, nbytes: int) -> None:
-        """Raise UserError if memory is short, or Linux ends the process when it is first written
-        to."""
+        """Raise UserError if memory is short: Linux would kill the process at its first write."""
         if not self._ranks.one_host:
             raise UserError(
                 f"--exchange window: the {self.size} ranks are on several hosts; "

@@ -1,4 +1,4 @@
-"""Go on with the ranks that are alive, under an MPI that outlives the death of a rank."""
+"""Go on with the living ranks, under an MPI that survives the death of a rank."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mpitrain.mpi.wire import Wire, make
 
 
 def give_up(wire: Wire) -> None:
-    """End all that is under way on every living rank: what waits for messages raises Lost.
+    """Cancel all communication on every living rank: waiting for messages then raises Lost.
 
-    Any one rank may call it.
+    A single rank may call it.
     """
-    for part in wire.kept.get("layers", ()):
+    for part in wire.kept.get("hosts", ()):
         if part is not None:
             give_up(part)
     for communicator in wire.communicators:
@@ -25,18 +25,18 @@ def give_up(wire: Wire) -> None:
 
 
 def among_the_living(wire: Wire) -> Wire:
-    """A wire over the living ranks of another, in their old order, after `give_up`.
+    """A new wire over the living ranks of an old one, in the same order, after `give_up`.
 
-    Called by all of them.
+    All living ranks call it.
     """
     while True:
         living: Any = wire.facts.Shrink()
         made: Wire | None = None
         try:
             made = _over(living, wire)
-        except FAILURES:  # one more has died
+        except FAILURES:  # another rank has died
             living.Revoke()
-        try:  # once on every rank and in every round: Agree only meets Agree
+        try:  # every rank calls Agree once a round, so that calls match
             well = living.Agree(int(made is not None))
         except MPI.Exception:
             well = 0

@@ -1,19 +1,18 @@
-"""Carry arrays between ranks while they compute: each operation starts at once, and is pending.
+"""Send arrays between ranks while they compute: each operation starts at once, and is Pending.
 
-Operations on one lane are started by all ranks in one order. A thread of its own may call them.
+All ranks start the operations on one lane in the same order. They may do so in any thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from mpitrain.mpi.blocking import ends
+from mpitrain.job.cut import shard_lengths
 from mpitrain.mpi.hops import Hops, complete
 from mpitrain.mpi.pieces import flat, pieces
 from mpitrain.mpi.ranks import Ranks
@@ -22,18 +21,18 @@ from mpitrain.mpi.wait import Messages, wait_for
 
 Bytes: TypeAlias = NDArray[np.uint8]
 LANES = 5
-"""Communicators: for parts, means and deltas of coded buckets, two for float32 and all else."""
+"""Number of communicators: three for parts, means and deltas of coded buckets, two for the rest."""
 
 
 class Transfer:
-    """Duplicates of one communicator, a lane each. Arrays must be C-ordered."""
+    """Operations on several lanes, each a duplicate of one communicator. Arrays are C-ordered."""
 
     def __init__(self, ranks: Ranks, lanes: Sequence[MPI.Intracomm], sent: Sent) -> None:
         self.rank, self.size, self.numbers = ranks.rank, ranks.size, ranks.numbers
         self._ranks, self._lanes, self._sent, self._delay = ranks, lanes, sent, ranks.delay
 
     def start_broadcast(self, array: NDArray[Any], lane: int = 0) -> Messages:
-        """Overwrite an array on every rank with rank 0's, of the same shape and type."""
+        """Copy rank 0's array to every rank's array of the same shape and type."""
         self._delay.inject()
         if self.rank == 0 and self.size > 1:
             self._sent.exchange += array.nbytes
@@ -42,7 +41,7 @@ class Transfer:
         return Messages(self._ranks, requests)
 
     def start_star(self, array: NDArray[Any], lane: int = 0) -> Messages:
-        """As `start_broadcast`, but rank 0 sends to each rank itself: all through one link."""
+        """As `start_broadcast`, but rank 0 itself sends to each rank, all through its link."""
         self._delay.inject()
         content, one = flat(array).view(np.uint8), self._lanes[lane]
         if self.rank:
@@ -66,13 +65,13 @@ class Transfer:
     def allreduce_hops(self, values: NDArray[np.float32], lane: int = 0) -> Hops[None]:
         """Turn an array into its sum over ranks, with the same bytes on every rank.
 
-        MPI_Allreduce does not promise that (MPICH 6538, Open MPI 11721); a sum that one rank makes
-        and the others copy does. Takes the next lane as well.
+        MPI_Allreduce does not guarantee that (MPICH 6538, Open MPI 11721); shards that one rank
+        adds up and the others copy do. Also uses the next lane.
         """
         one, other = self._lanes[lane], self._lanes[lane + 1]
         for piece in pieces(flat(values)):
             self._delay.inject()
-            counts = [stop - start for start, stop in pairwise(ends(piece.size, self.size))]
+            counts = shard_lengths(piece.size, self.size)
             mine = np.empty(counts[self.rank], np.float32)
             reduced = one.Ireduce_scatter(piece, mine, counts, op=MPI.SUM)
             yield Messages(self._ranks, [reduced])
@@ -82,19 +81,20 @@ class Transfer:
     def start_all_to_all(
         self, outgoing: Sequence[Bytes | None], incoming: Sequence[Bytes | None], lane: int = 0
     ) -> Messages:
-        """Send outgoing[r] to each rank r and fill incoming[r] from it.
+        """Send outgoing[r] to each rank r, and receive incoming[r] from it.
 
-        Both ends know the sizes; None or empty: no message. Peers are staggered (rank + 1,
-        rank + 2, ...), so that no rank is everyone's first. Entries for this rank are passed over.
-        When done it raises RunError that names the sender if a message of another size came.
+        Sender and receiver know the size of each message; None or empty: there is none. Entries for
+        this rank are ignored. Ranks send to rank + 1, rank + 2, ..., so that they do not all send
+        to the same rank first. `wait` and `done` raise RunError that names the sender if a message
+        has another size.
         """
         self._delay.inject()
         peers = [(self.rank + hop) % self.size for hop in range(1, self.size)]
-        sources = [peer for peer in reversed(peers) if _some(incoming[peer])]
+        sources = [peer for peer in reversed(peers) if _is_sent(incoming[peer])]
         requests = [self._lanes[lane].Irecv(incoming[peer], source=peer) for peer in sources]
         for peer in peers:
             message = outgoing[peer]
-            if message is not None and message.size:
+            if message is not None and _is_sent(message):
                 requests.append(self._lanes[lane].Isend(message, dest=peer))
                 self._sent.exchange += message.nbytes
         expected = [
@@ -103,31 +103,28 @@ class Transfer:
         return Messages(self._ranks, requests, expected)
 
     def start_barrier(self, lane: int = 0) -> Messages:
-        """Done when every rank has started it."""
+        """Start a barrier, which is done when every rank has started it."""
         self._delay.inject()
         return Messages(self._ranks, [self._lanes[lane].Ibarrier()])
 
     def broadcast(self, array: NDArray[Any]) -> None:
-        """`start_broadcast`, and wait."""
+        """As `start_broadcast`, and wait."""
         self.start_broadcast(array).wait()
 
     def allreduce(self, values: NDArray[np.float32]) -> None:
-        """`allreduce_hops`, one after the other."""
+        """As `allreduce_hops`, and wait."""
         complete(self.allreduce_hops(values))
 
     def send(self, array: NDArray[Any], to: int) -> None:
-        """An array to one rank, which meanwhile calls `receive` with one of its size and type.
-
-        Not collective.
-        """
+        """Send an array to one rank, which calls `receive` with an array of its size and type."""
         content = pieces(flat(array))
         wait_for(self._ranks, [self._lanes[0].Isend(piece, dest=to) for piece in content])
 
     def receive(self, array: NDArray[Any], source: int) -> None:
-        """Fill an array with what `source` sends. Not collective."""
+        """Fill an array with what `source` sends."""
         content = pieces(flat(array))
         wait_for(self._ranks, [self._lanes[0].Irecv(piece, source=source) for piece in content])
 
 
-def _some(message: Bytes | None) -> bool:
+def _is_sent(message: Bytes | None) -> bool:
     return message is not None and message.size > 0

@@ -1,40 +1,37 @@
-"""Wait for MPI's requests without spinning, and turn MPI's errors into ours."""
+"""Wait for MPI's requests without spinning, and turn MPI's errors into mpitrain's."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 
 from mpi4py import MPI
 
 from mpitrain.job.errors import RunError
 from mpitrain.mpi.launch import outlives_ranks
+from mpitrain.mpi.naps import Naps
 from mpitrain.mpi.ranks import Ranks
 
-LOOKS_WITHOUT_NAP = 30
-"""Looks at a request that only give the core away: a short message comes sooner than the shortest
-nap ends (0.06 ms)."""
-NAP_MIN_SECONDS, NAP_MAX_SECONDS, NAP_GROWS_AFTER_SECONDS = 1e-5, 1e-3, 0.05
-"""The nap between two looks at a request; it grows after a while. A waiting MPI call spins, which
-takes a core from whoever computes. But Open MPI moves a collective only while somebody looks, one
-piece a look: with naps of 0.1 to 1 ms from the start a step of LeNet took ten times as long."""
+NAPS = Naps(yields=30, shortest=1e-5, longest=1e-3, steady=700)
+"""Between two looks at requests. Naps grow after about 0.05 s, and not before: Open MPI advances a
+collective only while somebody looks, one piece a look. With naps of 0.1 to 1 ms from the start a
+step of LeNet took ten times as long."""
 
 
 class Lost(RunError):
-    """A message failed under an MPI that outlives ranks: `among_the_living` may go on without
-    one."""
+    """A message failed under an MPI that survives the death of ranks; see survive.py."""
 
 
 FAILURES = (Lost, MPI.Exception)
-"""What is raised where MPI tells of a death: by waiting for messages, and by starting some."""
+"""What a death raises: Lost while waiting for messages, MPI.Exception while starting them."""
 
 
 def failure(ranks: Ranks, error: MPI.Exception, statuses: Sequence[MPI.Status] = ()) -> RunError:
-    """What to raise for an error of MPI's.
+    """The exception to raise for an error of MPI's.
 
-    statuses: of the requests that it is about, where MPI may have left what it was.
-    An MPI that outlives ranks reports a death with all sorts of errors, some without a number.
+    statuses: of the requests that failed; each may hold the error of its own.
+    An MPI that survives deaths reports them by many kinds of errors, some without an error class.
+    So every error of such an MPI is taken for a death.
     """
     kind = Lost if outlives_ranks(os.environ) else RunError
     return kind(f"rank {ranks.numbers[ranks.rank]}: a message failed: {_words(error, statuses)}")
@@ -51,18 +48,20 @@ def _words(error: MPI.Exception, statuses: Sequence[MPI.Status]) -> str:
 
 
 def wait_for(ranks: Ranks, requests: list[MPI.Request]) -> list[MPI.Status]:
-    """Look, sleep, look again, until all requests are done. Raises RunError if one fails."""
-    statuses = [MPI.Status() for _ in requests]
-    looks, nap, grows_at = 0, NAP_MIN_SECONDS, time.monotonic() + NAP_GROWS_AFTER_SECONDS
+    """Look and sleep in turns until all requests are done. Raises RunError if one fails."""
+    statuses, looks = [MPI.Status() for _ in requests], 0
+    while not _are_done(ranks, requests, statuses):
+        looks += 1
+        NAPS.after(looks)
+    return statuses
+
+
+def _are_done(ranks: Ranks, requests: list[MPI.Request], statuses: list[MPI.Status]) -> bool:
+    """Whether all requests are done. Raises RunError if one fails."""
     try:
-        while not MPI.Request.Testall(requests, statuses):
-            looks += 1
-            time.sleep(nap if looks > LOOKS_WITHOUT_NAP else 0)
-            if time.monotonic() > grows_at:
-                nap = min(2 * nap, NAP_MAX_SECONDS)
+        return MPI.Request.Testall(requests, statuses)
     except MPI.Exception as error:
         raise failure(ranks, error, statuses) from error
-    return statuses
 
 
 class Messages:
@@ -74,23 +73,19 @@ class Messages:
         requests: Sequence[MPI.Request],
         expected: Sequence[tuple[int, int]] = (),
     ) -> None:
-        """expected: source and bytes of the messages that the first requests receive."""
+        """expected: source and bytes of each message that the first requests receive."""
         self._ranks, self._requests, self._expected = ranks, list(requests), expected
         self._statuses = [MPI.Status() for _ in self._requests]
 
     def done(self) -> bool:
-        """Whether all are done. Raises RunError that names the sender of a message of wrong
-        size."""
-        try:
-            if not MPI.Request.Testall(self._requests, self._statuses):
-                return False
-        except MPI.Exception as error:
-            raise failure(self._ranks, error, self._statuses) from error
+        """Whether all are done. Raises RunError that names the sender of a wrong size."""
+        if not _are_done(self._ranks, self._requests, self._statuses):
+            return False
         self._check()
         return True
 
     def wait(self) -> None:
-        """Return when all are done; sleeps between two looks. Raises as `done` does."""
+        """Return when all are done; sleeps while it waits. Raises as `done` does."""
         self._statuses = wait_for(self._ranks, self._requests)
         self._check()
 

@@ -1,7 +1,7 @@
-"""All that one rank uses to reach the others, made from one communicator.
+"""The Wire: everything with which one rank communicates with the others of one communicator.
 
-Duplicates of the communicator keep apart what happens at the same time: facts, images, and each
-lane of the exchange. Everything travels through upper-case buffer calls.
+Facts, images and each lane of the exchange have a duplicate of the communicator each, because they
+are sent at the same time. Everything is sent by mpi4py's upper-case buffer calls.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Communicator: TypeAlias = MPI.Intracomm
 
 @dataclass(frozen=True, eq=False)
 class Wire:
-    """One rank's end of an MPI job; hand on the one part that is needed, where it is one."""
+    """One rank's connections. Code that needs only one of the parts is given that part alone."""
 
     ranks: Ranks
     agree: Agree
@@ -37,11 +37,11 @@ class Wire:
     sent: Sent
     facts: Communicator
     communicators: tuple[Communicator, ...]
-    """All of them, `facts` too."""
+    """All communicators, `facts` included."""
     host: int | None
-    """As `make` was given it."""
+    """As passed to `make`."""
     kept: dict[str, Any] = field(default_factory=dict)
-    """What others made once for these ranks, by their module's name."""
+    """What other modules made once for these ranks, by a name of the module's."""
 
     @property
     def bytes_sent(self) -> int:
@@ -60,8 +60,8 @@ def make(
 ) -> Wire:
     """A wire over all ranks of a communicator, which stays the caller's. Collective.
 
-    host: for tests, a number that ranks share which count as those of one host. delay: as another
-    wire has it. numbers, began: see Ranks. sent: goes on counting there.
+    host: for tests, a number; ranks with the same one count as ranks of one host. delay: that of
+    another wire. numbers, began: see Ranks. sent: where to count bytes.
     """
     facts = communicator.Dup()
     lanes = [communicator.Dup() for _ in range(LANES)]

@@ -15,6 +15,7 @@ from mpitrain.engine.engine import Engine
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.job.errors import UserError
 from mpitrain.layers.add import add_into
+from mpitrain.layers.conv.packed_weights import NO_BIAS, PackedWeights
 from mpitrain.layers.images import Images
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape
 from mpitrain.network.fuse import fuse
@@ -47,8 +48,8 @@ def statistics_of(network: Network, shapes: Mapping[str, Shape]) -> dict[str, Pa
     }
 
 
-LARGEST_SLOT = 4 * (2**31 - 1)
-"""Bytes of the longest array that kernels can count through in int32."""
+LARGEST_SLOT = 2**31 - 1
+"""Numbers of the longest array that kernels can count through in int32."""
 
 
 class Graph:
@@ -73,7 +74,8 @@ class Graph:
         self.plan = make_plan(
             network, self.shapes, capacity, training, device.format, device.repeats
         )
-        if max(self.plan.slots) > LARGEST_SLOT:
+        sizes = zip(self.plan.slots, self.plan.kinds, strict=True)
+        if max(nbytes // kind.itemsize for nbytes, kind in sizes) > LARGEST_SLOT:
             raise UserError(
                 f"--sub-batch {capacity}: {network.name} has values too large for it; take a "
                 "smaller one"
@@ -99,6 +101,7 @@ class Graph:
         self.scratch = device.empty((max(1, scratch),))
         for node in network.nodes:
             node.layer.scratch = self.scratch
+        self._packed = self._pack()
         self._images = Images(device, self.shapes[INPUT], capacity)
         channels = self.shapes[INPUT][0]
         self.normalise(np.zeros(channels, np.float32), np.ones(channels, np.float32))
@@ -163,6 +166,20 @@ class Graph:
         op = layer.bind(self.device, node.name, self.capacity, inputs, arrays)
         return replace(node, layer=op)
 
+    def _pack(self) -> PackedWeights | None:
+        """Memory for what layers pack their weights into, if any does."""
+        slots = self.layout.slots
+        places = [
+            (
+                packing,
+                slots[f"{node.name}.weight"].start,
+                slots[f"{node.name}.{bias}"].start if bias else NO_BIAS,
+            )
+            for node in self.network.nodes
+            for packing, bias in node.layer.packings()
+        ]
+        return PackedWeights(self.device, places) if places else None
+
     def view(self, vector: Array, name: str) -> Array:
         """One parameter's tensor in a flat vector of this graph's layout."""
         slot = self.layout.slots[name]
@@ -172,7 +189,8 @@ class Graph:
     def nbytes(self) -> int:
         """Bytes of device memory that it holds: vectors, planned values and scratch."""
         vectors = self.weights.nbytes + self.gradient.nbytes + self.statistics.nbytes
-        return vectors + self.plan.nbytes + self.scratch.nbytes
+        packed = self._packed.nbytes if self._packed else 0
+        return vectors + self.plan.nbytes + self.scratch.nbytes + packed
 
     def normalise(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
         """Set the mean and deviation (C,) by which `load` normalises images."""
@@ -195,6 +213,8 @@ class Graph:
         self._play(run, ("forward",), lambda: self._forward(run))
 
     def _forward(self, run: Pass) -> None:
+        if self._packed:
+            self._packed.write(self.weights, self.weights)
         for node in self.network.nodes:
             node.layer.forward(
                 run, self._values[node.name], *(self._values[name] for name in node.inputs)
@@ -243,12 +263,7 @@ class Graph:
         for number, name in enumerate(node.inputs):
             term = self._terms.get((node.name, number))
             if term is not None:
-                add_into(
-                    self.device,
-                    self._gradients[name],
-                    term,
-                    run.images * self.device.format.stored_size(self.shapes[name]),
-                )
+                add_into(self.device, self._gradients[name], term, self.shapes[name], run.images)
 
     def losses(self, images: int) -> NDArray[np.float32]:
         """The loss of each image of the last run."""

@@ -138,10 +138,11 @@ def make_plan(
         plan.storages.append(Storage(shape, np.dtype(dtype), first, last, per_image))
         return len(plan.storages) - 1
 
+    def add_value(name: str, first: int, last: int) -> int:
+        return add(fmt.stored(shapes[name]), first, last, fmt.numbers(shapes[name]).dtype)
+
     # The same images may go forward again.
-    plan.values[INPUT] = add(
-        fmt.stored(shapes[INPUT]), -1, max(needed_until(INPUT, -1), length - 1)
-    )
+    plan.values[INPUT] = add_value(INPUT, -1, max(needed_until(INPUT, -1), length - 1))
     for time, node in enumerate(nodes):
         last = (
             length * 2 if time >= length - 2 else needed_until(node.name, time)
@@ -156,9 +157,7 @@ def make_plan(
             and node.layer.can_repeat(fmt, *(shapes[name] for name in node.inputs))
         ):
             last = max(consumers[node.name])
-            plan.repeated[node.name] = add(
-                fmt.stored(shapes[node.name]), back(max(readers)), back(min(readers))
-            )
+            plan.repeated[node.name] = add_value(node.name, back(max(readers)), back(min(readers)))
         origin, inputs = node.inputs[0], [shapes[name] for name in node.inputs]
         in_place = node.layer.shares_memory(fmt, *inputs)
         if in_place and origin != INPUT and needed_until(origin, _index(nodes, origin)) == time:
@@ -166,7 +165,7 @@ def make_plan(
             storage = plan.storages[plan.values[origin]]
             storage.last = max(storage.last, last)
         else:
-            plan.values[node.name] = add(fmt.stored(shapes[node.name]), time, last)
+            plan.values[node.name] = add_value(node.name, time, last)
         for name, (shape, dtype) in node.layer.memory(capacity, *inputs).items():
             begin = (
                 -1 if time == length - 1 else time
@@ -217,8 +216,9 @@ def _plan_gradients(
                     )
             else:
                 last = 2 * length - 1 - _index(nodes, name) if begins else now
+                shape = shapes[name]
                 plan.storages.append(
-                    Storage(fmt.stored(shapes[name]), np.dtype(np.float32), now, last)
+                    Storage(fmt.stored(shape), fmt.numbers(shape).dtype, now, last)
                 )
                 target = len(plan.storages) - 1
             if begins:

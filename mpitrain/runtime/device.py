@@ -154,7 +154,7 @@ class Device:
         self.identity = "|".join(
             [self.platform, entry.platform.version, self.name, entry.cl.driver_version]
         )
-        self.caches_programs = self.kind == "cpu" and not self.is_pocl
+        self.caches_programs = not self.is_pocl
         self.on_compile: Callable[[str], None] = lambda name: None
         """Called before a program is compiled, as it is not in the cache."""
         self._programs: dict[tuple[Any, ...], Program] = {}

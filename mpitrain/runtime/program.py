@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.resources
+import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyopencl as cl
 
 from mpitrain.job.errors import RunError
-from mpitrain.runtime import nvidia
+from mpitrain.runtime import binaries, nvidia
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.platforms import cache_folder, write_atomically
 from mpitrain.runtime.recording import Varying
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 Argument: TypeAlias = "Array | int | float | np.generic | Varying"
 """What a kernel takes."""
-SEAL_BYTES = 32
-"""Of the SHA-256 before each binary that is kept."""
 INCLUDE = re.compile(r'^#include "([\w/.]+)"[ \t]*$', re.MULTILINE)
 
 
@@ -62,13 +60,24 @@ class Program:
         self, device: Device, name: str, definitions: Mapping[str, int | float | str]
     ) -> None:
         options = [f"-D{key}={value}" for key, value in definitions.items()]
-        self._built = _build(device, name, read_source(name, device.folders), options)
+        facts = device, name, read_source(name, device.folders), options
         self._device = device
+        self._built: cl.Program | Future[cl.Program]
+        if device.kind == "gpu":  # a driver needs seconds for some, and compiles several at once
+            self._built = _compilers().submit(_build, *facts)
+        else:
+            self._built = _build(*facts)
+
+    def built(self) -> cl.Program:
+        """The program, once it is compiled. Raises RunError with the compiler's words."""
+        if isinstance(self._built, Future):
+            self._built = self._built.result()
+        return self._built
 
     def __getattr__(self, name: str) -> Kernel:
         if name.startswith("_"):
             raise AttributeError(name)
-        kernel = Kernel(self._device, cl.Kernel(self._built, name))
+        kernel = Kernel(self._device, cl.Kernel(self.built(), name))
         setattr(self, name, kernel)
         return kernel
 
@@ -176,33 +185,25 @@ def _argument(value: Argument) -> Any:
     return value
 
 
+@cache
+def _compilers() -> ThreadPoolExecutor:
+    """Threads of this process that compile."""
+    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), "compile")
+
+
 def _build(device: Device, name: str, source: str, options: list[str]) -> cl.Program:
     """Compile, or load what an earlier run compiled for the same source, options and driver."""
     if not device.caches_programs:  # the driver has a cache of its own
         return _compile(device, name, source, options)
-    key = hashlib.sha256("\n".join([device.identity, *options, source]).encode()).hexdigest()[:24]
-    path = cache_folder() / "programs" / f"{name}-{key}.bin"
-    if binary := _unsealed(path):
-        try:
-            return _finish(cl.Program(device.context, [device.cl], [binary]), [])
-        except cl.Error:
-            pass  # not what this driver wrote: make it again
+    path = binaries.place(name, device.identity, *options, source)
+    kept = binaries.load(path)
+    if kept is not None:
+        with contextlib.suppress(cl.Error):  # not what this driver wrote: make it again
+            return _finish(cl.Program(device.context, [device.cl], [kept]), [])
     program = _compile(device, name, source, options)
-    binaries: Any = program.get_info(cl.program_info.BINARIES)
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs only time
-        write_atomically(path, hashlib.sha256(binaries[0]).digest() + binaries[0])
+    made: Any = program.get_info(cl.program_info.BINARIES)
+    binaries.keep(path, made[0])
     return program
-
-
-def _unsealed(path: Path) -> bytes | None:
-    """A kept binary without the SHA-256 that it begins with; None unless it is whole. Drivers run
-    what a flipped bit has made of it."""
-    with contextlib.suppress(OSError):
-        content = path.read_bytes()
-        seal, binary = content[:SEAL_BYTES], content[SEAL_BYTES:]
-        if seal == hashlib.sha256(binary).digest():
-            return binary
-    return None
 
 
 def _compile(device: Device, name: str, source: str, options: list[str]) -> cl.Program:
@@ -220,8 +221,8 @@ def _retargeted(device: Device, source: str, program: cl.Program) -> cl.Program:
     """The same, with instructions that the driver's compiler had to be kept from reading."""
     if not nvidia.is_marked(source):
         return program
-    binaries: Any = program.get_info(cl.program_info.BINARIES)
-    ptx = nvidia.retarget(binaries[0].rstrip(b"\0").decode())
+    made: Any = program.get_info(cl.program_info.BINARIES)
+    ptx = nvidia.retarget(made[0].rstrip(b"\0").decode())
     return _finish(cl.Program(device.context, [device.cl], [ptx.encode()]), [])
 
 

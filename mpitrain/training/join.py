@@ -24,8 +24,8 @@ from mpitrain.job.config import Run, known
 from mpitrain.job.cut import parts as count_of_parts
 from mpitrain.job.display import Display
 from mpitrain.job.errors import UserError, agreed
-from mpitrain.job.folder import Hold
 from mpitrain.job.log import Log
+from mpitrain.job.run_folder import Hold
 from mpitrain.layers.conv.precision import use
 from mpitrain.mpi.heartbeat import with_heartbeat
 from mpitrain.mpi.wire import Wire
@@ -229,12 +229,12 @@ class _Compiling:
 
     def __call__(self, name: str) -> None:
         self._watch.at("compile")
-        if not self._said:
+        said, self._said = self._said, True
+        if not said:
             self._display.say(
                 f"compiling kernels for {self._device}: seconds to a minute, and later runs find "
                 "them in a cache"
             )
-        self._said = True
 
 
 def _begin(world: World) -> str:

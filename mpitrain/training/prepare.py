@@ -17,8 +17,8 @@ from mpitrain.exchange.registry import find
 from mpitrain.job import toml
 from mpitrain.job.config import Run, is_made_up, known, numbers
 from mpitrain.job.errors import UserError
-from mpitrain.job.folder import Hold, make_new
 from mpitrain.job.plain import plain
+from mpitrain.job.run_folder import Hold, make_new
 from mpitrain.network import models
 from mpitrain.network.memory import infer_shapes
 

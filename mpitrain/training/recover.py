@@ -33,7 +33,7 @@ class _Recovery:
         self._world, self._progress = world, progress
         self._wire, self._exchange = world.wire, world.exchange
         self._held: tuple[Mapping[str, Array], tuple[int, int]] | None = None
-        """State to go on from, and `Exchange.seat` when it was made."""
+        """State to go on from, and coder_index and coder_count when it was made."""
 
     def attempt(self, error: Exception) -> tuple[World, Progress]:
         """One try; raises one of FAILURES when a further rank dies in it."""
@@ -44,7 +44,7 @@ class _Recovery:
             self._world.undo,
         )
         assert undo is not None
-        seat = self._exchange.seat
+        coder = self._exchange.coder_index, self._exchange.coder_count
         local.watch.at("shrink", self._progress.step)
         give_up(self._wire)
         self._exchange.close()
@@ -66,7 +66,7 @@ class _Recovery:
         mine = self._progress
         self._progress = progress = mine.as_first_rank(wire.agree.from_root(mine.as_json))
         # What this rank had before the first death is what counts.
-        self._held = held, seat = self._held or (undo.held(progress.step), seat)
+        self._held = held, coder = self._held or (undo.held(progress.step), coder)
         world = make_world(plan, local, wire)
         self._exchange = world.exchange
         undo.restore(held, world.sgd if wire.ranks.rank == 0 else None)
@@ -74,7 +74,7 @@ class _Recovery:
         replicated = world.sgd is not None and plan.run.update == "replicated"
         velocity = [world.sgd.velocity] if world.sgd and replicated else []
         world.state.spread(local.graph.weights, *velocity)
-        undo.hand_on(held, world.exchange, seat, plan.batch_size, progress.step)
+        undo.hand_on(held, world.exchange, coder, plan.batch_size, progress.step)
         local.log.event("lost", step=progress.step, ranks=lost, left=wire.ranks.size)
         local.display.say(
             f"step {progress.step}: rank{'s' * (len(lost) > 1)} {', '.join(map(str, lost))} lost; "

@@ -172,7 +172,7 @@ class State:
                 whole = partial(self._pieces, self._master, 0, self._master.size)
                 yield Entry("state/master", self._master.shape, whole)
         for name, vector in self._exchange.residuals().items():
-            facts = self._wire.agree.gather_facts([vector.size, self._exchange.seat[0]])
+            facts = self._wire.agree.gather_facts([vector.size, self._exchange.coder_index])
             for owner, (size, number) in enumerate(facts):
                 if size and rank in (0, owner):
                     mine, theirs = (

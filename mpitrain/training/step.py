@@ -124,7 +124,7 @@ def step(world: World, t: int) -> StepReport:
 def _read_ahead(world: World, t: int) -> None:
     """Set the next batch on its way, while this step is computed."""
     if t + 1 < world.plan.steps:
-        world.feed.start(t + 1)
+        world.feed.ahead(t + 1)
 
 
 def _agree(

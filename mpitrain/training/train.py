@@ -9,7 +9,7 @@ from pathlib import Path
 from mpitrain import __version__
 from mpitrain.job.config import Run, shared
 from mpitrain.job.errors import DONE, STOPPED
-from mpitrain.job.folder import Hold
+from mpitrain.job.run_folder import Hold
 from mpitrain.job.stdout import unfailing
 from mpitrain.mpi.asked import compare
 from mpitrain.mpi.connect import abort, connect

@@ -67,15 +67,17 @@ class Undo:
         self,
         held: Mapping[str, Array],
         exchange: Exchange,
-        seat: tuple[int, int],
+        coder: tuple[int, int],
         images: int,
         step: int,
     ) -> None:
-        """This rank's residuals, of when it had this `Exchange.seat`, to the new exchange, whose
-        next step is `step`."""
+        """Give this rank's residuals to the new exchange, whose next step is `step`.
+
+        coder: this rank's index among the ranks that coded when it held them, and their number.
+        """
         # A rank that coded nothing has left nothing out.
         kept = bool({"sender", "unsent"} & held.keys()) and bool(exchange.residuals())
-        sender = self._as_sender(held, seat, images) if kept and "sender" in held else None
+        sender = self._as_sender(held, coder, images) if kept and "sender" in held else None
 
         def read(name: str, rank: int, start: int, stop: int) -> NDArray[np.float32]:
             if sender is not None and name == "sender":
@@ -83,17 +85,17 @@ class Undo:
             values: NDArray[np.float32] = held[name].part(start, stop).download()
             return values
 
-        _, ranks = exchange.seat
+        ranks = exchange.coder_count
         exchange.restore(
             Residuals(read, self._graph.buckets, ranks if kept else 0, False, images), step
         )
 
     def _as_sender(
-        self, held: Mapping[str, Array], seat: tuple[int, int], images: int
+        self, held: Mapping[str, Array], coder: tuple[int, int], images: int
     ) -> NDArray[np.float32]:
         lengths = [bucket.stop - bucket.start for bucket in self._graph.buckets if bucket.coded]
         owner = held["owner"].download() if "owner" in held else np.zeros(0, np.float32)
-        return as_sender(held["sender"].download(), owner, lengths, *seat, images)
+        return as_sender(held["sender"].download(), owner, lengths, *coder, images)
 
 
 def _copy(to: Array, source: Array) -> None:

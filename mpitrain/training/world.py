@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mpitrain.data import augment
 from mpitrain.data.feed import Batches, Feed
+from mpitrain.data.from_root import FromRoot
 from mpitrain.data.source import Dataset
 from mpitrain.engine.engine import Engine
 from mpitrain.exchange.exchange import Exchange, needs_master
@@ -99,7 +100,7 @@ def make_world(
         run.seed,
         augment.parse(run.augment),
     )
-    feed = Feed(wire, batches, local.dataset.train if local.dataset else None)
+    feed = FromRoot(wire.scatter, batches, local.dataset.train if local.dataset else None)
     if speeds:
         feed.divide(speeds)
     own_master = needs_master(wire.ranks.rank, wire.ranks.size, plan.exchange, run.update)

@@ -1,9 +1,8 @@
-"""A roll call over the network, among the witnesses of several hosts: so that the first cause is
-named, and not what followed from it.
+"""Ask the witnesses of all hosts over the network how their ranks are: a roll call.
 
-A witness (witness.py) opens a port and answers whoever asks with a line of JSON: what its rank
-does, and for how many seconds it has been over with it. Whoever does not answer is gone with all
-that was beside it, or its link is cut.
+So the first cause of a failure is named, and not what followed from it. A witness (witness.py)
+opens a port and answers each connection with a line of JSON: what its rank is doing, and how many
+seconds ago the rank ended. If a witness does not answer, its host is gone or its link is cut.
 """
 
 from __future__ import annotations
@@ -17,18 +16,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 Place: TypeAlias = tuple[str, str, int]
-"""A rank in words, the address of its host, the port of its witness."""
+"""Name of a rank, address of its host, port of its witness."""
 Answer: TypeAlias = dict[str, Any]
-"""line: what the rank does, in words; over: seconds since its end or its last words, or None;
-stopped: by SIGSTOP."""
-PATIENCE = 1.0
-"""Seconds to wait for answers."""
-AT_ONCE = 250
-"""Who are asked at once; a process may often have 1024 files open, of which a rank needs some."""
+"""line: which rank it is and what it is doing, in words; over: seconds since it ended or announced
+its end, None if it did not; stopped: whether it is stopped by SIGSTOP."""
+ANSWER_SECONDS = 1.0
+"""How long to wait for answers."""
+ASKED_AT_ONCE = 250
+"""How many witnesses are asked at the same time. A process may often have 1024 files open, of which
+a rank needs some."""
 
 
-class Ears:
-    """A port at which one process answers."""
+class AnswerPort:
+    """A port at which this process answers questions about its rank."""
 
     def __init__(self, answer: Callable[[], Answer]) -> None:
         self._answer = answer
@@ -37,56 +37,58 @@ class Ears:
         self.port: int = self.socket.getsockname()[1]
 
     def answer(self) -> None:
-        """Answer one who asks."""
+        """Answer one connection."""
         with contextlib.suppress(OSError):
-            asker = self.socket.accept()[0]
-            with asker:
-                asker.sendall(json.dumps(self._answer()).encode())
+            connection = self.socket.accept()[0]
+            with connection:
+                connection.sendall(json.dumps(self._answer()).encode())
 
 
-def ask(places: Sequence[Place], ears: Ears | None = None) -> list[Answer | None]:
-    """Everyone's answer, None where none came. ears: answers those who ask meanwhile, perhaps
-    us."""
+def ask(places: Sequence[Place], port_here: AnswerPort | None = None) -> list[Answer | None]:
+    """The answer of each witness, None if none came.
+
+    port_here: is served meanwhile, because the witnesses that are asked may be asking this one.
+    """
     found: list[Answer | None] = []
-    for start in range(0, len(places), AT_ONCE):
-        found += _ask(places[start : start + AT_ONCE], ears)
+    for start in range(0, len(places), ASKED_AT_ONCE):
+        found += _ask(places[start : start + ASKED_AT_ONCE], port_here)
     return found
 
 
-def _ask(places: Sequence[Place], ears: Ears | None) -> list[Answer | None]:
-    """All at once."""
+def _ask(places: Sequence[Place], port_here: AnswerPort | None) -> list[Answer | None]:
+    """Ask all of them at the same time."""
     poll = select.poll()
     asked: dict[int, tuple[int, socket.socket]] = {}
-    said = [b""] * len(places)
+    received = [b""] * len(places)
     for number, (_, host, port) in enumerate(places):
-        mouth = socket.socket()
-        mouth.setblocking(False)
+        connection = socket.socket()
+        connection.setblocking(False)
         with contextlib.suppress(OSError):
-            mouth.connect_ex((host, port))
-        asked[mouth.fileno()] = number, mouth
-        poll.register(mouth, select.POLLIN)
-    if ears:
-        poll.register(ears.socket, select.POLLIN)
-    limit = time.monotonic() + PATIENCE
-    while asked and (left := limit - time.monotonic()) > 0:
-        for file, _ in poll.poll(1000 * left):
+            connection.connect_ex((host, port))
+        asked[connection.fileno()] = number, connection
+        poll.register(connection, select.POLLIN)
+    if port_here:
+        poll.register(port_here.socket, select.POLLIN)
+    limit = time.monotonic() + ANSWER_SECONDS
+    while asked and (seconds_left := limit - time.monotonic()) > 0:
+        for file, _ in poll.poll(1000 * seconds_left):
             if file not in asked:
-                if ears:
-                    ears.answer()
+                if port_here:
+                    port_here.answer()
                 continue
-            number, mouth = asked[file]
+            number, connection = asked[file]
             try:
-                some = mouth.recv(4096)
+                content = connection.recv(4096)
             except OSError:
-                some, said[number] = b"", b""
-            said[number] += some
-            if not some:
-                poll.unregister(mouth)
-                mouth.close()
+                content, received[number] = b"", b""
+            received[number] += content
+            if not content:
+                poll.unregister(connection)
+                connection.close()
                 del asked[file]
-    for _, mouth in asked.values():
-        mouth.close()
-    return [_parsed(words) for words in said]
+    for _, connection in asked.values():
+        connection.close()
+    return [_parsed(words) for words in received]
 
 
 def _parsed(words: bytes) -> Answer | None:
@@ -100,7 +102,7 @@ def _parsed(words: bytes) -> Answer | None:
 
 
 def address() -> str | None:
-    """This host's, as its name says; None if it has none that others could use."""
+    """The address that this host's name has; None if it has none."""
     try:
         return socket.gethostbyname(socket.gethostname())
     except OSError:
@@ -108,7 +110,7 @@ def address() -> str | None:
 
 
 def absent(places: Sequence[Place], answers: Sequence[Answer | None]) -> str:
-    """Who does not answer, or has been stopped, in words; nothing if all are well."""
+    """Which ranks do not answer or are stopped, in words; empty if there are none."""
     silent = [name for (name, _, _), answer in zip(places, answers, strict=True) if answer is None]
     stopped = [answer["line"] for answer in answers if answer and answer["stopped"]]
     words = [f"no answer from {', '.join(silent)}: gone, or its link is cut"] if silent else []

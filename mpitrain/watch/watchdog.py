@@ -1,5 +1,4 @@
-"""End a job in which a rank stands still: MPI itself waits for a stopped process or a cut link for
-ever."""
+"""End a job in which a rank makes no progress; MPI itself would wait for ever."""
 
 from __future__ import annotations
 
@@ -13,12 +12,12 @@ from mpitrain.watch import witness
 from mpitrain.watch.witness import last_words
 
 GRACE = 3.0
-"""Seconds that the abort has to end the process before it ends itself."""
+"""Seconds after the abort until the process ends itself, if it is still there."""
 
 
 class Watchdog:
-    """Knows what this rank is doing, and calls `abort` when it has done nothing else for `limit`
-    seconds, of those in which the process was let run."""
+    """Calls `abort` if this rank reports no progress for `limit` seconds, of those in which the
+    process was let run."""
 
     def __init__(self, rank: int, limit: float, abort: Callable[[int], None]) -> None:
         self.phase, self.step = "start", 0
@@ -28,7 +27,7 @@ class Watchdog:
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def at(self, phase: str, step: int | None = None) -> None:
-        """Progress: this phase of this step begins (the same phase again counts, too)."""
+        """Report progress: a phase of a step begins, or goes on."""
         self.phase = phase
         if step is not None:
             self.step = step
@@ -36,7 +35,7 @@ class Watchdog:
         witness.note(f"{self.phase} at step {self.step}")
 
     def stop(self) -> None:
-        """The work is done: watch no longer."""
+        """Stop watching: the work is done."""
         self._ended.set()
 
     def _watch(self) -> None:

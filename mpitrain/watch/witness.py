@@ -1,11 +1,11 @@
-"""A small process beside each rank that speaks when the rank cannot: killed, at fault in native
-code, out of memory, or stopped.
+"""A small process beside each rank that reports the rank's death when the rank itself cannot.
 
-It shares a line of memory with the rank, which keeps there what it is doing, and a pipe, which ends
-when the rank does. Of the ranks of a host the first to die is the cause, the launcher kills the
-others: whoever binds a name first speaks, and the rest are silent. Where there are several hosts it
-asks the others' witnesses first (rollcall.py), and is silent where a rank of theirs was over
-before.
+That is when the rank was killed, crashed in native code, ran out of memory or was stopped. The
+witness shares a line of memory with its rank, in which the rank writes what it is doing, and a
+pipe, which ends when the rank ends. The first rank of a host to die is the cause; the launcher then
+kills the others. So witnesses bind a name, and only the one that binds it first reports. If there
+are several hosts, it first asks the witnesses of the others (rollcall.py), and does not report if
+one of their ranks ended earlier.
 """
 
 from __future__ import annotations
@@ -20,33 +20,34 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mpitrain.watch import rollcall
-from mpitrain.watch.rollcall import Answer, Ears, Place
+from mpitrain.watch.rollcall import Answer, AnswerPort, Place
 
-LONGEST = 240
-"""Bytes of the line."""
-HOLD = 1.0
-"""Seconds for which the name stays taken, while the launcher kills the other ranks."""
-FAREWELL = 3.0
-"""Seconds after which a launcher that still waits, for a host behind a cut link, is ended. Open
-MPI's waits for ever."""
-LOOK = 0.2
-"""Seconds between two looks whether the rank has been stopped."""
-MOST = 1 << 16
-"""No file descriptor has a higher number so early."""
-MOMENT = 1.0
-"""Seconds that the witness of a dead rank gets to say so, before a rank speaks that has only lost a
+LINE_BYTES = 240
+"""Length of the shared line."""
+NAME_HELD_SECONDS = 1.0
+"""Seconds for which the name stays bound, while the launcher kills the other ranks."""
+LAUNCHER_EXIT_SECONDS = 3.0
+"""Seconds after which the launcher is ended if it still waits for a host behind a cut link. Open
+MPI's launcher waits for ever."""
+LOOK_SECONDS = 0.2
+"""Seconds between two looks whether the rank is stopped."""
+DESCRIPTORS_MAX = 1 << 16
+"""File descriptors have lower numbers when the witness starts."""
+OTHERS_WORD_SECONDS = 1.0
+"""Seconds that the witness of a dead rank gets to report it, before a rank reports a lost
 message."""
 LINGER = 0.5
-"""Seconds for the last words to arrive: launchers hand on a rank's stderr, and drop what is on its
-way when the job is aborted."""
+"""Seconds to wait until the launcher has printed a rank's last message. Launchers forward stderr,
+and lose what they have not yet printed when the job is aborted."""
 SPOKEN, DONE, OPEN, MEET, SPARE = b"s", b"d", b"o", b"m", b"l"
+"""What a rank tells its witness through the pipe; see the functions that send them."""
 LAUNCHERS = ("prterun", "prted", "mpirun", "orterun", "orted")
-"""Open MPI's, by the names of their processes."""
+"""Names of the processes of Open MPI's launcher."""
 SIGNALS = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -55,108 +56,107 @@ SIGNALS = (
     signal.SIGUSR2,
     signal.SIGPIPE,
 )
-"""They are meant for the rank."""
+"""Signals that the witness ignores, because they are meant for the rank."""
 
 _line: mmap.mmap | None = None
 _pipe = -1
-_who = "a rank"
+_name = "a rank"
 _doing = ""
 _others: list[Place] = []
 
 
 def call() -> None:
-    """Start the witness of this process: before there are threads, and once. Nothing happens where
-    there is no Linux."""
+    """Start this process's witness, once, before there are threads. Only Linux has witnesses."""
     global _line, _pipe
     if sys.platform != "linux" or _line is not None:
         return
     faulthandler.enable()
     rank, launcher = os.getpid(), os.getppid()
-    line = mmap.mmap(-1, LONGEST + 8)  # the last 8 bytes: the witness's port
-    ears, mouth = os.pipe()
+    line = mmap.mmap(-1, LINE_BYTES + 8)  # the last 8 bytes: the witness's port
+    pipe, write_end = os.pipe()
     if os.fork() == 0:
-        os.close(mouth)
+        os.close(write_end)
         try:
-            _stand_by(rank, launcher, line, ears)
+            _stand_by(rank, launcher, line, pipe)
         finally:
             os._exit(0)
-    os.close(ears)
-    _line, _pipe = line, mouth
+    os.close(pipe)
+    _line, _pipe = line, write_end
 
 
 def who(words: str) -> None:
-    """Which rank this is."""
-    global _who
-    _who = words
+    """Tell the witness the name of this rank."""
+    global _name
+    _name = words
 
 
 def note(doing: str) -> None:
-    """What this rank is doing now."""
+    """Tell the witness what this rank is doing now."""
     global _doing
     if _line is not None and doing != _doing:
         _doing = doing
-        _line[:LONGEST] = f"{_who}, {doing}".encode()[:LONGEST].ljust(LONGEST, b"\0")
+        _line[:LINE_BYTES] = f"{_name}, {doing}".encode()[:LINE_BYTES].ljust(LINE_BYTES, b"\0")
 
 
 def meet(gather: Callable[[Any], list[Any]]) -> None:
-    """Ranks of several hosts tell each other where their witnesses answer. Collective; nothing
-    comes of it where one cannot be reached."""
+    """Tell the witnesses of several hosts of each other. Collective.
+
+    If one of them cannot be reached, they stay without each other.
+    """
     global _others
-    places = [tuple(place) for place in gather([_who, rollcall.address(), _port()])]
-    me = next(number for number, place in enumerate(places) if place[0] == _who)
+    places = [tuple(place) for place in gather([_name, rollcall.address(), _port()])]
+    me = next(number for number, place in enumerate(places) if place[0] == _name)
     neighbour = places[(me + 1) % len(places)]
     reached = bool(neighbour[1] and neighbour[2]) and rollcall.ask([neighbour]) != [None]
     if all(gather(reached)):
         _others = places[:me] + places[me + 1 :]
-        told = json.dumps(_others).encode()
-        _tell(MEET + len(told).to_bytes(4, "big") + told)
+        content = json.dumps(_others).encode()
+        _tell(MEET + len(content).to_bytes(4, "big") + content)
 
 
 def _port() -> int:
-    """Where this rank's witness answers, which it does from now on; 0 if it does not."""
+    """Let this rank's witness open its port, and return the port; 0 if there is none."""
     if _line is not None:
         _tell(OPEN)
         limit = time.monotonic() + 2
         while time.monotonic() < limit:
-            if port := int.from_bytes(_line[LONGEST:], "big"):
+            if port := int.from_bytes(_line[LINE_BYTES:], "big"):
                 return port
             time.sleep(0.001)
     return 0
 
 
 def whom(rank: int) -> str:
-    """Which rank this is, in the words of a line; with its host where there are several."""
-    return _who if " on " in _who else f"rank {rank}"
+    """The name of this rank, with its host if there are several."""
+    return _name if " on " in _name else f"rank {rank}"
 
 
 def absent() -> str:
-    """Who of the ranks of several hosts does not answer or is stopped, in words; nothing where all
-    are well, or on one host."""
+    """Which ranks of several hosts do not answer or are stopped; empty if none, or on one host."""
     return rollcall.absent(_others, rollcall.ask(_others)) if _others else ""
 
 
 def other_speaks() -> bool:
-    """Whether the witness of another rank of this host has said why the job ends, or does so within
-    a moment."""
-    limit = time.monotonic() + MOMENT
-    while not (taken := _is_taken(os.getppid())) and time.monotonic() < limit:
+    """Whether the witness of another rank of this host has reported why the job ends, or does so
+    within OTHERS_WORD_SECONDS."""
+    limit = time.monotonic() + OTHERS_WORD_SECONDS
+    while not (taken := _is_name_bound(os.getppid())) and time.monotonic() < limit:
         time.sleep(0.02)
     return taken
 
 
 def spoken() -> None:
-    """This rank has said itself why the job ends: the others, which will be killed, have nothing to
-    add."""
+    """This rank has itself reported why the job ends: no witness needs to report anything."""
     _tell(SPOKEN)
 
 
 def done() -> None:
-    """This rank ends in good order, or has been told to."""
+    """This rank ends normally, or because it was told to."""
     _tell(DONE)
 
 
 def spare_the_launcher() -> None:
-    """The job goes on when this rank is dead, so its launcher must."""
+    """The job goes on if this rank dies: its witness must not end the launcher."""
     _tell(SPARE)
 
 
@@ -166,19 +166,23 @@ def _tell(word: bytes) -> None:
             os.write(_pipe, word)
 
 
-def _stand_by(rank: int, launcher: int, line: mmap.mmap, ears: int) -> None:
-    os.setsid()  # launchers signal whole groups
+def _stand_by(rank: int, launcher: int, line: mmap.mmap, pipe: int) -> None:
+    """Run the witness until its rank has ended, and report the rank's death if it is the first.
+
+    rank, launcher: numbers of their processes.
+    """
+    os.setsid()  # launchers send signals to the whole process group
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    # A launcher sees that its rank is dead when all that the rank had open is closed, here too.
-    low, high = sorted((2, ears))
-    for start, stop in ((0, low), (low + 1, high), (high + 1, MOST)):
+    # A launcher notices the death when all files of the rank are closed, in this process too.
+    low, high = sorted((2, pipe))
+    for start, stop in ((0, low), (low + 1, high), (high + 1, DESCRIPTORS_MAX)):
         os.closerange(start, stop)
-    killed = _killed_for_memory()
-    held: socket.socket | None = None
-    over: float | None = None  # since when the rank is, or has said that it will be
-    told = spared = False
-    ears_of_all: Ears | None = None
+    killed_before = _killed_for_memory()
+    bound_name: socket.socket | None = None
+    over: float | None = None  # when the rank ended, or announced its end
+    announced = spared = False
+    port: AnswerPort | None = None
     others: list[Place] = []
 
     def answer() -> Answer:
@@ -190,71 +194,72 @@ def _stand_by(rank: int, launcher: int, line: mmap.mmap, ears: int) -> None:
         }
 
     while True:
-        doors: list[Any] = [ears, ears_of_all.socket] if ears_of_all else [ears]
-        ready = select.select(doors, [], [], LOOK)[0]
-        heard = os.read(ears, 1) if ears in ready else None
-        if heard == OPEN:
-            ears_of_all = ears_of_all or Ears(
-                answer
-            )  # ranks that go on without a dead one meet again
-            line[LONGEST:] = ears_of_all.port.to_bytes(8, "big")
-        elif heard == MEET:
+        doors: list[Any] = [pipe, port.socket] if port else [pipe]
+        ready = select.select(doors, [], [], LOOK_SECONDS)[0]
+        word = os.read(pipe, 1) if pipe in ready else None
+        if word == OPEN:
+            # Ranks that go on without a dead one meet again, and keep their ports.
+            port = port or AnswerPort(answer)
+            line[LINE_BYTES:] = port.port.to_bytes(8, "big")
+        elif word == MEET:
             others = [
                 tuple(place)
-                for place in json.loads(_read(ears, int.from_bytes(_read(ears, 4), "big")))
+                for place in json.loads(_read(pipe, int.from_bytes(_read(pipe, 4), "big")))
             ]
-        elif heard == SPARE:
+        elif word == SPARE:
             spared = True
-        elif heard == DONE and not others:
+        elif word == DONE and not others:
             return
-        elif heard == DONE:  # it is still there, for others to ask
-            told = True
-        elif heard == SPOKEN:
+        elif word == DONE:  # the witness stays, for others to ask
+            announced = True
+        elif word == SPOKEN:
             over = over or time.monotonic()
-            held = held or _first(launcher)
-        elif heard == b"":
+            bound_name = bound_name or _bind_name(launcher)
+        elif word == b"":
             break
-        elif ears_of_all and ears_of_all.socket in ready:
-            ears_of_all.answer()
-        elif not ready and _is_stopped(rank) and _is_taken(launcher):
-            # The others have waited for this rank as long as they may.
-            _say(line, "stopped (SIGSTOP), the others waited for it")
+        elif port and port.socket in ready:
+            port.answer()
+        elif not ready and _is_stopped(rank) and _is_name_bound(launcher):
+            # Another rank of this host ends the job: it waited too long for this one.
+            _report(line, "stopped (SIGSTOP), the others waited for it")
             return
     if over is None:
         over = time.monotonic()
-        if not told and (held := _first(launcher)):
-            answers = rollcall.ask(others, ears_of_all)
-            mine = time.monotonic() - over
-            if any(
-                answer and answer["over"] is not None and answer["over"] > mine
-                for answer in answers
-            ):
-                pass  # that one was the first
-            elif gone := rollcall.absent(others, answers):
-                _say(line, f"ended by its launcher; {gone}")
-            else:
-                memory = killed != _killed_for_memory()
-                how = (
-                    "and the system has just killed for want of memory"
-                    if memory
-                    else "or at fault in native code"
-                )
-                _say(line, f"died without a word: killed, {how}")
-    if held or others:
-        os.close(2)  # a launcher waits for the end of what its ranks say
-        limit = time.monotonic() + HOLD
+        bound_name = None if announced else _bind_name(launcher)
+        if bound_name and (how := _how_it_died(over, others, port, killed_before)):
+            _report(line, how)
+    if bound_name or others:
+        os.close(2)  # the launcher waits until its ranks' stderr is closed
+        limit = time.monotonic() + NAME_HELD_SECONDS
         while (left := limit - time.monotonic()) > 0:
-            if ears_of_all and select.select([ears_of_all.socket], [], [], left)[0]:
-                ears_of_all.answer()
-            elif not ears_of_all:
+            if port and select.select([port.socket], [], [], left)[0]:
+                port.answer()
+            elif not port:
                 time.sleep(left)
-    if held and others and not spared:
-        _see_off(launcher)
+    if bound_name and others and not spared:
+        _end_launcher(launcher)
+
+
+def _how_it_died(
+    ended: float, others: Sequence[Place], port: AnswerPort | None, killed_before: str
+) -> str:
+    """How a rank died that ended at this time, in words; empty if a rank elsewhere ended earlier.
+
+    killed_before: what `_killed_for_memory` returned when the rank was alive.
+    """
+    answers = rollcall.ask(others, port)
+    seconds = time.monotonic() - ended
+    if any(each and each["over"] is not None and each["over"] > seconds for each in answers):
+        return ""  # that rank's witness reports
+    if gone := rollcall.absent(others, answers):
+        return f"ended by its launcher; {gone}"
+    if killed_before != _killed_for_memory():
+        return "died without a word: killed, and the system has just killed for want of memory"
+    return "died without a word: killed, or at fault in native code"
 
 
 def _killed_for_memory() -> str:
-    """How many processes the system's out-of-memory killer has ended, here or in a group with a
-    limit of its own."""
+    """Linux's line about how many processes its out-of-memory killer has ended."""
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:
@@ -263,28 +268,28 @@ def _killed_for_memory() -> str:
 
 
 def _read(file: int, count: int) -> bytes:
-    some = b""
-    while len(some) < count and (more := os.read(file, count - len(some))):
-        some += more
-    return some
+    content = b""
+    while len(content) < count and (more := os.read(file, count - len(content))):
+        content += more
+    return content
 
 
-def _see_off(launcher: int) -> None:
-    """End a launcher that has not ended with its ranks: asked first, then by force."""
-    limit = time.monotonic() + FAREWELL
+def _end_launcher(launcher: int) -> None:
+    """End a launcher that does not end with its ranks: by SIGTERM, then by SIGKILL."""
+    limit = time.monotonic() + LAUNCHER_EXIT_SECONDS
     while time.monotonic() < limit:
         if not _is_launcher(launcher):
             return
-        time.sleep(LOOK)
+        time.sleep(LOOK_SECONDS)
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(OSError):
             if _is_launcher(launcher):
                 os.kill(launcher, number)
-        time.sleep(HOLD)
+        time.sleep(NAME_HELD_SECONDS)
 
 
 def _is_launcher(process: int) -> bool:
-    """Whether it is there, and one that was started for this job alone."""
+    """Whether this process still exists, and is a launcher of this job alone."""
     try:
         name = Path(f"/proc/{process}/comm").read_text().strip()
         words = Path(f"/proc/{process}/cmdline").read_bytes()
@@ -293,18 +298,17 @@ def _is_launcher(process: int) -> bool:
     return name in LAUNCHERS and (name != "prted" or b"prterun" in words)
 
 
-def _say(line: mmap.mmap, how: str) -> None:
+def _report(line: mmap.mmap, how: str) -> None:
     with contextlib.suppress(OSError):
         os.write(2, f"mpitrain: {_words(line)}: {how}\n".encode())
 
 
 def _words(line: mmap.mmap) -> str:
-    return bytes(line[:LONGEST]).rstrip(b"\0").decode(errors="replace") or "a rank, at its start"
+    return bytes(line[:LINE_BYTES]).rstrip(b"\0").decode(errors="replace") or "a rank, at its start"
 
 
-def _first(launcher: int) -> socket.socket | None:
-    """Take the name of this host's part of the job, which is the launcher's; None if another
-    has."""
+def _bind_name(launcher: int) -> socket.socket | None:
+    """Bind the name of this host's part of the job; None if another witness has bound it."""
     name = socket.socket(socket.AF_UNIX)
     try:
         name.bind(f"\0mpitrain-{launcher}")
@@ -313,7 +317,7 @@ def _first(launcher: int) -> socket.socket | None:
     return name
 
 
-def _is_taken(launcher: int) -> bool:
+def _is_name_bound(launcher: int) -> bool:
     try:
         return any(
             words.endswith(f"@mpitrain-{launcher}")
@@ -331,11 +335,9 @@ def _is_stopped(process: int) -> bool:
 
 
 def last_words(line: str) -> None:
-    """Say on stderr why this rank is about to abort the job, and return when the launcher has had
-    time to hand it on."""
+    """Print on stderr why this rank is about to abort the job, and wait until it has arrived."""
     spoken()
-    sys.stderr.write(
-        f"mpitrain: {line}\n"
-    )  # print() would write the line's end by itself, behind other ranks' lines
+    # One write: print() would write the line's end separately, perhaps after other ranks' lines.
+    sys.stderr.write(f"mpitrain: {line}\n")
     sys.stderr.flush()
     time.sleep(LINGER)

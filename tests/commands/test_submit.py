@@ -17,11 +17,12 @@ from mpitrain.commands.submit import (
     follow,
     launcher,
     mpi_type,
+    requeue,
     script,
     seconds,
     submit,
 )
-from mpitrain.job.errors import RunError, UserError
+from mpitrain.job.errors import STOPPED, RunError, UserError
 
 SCRIPT = """\
 #!/bin/bash
@@ -75,7 +76,26 @@ def test_a_script_is_what_was_asked_for_and_one_line_to_run() -> None:
         start == "srun --mpi=pmix --kill-on-bad-exit=1 mpitrain vgg16 --resume "
         '--out "runs/vgg16-$SLURM_JOB_ID" --epochs 3'
     )
-    assert end == '{ code=$?; [ $code -eq 75 ] && scontrol requeue "$SLURM_JOB_ID"; exit $code; }'
+    assert end == "mpitrain requeue $?"
+
+
+@pytest.mark.parametrize("code", [STOPPED, 1, 137])
+def test_a_job_goes_back_into_the_queue_if_it_was_stopped_with_a_checkpoint(
+    slurm: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    fake(slurm, "scontrol", f'echo "$@" > {slurm}/asked')
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    assert requeue(code) == code
+    asked = slurm / "asked"
+    assert (asked.read_text() if asked.exists() else "") == "requeue 17\n" * (code == STOPPED)
+
+
+def test_a_refused_requeue_says_scontrols_words_and_keeps_the_code(
+    slurm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake(slurm, "scontrol", "echo 'Requested operation is presently disabled' >&2; exit 1")
+    assert requeue(STOPPED) == STOPPED
+    assert "presently disabled" in capsys.readouterr().err
 
 
 def test_words_reach_the_training_as_they_were_typed() -> None:

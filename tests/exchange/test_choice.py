@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mpitrain.exchange.choice import GAIN, candidates, choose, coded_from, quickest
+from mpitrain.exchange.choice import LOSSY_TIME_MAX, candidates, choose, coded_from, quickest
 
 
 @dataclass
@@ -111,4 +111,4 @@ def test_short_buckets_are_coded_where_that_pays(
             at_few + (at_many - at_few) / 9000 * (expected - 1000)
             for at_few, at_many in zip(few, many, strict=True)
         )
-        assert coded == pytest.approx(GAIN * exact)
+        assert coded == pytest.approx(LOSSY_TIME_MAX * exact)

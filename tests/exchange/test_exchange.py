@@ -167,14 +167,12 @@ def test_restored_residuals_go_on_as_if_nothing_had_happened(wire: Wire, update:
 def test_owned_ranges_cover_the_coded_part_once(wire: Wire) -> None:
     model = Model(wire, "dynamic8", "root")
     ranges = sorted(
-        tuple(each) for found in wire.agree.gather_facts(model.exchange.owned) for each in found
+        tuple(each) for found in wire.agree.gather_facts(model.owned()) for each in found
     )
     covered = [place for start, stop in ranges for place in range(start, stop)]
     if wire.ranks.size > 2:
         assert covered == list(range(77 * 512))
-        assert model.exchange.residuals()["owner"].size == sum(
-            b - a for a, b in model.exchange.owned
-        )
+        assert model.exchange.residuals()["owner"].size == sum(b - a for a, b in model.owned())
     else:
         assert covered == []
 

@@ -30,7 +30,8 @@ from mpitrain.exchange.residuals import Residuals
 from mpitrain.job.errors import RunError
 from mpitrain.mpi import shared as module
 from mpitrain.mpi.connect import over
-from mpitrain.mpi.layers import layers
+from mpitrain.mpi.hops import complete
+from mpitrain.mpi.hosts import host_wires
 from mpitrain.mpi.wire import Wire, make
 from mpitrain.training.hooks.compare import Health, choose_sample
 
@@ -74,7 +75,7 @@ def test_one_rank_of_each_host_codes(wire: Wire) -> None:
     exchange = Model(wire, "dynamic8", "root").exchange
     leaders = leaders_of(wire)
     assert 1 < len(leaders) < wire.ranks.size
-    assert exchange.seat == (
+    assert (exchange.coder_index, exchange.coder_count) == (
         leaders.index(wire.ranks.rank) if wire.ranks.rank in leaders else -1,
         len(leaders),
     )
@@ -160,7 +161,7 @@ def test_nothing_that_rounding_leaves_out_is_lost(wire: Wire) -> None:
 def test_between_hosts_travels_what_as_many_ranks_would_send(wire: Wire) -> None:
     """The rest is in shared memory, and counted with it."""
     model = Model(wire, "dynamic8", "replicated", buckets=MANY[:-1])
-    _, between = layers(wire)
+    _, between = host_wires(wire)
     before = between.bytes_sent if between else 0
     report = model.step(0)
     outside = between.bytes_sent - before if between else 0
@@ -177,7 +178,7 @@ def test_restored_residuals_go_on_as_if_nothing_had_happened(wire: Wire, update:
     one = Model(wire, "dynamic8", update)
     one.step(0)
     saved = {name: array.download() for name, array in one.exchange.residuals().items()}
-    number, count = one.exchange.seat
+    number, count = one.exchange.coder_index, one.exchange.coder_count
 
     def read(name: str, rank: int, start: int, stop: int) -> np.ndarray:
         assert rank == number, "as many ranks as before keep their own"
@@ -222,7 +223,8 @@ def test_a_host_without_room_makes_every_rank_code(monkeypatch: pytest.MonkeyPat
     if wire.ranks.host.endswith("/0"):
         monkeypatch.setattr(module, "FREE_SHARE_MAX", 0.0)
     model = Model(wire, "dynamic8", "root")
-    assert model.exchange.seat == (wire.ranks.rank, wire.ranks.size)
+    assert model.exchange.coder_index == wire.ranks.rank
+    assert model.exchange.coder_count == wire.ranks.size
     assert str(model.exchange) == "every rank codes, as hosts lack shared memory"
     model.step(0)
     assert len(set(wire.agree.gather_facts(digest(model.weights.download())))) == 1
@@ -230,7 +232,7 @@ def test_a_host_without_room_makes_every_rank_code(monkeypatch: pytest.MonkeyPat
 
 def test_a_damaged_message_names_its_sender_as_the_job_counts_ranks() -> None:
     wire = made_up("pairs")
-    _, between = layers(wire)
+    _, between = host_wires(wire)
     if between is not None:
         last = between.ranks.size - 1
         device = open_cpu()
@@ -238,7 +240,7 @@ def test_a_damaged_message_names_its_sender_as_the_job_counts_ranks() -> None:
         mean = Mean(between.transfer, make_codec("dynamic8", device), to_all=True)
         step = 5 if between.ranks.rank == last else 4
         with pytest.raises(RunError, match="expected step") as caught:
-            mean(x, IMAGES, Place(step, 2))
+            complete(mean.hops(x, IMAGES, Place(step, 2)))
         if between.ranks.rank != last:
             assert f"message from rank {2 * last}: expected step 4, got 5" in str(caught.value)
     wire.agree.barrier()

@@ -9,7 +9,7 @@ from ranks import IMAGES, LENGTH, Model, digest, open_cpu, true_mean, values
 
 from mpitrain.engine.engine import Engine
 from mpitrain.exchange.bucket import Bucket, Matrix
-from mpitrain.exchange.codec_numpy import BLOCK
+from mpitrain.exchange.codec_protocol import BLOCK
 from mpitrain.exchange.lowrank import _Factors, _first_basis
 from mpitrain.exchange.registry import find
 from mpitrain.exchange.residuals import Residuals

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from ranks import BLOCK, IMAGES, coded_once, open_cpu, values
 
 from mpitrain.exchange.codec import make_codec
-from mpitrain.exchange.codec_numpy import Plain, PlainDynamic8
-from mpitrain.exchange.mean import Mean, Place, own_values, shards
+from mpitrain.exchange.codec_numpy import PlainDynamic8
+from mpitrain.exchange.codec_protocol import Plain
+from mpitrain.exchange.mean import Mean, Place, own_values
 from mpitrain.exchange.message import HEADER
 from mpitrain.job.errors import RunError
 from mpitrain.mpi.connect import connect
-from mpitrain.mpi.hops import Pending
+from mpitrain.mpi.hops import Pending, complete
 from mpitrain.mpi.transfer import Transfer
 from mpitrain.mpi.wire import Wire, make
 
@@ -36,14 +37,6 @@ def expected_mean(size: int, ranks: int) -> NDArray[np.float32]:
     return mean if ranks == 2 else coded_once(mean)
 
 
-@pytest.mark.parametrize(("count", "size"), [(0, 3), (2, 5), (37, 8), (4096, 3), (7, 1)])
-def test_shards_are_the_blocks_once_and_in_order(count: int, size: int) -> None:
-    cuts = shards(count, size)
-    assert [place for start, stop in cuts for place in range(start, stop)] == list(range(count))
-    lengths = [stop - start for start, stop in cuts]
-    assert max(lengths) - min(lengths) <= 1
-
-
 def test_two_ranks_own_nothing() -> None:
     assert own_values(5000, 1, 2) == (0, 0)
     assert own_values(700, 2, 3) == (512, 700)
@@ -62,8 +55,10 @@ def test_the_mean_is_what_its_arithmetic_says_bit_for_bit(
         Plain(values(size, wire.ranks.rank)),
     )
     wire.ranks.delay.seconds = 0.002
-    Mean(wire.transfer, make_codec("dynamic8", device), to_all)(on_device, IMAGES, Place(0, 0))
-    Mean(wire.transfer, PlainDynamic8(), to_all)(on_host, IMAGES, Place(0, 1))
+    by_device = Mean(wire.transfer, make_codec("dynamic8", device), to_all)
+    by_host = Mean(wire.transfer, PlainDynamic8(), to_all)
+    complete(by_device.hops(on_device, IMAGES, Place(0, 0)))
+    complete(by_host.hops(on_host, IMAGES, Place(0, 1)))
     wire.ranks.delay.seconds = 0.0
     if to_all or wire.ranks.rank == 0:
         np.testing.assert_array_equal(on_device.download(), expected)
@@ -98,7 +93,7 @@ def test_a_damaged_message_names_its_sender(place: int, words: str) -> None:
     mean = Mean(Damage(wire.transfer, place), PlainDynamic8(), to_all=False)  # type: ignore[arg-type]
     caught: RunError | None = None
     try:
-        mean(x, IMAGES, Place(4, 2))
+        complete(mean.hops(x, IMAGES, Place(4, 2)))
     except RunError as error:
         caught = error
     assert (caught is not None) == (wire.ranks.rank != last)

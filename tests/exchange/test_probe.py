@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from ranks import open_cpu
 
-from mpitrain.exchange.probe import CLEAR, FEW, LEAST_TURNS, in_turn, measure
+from mpitrain.exchange.probe import CLEAR_AFTER_TURNS, SHORT, TURNS_MIN, in_turn, measure
 from mpitrain.mpi.connect import connect
 from mpitrain.mpi.wire import Wire
 
@@ -28,7 +28,7 @@ def test_all_ranks_get_the_same_times_soon(wire: Wire, update: str) -> None:
     began = time.monotonic()
     found = measure(wire, device, kinds, update)
     assert time.monotonic() - began < 10  # of tests that share their cores
-    assert min(found) == FEW and len(found) <= 2
+    assert min(found) == SHORT and len(found) <= 2
     for seconds in found.values():
         assert list(seconds) == list(kinds)
         assert all(0 < each < 10 for each in seconds.values())
@@ -46,7 +46,10 @@ def test_turns_go_to_what_may_be_the_quickest(wire: Wire) -> None:
     }
     found = in_turn(wire, ways)
     assert set(found) == {"one", "other"}
-    assert len(found["one"]) == len(found["other"]) >= LEAST_TURNS
+    assert len(found["one"]) == len(found["other"]) >= TURNS_MIN
     assert len({str(each) for each in wire.agree.gather_facts(found)}) == 1
     clear = in_turn(wire, {name: ways[name] for name in ("slow", "one")})
-    assert {name: len(times) for name, times in clear.items()} == {"slow": CLEAR, "one": CLEAR}
+    assert {name: len(times) for name, times in clear.items()} == {
+        "slow": CLEAR_AFTER_TURNS,
+        "one": CLEAR_AFTER_TURNS,
+    }

@@ -78,7 +78,7 @@ def test_a_rank_that_waits_long_sleeps_and_hears_that_another_is_gone(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where MPI tells. The others' counts stand still, as those of the dead do."""
-    monkeypatch.setattr(module, "PATIENCE", 100)
+    monkeypatch.setattr(module, "LOOKS_WITHOUT_NAP", 100)
     asked = 0
 
     class Alone:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mpitrain.exchange.stream import MOST, Stream, fly
+from mpitrain.exchange.stream import BUCKETS_AT_ONCE, Stream, run_all
 from mpitrain.mpi.hops import Hops, complete
 
 
@@ -85,15 +85,15 @@ def test_what_arrives_first_does_not_change_the_order_on_any_lane(stream: Stream
 
 def test_a_limited_number_is_on_the_way(stream: Stream) -> None:
     sky = Sky()
-    for number in range(MOST + 2):
+    for number in range(BUCKETS_AT_ONCE + 2):
         stream.send(sky.flight(number, hops=1))
-    sky.wait_for(MOST - 1, 0)
+    sky.wait_for(BUCKETS_AT_ONCE - 1, 0)
     time.sleep(0.02)
-    assert (MOST, 0) not in sky.said
-    for number in range(MOST + 2):
+    assert (BUCKETS_AT_ONCE, 0) not in sky.said
+    for number in range(BUCKETS_AT_ONCE + 2):
         sky.open(number, 0)
     stream.finish()
-    assert (MOST + 1, 1) in sky.said
+    assert (BUCKETS_AT_ONCE + 1, 1) in sky.said
 
 
 def test_finish_waits_for_all_and_steps_follow_each_other(
@@ -159,11 +159,13 @@ def test_hops_may_be_taken_one_after_the_other() -> None:
 
 def test_flights_land_without_a_thread_too() -> None:
     sky = Sky()
-    early = [(number, hop) for hop in range(3) for number in range(MOST)]
-    late = [(number, hop) for number in (MOST, MOST + 1) for hop in range(3)]
+    early = [(number, hop) for hop in range(3) for number in range(BUCKETS_AT_ONCE)]
+    late = [(number, hop) for number in (BUCKETS_AT_ONCE, BUCKETS_AT_ONCE + 1) for hop in range(3)]
     for gates in (early, late):
         threading.Thread(target=lambda gates=gates: [sky.open(*gate) for gate in gates]).start()
-    fly(sky.flight(number) for number in range(MOST + 2))
+    run_all(sky.flight(number) for number in range(BUCKETS_AT_ONCE + 2))
     for hop in range(4):
-        assert [number for number, begun in sky.said if begun == hop] == list(range(MOST + 2))
-    fly([])
+        assert [number for number, begun in sky.said if begun == hop] == list(
+            range(BUCKETS_AT_ONCE + 2)
+        )
+    run_all([])

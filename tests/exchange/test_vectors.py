@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from make_vectors import BUCKET, IMAGES, RANKS, RATE, STEP, VALUES
 
-from mpitrain.exchange.codec_numpy import Plain, PlainDynamic8
+from mpitrain.exchange.codec_numpy import PlainDynamic8
+from mpitrain.exchange.codec_protocol import Plain
 from mpitrain.exchange.deltas import Deltas
 from mpitrain.exchange.mean import Mean, Place
 from mpitrain.exchange.message import HEADER, LAYOUT, VERSION, Label, check
 from mpitrain.job.errors import RunError
+from mpitrain.mpi.hops import complete
 
 VECTORS = Path(__file__).parent / "vectors"
 MESSAGES = sorted((VECTORS / "messages").iterdir())
@@ -84,14 +86,15 @@ def one_rank(rank: int, post: Post) -> None:
         Plain(read(f"before/{side}-residual-{rank}.f32")) for side in ("sender", "owner")
     )
     place = Place(STEP, BUCKET)
-    Mean(post, codec, to_all=False)(gradient, IMAGES, place, residual, owned)  # type: ignore[arg-type]
+    mean = Mean(post, codec, to_all=False)  # type: ignore[arg-type]
+    complete(mean.hops(gradient, IMAGES, place, residual, owned))
     same(residual.values, f"after/sender-residual-{rank}.f32")
     same(owned.values, f"after/owner-residual-{rank}.f32")
     w = None
     if rank == 0:
         same(gradient.values, "after/mean.f32")
         w = Plain(read("before/master.f32") - RATE * gradient.values)
-    Deltas(post, codec, VALUES)(y, w, place)
+    complete(Deltas(post, codec, VALUES).hops(y, w, place))
     same(y.values, "after/weights.f32")
 
 

@@ -12,6 +12,7 @@ from blocks import from_blocks, to_blocks
 from numpy.typing import NDArray
 
 from mpitrain.engine.engine import Engine
+from mpitrain.engine.format import BFLOAT16, from_bfloat16, to_bfloat16
 from mpitrain.layers.layer import Layer, Pass, Shape
 from mpitrain.runtime.array import Array
 
@@ -54,7 +55,10 @@ class Bench:
         """An array for `capacity` images that starts with these."""
         whole = np.full((self.capacity, *values.shape[1:]), GUARD, values.dtype)
         whole[: self.images] = values
-        laid = to_blocks(whole, self.device.format)
+        fmt = self.device.format
+        laid = to_blocks(whole, fmt)
+        if fmt.numbers(values.shape[1:]) is BFLOAT16:
+            laid = to_bfloat16(laid)
         laid[self.images :] = GUARD
         return self.device.upload(laid)
 
@@ -62,6 +66,7 @@ class Bench:
         """The batch's part, once the rest is seen to be untouched."""
         whole = array.download()
         np.testing.assert_array_equal(whole[self.images :], GUARD)
+        whole = from_bfloat16(whole) if whole.dtype == np.uint16 else whole
         return from_blocks(whole[: self.images], shape[0] if shape else 1, zeros)
 
     def get(self, name: str) -> Values:
@@ -76,7 +81,9 @@ class Bench:
     def forward(self, *x: Values, in_place: bool = False, **run: Any) -> Values:
         self.run = Pass(self.images, **run)
         self.x = [self.batch(each.astype(np.float32)) for each in x]
-        self.y = self.guarded((self.capacity, *self.device.format.stored(self.output)))
+        fmt = self.device.format
+        y = (self.capacity, *fmt.stored(self.output))
+        self.y = self.guarded(y, fmt.numbers(self.output).dtype)
         if in_place:
             assert self.layer.shares_memory(self.device.format, *self.shapes)
             self.y = self.x[0].reshape(self.y.shape)
@@ -97,10 +104,12 @@ class Bench:
         kept = [each.buffer for each, keeps in arrays if keeps]
         for each, _ in arrays:
             if each.buffer not in kept:  # in place, one buffer is x and y
-                each.fill(np.nan)
+                each.fill(np.nan if each.dtype == np.float32 else 0x7FC0)
         dy_array = self.batch(dy.astype(np.float32))
-        laid = [(self.capacity, *self.device.format.stored(shape)) for shape in self.shapes]
-        dx: list[Array | None] = [self.guarded(shape) for shape in laid]
+        fmt = self.device.format
+        laid = [(self.capacity, *fmt.stored(shape)) for shape in self.shapes]
+        types = [fmt.numbers(shape).dtype for shape in self.shapes]
+        dx: list[Array | None] = [self.guarded(*each) for each in zip(laid, types, strict=True)]
         if in_place:
             dx[0] = dy_array.reshape(laid[0])
         for number, want in enumerate(wanted):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mpitrain.job.cut import shards
 from mpitrain.mpi.connect import connect
 from mpitrain.mpi.wire import Wire
 
@@ -20,10 +21,7 @@ def wire() -> Wire:
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_parts_of_batches_arrive_ahead_of_their_use(wire: Wire, dtype: type) -> None:
     shape, count = (3, 4, 5), 5 * wire.ranks.size + 2
-    parts = [
-        slice(rank * count // wire.ranks.size, (rank + 1) * count // wire.ranks.size)
-        for rank in range(wire.ranks.size)
-    ]
+    parts = [slice(start, stop) for start, stop in shards(count, wire.ranks.size)]
     mine = parts[wire.ranks.rank]
 
     def batch(t: int) -> tuple[np.ndarray, np.ndarray]:

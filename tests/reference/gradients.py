@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.engine.engine import Engine
 from mpitrain.engine.registry import open_device
 from mpitrain.layers.layer import Pass
 from mpitrain.network import models
@@ -17,18 +18,19 @@ def mpitrain_gradients(
     images: NDArray[np.float32],
     labels: NDArray[np.int64],
     weights: dict[str, NDArray[np.float32]],
-    device: str = "auto",
+    device: str | Engine = "auto",
     sub_batch: int | None = None,
 ) -> tuple[float, dict[str, NDArray[np.float32]]]:
-    """Loss (sum over images) and gradient of every parameter (sums), in float32 on a device, in
-    sub-batches if asked."""
+    """Loss (sum over images) and gradient of every parameter (sums), on a device in its precision,
+    in sub-batches if asked."""
     classes = next(
         array.shape[0] for name, array in reversed(weights.items()) if name.endswith("bias")
     )
     shape = (images.shape[1], images.shape[2], images.shape[3])
     definition = models.load(network, shape, classes, dropout=False)
     step = sub_batch or len(images)
-    graph = Graph(open_device(device), definition, capacity=step)
+    engine = open_device(device) if isinstance(device, str) else device
+    graph = Graph(engine, definition, capacity=step)
     for name, array in weights.items():
         graph.view(graph.weights, name).write(array.astype(np.float32))
     loss = 0.0

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import compare
-import gradients
 import pytest
 from gradients import mpitrain_gradients
 
-from mpitrain.runtime.device import Device
+from mpitrain.engine.engine import Engine
+from mpitrain.layers.conv.precision import use
 
 LIMIT = 1e-4
+PRECISE = {"float32": 2e-5, "high": 1e-3, "tf32": 1e-1, "bf16": 5e-1}
+"""Of any gradient on a GPU in each precision."""
 
 
 @pytest.mark.parametrize("device_name", ["intel", "pocl"])
@@ -26,18 +28,34 @@ def test_one_step_is_pytorchs(network: str, device_name: str) -> None:
     assert error < LIMIT, f"{network}: {name} is off by {error:.1e}"
 
 
-def test_one_step_of_lenet_is_pytorchs_on_every_kind_of_device(
-    device: Device, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_step_of_lenet_is_pytorchs_on_every_kind_of_device(device: Engine) -> None:
     """The kernels for GPUs, too: tests/conftest.py runs them on a CPU, or --devices names a GPU."""
-    monkeypatch.setattr(gradients, "open_device", lambda choice: device)
     reference = compare.reference("lenet")
     given = reference.images(), reference.labels(), reference.weights()
-    loss, found = mpitrain_gradients("lenet", *given)
+    loss, found = mpitrain_gradients("lenet", *given, device)
     assert loss == pytest.approx(reference.loss, rel=1e-5)
     assert set(found) == set(reference.gradients)
     name, error = reference.worst_error(found)
     assert error < LIMIT, f"{name} is off by {error:.1e}"
+
+
+@pytest.mark.parametrize("precision", PRECISE)
+@pytest.mark.parametrize("network", ["lenet", "vgg11", "resnet18"])
+def test_one_step_in_every_precision(device: Engine, network: str, precision: str) -> None:
+    """On a GPU (--devices nvidia), in what it can; other devices are judged above."""
+    if device.kind != "gpu" or precision not in device.precisions:
+        return
+    before = device.precision, device.format
+    assert use(device, precision) is None
+    try:
+        reference = compare.reference(network)
+        given = reference.images(), reference.labels(), reference.weights()
+        _, found = mpitrain_gradients(network, *given, device)
+    finally:
+        device.precision, device.format = before
+    name, error = reference.worst_error(found)
+    print(f"{network} in {precision}: {name} is off by {error:.1e}")
+    assert error < PRECISE[precision], f"{network} in {precision}: {name} is off by {error:.1e}"
 
 
 @pytest.mark.parametrize("network", ["lenet", "vgg11"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mpitrain.job.config import Run
-from mpitrain.job.folder import Hold
+from mpitrain.job.run_folder import Hold
 from mpitrain.mpi.connect import abort, connect
 from mpitrain.training.faults import Fault
 from mpitrain.training.join import join

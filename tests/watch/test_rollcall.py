@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import pytest
 
 from mpitrain.watch import rollcall as roll
-from mpitrain.watch.rollcall import Answer, Ears, Place, absent, ask
+from mpitrain.watch.rollcall import Answer, AnswerPort, Place, absent, ask
 
 
 @pytest.fixture
 def well() -> Iterator[Place]:
     """One who answers."""
-    ears, ended = Ears(lambda: answer("forward at step 2")), threading.Event()
+    ears, ended = AnswerPort(lambda: answer("forward at step 2")), threading.Event()
     ears.socket.setblocking(True)
     ears.socket.settimeout(0.01)
 
@@ -51,12 +51,12 @@ def test_who_answers_is_told_from_who_is_gone_and_who_is_silent(
     silent: Place = ("rank 2 of 3 on c", "127.0.0.1", mute.getsockname()[1])
     begin = time.monotonic()
     found = ask([("rank 0 of 3 on a", "127.0.0.1", port), well, silent])
-    assert time.monotonic() - begin < roll.PATIENCE + 1
+    assert time.monotonic() - begin < roll.ANSWER_SECONDS + 1
     assert found == [None, answer("forward at step 2"), None]
 
 
 def test_two_who_ask_each_other_at_once_both_get_their_answers() -> None:
-    both = [Ears(lambda name=name: answer(name)) for name in "ab"]  # type: ignore[misc]
+    both = [AnswerPort(lambda name=name: answer(name)) for name in "ab"]  # type: ignore[misc]
     found: dict[int, list[Answer | None]] = {}
 
     def call(me: int) -> None:
@@ -77,7 +77,9 @@ def test_two_who_ask_each_other_at_once_both_get_their_answers() -> None:
 
 
 def test_more_than_may_be_asked_at_once_are_asked_in_turn(well: Place) -> None:
-    assert ask([well] * (roll.AT_ONCE + 2)) == [answer("forward at step 2")] * (roll.AT_ONCE + 2)
+    assert ask([well] * (roll.ASKED_AT_ONCE + 2)) == [answer("forward at step 2")] * (
+        roll.ASKED_AT_ONCE + 2
+    )
 
 
 @pytest.mark.parametrize(

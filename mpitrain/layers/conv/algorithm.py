@@ -34,6 +34,9 @@ class Algorithm:
     rows: str = ""
     """Format of dy's rows that scratch starts with after a backward filter pass, and that backward
     data takes there if `ready`."""
+    packings: Sequence[Any] = ()
+    """What a graph may make of all layers' weights at once, before each forward pass:
+    packed_weights.py."""
 
 
 class Family(ABC):
@@ -67,14 +70,21 @@ class ByCorrelation(Family):
         """The gradient by the weights: called with (dweight, dy, x, accumulate, images,
         scratch)."""
 
+    def compile(self, chosen: Any) -> None:
+        """Have the kernels of a correlation or filter compiled, where they are not yet."""
+
     def make(self, name: str, device: Engine, g: Geometry, what: PassName) -> Algorithm:
         if what == "forward":
             forward = self.correlation(name, device, correlation.forward(g))
+            self.compile(forward)
             return Algorithm(name, forward.workspace, forward, rectifies=True)
         if what == "backward filter":
             by_filter = self.filter(name, device, g)
+            self.compile(by_filter)
             return Algorithm(name, by_filter.workspace, by_filter)
         sums = [self.correlation(name, device, each) for each in correlation.backward_data(g)]
+        for each in sums:
+            self.compile(each)
 
         def run(dx: Array, dy: Array, weight: Array, images: int, scratch: Array) -> None:
             clear_missed(device, g, dx, images)

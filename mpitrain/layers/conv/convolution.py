@@ -11,6 +11,7 @@ from mpitrain.layers.bias import BiasGradient
 from mpitrain.layers.conv.algorithm import PASSES
 from mpitrain.layers.conv.choice import choose
 from mpitrain.layers.conv.geometry import Geometry
+from mpitrain.layers.conv.packed_weights import Packing
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape, pair
 from mpitrain.layers.relu import Relu
 from mpitrain.runtime.array import Array
@@ -128,6 +129,13 @@ class Convolution(Layer):
     def algorithms(self) -> dict[str, str]:
         """Pass -> the name of the algorithm that computes it."""
         return {name: each.name for name, each in self._passes.items()}
+
+    def packings(self) -> Sequence[tuple[Packing, str]]:
+        return [
+            (each, "bias" if self.has_bias and name == "forward" else "")
+            for name, algorithm in self._passes.items()
+            for each in algorithm.packings
+        ]
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
         bias = self.bias if self.has_bias else None

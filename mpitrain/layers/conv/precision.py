@@ -8,20 +8,28 @@ that the caller has to show.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.engine.engine import Engine
-from mpitrain.engine.nvidia import Nvidia
+from mpitrain.engine.format import from_bfloat16, to_bfloat16
+from mpitrain.engine.gpu import FORMAT
+from mpitrain.engine.nvidia import BFLOAT16_FORMAT, Nvidia
 from mpitrain.job.errors import RunError, UserError
-from mpitrain.layers.conv import correlation, tensor
+from mpitrain.layers.conv import correlation
 from mpitrain.layers.conv.geometry import Geometry
-from mpitrain.layers.conv.tensor import Format, TensorCorrelations, TensorFilter, Tile
+from mpitrain.layers.conv.tensor import TensorCorrelations, TensorFilter
+from mpitrain.layers.conv.tensor_rows import Format, format_of
+from mpitrain.layers.conv.tensor_tiles import (
+    TILES,
+    WITHOUT_HOPPER,
+    Tile,
+    definitions,
+    filter_definitions,
+)
 
 LIMITS: dict[Format, float] = {"bf16": 1e-2, "tf32": 1e-3, "high": 1e-4}
 """Relative errors (norms) that a right kernel stays under: three to ten times what was seen."""
@@ -47,13 +55,14 @@ def use(device: Engine, precision: str) -> str | None:
             f"{', '.join(device.precisions)}"
         )
     assert isinstance(device, Nvidia)
-    fmt = tensor.format_of(precision)
+    fmt = format_of(precision)
     wrong = worst = None
     for hopper in [True, False] if device.capability[0] == 9 else [False]:
         device.wgmma = hopper
         wrong = _what_is_wrong(device, fmt)
         if wrong is None:
             device.precision = precision
+            device.format = BFLOAT16_FORMAT if fmt == "bf16" else device.format
             break
         worst = worst or wrong
     if worst is None:
@@ -77,7 +86,7 @@ def _what_is_wrong(device: Nvidia, fmt: Format) -> str | None:
 
 def tiles(hopper: bool) -> list[Tile]:
     """Every tile that a run may take."""
-    return list(tensor.TILES.values()) if hopper else [tensor.WITHOUT_HOPPER]
+    return list(TILES.values()) if hopper else [WITHOUT_HOPPER]
 
 
 def compile_all(device: Nvidia, fmt: Format, hopper: bool) -> None:
@@ -85,11 +94,10 @@ def compile_all(device: Nvidia, fmt: Format, hopper: bool) -> None:
     by_filter: Format = "bf16" if fmt == "bf16" else "high"
     wanted: list[tuple[str, dict[str, int]]] = []
     for tile in tiles(hopper):
-        wanted.append(("tensor", tensor.definitions(fmt, tile, hopper)))
-        wanted.append(("tensor_filter", tensor.filter_definitions(by_filter, tile, hopper)))
-    with ThreadPoolExecutor(min(len(wanted), os.cpu_count() or 1)) as threads:
-        for done in [threads.submit(device.program, name, **facts) for name, facts in wanted]:
-            done.result()
+        wanted.append(("tensor", definitions(fmt, tile, hopper)))
+        wanted.append(("tensor_filter", filter_definitions(by_filter, tile, hopper)))
+    for program in [device.program(name, **facts) for name, facts in wanted]:
+        program.built()
 
 
 def errors(device: Nvidia, fmt: Format) -> Iterator[tuple[str, float]]:
@@ -105,7 +113,7 @@ def errors(device: Nvidia, fmt: Format) -> Iterator[tuple[str, float]]:
     dx = np.einsum("nkhwrs,kcrs->nchw", back, weight[:, :, ::-1, ::-1])
     dweight = np.einsum("ncpqrs,nkpq->kcrs", windows, dy)
     with device.scope():
-        on_device = {name: device.upload(_blocks(each)) for name, each in (("x", x), ("dy", dy))}
+        on_device = {name: device.upload(_laid(each, fmt)) for name, each in (("x", x), ("dy", dy))}
         weights, into = device.upload(weight.astype(np.float32)), device.empty(weight.shape)
         for tile in tiles(device.wgmma):
             way = f"{'wgmma' if device.wgmma else 'mma.sync'} {tile}"
@@ -114,10 +122,10 @@ def errors(device: Nvidia, fmt: Format) -> Iterator[tuple[str, float]]:
                 ("backward data", "dy", correlation.backward_data(g), dx),
             ):
                 run = TensorCorrelations(device, sums, fmt, device.wgmma, tile)
-                result = device.upload(np.full_like(_blocks(expected), np.nan))
+                result = device.upload(_laid(np.full_like(expected, np.nan), fmt))
                 scratch = device.empty((run.workspace(IMAGES),))
                 run(result, on_device[source], weights, None, False, IMAGES, scratch)
-                yield f"{name} by {way}", _error(result.download(), _blocks(expected))
+                yield f"{name} by {way}", _error(_values(result.download(), expected), expected)
             by_filter = TensorFilter(device, g, fmt, device.wgmma, tile)
             into.fill(np.nan)
             scratch = device.empty((by_filter.workspace(IMAGES),))
@@ -129,12 +137,22 @@ def _padded(images: Values) -> Values:
     return np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
 
 
-def _blocks(images: Values) -> Values:
-    """(N, C, H, W) as float32 in blocks of 32 channels."""
+def _laid(images: Values, fmt: Format) -> Values:
+    """(N, C, H, W) in blocks: float32 in those of 32 channels, or bfloat16 in those of 64."""
     n, c, h, w = images.shape
-    padded = np.pad(images, ((0, 0), (0, -c % tensor.BLOCK), (0, 0), (0, 0)))
-    split = padded.reshape(n, -1, tensor.BLOCK, h, w).transpose(0, 1, 3, 4, 2)
-    return np.ascontiguousarray(split, np.float32)
+    block = (BFLOAT16_FORMAT if fmt == "bf16" else FORMAT).block
+    padded = np.pad(images, ((0, 0), (0, -c % block), (0, 0), (0, 0)))
+    split = padded.reshape(n, -1, block, h, w).transpose(0, 1, 3, 4, 2)
+    laid = np.ascontiguousarray(split, np.float32)
+    return to_bfloat16(laid) if fmt == "bf16" else laid
+
+
+def _values(laid: Values, like: Values) -> Values:
+    """The way back, as float64 (N, C, H, W)."""
+    n, c, h, w = like.shape
+    values = from_bfloat16(laid) if laid.dtype == np.uint16 else laid
+    planes: Values = values.transpose(0, 1, 4, 2, 3).reshape(n, -1, h, w)[:, :c]
+    return planes.astype(np.float64)
 
 
 def _error(result: Values, expected: Values) -> float:

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from mpitrain.engine.engine import Engine
+from mpitrain.engine.format import FLOAT32
 from mpitrain.engine.tile import DEPTH, MOST_PARTIAL, TILES, Tile, splits_of, tile_time
 from mpitrain.job.cut import parts, round_up
 from mpitrain.layers.conv import correlation
@@ -89,10 +90,10 @@ class Tiles:
     ) -> None:
         """y = weight * x + bias, and max(that, 0) if `rectify`."""
         c, tile, group = self._c, self._tile, self._device.group
-        packed = scratch if self._weights == PACKED else weight
+        packed = scratch.part(0, self._packed) if self._weights == PACKED else weight
         if self._weights == PACKED:
             self.kernels.pack(
-                (self._columns, 8 * parts(c.c, 32)), scratch, weight, c.k, c.c, c.r, c.s,
+                (self._columns, 8 * parts(c.c, 32)), packed, weight, c.k, c.c, c.r, c.s,
                 c.out_step, c.in_step, *c.first_tap, *c.tap_step, c.tap_row, self._columns,
                 group=(32, 8),
             )  # fmt: skip
@@ -105,13 +106,13 @@ class Tiles:
             int(rectify)
         )  # fmt: skip
         self.kernels.correlate(
-            (tiles * 8 * tile.y, splits), result, x, packed, bias or scratch, *tail, parts(c.c,
+            (tiles * 8 * tile.y, splits), result, x, packed, bias or weight, *tail, parts(c.c,
             self._in), c.h, c.w, c.r, c.s, *c.stride, *c.padding, self._steps, self._columns,
             group=(8 * tile.y, 1),
         )  # fmt: skip
         if splits > 1:
             self.kernels.finish(
-                pixels * round_up(c.k, self._out) // 4, y, result, bias or scratch, *tail, splits,
+                pixels * round_up(c.k, self._out) // 4, y, result, bias or weight, *tail, splits,
                 self._columns, group=group
             )  # fmt: skip
 
@@ -181,9 +182,12 @@ class TilesFamily(ByCorrelation):
     """One algorithm for each tile that fits into local memory."""
 
     def names(self, device: Engine, g: Geometry, what: PassName) -> Sequence[str]:
-        if g.groups > 1 or max(g.r, g.s) > LARGEST_FILTER:
+        if device.format.images is not FLOAT32 or g.groups > 1 or max(g.r, g.s) > LARGEST_FILTER:
             return ()
         return [name for name, tile in TILES.items() if tile.local_memory <= device.local_memory]
+
+    def compile(self, chosen: Tiles | TilesFilter) -> None:
+        _ = chosen.kernels
 
     def correlation(self, name: str, device: Engine, sums: Correlation) -> Tiles:
         return Tiles(device, sums, TILES[name])

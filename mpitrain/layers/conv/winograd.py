@@ -117,9 +117,10 @@ class WinogradFilter:
 
     def _tile_parts(self, images: int) -> int:
         """Shares of the tiles: they need no work twice, but sums of their own, so they are to be
-        large and not too many."""
-        most = min(2 * self._device.units, MOST_SUMS // self._sums, self._tiles(images) // SHARE)
-        return max(1, most)
+        large and not too many. A last turn of the cores that is not full would leave some idle."""
+        units = self._device.units
+        most = min(2 * units, MOST_SUMS // self._sums, self._tiles(images) // SHARE)
+        return max(1, most - most % units if most > units else most)
 
     def _out_parts(self, tile_parts: int) -> int:
         """Shares of the output channels where those do not keep every core busy: each transforms x

@@ -54,7 +54,8 @@ class WinogradTiles:
         return self._device.program("winograd", OUT=self._out, BLOCK=FORMAT.block)
 
     @cached_property
-    def _products(self) -> Program:
+    def products(self) -> Program:
+        """The products of tiles; likewise."""
         return self._device.program("products", LEFT_TURNED=1, **self._tile.definitions())
 
     def _tiles(self, images: int) -> int:
@@ -115,37 +116,37 @@ class WinogradTiles:
     ) -> None:
         """y = weight * x + bias, and max(that, 0) if `rectify`."""
         c, group, tile = self._c, self._device.group, self._tile
-        self.kernels.filters(
-            (self._width // 4, self._depth), scratch, weight, c.k, c.c, c.out_step, c.in_step,
-            *c.first_tap, *c.tap_step, c.tap_row, self._width, group=(group, 1),
-        )  # fmt: skip
         rows, tiles = self._rows(images), self._tiles(images)
         start = self._filters
         stop = start + round_up(self._points * rows * self._depth, 128)
-        inputs = scratch.part(start, stop)
+        filters, inputs = scratch.part(0, start), scratch.part(start, stop)
         products = scratch.part(stop, stop + self._points * rows * self._width)
         many = self._points * rows // tile.m * self._width // tile.n
         whole, splits = tail_of(self._device.units, tile, many, self._depth // DEPTH)
         stop += self._points * rows * self._width
         tail = scratch.part(stop, stop + self._tail)
+        self.kernels.filters(
+            (self._width // 4, self._depth), filters, weight, c.k, c.c, c.out_step, c.in_step,
+            *c.first_tap, *c.tap_step, c.tap_row, self._width, group=(group, 1),
+        )  # fmt: skip
         for first in range(0, tiles, rows):
             few = min(rows, tiles - first)
             self.kernels.inputs(
                 (8 * rows, self._depth // 32), inputs, x, c.h, c.w, c.p, c.q, *c.padding, first,
                 few, rows, self._depth, group=(group, 1),
             )  # fmt: skip
-            self._products.products(
+            self.products.products(
                 ((whole + (many - whole) * splits) * 8 * tile.y, 1), products, tail, inputs,
-                scratch, rows, self._width, self._depth, 0, self._points, whole, splits, group=(8 *
-                tile.y, 1),
+                filters, rows, self._width, self._depth, 0, self._points, whole, splits,
+                group=(8 * tile.y, 1),
             )  # fmt: skip
             if whole < many:
-                self._products.finish(
+                self.products.finish(
                     (many - whole) * tile.m * tile.n // 4, products, tail, rows, self._width, 0,
                     many, whole, splits, group=group
                 )  # fmt: skip
             self.kernels.outputs(
-                (8 * few, parts(c.k, 32)), y, products, bias or scratch, c.k, c.p, c.q, first, few,
+                (8 * few, parts(c.k, 32)), y, products, bias or weight, c.k, c.p, c.q, first, few,
                 rows, self._width, int(bias is not None), int(rectify), group=(group, 1),
             )  # fmt: skip
 
@@ -170,7 +171,8 @@ class WinogradTilesFilter:
         return self._device.program("winograd", OUT=self._out, BLOCK=FORMAT.block)
 
     @cached_property
-    def _products(self) -> Program:
+    def products(self) -> Program:
+        """The products of tiles; likewise."""
         return self._device.program("products", LEFT_TURNED=0, **self._tile.definitions())
 
     def _tiles(self, images: int) -> int:
@@ -226,7 +228,7 @@ class WinogradTilesFilter:
         rows, tiles, shares = self._rows(images), self._tiles(images), self._parts(images)
         start = round_up(shares * self._points * self._height * self._width, 128)
         stop = start + round_up(self._points * rows * self._height, 128)
-        gradients = scratch.part(start, stop)
+        sums, gradients = scratch.part(0, start), scratch.part(start, stop)
         inputs = scratch.part(stop, stop + self._points * rows * self._width)
         for first in range(0, tiles, rows):
             few = min(rows, tiles - first)
@@ -238,13 +240,13 @@ class WinogradTilesFilter:
                 (8 * rows, parts(g.c, 32)), inputs, x, g.h, g.w, g.p, g.q, *g.padding, first, few,
                 rows, self._width, group=(group, 1),
             )  # fmt: skip
-            self._products.products(
-                (self._many() * 8 * tile.y, shares), scratch, scratch, gradients, inputs,
+            self.products.products(
+                (self._many() * 8 * tile.y, shares), sums, sums, gradients, inputs,
                 self._height, self._width, rows, int(first > 0), self._points, self._many(), 1,
                 group=(8 * tile.y, 1),
             )  # fmt: skip
         self.kernels.finish(
-            (parts(g.c, 4), g.k), dweight, scratch, g.c, self._height, self._width, shares,
+            (parts(g.c, 4), g.k), dweight, sums, g.c, self._height, self._width, shares,
             int(accumulate), group=(group, 1)
         )  # fmt: skip
 
@@ -270,6 +272,9 @@ class WinogradTilesFamily(ByCorrelation):
         minimal = (g.r, g.s, *g.stride, g.groups) == (3, 3, 1, 1, 1) and max(g.padding) <= 2
         wide = all(device.format.block_of(each) == FORMAT.block for each in (g.c, g.k))
         return tuple(self._out) if minimal and wide else ()
+
+    def compile(self, chosen: WinogradTiles | WinogradTilesFilter) -> None:
+        _ = chosen.kernels, chosen.products
 
     def correlation(self, name: str, device: Engine, sums: Correlation) -> WinogradTiles:
         return WinogradTiles(device, sums, self._out[name])

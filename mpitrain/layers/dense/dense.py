@@ -58,6 +58,7 @@ class Dense(Layer):
     def build(self, device: Engine, *shapes: Shape) -> None:
         inputs = size(shapes[0])
         self._ways = [WAYS[name](device, inputs, self.features) for name in device.products]
+        self._way(self.capacity).compile(self.capacity)
         self._bias_gradient = BiasGradient(device, self.features, None)
 
     def _way(self, images: int) -> Way:

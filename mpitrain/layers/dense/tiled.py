@@ -6,9 +6,13 @@ from mpitrain.engine.tile import DEPTH, MOST_PARTIAL, Tile, splits_of
 from mpitrain.job.cut import parts
 from mpitrain.layers.dense.way import Way
 from mpitrain.runtime.array import Array
+from mpitrain.runtime.program import Program
 
 DENSE_TILES = (Tile(1, 4, 8, 6, 0.45), Tile(2, 4, 8, 4, 0.9), Tile(2, 4, 16, 2, 1.0))
 """For products of few rows (images, or features) and of more."""
+
+TURNED = ((True, True), (False, False), (True, False))
+"""Which operands of the three products lie along the depth."""
 
 
 class Tiled(Way):
@@ -30,6 +34,16 @@ class Tiled(Way):
         )
         return tile, tiles, splits, area * splits if splits > 1 else 0
 
+    def _kernels(self, tile: Tile, turned: tuple[bool, bool]) -> Program:
+        return self._device.program(
+            "dense", LEFT_TURNED=int(turned[0]), RIGHT_TURNED=int(turned[1]),
+            VECTORS=int(self._inputs % 4 == 0 and self._features % 4 == 0), **tile.definitions(),
+        )  # fmt: skip
+
+    def compile(self, images: int) -> None:
+        for shape, turned in zip(self._shapes(images), TURNED, strict=True):
+            self._kernels(self._splits(*shape)[0], turned)
+
     def workspace(self, images: int) -> int:
         return max(
             self._splits(*shape)[3] for n in range(1, images + 1) for shape in self._shapes(n)
@@ -40,18 +54,18 @@ class Tiled(Way):
     ) -> None:
         shape = self._shapes(n)[0]
         self._product(
-            y, x, weight, bias, shape, (True, True), (self._inputs, self._inputs), False, scratch
+            y, x, weight, bias, shape, TURNED[0], (self._inputs, self._inputs), False, scratch
         )
 
     def backward_weight(
         self, dweight: Array, dy: Array, x: Array, accumulate: bool, n: int, scratch: Array
     ) -> None:
         shape, steps = self._shapes(n)[1], (self._features, self._inputs)
-        self._product(dweight, dy, x, None, shape, (False, False), steps, accumulate, scratch)
+        self._product(dweight, dy, x, None, shape, TURNED[1], steps, accumulate, scratch)
 
     def backward_data(self, dx: Array, dy: Array, weight: Array, n: int, scratch: Array) -> None:
         shape, steps = self._shapes(n)[2], (self._features, self._inputs)
-        self._product(dx, dy, weight, None, shape, (True, False), steps, False, scratch)
+        self._product(dx, dy, weight, None, shape, TURNED[2], steps, False, scratch)
 
     def _product(
         self,
@@ -69,10 +83,7 @@ class Tiled(Way):
         in rows of its step."""
         m, j, depth = shape
         tile, tiles, splits, partial = self._splits(m, j, depth)
-        kernels = self._device.program(
-            "dense", LEFT_TURNED=int(turned[0]), RIGHT_TURNED=int(turned[1]),
-            VECTORS=int(self._inputs % 4 == 0 and self._features % 4 == 0), **tile.definitions(),
-        )  # fmt: skip
+        kernels = self._kernels(tile, turned)
         result = scratch.part(0, partial) if splits > 1 else c
         flags = int(bias is not None), int(accumulate)
         kernels.product(

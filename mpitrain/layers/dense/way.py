@@ -18,6 +18,9 @@ class Way(ABC):
     def __init__(self, device: Engine, inputs: int, features: int) -> None:
         self._device, self._inputs, self._features = device, inputs, features
 
+    def compile(self, images: int) -> None:  # noqa: B027  (most compile when they are made)
+        """Have the kernels for so many images compiled, where they are not yet."""
+
     @abstractmethod
     def workspace(self, images: int) -> int:
         """Float32 values of scratch for so many images, or fewer."""

@@ -96,13 +96,13 @@ class Divide:
             if wire.ranks.bereaved:
                 return progress  # some ranks may not have heard the end of this step
         assert report is not None
-        images = [part.stop - part.start for part in feed.now]
+        images = [part.stop - part.start for part in feed.current_parts]
         found = self._balance.note(images, report.compute_seconds)
         if found is None:
             return progress
         if by_speed:
             feed.divide(found.speeds)
-        parts = [part.stop - part.start for part in feed.parts]
+        parts = [part.stop - part.start for part in feed.next_parts]
         late = None if found.straggler is None else wire.ranks.numbers[found.straggler]
         persists = late == self._last or found.cost >= PLAIN
         self._last = late

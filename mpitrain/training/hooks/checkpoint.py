@@ -66,7 +66,7 @@ def _settings(world: World, t: int) -> dict[str, Any]:
         "classes": list(local.dataset.class_names) if local.dataset else [],
         "ranks": world.wire.ranks.size,
         "exchange": plan.exchange,
-        "coders": world.exchange.seat[1],
+        "coders": world.exchange.coder_count,
         "coded_from": plan.coded_from,
         "images": plan.prepared.count,
         "sub_batch": plan.sub_batch,

@@ -117,7 +117,7 @@ class Health:
         table = wire.agree.table(np.array([np.abs(error).max(initial=0.0), flushed, squares]))
         if found is None:
             return {}
-        _, count = exchange.seat
+        count = exchange.coder_count
         return {
             "sampled_bucket": found.bucket,
             "measured_error": float(table[:, 0].max()),

@@ -124,7 +124,7 @@ def say_header(world: World, said: str) -> None:
         "exchange_chosen": plan.exchange,
         "exchange_reason": plan.reason,
         "coded_from": plan.coded_from,
-        "coders": exchange.seat[1] if exchange.codes else 0,
+        "coders": exchange.coder_count if exchange.codes else 0,
         "capacity": graph.capacity,
     }
     tables = {"run": settings, "versions": versions, "ranks": {"devices": devices, "hosts": hosts}}

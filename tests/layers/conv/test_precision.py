@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
-from mpitrain.engine.nvidia import Nvidia
+from mpitrain.engine.gpu import FORMAT
+from mpitrain.engine.nvidia import BFLOAT16_FORMAT, Nvidia
 from mpitrain.engine.registry import open_device
 from mpitrain.job.errors import UserError
-from mpitrain.layers.conv import precision, tensor
+from mpitrain.layers.conv import precision
 from mpitrain.layers.conv.algorithm import PASSES
 from mpitrain.layers.conv.choice import candidates, choose
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.precision import LIMITS, use
+from mpitrain.layers.conv.tensor_rows import FORMATS, Format
 
 G = Geometry(40, 6, 5, 70, 3, 3, 6, 5, (1, 1), (1, 1), 1)
 
@@ -34,7 +36,7 @@ def device(request: pytest.FixtureRequest) -> Nvidia:
 def plain(device: Nvidia) -> Iterator[Nvidia]:
     """The device, set back to float32 afterwards."""
     yield device
-    device.precision, device.wgmma = "float32", False
+    device.precision, device.wgmma, device.format = "float32", False, FORMAT
 
 
 def pretend(
@@ -59,7 +61,7 @@ def test_float32_asks_for_nothing(plain: Nvidia) -> None:
     assert plain.precision == "float32"
 
 
-@pytest.mark.parametrize("wanted", tensor.FORMATS)
+@pytest.mark.parametrize("wanted", FORMATS)
 def test_a_device_is_used_if_it_has_tensor_cores_and_refused_by_name_if_not(
     plain: Nvidia, wanted: str
 ) -> None:
@@ -71,8 +73,8 @@ def test_a_device_is_used_if_it_has_tensor_cores_and_refused_by_name_if_not(
         use(cpu, wanted)
 
 
-@pytest.mark.parametrize("wanted", tensor.FORMATS)
-def test_every_tile_is_right_by_either_instruction(plain: Nvidia, wanted: tensor.Format) -> None:
+@pytest.mark.parametrize("wanted", FORMATS)
+def test_every_tile_is_right_by_either_instruction(plain: Nvidia, wanted: Format) -> None:
     """On an NVIDIA GPU (--devices nvidia); elsewhere there is no such instruction."""
     major, _ = plain.capability
     for plain.wgmma in {9: (True, False)}.get(major, (False,) if major >= 8 else ()):
@@ -143,10 +145,17 @@ def test_few_channels_are_gathered_and_their_gradient_is_computed_otherwise(plai
     assert "tensor" not in candidates(plain, replace(few, r=1, s=1), "forward")
 
 
-@pytest.mark.parametrize(("wanted", "shared"), [("high", True), ("bf16", True), ("tf32", False)])
+@pytest.mark.parametrize(("wanted", "shared"), [("high", True), ("tf32", False)])
 def test_both_gradients_share_rows_of_one_format(plain: Nvidia, wanted: str, shared: bool) -> None:
     plain.precision = wanted
     by_filter, by_data = (
         choose(plain, G, what, 4, {}) for what in ("backward filter", "backward data")
     )
     assert bool(by_data.rows) and (by_data.rows == by_filter.rows) == shared
+
+
+def test_bfloat16_is_taken_as_it_lies_and_only_by_tensor_cores(plain: Nvidia) -> None:
+    plain.precision, plain.format = "bf16", BFLOAT16_FORMAT
+    for what in PASSES:
+        assert choose(plain, G, what, 4, {}).rows == ""
+        assert list(candidates(plain, G, what)) == ["tensor", "implicit"]

@@ -10,14 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mpitrain.layers.conv.tensor import (
-    FORMATS,
-    TILES,
-    Format,
-    Tile,
-    definitions,
-    filter_definitions,
-)
+from mpitrain.layers.conv.tensor_rows import FORMATS, Format
+from mpitrain.layers.conv.tensor_tiles import TILES, Tile, definitions, filter_definitions
 from mpitrain.runtime import nvidia
 from mpitrain.runtime.program import read_source
 

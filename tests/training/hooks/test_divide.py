@@ -19,11 +19,11 @@ class Feed:
     speeds: tuple[float, ...] | None = None
 
     def __init__(self) -> None:
-        self.parts = self.now = parts(64, 2)
+        self.next_parts = self.current_parts = parts(64, 2)
 
     def divide(self, speeds: tuple[float, ...]) -> None:
         self.speeds = speeds
-        self.parts = self.now = parts(64, 2, speeds)
+        self.next_parts = self.current_parts = parts(64, 2, speeds)
 
 
 def run(
@@ -50,7 +50,7 @@ def run(
     for step in range(1, steps + 1):
         seconds = [
             (part.stop - part.start) * each
-            for part, each in zip(feed.now, seconds_of(step), strict=True)
+            for part, each in zip(feed.current_parts, seconds_of(step), strict=True)
         ]
         report: Any = SimpleNamespace(compute_seconds=tuple(seconds))
         progress = Progress(step, last=report)
@@ -84,7 +84,7 @@ def test_a_rank_that_is_slow_for_a_moment_is_not_named_and_one_that_stays_slow_o
 
 def test_by_speed_the_slow_rank_gets_fewer_images() -> None:
     feed, _, logged = run(by_speed=True, steps=WARM + FIRST)
-    lengths = [part.stop - part.start for part in feed.parts]
+    lengths = [part.stop - part.start for part in feed.next_parts]
     assert lengths == [55, 9]
     assert logged[-1]["parts"] == lengths
 

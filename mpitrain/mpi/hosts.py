@@ -1,4 +1,4 @@
-"""Wires of some of a wire's ranks: those of this host, and the first of each host."""
+"""Make wires between the ranks of this host, and between the hosts' leaders."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from mpi4py import MPI
 from mpitrain.mpi.wire import Communicator, Wire, make, split
 
 
-def layers(wire: Wire) -> tuple[Wire, Wire | None]:
-    """A wire of this host's ranks, and one of the hosts' leaders: the first rank of each.
+def host_wires(wire: Wire) -> tuple[Wire, Wire | None]:
+    """A wire between this host's ranks, and one between the leaders: the first rank of each host.
 
-    None instead of the second on ranks that are no leaders. Made once, and kept; collective.
+    The second is None on ranks that are not leaders. Collective; both are made once and kept.
     """
-    if "layers" not in wire.kept:
+    if "hosts" not in wire.kept:
         ranks = wire.ranks
         within = split(wire.facts, wire.host)
         leads = ranks.local_rank == 0
         leaders: Any = wire.facts.Split(0 if leads else MPI.UNDEFINED, ranks.rank)
-        wire.kept["layers"] = _part(wire, within), _part(wire, leaders) if leads else None
-    found: tuple[Wire, Wire | None] = wire.kept["layers"]
+        wire.kept["hosts"] = _part(wire, within), _part(wire, leaders) if leads else None
+    found: tuple[Wire, Wire | None] = wire.kept["hosts"]
     return found
 
 

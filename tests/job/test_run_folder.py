@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mpitrain.job import folder
+from mpitrain.job import run_folder
 from mpitrain.job.errors import UserError
-from mpitrain.job.folder import Hold, make_new
+from mpitrain.job.run_folder import Hold, make_new
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def holds() -> Iterator[tuple[Hold, Hold]]:
 def test_the_second_to_come_is_refused_and_told_who_is_there(
     tmp_path: Path, holds: tuple[Hold, Hold], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(run_folder, "PATIENCE_SECONDS", 0.1)
     first, second = holds
     first.take(tmp_path)
     first.sign()
@@ -36,11 +36,17 @@ def test_the_second_to_come_is_refused_and_told_who_is_there(
     second.take(tmp_path)
 
 
-DIES = "import os, sys, pathlib, mpitrain.job.folder as f; h = f.Hold(); h.take(pathlib.Path('.'))"
+DIES = """
+import os, sys, pathlib
+from mpitrain.job.run_folder import Hold
+
+hold = Hold()
+hold.take(pathlib.Path("."))
+"""
 
 
 def test_a_lock_goes_with_its_process(tmp_path: Path, holds: tuple[Hold, Hold]) -> None:
-    words = [sys.executable, "-c", f"{DIES}; os._exit(9)"]
+    words = [sys.executable, "-c", f"{DIES}os._exit(9)"]
     assert subprocess.run(words, cwd=tmp_path, check=False).returncode == 9
     holds[0].take(tmp_path)
 

@@ -1,0 +1,172 @@
+"""Training steps across shaped links: the command, and PyTorch's DistributedDataParallel over gloo,
+one after the other on the same lab hosts; as root.
+
+    python benchmarks/ddp.py --lab FOLDER --links 1gbit,100mbit
+        FOLDER has netlab.sh, nsrun, nsrsh; --ranks hosts must be up
+
+Ours is timed by its log, PyTorch by each step's clock; bytes are those that rank 0's host sent, by
+its interface, headers and retries too. Writes benchmarks/results/ddp-NETWORK.json and a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import lab
+from measure import HERE, circumstances, spread
+from rich.console import Console
+from rich.table import Table
+
+OURS = ("lowrank", "dynamic8", "float32")
+DDP = ("float32", "float16", "powersgd")
+METHODS = (*(f"mpitrain {each}" for each in OURS), *(f"DDP {each}" for each in DDP))
+WARM = 2
+"""Steps at a run's beginning that are not counted."""
+
+
+class Failed(Exception):
+    """A run that did not end as it should; says why."""
+
+
+def sent() -> int:
+    """Bytes that the first host has sent."""
+    counter = "/sys/class/net/eth0/statistics/tx_bytes"
+    words = ["ip", "netns", "exec", f"{lab.PREFIX}0", "cat", counter]
+    return int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+
+
+def ours(options: Any, exchange: str, steps: int) -> list[float]:
+    """Seconds of each step, by the log of the command."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        words = [
+            *lab.mpirun(options.lab, options.ranks), "-n", str(options.ranks),
+            str(Path(sys.executable).parent / "mpitrain"), options.network,
+            "--data", "synthetic:64", "--batch-size", str(options.batch), "--steps", str(steps),
+            "--exchange", exchange, "--checkpoint-every", "9999", "--evaluate-every", "9999",
+            "--out", str(out), "--quiet",
+        ]  # fmt: skip
+        run = subprocess.run(words, capture_output=True, text=True, timeout=options.limit)
+        if run.returncode:
+            raise Failed(run.stderr.strip().splitlines()[-1] if run.stderr.strip() else "failed")
+        events = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [each["seconds"]["total"] for each in events if each["event"] == "step"]
+
+
+def ddp(options: Any, hook: str, steps: int) -> list[float]:
+    """Seconds of each step, as rank 0 saw them."""
+    place = {
+        "MASTER_ADDR": "10.77.0.1",
+        "MASTER_PORT": "29501",
+        "GLOO_SOCKET_IFNAME": "eth0",
+    }
+    processes = []
+    for rank in range(options.ranks):
+        words = [
+            str(options.lab / "nsrun"), f"{lab.PREFIX}{rank}", options.torch_python,
+            str(HERE / "side_ddp.py"), options.network, str(options.batch), str(steps), hook,
+            str(rank), str(options.ranks),
+        ]  # fmt: skip
+        processes.append(
+            subprocess.Popen(
+                words,
+                env=os.environ | place,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    try:
+        printed = [each.communicate(timeout=options.limit) for each in processes]
+    except subprocess.TimeoutExpired:
+        for each in processes:
+            each.kill()
+        raise Failed(f"no end after {options.limit:g} s") from None
+    codes = [each.returncode for each in processes]
+    if any(codes):
+        said = next((err.strip().splitlines() for _, err in printed if err.strip()), ["no word"])
+        raise Failed(f"exit codes {codes}: {said[-1][:200]}")
+    seconds: list[float] = json.loads(printed[0][0])
+    return seconds
+
+
+def measure(options: Any, link: str, method: str) -> dict[str, Any]:
+    """One row."""
+    kind, way = method.split(" ")
+    begin = sent()
+    row: dict[str, Any] = {"link": link, "method": method}
+    try:
+        seconds = (ours if kind == "mpitrain" else ddp)(options, way, options.steps)
+    except (Failed, subprocess.TimeoutExpired) as error:
+        return row | {"failed": str(error)}
+    counted = seconds[WARM:]
+    # The bytes of weights before the first step are few beside those of all steps.
+    return row | {
+        "seconds": spread(counted),
+        "n": len(counted),
+        "megabytes": round((sent() - begin) / len(seconds) / 1e6, 1),
+    }
+
+
+def table(rows: list[dict[str, Any]], options: Any) -> Table:
+    found = Table(
+        title=f"{options.network}, batch {options.batch}, {options.ranks} hosts, steps after the "
+        f"first {WARM}: minimum / median / maximum",
+        title_justify="left",
+    )
+    for heading in ("link", "method", "s/step", "MB sent a step", "DDP float32 / it"):
+        found.add_column(heading)
+    for row in rows:
+        if "failed" in row:
+            found.add_row(row["link"], row["method"], row["failed"], "", "")
+            continue
+        base = next(
+            (r for r in rows if r["link"] == row["link"] and r["method"] == "DDP float32"), {}
+        )
+        middle = statistics.median(row["seconds"])
+        ratio = f"{base['seconds'][1] / middle:.2f}" if "seconds" in base else ""
+        words = " / ".join(f"{each:.3g}" for each in row["seconds"])
+        found.add_row(row["link"], row["method"], words, f"{row['megabytes']:,}", ratio)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--lab", type=Path, required=True)
+    parser.add_argument("--links", default="1gbit")
+    parser.add_argument("--ranks", type=int, default=4)
+    parser.add_argument("--network", default="vgg16")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--methods", default=";".join(METHODS), help="with ; between")
+    parser.add_argument(
+        "--limit", type=float, default=300, help="seconds of a run, then it has failed"
+    )
+    parser.add_argument("--torch-python", default=sys.executable, help="a Python that has torch")
+    options = parser.parse_args()
+    facts = circumstances(options.steps - WARM)
+    rows: list[dict[str, Any]] = []
+    path = HERE / "results" / f"ddp-{options.network}"
+    for link in options.links.split(","):
+        lab.shape(options.lab, link, options.ranks)
+        for method in options.methods.split(";"):
+            rows.append(measure(options, link, method))
+            print(rows[-1], flush=True)
+            path.with_suffix(".json").write_text(json.dumps({**facts, "rows": rows}, indent=1))
+    with path.with_suffix(".txt").open("w") as file:
+        for console in (Console(), Console(file=file, width=100)):
+            console.print(table(rows, options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Layers whose values are bfloat16 in memory compute what they do on float32, rounded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mpitrain.engine.engine import Engine
+from mpitrain.engine.format import from_bfloat16, to_bfloat16
+from mpitrain.engine.gpu import FORMAT
+from mpitrain.engine.nvidia import BFLOAT16_FORMAT
+from mpitrain.engine.registry import open_device
+from mpitrain.layers import (
+    Add,
+    AveragePool,
+    BatchNorm,
+    Convolution,
+    Dropout,
+    Flatten,
+    MaxPool,
+    Relu,
+)
+from mpitrain.layers.layer import Layer, Shape
+from mpitrain.layers.residual import BatchNormAdd
+
+Values = NDArray[Any]
+ROUNDING = 2.0**-8
+"""Relative, of one value, at most."""
+IMAGE = (70, 6, 5)
+
+
+def rectifying(layer: Layer) -> Layer:
+    layer.rectify, layer.keeps = True, (*layer.keeps, *layer.keeps_rectified)
+    return layer
+
+
+LAYERS: dict[str, tuple[Callable[[], Layer], tuple[Shape, ...]]] = {
+    "relu": (Relu, (IMAGE,)),
+    "add": (Add, (IMAGE, IMAGE)),
+    "add and relu": (lambda: rectifying(Add()), (IMAGE, IMAGE)),
+    "dropout": (lambda: Dropout(0.4), (IMAGE,)),
+    "flatten": (Flatten, (IMAGE,)),
+    "flatten one pixel": (Flatten, ((64, 1, 1),)),
+    "max pool": (lambda: MaxPool(3, 2, 1), (IMAGE,)),
+    "average pool": (lambda: AveragePool(2, 2), (IMAGE,)),
+    "batch norm": (BatchNorm, (IMAGE,)),
+    "batch norm and relu": (lambda: rectifying(BatchNorm()), (IMAGE,)),
+    "batch norm and sum": (BatchNormAdd, (IMAGE, IMAGE)),
+    "batch norm, sum and relu": (lambda: rectifying(BatchNormAdd()), (IMAGE, IMAGE)),
+    "convolution in groups": (lambda: rectifying(Convolution(10, 3, groups=2)), (IMAGE,)),
+    "convolution of few channels": (lambda: Convolution(70, 3, padding=1), ((3, 6, 5),)),
+    "convolution to few channels": (lambda: Convolution(2, 3, padding=1), (IMAGE,)),
+}
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> Engine:
+    """Each device with the kernels for GPUs."""
+    return open_device(request.param.split()[0], engine="gpu")
+
+
+@pytest.fixture
+def halved(device: Engine, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Lets images be bfloat16 from then on."""
+    return lambda: monkeypatch.setattr(device, "format", BFLOAT16_FORMAT)
+
+
+def rounded(values: Values) -> Values:
+    return from_bfloat16(to_bfloat16(values.astype(np.float32)))
+
+
+def both_ways(bench: Callable[..., Any], name: str) -> dict[str, Values]:
+    """y, every dx and every parameter's gradient for inputs that bfloat16 holds exactly."""
+    make, shapes = LAYERS[name]
+    random = np.random.default_rng(0)
+    trial = bench(make(), *shapes)
+    layer = trial.layer
+    if isinstance(layer, Convolution):
+        layer.forced = dict.fromkeys(("forward", "backward data", "backward filter"), "implicit")
+        layer.build(trial.device, *shapes)
+        trial.layer.scratch = trial.device.empty((layer.workspace(trial.capacity, *shapes),))
+    x = [rounded(random.normal(size=(3, *shape)) + 0.5) for shape in shapes]
+    found = {"y": trial.forward(*x, seed=5)}
+    for number, dx in enumerate(trial.backward(rounded(random.normal(size=found["y"].shape)))):
+        found[f"dx{number}"] = dx
+    return found | {f"d{each}": trial.get(f"d{each}") for each in layer.parameters(*shapes)}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_rounds_its_results_once(bench: Any, halved: Callable[[], None], name: str) -> None:
+    expected = both_ways(bench, name)
+    halved()
+    for what, result in both_ways(bench, name).items():
+        scale = np.abs(expected[what]).max()
+        np.testing.assert_allclose(
+            result, expected[what], rtol=ROUNDING, atol=1e-5 * scale, err_msg=what
+        )
+
+
+def test_rounding_is_to_nearest_even_and_keeps_what_is_not_a_number(
+    bench: Any, halved: Callable[[], None]
+) -> None:
+    """One number at a time, as a row becomes an image, and in vectors, as two images are added."""
+    halved()
+    bits = [0x3F808000, 0x3F818000, 0x3F808001, 0x7F7FFFFF, 0x7FFFFFFF, 0x7F800000]
+    values = np.array(bits, np.uint32).view(np.float32)
+    trial = bench(Flatten(), (6, 1, 1), images=1)
+    trial.forward(np.zeros((1, 6, 1, 1)))
+    (found,) = trial.backward(values[None])
+    np.testing.assert_array_equal(found.ravel(), rounded(values))
+    assert np.isinf(found.ravel()[3]) and np.isnan(found.ravel()[4])
+    whole = rounded(np.random.default_rng(0).normal(size=(2, 1, 8, 3, 3)))
+    whole[:, 0, 0, 0, 0] = np.nan
+    trial = bench(Add(), (8, 3, 3), (8, 3, 3), images=1)
+    np.testing.assert_array_equal(trial.forward(*whole), rounded(whole[0] + whole[1]))
+
+
+def test_a_value_of_one_pixel_is_converted_where_it_becomes_a_row() -> None:
+    assert not Flatten().shares_memory(BFLOAT16_FORMAT, (64, 1, 1))
+    assert Flatten().shares_memory(FORMAT, (64, 1, 1))
