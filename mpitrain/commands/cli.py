@@ -537,15 +537,10 @@ def _leave(code: int, aborted: bool = False) -> NoReturn:
         time.sleep(LINGER)
     wire = sys.modules.get("mpitrain.mpi.connect")
     job = wire.connected() if wire else None
-    devices = sys.modules.get("mpitrain.runtime.device")
     if job and job.ranks.bereaved:
         _exit(
             code
         )  # MPI_Finalize waits for dead ranks that were alone on their host (Open MPI 5.0)
-    if devices and devices.gpu_opened:
-        if wire and not aborted:
-            wire.finalize()
-        _exit(code)  # NVIDIA's driver was seen to crash while the interpreter is torn down
     sys.exit(code)
 
 

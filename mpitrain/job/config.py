@@ -92,7 +92,8 @@ class Run:
         "float32",
         "Arithmetic of convolutions: float32 on any device; on an NVIDIA GPU's tensor cores high "
         "(pairs of bfloat16, about 16 bits), "
-        "tf32 (11 bits) or bf16 (8 bits), with sums, weights and all else in float32.",
+        "tf32 (11 bits) or bf16 (8 bits, and so are images between layers), with sums, weights "
+        "and all else in float32.",
         choices=("float32", "high", "tf32", "bf16"),
     )
     balance: str = _option(

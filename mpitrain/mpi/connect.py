@@ -64,9 +64,3 @@ def abort(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     MPI.COMM_WORLD.Abort(code)
-
-
-def finalize() -> None:
-    """Finalise MPI, for a process that ends without the interpreter's own clean-up."""
-    if not MPI.Is_finalized():
-        MPI.Finalize()

@@ -104,10 +104,6 @@ def list_devices(cores: Sequence[int] | None = None) -> list[Entry]:
     return entries
 
 
-gpu_opened = False
-"""Whether this process has opened a GPU."""
-
-
 class Device:
     """One OpenCL device with one in-order queue: kernels and copies run in the order in which they
     were asked for.
@@ -126,8 +122,6 @@ class Device:
     its neighbours."""
 
     def __init__(self, entry: Entry) -> None:
-        global gpu_opened
-        gpu_opened = gpu_opened or entry.kind == "gpu"
         self.cl: cl.Device = entry.cl
         self.number = entry.number
         """Its place in this process's list of devices: ranks of a host with the same number may

@@ -10,6 +10,7 @@ import pytest
 
 from mpitrain.engine.engine import Engine
 from mpitrain.engine.format import Format
+from mpitrain.engine.registry import open_device
 from mpitrain.job.errors import UserError
 from mpitrain.layers import (
     Add,
@@ -76,6 +77,35 @@ def run(
     for _ in graph.backward(what, last):
         pass
     return float(graph.losses(len(images)).sum(dtype=np.float64))
+
+
+def test_weights_for_tensor_cores_are_packed_from_the_flat_vector() -> None:
+    """Of each convolution, both ways, with its bias; the first one's x has too few channels."""
+    device = open_device("pocl", engine="nvidia")
+    device.precision = "high"
+    graph = Graph(
+        device,
+        network(
+            ("first", Convolution(5, 3, padding=1), ("input",)),
+            ("second", Convolution(70, 3, padding=1), ("first",)),
+            ("flat", Flatten(), ("second",)),
+            ("scores", Dense(3), ("flat",)),
+            ("loss", SoftmaxCrossEntropy(), ("scores",)),
+        ),
+        capacity=1,
+    )
+    vector = filled(graph)
+    assert graph._packed is not None
+    graph._packed.write(graph.weights, graph.weights)
+    packings = [each for node in graph.network.nodes for each, _ in node.layer.packings()]
+    assert [(each.sums.c, each.sums.k) for each in packings] == [(18, 5), (5, 70), (70, 5)]
+    slot = graph.layout.slots["second.bias"]
+    bias = packings[1].bias.download()[:70]
+    np.testing.assert_array_equal(bias, vector[slot.start : slot.start + 70])
+    assert not packings[2].bias.download().any()
+    graph.weights.write(vector * 2)
+    graph._packed.write(graph.weights, graph.weights)
+    np.testing.assert_array_equal(packings[1].bias.download()[:70], 2 * bias)
 
 
 @pytest.fixture

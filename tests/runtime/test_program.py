@@ -34,7 +34,7 @@ def test_a_compilers_error_names_file_and_line(
     with pytest.raises(
         RunError, match=r"(?s)kernels/broken\.cl does not compile for .*broken\.cl:2:\d+.*nonsense"
     ):
-        device.program("broken", UNIQUE=device.wide)
+        device.program("broken", UNIQUE=device.wide).built()
 
 
 def test_includes_keep_the_lines_of_the_file(device: Device) -> None:
