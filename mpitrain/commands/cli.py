@@ -489,10 +489,18 @@ def _end(error: BaseException | None) -> None:
             _trace(error, expected)
             print(f"mpitrain: {words}", file=sys.stderr, flush=True)
         _leave(code)
+    if isinstance(error, MpitrainError) and _of_mpi(error) and witness.other_speaks():
+        wire.abort(code)  # a rank has died, and is named already
+        _leave(code, aborted=True)
     _trace(error, expected)
     last_words(f"{job.ranks.name}{_phase()}: {words}" if job else f"rank {_rank()}: {words}")
     wire.abort(code)
     _leave(code, aborted=True)  # MPI_Abort may come back before the launcher's signal arrives
+
+
+def _of_mpi(error: BaseException) -> bool:
+    """Whether an error is of a message that failed, as messages do when a rank dies."""
+    return type(error.__cause__).__module__.partition(".")[0] == "mpi4py"
 
 
 def _join() -> ModuleType | None:

@@ -22,6 +22,9 @@ from mpitrain.job.errors import STOPPED, RunError, UserError
 LEAD = 120
 """Seconds before the end of its time in which a run is told to write its checkpoint, where the time
 is long enough."""
+ENDED = """ && tail -n 1 RUN/log.jsonl | grep -q '"exit": 0'"""
+"""What the run itself says of its end: where a launcher's daemon dies with its host, Open MPI's
+mpirun exits with 0."""
 AGAIN = " || mpitrain requeue $?"
 """How the line that starts a training ends: see `requeue`."""
 PACKAGES = (("mpich", "pmi2"), ("openmpi", "pmix"))
@@ -176,9 +179,11 @@ def launch_line(network: str, options: Sequence[str], mpi: str) -> str:
     line = f"{launcher(mpi)} {shlex.join(['mpitrain', network])}"
     if not _says(options, "--resume"):
         line += " --resume"
+    out = shlex.quote(_says(options, "--out"))
     if not _says(options, "--out"):
-        line += f' --out "runs/{Path(network).stem}-$SLURM_JOB_ID"'
-    return f"{line} {shlex.join(options)}".rstrip() + AGAIN
+        out = f'"runs/{Path(network).stem}-$SLURM_JOB_ID"'
+        line += f" --out {out}"
+    return f"{line} {shlex.join(options)}".rstrip() + ENDED.replace("RUN", out) + AGAIN
 
 
 def launcher(mpi: str) -> str:

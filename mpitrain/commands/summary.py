@@ -48,7 +48,7 @@ def print_summary(
         title=f"{network.name}: {_shape(network.input_shape)} images, {network.classes} classes",
         title_justify="left",
     )
-    for heading in ("layer", "kind", "from", "output", "parameters", "MFLOP forward"):
+    for heading in ("name", "type", "inputs", "output", "parameters", "MFLOP forward"):
         table.add_column(
             heading, justify="right" if heading in ("parameters", "MFLOP forward") else "left"
         )
@@ -59,7 +59,7 @@ def print_summary(
         work = node.layer.flops(*inputs)
         flops += work
         origin = "" if node.inputs == (previous,) else ", ".join(node.inputs)
-        row = (node.name, type(node.layer).__name__, origin, _shape(shapes[node.name]))
+        row = (node.name, netfile.type_of(node.layer), origin, _shape(shapes[node.name]))
         table.add_row(*row, f"{count:,}" if count else "", f"{work / 1e6:,.1f}" if work else "")
         previous = node.name
     console = Console(width=None if sys.stdout.isatty() else PIPED)

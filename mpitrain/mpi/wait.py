@@ -26,14 +26,25 @@ FAILURES = (Lost, MPI.Exception)
 """What a death raises: Lost while waiting for messages, MPI.Exception while starting them."""
 
 
-def failure(ranks: Ranks, error: MPI.Exception) -> RunError:
+def failure(ranks: Ranks, error: MPI.Exception, statuses: Sequence[MPI.Status] = ()) -> RunError:
     """The exception to raise for an error of MPI's.
 
+    statuses: of the requests that failed; each may hold the error of its own.
     An MPI that survives deaths reports them by many kinds of errors, some without an error class.
     So every error of such an MPI is taken for a death.
     """
     kind = Lost if outlives_ranks(os.environ) else RunError
-    return kind(f"rank {ranks.numbers[ranks.rank]}: a message failed: {error}")
+    return kind(f"rank {ranks.numbers[ranks.rank]}: a message failed: {_words(error, statuses)}")
+
+
+def _words(error: MPI.Exception, statuses: Sequence[MPI.Status]) -> str:
+    """What went wrong: of several requests MPI says only "see the MPI_ERROR field"."""
+    if error.Get_error_class() == MPI.ERR_IN_STATUS:
+        codes = {status.Get_error() for status in statuses} - {MPI.SUCCESS, MPI.ERR_PENDING}
+        found = sorted({MPI.Get_error_string(code).partition("\n")[0] for code in codes})
+        if found:
+            return "; ".join(found)
+    return str(error).partition("\n")[0]
 
 
 def wait_for(ranks: Ranks, requests: list[MPI.Request]) -> list[MPI.Status]:
@@ -50,7 +61,7 @@ def _are_done(ranks: Ranks, requests: list[MPI.Request], statuses: list[MPI.Stat
     try:
         return MPI.Request.Testall(requests, statuses)
     except MPI.Exception as error:
-        raise failure(ranks, error) from error
+        raise failure(ranks, error, statuses) from error
 
 
 class Messages:

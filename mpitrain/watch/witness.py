@@ -38,6 +38,9 @@ LOOK_SECONDS = 0.2
 """Seconds between two looks whether the rank is stopped."""
 DESCRIPTORS_MAX = 1 << 16
 """File descriptors have lower numbers when the witness starts."""
+OTHERS_WORD_SECONDS = 1.0
+"""Seconds that the witness of a dead rank gets to report it, before a rank reports a lost
+message."""
 LINGER = 0.5
 """Seconds to wait until the launcher has printed a rank's last message. Launchers forward stderr,
 and lose what they have not yet printed when the job is aborted."""
@@ -131,6 +134,15 @@ def whom(rank: int) -> str:
 def absent() -> str:
     """Which ranks of several hosts do not answer or are stopped; empty if none, or on one host."""
     return rollcall.absent(_others, rollcall.ask(_others)) if _others else ""
+
+
+def other_speaks() -> bool:
+    """Whether the witness of another rank of this host has reported why the job ends, or does so
+    within OTHERS_WORD_SECONDS."""
+    limit = time.monotonic() + OTHERS_WORD_SECONDS
+    while not (taken := _is_name_bound(os.getppid())) and time.monotonic() < limit:
+        time.sleep(0.02)
+    return taken
 
 
 def spoken() -> None:

@@ -69,7 +69,9 @@ def test_a_script_is_what_was_asked_for_and_one_line_to_run() -> None:
     text = script("vgg16", ["--epochs", "3"], job)
     assert text.startswith(SCRIPT)
     (line,) = text.removeprefix(SCRIPT).splitlines()[:1]
-    start, _, end = line.partition(" || ")
+    line, _, end = line.partition(" || ")
+    start, _, check = line.partition(" && ")
+    assert check == """tail -n 1 "runs/vgg16-$SLURM_JOB_ID"/log.jsonl | grep -q '"exit": 0'"""
     assert (
         start == "srun --mpi=pmix --kill-on-bad-exit=1 mpitrain vgg16 --resume "
         '--out "runs/vgg16-$SLURM_JOB_ID" --epochs 3'
@@ -275,7 +277,7 @@ def test_what_stands_behind_two_dashes_is_for_sbatch(
     out = capsys.readouterr().out
     assert "#SBATCH --constraint=a100\n#SBATCH --exclusive\n#SBATCH -C big\n" in out
     assert out.index("#SBATCH --output") < out.index("#SBATCH --constraint")
-    assert "--epochs 3 ||" in out and "--exclusive ||" not in out
+    assert "--epochs 3 &&" in out and "--exclusive &&" not in out
 
 
 @pytest.mark.parametrize("words", [["two words"], ["no-option"], ["--comment=a\nb"]])

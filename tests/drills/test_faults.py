@@ -3,11 +3,12 @@ last checkpoint stays whole."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
-from launcher import Ended, Launch
+from launcher import Ended, Job, Launch
 from safetensors.numpy import load_file
 
 FAILED, STALLED = 1, 86
@@ -95,6 +96,22 @@ def test_a_rank_that_dies_without_a_word_is_named_and_the_last_checkpoint_is_who
     assert said.startswith("mpitrain: rank 1 of 3, forward at step 3: died without a word")
     assert [event["step"] for event in ended.events("checkpoint")] == [2]
     assert_whole(tmp_path / "run" / "checkpoints" / "step-00000002.safetensors")
+
+
+def test_a_rank_that_is_killed_while_another_writes_is_named_and_not_the_other(
+    launch: Launch, tmp_path: Path
+) -> None:
+    """Rank 0 sees a message fail, maybe before the dead rank's witness has spoken."""
+
+    def meanwhile(job: Job) -> None:
+        job.wait_for_step(3)
+        job.kill(1, signal.SIGKILL)
+
+    words = ("lenet", "--exchange", "dynamic8", "--checkpoint-every", 1, "--steps", 100_000)
+    ended = launch(*words, ranks=3, out=tmp_path / "run", meanwhile=meanwhile)
+    assert ended.code != 0
+    # Its witness is killed with it here, so the job's end may be all that is said.
+    assert not [said for said in ended.sentences if "rank 0 of 3" in said], ended.err
 
 
 @pytest.mark.parametrize("phase", ["setup", "forward", "checkpoint"])

@@ -46,6 +46,11 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
+def type_of(layer: Layer) -> str:
+    """The type of a layer, as a network file names it."""
+    return _snake(type(layer).__name__)
+
+
 LOSSES: tuple[type[Layer], ...] = (layers.SoftmaxCrossEntropy, layers.SquaredLoss)
 TYPES: dict[str, type[Layer]] = {
     _snake(kind.__name__): kind
@@ -301,7 +306,7 @@ def encode(network: Network) -> str:
             "",
             "[[layer]]",
             f"name = {_show(node.name)}",
-            f"type = {_show(_snake(type(node.layer).__name__))}",
+            f"type = {_show(type_of(node.layer))}",
         ]
         for key, value in _differing(node.layer).items():
             adapts = node is head and key in ADAPTING and value == network.classes

@@ -4,6 +4,7 @@ the key."""
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ from mpitrain.layers import (
     SquaredLoss,
 )
 from mpitrain.network.models import NAMES, load
-from mpitrain.network.models.netfile import decode, encode
+from mpitrain.network.models.netfile import TYPES, decode, encode
 from mpitrain.network.network import Network, Node
 
 SMALL = """
@@ -297,3 +298,14 @@ def test_a_file_that_cannot_be_read_is_a_users_error(tmp_path):
 def test_sizes_that_no_device_has_are_refused_at_once(was, now, words):
     with pytest.raises(UserError, match=f"^file: .*{words}"):
         decode(SMALL.replace(was, now), "file")
+
+
+def test_the_page_about_network_files_is_true():
+    """Its example is a network, and its table has every type with every key."""
+    page = (Path(__file__).parents[3] / "docs/network-files.md").read_text()
+    example = page.partition("```toml")[2].partition("```")[0]
+    assert [node.name for node in decode(example, "page").nodes][-2:] == ["fc", "loss"]
+    for name, kind in TYPES.items():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        keys = inspect.signature(kind).parameters
+        assert all(f"`{key}`" in row or f"`{key} = " in row for key in keys), (name, [*keys])
