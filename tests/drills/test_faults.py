@@ -70,7 +70,7 @@ def test_a_rank_that_cannot_even_start_is_named(launch: Launch, tmp_path: Path) 
     launch.ends_with(ended, FAILED)
     assert len(ended.sentences) == 1
     assert ended.sentences[0].startswith(
-        "mpitrain: rank 1: ImportError: libOpenCL.so.1: cannot open"
+        "mpitrain: rank 1 of 3: ImportError: libOpenCL.so.1: cannot open"
     )
 
 
