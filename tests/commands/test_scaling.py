@@ -167,7 +167,7 @@ def test_a_signal_ends_the_ranks_too(number: signal.Signals, tmp_path: Path) -> 
         assert process.communicate(timeout=30)[1].strip() == "mpitrain: interrupted"
     finally:
         process.kill()
-    assert process.returncode == 1
+    assert process.returncode == 130
     with pytest.raises(ProcessLookupError):
         os.kill(int(started.read_text()), 0)
 
