@@ -38,24 +38,27 @@ class Curve:
 def draw(
     title: str,
     curves: Sequence[Curve],
+    last: int = 1,
     percent: bool = False,
     zero: bool = True,
     logarithmic: bool = False,
 ) -> str:
     """A <figure> of all curves over steps, with its legend.
 
-    percent: y is a share, and shown in percent. zero: the y axis begins at 0. logarithmic: it does
+    last: the step up to which the x axis reaches, which begins at 0; so several pictures have the
+    same. percent: y is a share, and shown in percent. zero: the y axis begins at 0. logarithmic: it does
     not, and has a logarithmic scale where that helps: values are positive and far apart.
     """
     shown = [curve for curve in curves if curve.points]
     factor = 100 if percent else 1
-    x = _axis([point[0] for curve in shown for point in curve.points], whole=True)
+    x = ticks(0, max([last, *(curve.points[-1][0] for curve in shown)]), whole=True)
     values = [factor * point[1] for curve in shown for point in curve.points]
     scale: Callable[[float], float] = float
     if logarithmic and values and min(values) > 0 and max(values) > FAR_APART * min(values):
         scale, y, title = math.log10, log_ticks(min(values), max(values)), f"{title}, log scale"
     else:
-        y = _axis(values + [0] * zero)
+        values += [0] if zero or not values else []
+        y = ticks(min(values), max(values))
     if percent:
         y = [tick for tick in y if tick <= 100 or tick == y[0]]
 
@@ -113,19 +116,19 @@ def ticks(low: float, high: float, whole: bool = False) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten from `low` or below to `high` or above; over few of them also 2 and 5 times
-    each."""
+    """1, 2 and 5 times powers of ten, from `low` or below to `high` or above; over more than two
+    decades only powers between the ends, over more than six only powers."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    each = (1, 2, 5) if last - first <= 2 else (1,)
-    gap = max(1, (last - first) // 6)
-    found = [times * 10.0**power for power in range(first, last + gap, gap) for times in each]
-    below = [tick for tick in found if tick <= low][:-1]
-    above = [tick for tick in found if tick >= high][1:]
-    return [tick for tick in found if tick not in below and tick not in above]
-
-
-def _axis(values: Sequence[float], whole: bool = False) -> list[float]:
-    return ticks(min(values), max(values), whole) if values else [0.0, 1.0]
+    few = last - first <= 6
+    gap = 1 if few else max(1, (last - first) // 6)
+    powers = [10.0**power for power in range(first, last + gap, gap)]
+    found = [times * power for power in powers for times in ((1, 2, 5) if few else (1,))]
+    start = max(place for place, tick in enumerate(found) if tick <= low)
+    stop = min(place for place, tick in enumerate(found) if tick >= high)
+    held = found[start : stop + 1]
+    return [
+        tick for tick in held if len(held) <= 7 or tick in (held[0], held[-1]) or tick in powers
+    ]
 
 
 def _across(value: float, axis: Sequence[float]) -> float:

@@ -47,7 +47,7 @@ STYLE = """
 body { font: 16px/1.45 system-ui, sans-serif; color: #222; background: #fff; max-width: 68rem;
   margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.5rem; margin: .5rem 0; }
-h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
+h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; break-after: avoid; }
 h1, td, th { overflow-wrap: anywhere; }
 table { border-collapse: collapse; table-layout: fixed; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0;
@@ -56,7 +56,7 @@ th { font-weight: 600; width: 11rem; }
 thead th { width: auto; }
 thead td { width: 11rem; }
 tbody th { font-weight: 400; color: #555; }
-.note, .legend, footer { color: #555; font-size: .9rem; }
+.note, .legend, footer { color: #555; font-size: .9em; }
 .pictures { display: grid; gap: 1.5rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
 figure { margin: 0; break-inside: avoid; }
@@ -69,7 +69,8 @@ figure .swatch, .swatch { width: 26px; height: 8px; display: inline; vertical-al
 .bar { height: 1.4rem; margin: .2rem 0 .8rem; }
 summary { cursor: pointer; font-weight: 600; margin-top: 1rem; }
 @media (max-width: 32rem) { tbody th, thead td { width: 6.5rem; } body { padding: .6rem; } }
-@media print { body { font-size: 11px; padding: 0; } }
+@media print { body { font-size: 11px; padding: 0; } .pictures { grid-template-columns: 1fr 1fr; }
+  details::details-content { content-visibility: visible; block-size: auto; } }
 """.strip()
 
 
@@ -150,6 +151,7 @@ def _differences(records: Sequence[Record], names: Sequence[str]) -> str:
 def _pictures(records: Sequence[Record], names: Sequence[str]) -> str:
     if not any(len(record.steps) or len(record.tests) for record in records):
         return "<p>No step is logged yet.</p>"
+    last = max(max([0, *each.steps.step[-1:], *each.tests.step[-1:]]) for each in records)
     loss: list[Curve] = []
     accuracy: list[Curve] = []
     speed: list[Curve] = []
@@ -178,12 +180,12 @@ def _pictures(records: Sequence[Record], names: Sequence[str]) -> str:
         ]
         rate.append(Curve(name if of else "", steps.points("lr"), color))
     pictures = [
-        draw("Loss", loss, logarithmic=True),
-        draw("Test accuracy, %", accuracy, percent=True, zero=False)
+        draw("Loss", loss, last, logarithmic=True),
+        draw("Test accuracy, %", accuracy, last, percent=True, zero=False)
         if any(curve.points for curve in accuracy)
         else "",
-        draw("Speed, images/s", speed),
-        draw("Learning rate", rate),
+        draw("Speed, images/s", speed, last),
+        draw("Learning rate", rate, last),
     ]
     return f'<div class="pictures">{"".join(pictures)}</div>'
 

@@ -256,10 +256,12 @@ def in_seconds(seconds: float) -> str:
     """Seconds with a unit that a person would choose: 3.42 ms, 12.1 s, 2:05 h."""
     if math.isnan(seconds):
         return NONE
-    if seconds < 1:
-        return f"{1000 * seconds:.3g} ms" if seconds >= 1e-6 else "0 ms"
+    if seconds < 1e-6:
+        return "0 ms"
+    if seconds < 0.9995:
+        return f"{1000 * seconds:#.3g}".rstrip(".") + " ms"
     if seconds < 120:
-        return f"{seconds:.3g} s"
+        return f"{seconds:#.3g}".rstrip(".") + " s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60:,}:{minutes % 60:02d} h"
 

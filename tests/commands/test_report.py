@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from mpitrain.commands.report import report
+from mpitrain.commands.run_facts import in_seconds
 from mpitrain.commands.run_record import read
 
 VOID = {"meta", "br"}
@@ -193,9 +194,9 @@ def test_neither_opencl_nor_mpi_is_imported(real: Path) -> None:
 def test_shares_leave_out_the_first_step_of_each_start(tmp_path: Path) -> None:
     run = write(tmp_path / "a", [start(), step(1, total=9.0), step(2), step(3), END])
     found = page(run).rows["Where a step's time went"]
-    assert found["computing"] == ["60 ms (60.0 %)"]
-    assert found["exchange that no computing hid"] == ["30 ms (30.0 %)"]
-    assert found["waiting for images"] == ["10 ms (10.0 %)"]
+    assert found["computing"] == ["60.0 ms (60.0 %)"]
+    assert found["exchange that no computing hid"] == ["30.0 ms (30.0 %)"]
+    assert found["waiting for images"] == ["10.0 ms (10.0 %)"]
     assert found["a whole step"] == ["100 ms"]
     went = page(run).rows["How it went"]
     assert went["speed"] == ["640 images/s (median of steps; slowest 640, fastest 640)"]
@@ -371,3 +372,20 @@ def test_runs_of_one_name_go_by_their_paths(tmp_path: Path) -> None:
     found = page(run, other)
     assert found.rows["How it went"][""] == [str(run), str(other)]
     assert "Settings that differ None." in " ".join(found.text.split())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.0, "0 ms"),
+        (0.026, "26.0 ms"),
+        (0.1, "100 ms"),
+        (0.9996, "1.00 s"),
+        (75, "75.0 s"),
+        (3600, "60 min"),
+        (7500, "2:05 h"),
+        (float("nan"), "–"),
+    ],
+)
+def test_seconds_have_the_unit_that_a_person_would_choose(seconds: float, words: str) -> None:
+    assert in_seconds(seconds) == words
