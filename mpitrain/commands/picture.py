@@ -46,8 +46,8 @@ def draw(
     """A <figure> of all curves over steps, with its legend.
 
     last: the step up to which the x axis reaches, which begins at 0; so several pictures have the
-    same. percent: y is a share, and shown in percent. zero: the y axis begins at 0. logarithmic: it does
-    not, and has a logarithmic scale where that helps: values are positive and far apart.
+    same. percent: y is a share, and shown in percent. zero: the y axis begins at 0. logarithmic: it
+    does not, and has a logarithmic scale where that helps: values are positive and far apart.
     """
     shown = [curve for curve in curves if curve.points]
     factor = 100 if percent else 1
@@ -86,8 +86,8 @@ def draw(
 
 
 def thin_out(points: Points, most: int = MOST_POINTS) -> Points:
-    """At most so many points of a curve. Of each stretch the lowest and the highest stay, so that
-    no peak is lost."""
+    """At most so many points of a curve. Of each stretch the lowest and the highest point stay, so
+    that no peak is lost."""
     if len(points) <= most:
         return points
     chosen: list[tuple[float, float]] = []

@@ -26,8 +26,9 @@ def lead(record: Record, name: str) -> str:
     if not start:
         return f"{name}: a run whose start is not in the log."
     ranks = number(start.get("ranks"))
+    data = record.setting("data") or "unknown data"
     return (
-        f"{name}: {start.get('network', NONE)} on {value_of(record.setting('data'))}, "
+        f"{name}: {start.get('network', NONE)} on {data}, "
         f"{NONE if math.isnan(ranks) else _many(int(ranks), 'rank')}, exchange "
         f"{value_of(start.get('exchange'))}."
     )
