@@ -35,7 +35,7 @@ from mpitrain.job.errors import (
     UserError,
     agreed,
 )
-from mpitrain.job.plain import paragraph
+from mpitrain.job.plain import paragraph, plain
 from mpitrain.job.stdout import discard, open_all, refused_by
 from mpitrain.mpi.launch import launched_ranks
 from mpitrain.watch import witness
@@ -325,6 +325,27 @@ def curve(folder: Path) -> None:
     from mpitrain.commands.redraw import redraw
 
     redraw(folder)
+
+
+@commands.command()
+@click.argument(
+    "runs", metavar="RUN [RUN]", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The page. [default: report.html in the first run's folder]",
+)
+def report(runs: Sequence[Path], out: Path | None) -> None:
+    """Write one HTML page of a run, or of two runs side by side: curves, where time went, bytes,
+    devices and settings.
+
+    RUN is a run directory. The page needs no network, and may be made while the run goes on.
+    """
+    from mpitrain.commands.report import report as write
+
+    print(plain(str(write(runs, out))))
 
 
 class Submitting(Command):

@@ -66,6 +66,24 @@ def _locked(file: IO[str]) -> bool:
     return True
 
 
+def holder(folder: Path) -> str | None:
+    """The process that holds a run directory, in words; empty where none does.
+
+    None where this cannot be told: there is no lock, the file system has none to give, or the
+    process that took it last neither let it go nor ran on this host.
+    """
+    try:
+        with (folder / LOCK).open() as file:
+            said = file.read(200).strip()
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return said or "unknown"
+    except (OSError, ValueError):
+        return None
+    return "" if not said or said.endswith(f" on {os.uname().nodename}") else None
+
+
 def make_new(path: Path) -> Path:
     """Make a folder that was not there: `path`, or the first of path-2, path-3, ... that is
     free."""
