@@ -51,12 +51,13 @@ def strike(launch: Launch, out: Path, fault: Callable[[], object]) -> Ended:
     return ended
 
 
-def goes_on(launch: Launch, out: Path) -> None:
-    """The newest checkpoint is whole, nothing half-written is beside it, and a run goes on from
-    there."""
+def goes_on(launch: Launch, out: Path, half_written: bool = False) -> None:
+    """The newest checkpoint is whole, and a run goes on from there. Nothing half-written is beside
+    it, unless nobody could take it away."""
     found = checkpoint.newest(out)
     assert found is not None and not found.refused
-    assert all(path.name.startswith("step-") for path in (out / "checkpoints").iterdir())
+    names = [path.name for path in (out / "checkpoints").iterdir()]
+    assert half_written or all(name.startswith("step-") for name in names), names
     step = found.settings["step"]
     assert step >= 5
     again = launch.trains(*TRAINS, "--steps", step + 2, "--resume", ranks=2, out=out)
@@ -101,7 +102,8 @@ def test_a_disk_that_is_unmounted(launch: Launch, place: Path) -> None:
         assert said.startswith("mpitrain: rank 0 of 2, checkpoint at step ")
         assert f"{disk}/run/log.jsonl is not there any more" in said
         assert list(disk.iterdir()) == []
-        goes_on(launch, place / "disk" / "run")
+        # It may have gone while a checkpoint was written.
+        goes_on(launch, place / "disk" / "run", half_written=True)
 
 
 @needs(missing_memory())
