@@ -4,8 +4,10 @@ one after the other on the same lab hosts; as root.
     python benchmarks/ddp.py --lab FOLDER --links 1gbit,100mbit
         FOLDER has netlab.sh, nsrun, nsrsh; --ranks hosts must be up
 
-Ours is timed by its log, PyTorch by each step's clock; bytes are those that rank 0's host sent, by
-its interface, headers and retries too. Writes benchmarks/results/ddp-NETWORK.json and a table.
+Ours is timed by its log, PyTorch by each step's clock. Bytes are all that rank 0's host sent, by
+its interface, divided by the steps: headers, retries, and the weights that all ranks get before
+the first step are among them; the log's `bytes_sent` are those of the steps alone. Writes
+benchmarks/results/ddp-NETWORK.json and a table.
 """
 
 from __future__ import annotations
@@ -108,7 +110,6 @@ def measure(options: Any, link: str, method: str) -> dict[str, Any]:
     except (Failed, subprocess.TimeoutExpired) as error:
         return row | {"failed": str(error)}
     counted = seconds[WARM:]
-    # The bytes of weights before the first step are few beside those of all steps.
     return row | {
         "seconds": spread(counted),
         "n": len(counted),
@@ -122,7 +123,7 @@ def table(rows: list[dict[str, Any]], options: Any) -> Table:
         f"first {WARM}: minimum / median / maximum",
         title_justify="left",
     )
-    for heading in ("link", "method", "s/step", "MB sent a step", "DDP float32 / it"):
+    for heading in ("link", "method", "s/step", "MB sent / steps", "DDP float32 / it"):
         found.add_column(heading)
     for row in rows:
         if "failed" in row:
