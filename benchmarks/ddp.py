@@ -66,7 +66,7 @@ def ours(options: Any, exchange: str, steps: int) -> list[float]:
 def ddp(options: Any, hook: str, steps: int) -> list[float]:
     """Seconds of each step, as rank 0 saw them."""
     place = {
-        "MASTER_ADDR": "10.77.0.1",
+        "MASTER_ADDR": lab.FIRST_ADDRESS,
         "MASTER_PORT": "29501",
         "GLOO_SOCKET_IFNAME": "eth0",
     }

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 PREFIX = os.environ.get("NETLAB_PREFIX", "mt")
+FIRST_ADDRESS = "10.77.0.1"
+"""Of the first host, as netlab.sh gives it."""
 LARGEST = 1 << 15
 """Bytes of a packet that a lab host hands to its interface. The shaper (tbf with a burst of 64 KiB)
 would cut longer ones into frames of 1,500 bytes, all by the machine's own cores, which is a network

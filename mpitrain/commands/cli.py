@@ -99,19 +99,23 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
 """Option -> what it may name beside `auto`."""
 
 
-class _Registered(click.Choice[str]):
-    """One of some names, after which a colon and something more may stand: lowrank:8."""
+class _Exchange(click.Choice[str]):
+    """The name of an exchange, which a number may follow: lowrank:8."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        name, colon, argument = str(value).partition(":")
-        return f"{super().convert(name, param, ctx)}{colon}{argument}"
+        name = str(value)
+        super().convert(name.partition(":")[0], param, ctx)
+        if ":" in name:
+            exchanges.check(name)
+        return name
 
 
 def _choice_of(name: str, facts: Mapping[str, Any]) -> click.Choice[str] | None:
     """What an option may be, if there is a list; of exchanges and engines, those that are
     registered."""
     if name in REGISTRIES:
-        return _Registered(("auto", *REGISTRIES[name]))
+        names = ("auto", *REGISTRIES[name])
+        return _Exchange(names) if name == "exchange" else click.Choice(names)
     return click.Choice(facts["choices"]) if "choices" in facts else None
 
 
@@ -158,10 +162,8 @@ def train(**options: Any) -> int:
     witness.call()
     from mpitrain.training.train import train as run
 
-    for number in (
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-    ):  # a second one may come when the run has ended on the first
+    # A second one may come when the run has ended on the first.
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     return run(_agreed_run(options)).exit_code
 

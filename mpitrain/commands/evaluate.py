@@ -10,6 +10,7 @@ from pathlib import Path
 from mpitrain.data.bad import Bad
 from mpitrain.data.source import Split, open_source
 from mpitrain.job.config import is_made_up
+from mpitrain.job.cut import parts
 from mpitrain.job.errors import UserError
 from mpitrain.job.plain import plain
 from mpitrain.mpi.connect import abort, connect
@@ -37,7 +38,7 @@ def evaluate_checkpoint(
         lambda: load(
             path,
             device,
-            capacity=-(-batch_size // wire.ranks.size),
+            capacity=parts(batch_size, wire.ranks.size),
             local_rank=wire.ranks.local_rank,
         )
     )

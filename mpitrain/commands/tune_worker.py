@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mpitrain.engine.engine import Engine
 from mpitrain.engine.registry import open_device
+from mpitrain.job.cut import round_up
 from mpitrain.job.errors import MpitrainError
 from mpitrain.layers.conv.choice import candidates
 from mpitrain.layers.conv.geometry import Geometry
@@ -123,7 +124,7 @@ def _upload(device: Engine, values: Values) -> Array:
     """Images in the device's blocks of channels."""
     n, c, h, w = values.shape
     block = device.format.block_of(c)
-    whole = np.zeros((n, -(-c // block) * block, h, w), np.float32)
+    whole = np.zeros((n, round_up(c, block), h, w), np.float32)
     whole[:, :c] = values
     return device.upload(
         np.ascontiguousarray(whole.reshape(n, -1, block, h, w).transpose(0, 1, 3, 4, 2))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.data.dataset import Dataset, Images, Labels, Shape, statistics
+from mpitrain.job.cut import parts
 from mpitrain.job.errors import UserError
 
 TRAIN = 65_536
@@ -44,7 +45,7 @@ def open_synthetic(spec: str, *, shape: Shape, classes: int | None, seed: int) -
             f"synthetic images of shape {shape}; expected at least one channel and pixel"
         )
     train = SyntheticSplit(0, count, shape, classes, seed)
-    test = SyntheticSplit(count, min(TEST, -(-count // 4)), shape, classes, seed)
+    test = SyntheticSplit(count, min(TEST, parts(count, 4)), shape, classes, seed)
     mean, std = statistics(SyntheticSplit(0, min(count, STATISTICS), shape, classes, seed))
     return Dataset("synthetic", shape, classes, train, test, mean, std)
 
@@ -79,7 +80,7 @@ class SyntheticSplit:
         images = np.empty((len(samples), *self.shape), np.uint8)
         size = images[0].size if len(images) else 0
         for image, sample, label in zip(images, samples, labels, strict=True):
-            words = np.random.PCG64((self.seed, 1, int(sample))).random_raw(-(-size // 8))
+            words = np.random.PCG64((self.seed, 1, int(sample))).random_raw(parts(size, 8))
             noise = words.astype("<u8", copy=False).view(np.uint8)[:size].reshape(self.shape)
             pattern = self.patterns[label][:, :, self.columns][:, self.rows]
             np.right_shift(

@@ -1,1 +1,1 @@
-"""What a device computes with: matrix products."""
+"""What a kind of device computes with: layout of images, kernels, algorithms and products."""

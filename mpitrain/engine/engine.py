@@ -24,7 +24,7 @@ class Engine(Device):
     """Families of algorithms (layers/conv/registry.py); the last one can compute every
     convolution."""
     products: ClassVar[tuple[str, ...]]
-    """Ways of a dense layer's products (layers/dense.py); the last one can compute any."""
+    """Ways of a dense layer's products (layers/dense/dense.py); the last one can compute any."""
     precisions: tuple[str, ...] = ("float32",)
     """What --precision may ask of it."""
     precision: str = "float32"

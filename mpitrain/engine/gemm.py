@@ -3,8 +3,9 @@ filters."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from mpitrain.job.cut import parts, round_up
 from mpitrain.runtime.array import Array
@@ -66,9 +67,13 @@ class Bias:
     start: int = 0
 
 
-class Gemm(Protocol):
+class Gemm(ABC):
     """Products on one device."""
 
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    @abstractmethod
     def scratch(self, m: int, k: int) -> int:
         """Float32 values that a product with M = m and K = k needs in `scratch`."""
 
@@ -85,13 +90,33 @@ class Gemm(Protocol):
         bias: Bias | None = None,
     ) -> None:
         """Queue C = A B, plus C when `accumulate`, else plus the bias if there is one."""
+        by = 0 if bias is None else 1 if bias.by == "row" else 2
+        integers = (
+            m, n, k, result.start, right.start, result.span, result.image, result.row,
+            int(accumulate), by, bias.start if bias else 0,
+        )  # fmt: skip
+        program = self._device.program("gemm", OPERAND=right.operand, KB=DEPTH, MOST=ABREAST)
+        self._queue(program, result.c, left, right, bias.b if bias else result.c, integers, scratch)
+
+    @abstractmethod
+    def _queue(
+        self,
+        program: Program,
+        c: Array,
+        left: Left,
+        right: Right,
+        bias: Array,
+        integers: tuple[int, ...],
+        scratch: Array,
+    ) -> None:
+        """Queue the kernels. integers: m, n, k, and what both forms of the kernel take after."""
 
 
-class PackedGemm:
+class PackedGemm(Gemm):
     """Products on a CPU, which packs both operands into `scratch`."""
 
     def __init__(self, device: Device) -> None:
-        self._device = device
+        super().__init__(device)
         self._rows = 12 if device.wide == 16 else 6
         self._columns = 2 * device.wide
         # A few panels a core in turn, so that cores that are disturbed do not hold up the others.
@@ -103,24 +128,21 @@ class PackedGemm:
             + self._items * ABREAST * DEPTH * self._columns
         )
 
-    def __call__(
+    def _queue(
         self,
-        result: Result,
+        program: Program,
+        c: Array,
         left: Left,
         right: Right,
-        m: int,
-        n: int,
-        k: int,
+        bias: Array,
+        integers: tuple[int, ...],
         scratch: Array,
-        accumulate: bool = False,
-        bias: Bias | None = None,
     ) -> None:
-        units = self._device.units
+        (m, n, k), units = integers[:3], self._device.units
         tiles_a = parts(m, self._rows)
         split = round_up(tiles_a * self._rows * k, 128)
-        end = split + self._items * ABREAST * DEPTH * self._columns
-        packed, panels = scratch, scratch.part(split, end)
-        program = _program(self._device, right)
+        packed = scratch.part(0, split)
+        panels = scratch.part(split, split + self._items * ABREAST * DEPTH * self._columns)
         program.pack_a(
             tiles_a, packed, left.a, left.start, m, k,
             left.span, left.block, left.row, left.column, group=1,
@@ -131,55 +153,34 @@ class PackedGemm:
         # As many panels abreast as leave every core its share.
         groups = min(columns, round_up(parts(columns, ABREAST), units))
         items = min(self._items, groups * chunks)
-        c, b, bias_array, tail = _common(result, right, m, n, k, accumulate, bias)
         program.gemm(
-            items, c, packed, b, bias_array, panels, *tail, groups, chunks, *right.integers, group=1
-        )
+            items, c, packed, right.b, bias, panels, *integers, groups, chunks, *right.integers,
+            group=1,
+        )  # fmt: skip
 
 
-class TiledGemm:
+class TiledGemm(Gemm):
     """Products on a GPU, in tiles of its local memory."""
-
-    def __init__(self, device: Device) -> None:
-        self._device = device
 
     def scratch(self, m: int, k: int) -> int:
         return 0
 
-    def __call__(
+    def _queue(
         self,
-        result: Result,
+        program: Program,
+        c: Array,
         left: Left,
         right: Right,
-        m: int,
-        n: int,
-        k: int,
+        bias: Array,
+        integers: tuple[int, ...],
         scratch: Array,
-        accumulate: bool = False,
-        bias: Bias | None = None,
     ) -> None:
-        c, b, bias_array, tail = _common(result, right, m, n, k, accumulate, bias)
-        _program(self._device, right).gemm(
-            (parts(n, 64) * 16, parts(m, 64) * 16), c, left.a, b, bias_array,
-            left.start, left.span, left.block, left.row, left.column, *tail, *right.integers,
+        m, n, _ = integers[:3]
+        program.gemm(
+            (parts(n, 64) * 16, parts(m, 64) * 16), c, left.a, right.b, bias,
+            left.start, left.span, left.block, left.row, left.column, *integers, *right.integers,
             group=(16, 16),
         )  # fmt: skip
-
-
-def _program(device: Device, right: Right) -> Program:
-    return device.program("gemm", OPERAND=right.operand, KB=DEPTH, MOST=ABREAST)
-
-
-def _common(
-    result: Result, right: Right, m: int, n: int, k: int, accumulate: bool, bias: Bias | None
-) -> tuple[Array, Array, Array, tuple[int, ...]]:
-    """Arguments that both forms of the kernel take: c, b, the bias and the integers."""
-    by = 0 if bias is None else 1 if bias.by == "row" else 2
-    integers = (
-        m, n, k, result.start, right.start, result.span, result.image, result.row,
-        int(accumulate), by, bias.start if bias else 0,
-    )  # fmt: skip
-    return result.c, right.b, bias.b if bias else result.c, integers
 
 
 def matrix(b: Array, stride_k: int, stride_j: int) -> Right:

@@ -13,6 +13,10 @@ class Matrix:
     rows: int
     columns: int
 
+    @property
+    def size(self) -> int:
+        return self.rows * self.columns
+
 
 @dataclass(frozen=True)
 class Bucket:

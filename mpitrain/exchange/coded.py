@@ -32,6 +32,7 @@ class Coded(Strategy):
     """What all coded strategies have in common; a subclass names its codec."""
 
     lossy = True
+    left_out = "sender"
     codec: ClassVar[str]
     """The codec's name, for make_codec."""
     uncoded: ClassVar[type[Strategy]] = Float32

@@ -124,6 +124,11 @@ class Exchange:
         return self._strategy.shares_owned
 
     @property
+    def left_out(self) -> str:
+        """The name in `residuals` of what this rank has not sent yet; empty if there is none."""
+        return self._strategy.left_out
+
+    @property
     def codes(self) -> bool:
         """Whether any rank codes anything."""
         return self._strategy.codes

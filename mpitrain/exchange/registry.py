@@ -23,6 +23,26 @@ REGISTRY: dict[str, str | type[Strategy]] = {
     "star-dynamic8": "mpitrain.exchange.star_coded:StarDynamic8",
 }
 """Name of each strategy -> its module and class, or the class itself, in the order of --help."""
+ARGUMENTS: dict[str, range] = {"lowrank": range(1, 33)}
+"""Strategy -> the whole numbers that may follow its name and a colon, as in lowrank:8."""
+
+
+def check(name: str) -> str:
+    """The name of a strategy without its argument; imports nothing.
+
+    Raises UserError if there is no such strategy, or if it does not take the argument.
+    """
+    base, _, argument = name.partition(":")
+    if base not in REGISTRY:
+        raise UserError(f"--exchange {name}: expected one of {', '.join(('auto', *REGISTRY))}")
+    allowed = ARGUMENTS.get(base)
+    if argument and allowed is None:
+        raise UserError(f"--exchange {name}: expected nothing after {base}")
+    if argument and allowed and not (argument.isdecimal() and int(argument) in allowed):
+        raise UserError(
+            f"--exchange {name}: expected a rank from {allowed[0]} to {allowed[-1]} after the colon"
+        )
+    return base
 
 
 def find(name: str) -> type[Strategy]:
@@ -30,15 +50,11 @@ def find(name: str) -> type[Strategy]:
 
     Raises UserError if there is none, or if it does not know the argument.
     """
-    base, _, argument = name.partition(":")
-    found = REGISTRY.get(base)
-    if found is None:
-        raise UserError(f"--exchange {name}: expected one of {', '.join(('auto', *REGISTRY))}")
-    if isinstance(found, str):
-        module, _, attribute = found.partition(":")
-        found = getattr(importlib.import_module(module), attribute)
-    strategy: type[Strategy] = found
-    strategy.check(base, argument)
+    found = REGISTRY[check(name)]
+    if not isinstance(found, str):
+        return found
+    module, _, attribute = found.partition(":")
+    strategy: type[Strategy] = getattr(importlib.import_module(module), attribute)
     return strategy
 
 

@@ -11,7 +11,6 @@ from typing import ClassVar
 
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.residuals import Residuals
-from mpitrain.job.errors import UserError
 from mpitrain.mpi.hops import Hops
 from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array
@@ -72,18 +71,15 @@ class Strategy:
     """Whether it gives the mean to rank 0 alone."""
     replicated_only: ClassVar[bool] = False
     """Whether every rank must have the mean, and update its own weights."""
+    left_out: ClassVar[str] = ""
+    """The residual that the next step's gradients are added to, by its name in `residuals`; empty
+    if nothing is left out."""
     whole_tensors: ClassVar[bool] = False
     """Whether buckets may be cut only between tensors."""
 
     def __init__(self, parts: Parts) -> None:
         """Collective."""
         self.parts = parts
-
-    @classmethod
-    def check(cls, name: str, argument: str) -> None:
-        """Raise UserError if it does not know this argument, which follows its name and a colon."""
-        if argument:
-            raise UserError(f"--exchange {name}:{argument}: expected nothing after {name}")
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
         """The bucket's gradient becomes the sum over ranks divided by `images`.

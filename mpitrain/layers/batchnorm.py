@@ -91,7 +91,7 @@ class BatchNorm(Layer):
         self.plane = size(shapes[0][1:])
         self.blocked = self.can_rectify(device.format, *shapes)
         self.block = device.format.block_of(self.channels)
-        self.blocks = -(-self.channels // self.block)
+        self.blocks = parts(self.channels, self.block)
         self.shares = shares(device, self.blocks)
         self.numbers = device.format.numbers(shapes[0])
         if self.blocked:

@@ -4,6 +4,7 @@ layers."""
 from __future__ import annotations
 
 from mpitrain.engine.engine import Engine
+from mpitrain.job.cut import parts
 from mpitrain.layers.flat import shares, shares_of
 from mpitrain.runtime.array import Array
 
@@ -19,7 +20,7 @@ class BiasGradient:
         self._device, self._channels, self._pixels = device, channels, pixels
         self._blocked = pixels is not None and device.format.block > 1
         self._block = device.format.block_of(channels)
-        self._blocks = -(-channels // self._block)
+        self._blocks = parts(channels, self._block)
         if self._blocked:
             facts = device.format.numbers((channels, 1, pixels or 1)).definitions
             self._kernels = device.program("bias_blocks", BLOCK=self._block, **facts)
@@ -45,9 +46,9 @@ class BiasGradient:
         `accumulate` (None: neither)."""
         if self._blocked:
             pixels, group = self._pixels or 1, self._device.group
-            parts = shares_of(self._device, self._shares, images, pixels)
+            count = shares_of(self._device, self._shares, images, pixels)
             self._kernels.partial_sums(
-                (self._blocks * group, parts),
+                (self._blocks * group, count),
                 scratch,
                 dy,
                 y or dy,
@@ -62,7 +63,7 @@ class BiasGradient:
                     dbias,
                     scratch,
                     self._channels,
-                    parts,
+                    count,
                     int(accumulate),
                     group=group,
                 )
@@ -71,7 +72,7 @@ class BiasGradient:
         sizes = (images, self._channels, self._pixels or 1, int(accumulate))
         if self._pixels is None:
             self._kernels.bias_gradient_rows(
-                -(-self._channels // self._device.wide), dbias, dy, *sizes
+                parts(self._channels, self._device.wide), dbias, dy, *sizes
             )
         else:
             group = self._device.group

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from mpitrain.engine.engine import Engine
 from mpitrain.engine.format import FLOAT32, Numbers
+from mpitrain.job.cut import parts
 from mpitrain.runtime.array import Array
 
 CPU_CHUNK = 4096
@@ -15,20 +16,20 @@ give LeNet's arrays several."""
 def split(device: Engine, n: int, numbers: Numbers = FLOAT32) -> tuple[int, int]:
     """(work-items, values each) for n values: long runs on CPUs, one vector on GPUs."""
     chunk = CPU_CHUNK if device.long_items else numbers.wide or device.wide
-    return -(-n // chunk), chunk
+    return parts(n, chunk), chunk
 
 
 def split_rows(rows: int, size: int) -> tuple[int, int]:
     """(work-items, rows each) on a CPU for rows of `size` values, none of which is shared between
     work-items."""
     chunk = max(1, CPU_CHUNK // size)
-    return -(-rows // chunk), chunk
+    return parts(rows, chunk), chunk
 
 
 def shares(device: Engine, rows: int) -> int:
     """Into how many shares to divide a sum for each of so many rows, so that every core has some
     (of a GPU, what hides its memory's delay)."""
-    return max(1, -(-(4 if device.long_items else 8) * device.units // rows))
+    return max(1, parts((4 if device.long_items else 8) * device.units, rows))
 
 
 def shares_of(device: Engine, most: int, images: int, pixels: int) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.engine.engine import Engine
+from mpitrain.job.cut import parts
 from mpitrain.layers.flat import split
 from mpitrain.layers.layer import Shape, size
 from mpitrain.runtime.array import Array
@@ -55,6 +56,6 @@ class Images:
         pixel = "uchar" if kind is np.uint8 else "float"
         program = self.device.program("images", PIXEL=pixel, BLOCK=block, **facts)
         return program.images.prepare(
-            (items, images * -(-self.channels // block)),
+            (items, images * parts(self.channels, block)),
             y, self._raw[kind], self._normal, self.channels, self.pixels, chunk,
         )  # fmt: skip

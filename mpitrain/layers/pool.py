@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from mpitrain.engine.engine import Engine
+from mpitrain.job.cut import parts
 from mpitrain.job.errors import UserError
 from mpitrain.layers.flat import split_rows
 from mpitrain.layers.layer import Layer, Pass, Shape, pair
@@ -61,7 +62,7 @@ class _Windows(Layer):
         room = extent + 2 * edge - window
         if not self.ceil:
             return room // step + 1
-        count = -(-room // step) + 1
+        count = parts(room, step) + 1
         return count - 1 if (count - 1) * step >= extent + edge else count
 
     def build(self, device: Engine, *shapes: Shape) -> None:
@@ -85,7 +86,7 @@ class _Windows(Layer):
         self, kernel: Kernel, run: Pass, written: int, *arrays: Array, more: Sequence[int] = ()
     ) -> None:
         """One work-item per plane or few planes on CPUs, per vector written on GPUs."""
-        planes = run.images * -(-self.channels // self.block)
+        planes = run.images * parts(self.channels, self.block)
         if self.device.long_items:
             items, chunk = split_rows(planes, max(self._sizes) * self.block)
             kernel(items, *arrays, planes, chunk, *self._integers, *more, group=self.device.group)

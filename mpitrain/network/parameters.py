@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.exchange.bucket import Bucket, Matrix
+from mpitrain.job.cut import round_up
 from mpitrain.layers.layer import Parameter, Shape, size
 
 BLOCK = 512
@@ -54,7 +55,7 @@ class Layout:
             for name, parameter in parameters.items():
                 if parameter.coded == coded:
                     self.slots[name] = Slot(name, parameter.shape, at, coded)
-                    at += -(-size(parameter.shape) // BLOCK) * BLOCK
+                    at += round_up(size(parameter.shape), BLOCK)
             if coded:
                 self.coded = at
                 """Values before this one belong to tensors that may be quantised."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pyopencl as cl
 
+from mpitrain.job.cut import round_up
 from mpitrain.job.errors import RunError
 from mpitrain.runtime import binaries, nvidia
 from mpitrain.runtime.array import Array
@@ -169,7 +170,7 @@ def _sizes(
     size = (items,) if isinstance(items, int) else items
     local = (group,) if isinstance(group, int) else group
     if local is not None:
-        size = tuple(-(-whole // part) * part for whole, part in zip(size, local, strict=True))
+        size = tuple(round_up(whole, part) for whole, part in zip(size, local, strict=True))
     return size, local
 
 

@@ -254,12 +254,10 @@ def _resume(world: World, resumed: Resumed) -> str:
     path = Path(resumed.path)
     world.wire.agree.together(lambda: world.state.resume(path, world.plan.run))
     said = [*resumed.refused, f"passed over for {path.name}"] if resumed.refused else []
-    before, now = (kind.partition(":")[0] for kind in (resumed.exchange, world.plan.exchange))
-    other = "lowrank" in (before, now) and before != now
-    lost = other or not world.exchange.residuals()
-    if is_lossy(resumed.exchange) and resumed.ranks > 1 and lost:
-        why = f"{now} does not take it up" if other else "nothing is coded here"
-        said.append(f"what {before} had left out of {path.name} stays out: {why}")
+    before, now = resumed.exchange, world.exchange
+    if is_lossy(before) and resumed.ranks > 1 and find(before).left_out != now.left_out:
+        why = f"{world.plan.exchange} does not take it up" if now.left_out else "nothing is coded"
+        said.append(f"what {before} had left out of {path.name} stays out: {why} here")
     return "; ".join(said)
 
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from mpitrain.job.cut import parts
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Launch
@@ -50,7 +51,7 @@ class MomentumSgd:
         n = stop - start
         chunk = CHUNK if self._device.long_items else self._device.wide
         return self._kernels.momentum_sgd.prepare(
-            -(-n // chunk), self.weights.part(start, stop), self.velocity.part(start, stop), mean,
+            parts(n, chunk), self.weights.part(start, stop), self.velocity.part(start, stop), mean,
             n, chunk, self._rate, float(self.momentum), float(self.weight_decay),
         )  # fmt: skip
 

@@ -229,7 +229,7 @@ class State:
         nothing."""
         before = int(settings.get("coders") or settings["ranks"])
         mine = self._exchange.residuals()
-        kind = "unsent" if "unsent" in mine else "sender"
+        kind = self._exchange.left_out
         sizes = {name: vector.size for name, vector in mine.items()}
         if kind == "sender":
             coded = [bucket.stop - bucket.start for bucket in self._graph.buckets if bucket.coded]
@@ -249,7 +249,7 @@ class State:
         def read(name: str, rank: int, start: int, stop: int) -> NDArray[np.float32]:
             self._alive()
             whole = reader.shape(_residual(name, rank))
-            if name == "basis" and whole != (sizes[name],):
+            if name not in (kind, "owner") and whole != (sizes[name],):
                 return np.zeros(0, np.float32)
             values: NDArray[np.float32] = reader.read(_residual(name, rank), start, stop)
             return values

@@ -76,7 +76,7 @@ class Undo:
         coder: this rank's index among the ranks that coded when it held them, and their number.
         """
         # A rank that coded nothing has left nothing out.
-        kept = bool({"sender", "unsent"} & held.keys()) and bool(exchange.residuals())
+        kept = exchange.left_out in held and bool(exchange.residuals())
         sender = self._as_sender(held, coder, images) if kept and "sender" in held else None
 
         def read(name: str, rank: int, start: int, stop: int) -> NDArray[np.float32]:

@@ -240,7 +240,14 @@ def test_options_of_the_training_are_checked_before_a_job_waits(
     slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mpitrain.commands.cli.LINGER", 0)
-    for wrong in (["--epoch", "3"], ["--lr", "-1"], ["--schedule", "slow"]):
+    for wrong in (
+        ["--epoch", "3"],
+        ["--lr", "-1"],
+        ["--schedule", "slow"],
+        ["--exchange", "lowrank:99"],
+        ["--exchange", "float32:2"],
+        ["--engine", "cpu:2"],
+    ):
         with pytest.raises(SystemExit) as end:
             cli.main(["submit", "lenet", "--nodes", "2", *wrong])
         assert end.value.code == 2

@@ -25,6 +25,11 @@ import pytest
 
 RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 MARK = "MPITRAIN_DRILL"
+LONG = (
+    *("lenet", "--exchange", "dynamic8", "--epochs", "1000"),
+    *("--checkpoint-every", "5", "--evaluate-every", "1000ep"),
+)
+"""A training that goes on until something ends it."""
 LIMIT = 90.0
 """Seconds that a drill may take, on two cores that others use as well: far more than it needs, far
 less than for ever."""

@@ -25,7 +25,7 @@ from typing import Any
 
 import _pytest.outcomes
 from hosts import Hosts, signal_ranks
-from launcher import Job, Launch
+from launcher import LONG, Job, Launch
 from machine import fail, failing, fill, memory, mounted, unmount
 
 from mpitrain.job.checkpoint import newest
@@ -89,20 +89,7 @@ only the first is named.
 """
 
 TIMES = 3
-LONG = (
-    "lenet",
-    "--exchange",
-    "dynamic8",
-    "--epochs",
-    1000,
-    "--checkpoint-every",
-    5,
-    "--evaluate-every",
-    "1000ep",
-    "--quiet",
-    "--stall-seconds",
-    LIMIT,
-)
+ENDLESS = (*LONG, "--quiet", "--stall-seconds", LIMIT)
 MACHINES = {
     "link": (
         "another host's link is cut",
@@ -291,7 +278,7 @@ def once(launch: Launch, what: str) -> tuple[int, float, list[str], list[str]]:
 
         inject = ("--inject", "kind=oom,rank=1,step=7,phase=forward") if what == "memory" else ()
         more: dict[str, Any] = {"program": words} if words else {"ranks": ranks}
-        ended = launch(*LONG, *inject, out=home / "run", meanwhile=meanwhile, **more)
+        ended = launch(*ENDLESS, *inject, out=home / "run", meanwhile=meanwhile, **more)
         whole = newest((place / "disk" if what == "gone" else home) / "run")
         if found := re.search(r"fault at ([\d.]+)", ended.err):
             struck = float(found[1])

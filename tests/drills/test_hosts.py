@@ -10,25 +10,12 @@ from pathlib import Path
 
 import pytest
 from hosts import Hosts, missing, signal_ranks
-from launcher import Ended, Job, Launch
+from launcher import LONG, Ended, Job, Launch
 
 REASON = missing()
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON or "all there")
 LIMIT, SPARE = 4, 10
-TRAINS = (
-    "lenet",
-    "--exchange",
-    "dynamic8",
-    "--epochs",
-    1000,
-    "--checkpoint-every",
-    5,
-    "--evaluate-every",
-    "1000ep",
-    "--quiet",
-    "--stall-seconds",
-    LIMIT,
-)
+TRAINS = (*LONG, "--quiet", "--stall-seconds", LIMIT)
 
 
 @pytest.fixture

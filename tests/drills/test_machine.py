@@ -8,24 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from launcher import Ended, Job, Launch
+from launcher import LONG, Ended, Job, Launch
 from machine import fail, failing, fill, memory, missing_disk, missing_memory, mounted, unmount
 
 from mpitrain.job import checkpoint
 
 FAILED = 1
-TRAINS = (
-    "lenet",
-    "--exchange",
-    "dynamic8",
-    "--epochs",
-    1000,
-    "--checkpoint-every",
-    5,
-    "--evaluate-every",
-    "1000ep",
-    "--quiet",
-)
+TRAINS = (*LONG, "--quiet")
 
 
 def needs(reason: str) -> pytest.MarkDecorator:

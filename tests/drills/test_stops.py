@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -279,6 +280,9 @@ def test_a_coded_run_moves_to_another_update_and_to_an_exact_exchange(
     assert moved.events("start")[-1]["exchange"] == "dynamic8"
     assert moved.end["step"] == 4
     launch.trains(*arguments, 6, "--update", "root", ranks=3, out=tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    low = launch.trains(*arguments, 7, "--exchange", "lowrank", ranks=3, out=tmp_path / "other")
+    assert "step-00000006.safetensors stays out: lowrank does not take it up here" in low.out
     exact = launch.trains(*arguments, 8, "--exchange", "float32", ranks=3, out=tmp_path / "run")
     assert "what dynamic8 had left out of step-00000006.safetensors stays out" in exact.out
     again = launch.trains(*arguments, 10, "--exchange", "dynamic8", ranks=3, out=tmp_path / "run")

@@ -9,8 +9,9 @@ from ranks import IMAGES, LENGTH, Model, digest, open_cpu, true_mean, values
 
 from mpitrain.engine.engine import Engine
 from mpitrain.exchange.bucket import Bucket, Matrix
+from mpitrain.exchange.codec import make_scale
 from mpitrain.exchange.codec_protocol import BLOCK
-from mpitrain.exchange.lowrank import _Factors, _first_basis
+from mpitrain.exchange.factors import Factors, first_basis
 from mpitrain.exchange.registry import find
 from mpitrain.exchange.residuals import Residuals
 from mpitrain.job.errors import UserError
@@ -97,7 +98,7 @@ def test_the_mean_is_the_sum_seen_in_the_subspace_that_one_power_iteration_finds
     model = model_of(wire)
     model.step(0, without_gaps)
     summed, at = total(wire.ranks.size, 0), 0
-    basis = _first_basis([WIDE, TALL], RANK, 128 * 100)
+    basis = first_basis([WIDE, TALL], RANK)
     for m, place in places():
         matrix = summed[place].reshape(m.rows, m.columns)
         if m is not SMALL:
@@ -201,8 +202,8 @@ def test_the_three_products_are_right_on_every_device(
     x, left_out = (random.standard_normal((rows, columns)).astype(np.float32) for _ in range(2))
     bucket = Bucket(0, 0, rows * columns, True, (m,))
     gradient, unsent = device.upload(x.ravel()), device.upload(left_out.ravel())
-    basis = device.upload(_first_basis([m], rank, -(-r * columns // 128) * 128))
-    factors = _Factors(device, gradient, unsent, basis, bucket, [m], rank)
+    basis = device.upload(first_basis([m], rank))
+    factors = Factors(device, gradient, unsent, basis, bucket, [m], rank, make_scale(device))
     q = basis.download()[: r * columns].reshape(r, columns).astype(np.float64)
     summed = x.astype(np.float64) + left_out
 
@@ -217,7 +218,7 @@ def test_the_three_products_are_right_on_every_device(
     own = factors.own.download()[: r * columns].reshape(r, columns)
     np.testing.assert_allclose(own, p @ summed, rtol=1e-5, atol=1e-4)
     factors.total.copy_from(factors.own)
-    factors.rebuild(np.float32(1))
+    factors.rebuild(1.0)
     mean = gradient.download().reshape(shape)
     np.testing.assert_allclose(mean, p.T @ own, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(unsent.download().reshape(shape), summed - p.T @ own, atol=1e-5)
@@ -229,25 +230,24 @@ def test_the_mean_is_built_with_the_same_bits_on_every_device() -> None:
         device = open_cpu(name)
         size = -(-4 * 77 // 128) * 128
         zeros = device.zeros((m.rows * m.columns,))
-        factors = _Factors(
+        factors = Factors(
             device, zeros, device.zeros(zeros.shape), device.zeros((size,)),
-            Bucket(0, 0, m.rows * m.columns, True, (m,)), [m], 4,
+            Bucket(0, 0, m.rows * m.columns, True, (m,)), [m], 4, make_scale(device),
         )  # fmt: skip
         factors.left.write(values(factors.left.size, 0))
         factors.total.write(values(size, 1))
-        factors.rebuild(np.float32(1))
+        factors.rebuild(1.0)
         found.append(zeros.download().tobytes())
     assert len(set(found)) == 1
 
 
 def test_a_column_that_nobody_has_anything_in_keeps_its_start() -> None:
     device, m = open_cpu(), Matrix(0, 4, 128)
-    basis = device.upload(_first_basis([m], 1, 128))
+    basis = device.upload(first_basis([m], 1))
     before = basis.download()
     gradient = device.zeros((512,))
-    factors = _Factors(
-        device, gradient, device.zeros((512,)), basis, Bucket(0, 0, 512, True, (m,)), [m], 1
-    )
+    bucket, unsent = Bucket(0, 0, 512, True, (m,)), device.zeros((512,))
+    factors = Factors(device, gradient, unsent, basis, bucket, [m], 1, make_scale(device))
     factors.start_next(np.zeros(128, np.float32))
     np.testing.assert_array_equal(basis.download(), before)
     factors.start_next(np.linspace(-3, 3, 128, dtype=np.float32))

@@ -86,8 +86,10 @@ class ByCorrelation(Family):
         for each in sums:
             self.compile(each)
 
+        missed = missed_size(device, g)
+
         def run(dx: Array, dy: Array, weight: Array, images: int, scratch: Array) -> None:
-            clear_missed(device, g, dx, images)
+            clear(dx, images * missed)
             for each in sums:
                 each(dx, dy, weight, None, False, images, scratch)
 
@@ -97,7 +99,14 @@ class ByCorrelation(Family):
         return Algorithm(name, workspace, run)
 
 
-def clear_missed(device: Engine, g: Geometry, dx: Array, images: int) -> None:
-    """Zero dx if the stride leaves pixels of x that no tap of the filter meets."""
-    if len(correlation.backward_data(g)) < g.stride[0] * g.stride[1]:
-        dx.reshape((images * device.format.stored_size((g.c, g.h, g.w)),)).fill(0)
+def missed_size(device: Engine, g: Geometry) -> int:
+    """Values of an image of dx to clear first: all if the stride leaves pixels of x that no tap of
+    the filter meets, else none."""
+    missed = len(correlation.backward_data(g)) < g.stride[0] * g.stride[1]
+    return device.format.stored_size((g.c, g.h, g.w)) if missed else 0
+
+
+def clear(dx: Array, count: int) -> None:
+    """Zero the first values of dx."""
+    if count:
+        dx.reshape((count,)).fill(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mpitrain.job.cut import parts
 from mpitrain.layers.conv.geometry import Geometry
 
 
@@ -91,5 +92,5 @@ def _one_axis(
     """(pixels, taps, number of the last tap, padding) for the pixels a, a + stride, ... of an axis
     of dx."""
     first, base = (a + padding) % stride, (a + padding) // stride
-    taps = max(0, -(-(filter_size - first) // stride))
-    return -(-(extent - a) // stride), taps, first + stride * (taps - 1), taps - 1 - base
+    taps = max(0, parts(filter_size - first, stride))
+    return parts(extent - a, stride), taps, first + stride * (taps - 1), taps - 1 - base

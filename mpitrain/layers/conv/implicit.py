@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mpitrain.engine.engine import Engine
 from mpitrain.engine.gemm import DATA, FILTER, IMAGES, Bias, Left, Result, Right
+from mpitrain.job.cut import round_up
 from mpitrain.layers.blocks import Planes
 from mpitrain.layers.conv.algorithm import Algorithm, Family, PassName
 from mpitrain.layers.conv.geometry import Geometry
@@ -105,7 +106,7 @@ class ImplicitGemm:
         return max(1, min(images, COPIED_LIMIT // (self._g.x_image + self._g.y_image)))
 
     def _plane_sizes(self, few: int) -> tuple[int, int]:
-        x, y = (-(-few * image // 128) * 128 for image in (self._g.x_image, self._g.y_image))
+        x, y = (round_up(few * image, 128) for image in (self._g.x_image, self._g.y_image))
         return x, y
 
     def _forward(

@@ -17,7 +17,7 @@ from mpitrain.engine.gpu import FORMAT
 from mpitrain.engine.nvidia import Nvidia
 from mpitrain.job.cut import parts, round_up
 from mpitrain.layers.conv import correlation
-from mpitrain.layers.conv.algorithm import Algorithm, Family, PassName, clear_missed
+from mpitrain.layers.conv.algorithm import Algorithm, Family, PassName, clear, missed_size
 from mpitrain.layers.conv.correlation import Correlation
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.packed_weights import NO_BIAS, PackedWeights, Packing
@@ -50,7 +50,7 @@ def reciprocal(divisor: int) -> tuple[np.uint32, int]:
     2^shift) stays under 2^shift.
     """
     shift = 31 + (divisor - 1).bit_length()
-    return np.uint32(-(-(1 << shift) // divisor)), shift
+    return np.uint32(parts(1 << shift, divisor)), shift
 
 
 def supports(g: Geometry, to_input: bool) -> bool:
@@ -248,11 +248,12 @@ class TensorFamily(Family):
             by_filter = TensorFilter(device, g, fmt, hopper)
             return Algorithm(name, by_filter.workspace, by_filter, rows=by_filter.rows)
         gradient = TensorCorrelations(device, correlation.backward_data(g), fmt, hopper)
+        missed = missed_size(device, g)
 
         def run(
             dx: Array, dy: Array, weight: Array, images: int, scratch: Array, ready: bool = False
         ) -> None:
-            clear_missed(device, g, dx, images)
+            clear(dx, images * missed)
             gradient(dx, dy, weight, None, False, images, scratch, ready)
 
         return Algorithm(
