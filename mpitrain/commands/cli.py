@@ -506,9 +506,8 @@ def _end(error: BaseException | None) -> None:
     if not agreed and wire is None:
         wire = _join()
     if agreed or wire is None:
-        if (
-            job.ranks.rank if job else _rank()
-        ) == 0:  # where rank 0 is dead, the first of the others
+        # Where rank 0 is dead, the first of the others has its number.
+        if (job.ranks.rank if job else _rank()) == 0:
             _trace(error, expected)
             print(f"mpitrain: {words}", file=sys.stderr, flush=True)
         _leave(code)
@@ -561,9 +560,8 @@ def _leave(code: int, aborted: bool = False) -> NoReturn:
     wire = sys.modules.get("mpitrain.mpi.connect")
     job = wire.connected() if wire else None
     if job and job.ranks.bereaved:
-        _exit(
-            code
-        )  # MPI_Finalize waits for dead ranks that were alone on their host (Open MPI 5.0)
+        # MPI_Finalize waits for dead ranks that were alone on their host (Open MPI 5.0).
+        _exit(code)
     sys.exit(code)
 
 

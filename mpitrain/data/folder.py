@@ -245,9 +245,8 @@ def decode(file: Path, shape: Shape) -> NDArray[np.uint8]:
     mode = "RGB" if channels == 3 else "L"
     try:
         with Image.open(file) as image:
-            image.draft(
-                mode, (max(height, width),) * 2
-            )  # JPEG at a half, a quarter, ..: several times faster
+            # A JPEG is decoded at a half, a quarter, ...: several times faster.
+            image.draft(mode, (max(height, width),) * 2)
             if math.prod(image.size) > MOST_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS}")
             upright = ImageOps.exif_transpose(image).convert(mode)

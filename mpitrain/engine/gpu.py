@@ -7,7 +7,6 @@ from typing import ClassVar
 from mpitrain.engine.engine import Engine
 from mpitrain.engine.format import Format
 from mpitrain.engine.gemm import Gemm, TiledGemm
-from mpitrain.runtime import pocl
 from mpitrain.runtime.device import Entry
 
 FORMAT = Format(block=32, few=4)
@@ -25,8 +24,6 @@ class Gpu(Engine):
 
     def __init__(self, entry: Entry) -> None:
         super().__init__(entry)
-        if self.is_pocl:
-            pocl.name_cpu(entry.cl)  # or it may not compile
         self.wide = 4
         self.group = 256 if entry.kind == "gpu" else 16
         self.long_items = self.shares_memory = False

@@ -13,12 +13,9 @@ from numpy.typing import DTypeLike
 
 from mpitrain.engine.engine import Engine
 from mpitrain.engine.format import Format
+from mpitrain.engine.format import Shape as Shape  # layers are written in terms of it
 from mpitrain.job.errors import UserError
 from mpitrain.runtime.array import Array
-
-Shape = tuple[int, ...]
-"""One image's shape: (C, H, W), or (features,) after a flatten. The batch size N stands before it
-in arrays."""
 
 
 @dataclass(frozen=True)

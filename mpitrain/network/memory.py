@@ -144,9 +144,8 @@ def make_plan(
     # The same images may go forward again.
     plan.values[INPUT] = add_value(INPUT, -1, max(needed_until(INPUT, -1), length - 1))
     for time, node in enumerate(nodes):
-        last = (
-            length * 2 if time >= length - 2 else needed_until(node.name, time)
-        )  # scores and losses are read afterwards
+        # Scores and losses are read afterwards.
+        last = length * 2 if time >= length - 2 else needed_until(node.name, time)
         readers = [each for each in consumers[node.name] if _reads_back(nodes[each], node.name)]
         kept = not any(name in plan.repeated for name in node.inputs)
         if (
@@ -167,9 +166,8 @@ def make_plan(
         else:
             plan.values[node.name] = add_value(node.name, time, last)
         for name, (shape, dtype) in node.layer.memory(capacity, *inputs).items():
-            begin = (
-                -1 if time == length - 1 else time
-            )  # labels are there before the first node runs
+            # Labels are there before the first node runs.
+            begin = -1 if time == length - 1 else time
             plan.memories[node.name, name] = add(
                 fmt.stored_memory(shape),
                 begin,
@@ -196,9 +194,8 @@ def _plan_gradients(
     for time in reversed(range(length)):
         node, now = nodes[time], 2 * length - 1 - time
         if time == length - 1:
-            plan.storages.append(
-                Storage((), np.dtype(np.float32), now, now)
-            )  # the loss's own, which nobody reads
+            # The loss's own, which nobody reads.
+            plan.storages.append(Storage((), np.dtype(np.float32), now, now))
             plan.gradients[node.name] = len(plan.storages) - 1
         mine = plan.gradients[node.name]
         for number, name in enumerate(node.inputs):

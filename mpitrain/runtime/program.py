@@ -229,8 +229,7 @@ def _retargeted(device: Device, source: str, program: cl.Program) -> cl.Program:
 
 def _finish(program: cl.Program, options: list[str]) -> cl.Program:
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", cl.CompilerWarning
-        )  # drivers chat there about what went well
+        # Drivers chat there about what went well.
+        warnings.simplefilter("ignore", cl.CompilerWarning)
         built: cl.Program = program.build(options)
     return built
