@@ -8,6 +8,7 @@ a rank and sees it when one stays behind.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -118,11 +119,17 @@ class Job:
                 found[int(path.name)] = ranks[0] if ranks else None
         return found
 
-    def kill(self, rank: int, number: signal.Signals) -> None:
+    def kill(
+        self, rank: int | None, number: signal.Signals, with_its_witness: bool = False
+    ) -> None:
         """Send a rank a signal."""
-        for process, its_rank in self.processes().items():
-            if its_rank == rank:
-                os.kill(process, number)
+        found = self.processes()
+        for process in [process for process, its_rank in found.items() if its_rank == rank]:
+            with contextlib.suppress(OSError):
+                stat = Path(f"/proc/{process}/stat").read_text()
+                parent = int(stat.rpartition(")")[2].split()[1])
+                if with_its_witness or parent not in found or found[parent] != rank:
+                    os.kill(process, number)
 
     def interrupt(self) -> None:
         """What Ctrl-C on a terminal does: SIGINT to the group of the launcher."""

@@ -100,7 +100,7 @@ def test_a_suspended_job_goes_on(launch: Launch, tmp_path: Path) -> None:
         job.wait_for_step(5)
         for number in (signal.SIGSTOP, signal.SIGCONT):
             for rank in (0, 1):
-                job.kill(rank, number)
+                job.kill(rank, number, with_its_witness=True)
             time.sleep(6 if number == signal.SIGSTOP else 0)
         for rank in (0, 1):
             job.kill(rank, signal.SIGUSR1)
