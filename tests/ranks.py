@@ -17,6 +17,7 @@ from mpitrain.exchange.codec_numpy import PlainDynamic8
 from mpitrain.exchange.codec_protocol import Plain, blocks
 from mpitrain.exchange.exchange import Exchange, ExchangeReport, needs_master
 from mpitrain.exchange.mean import own_values
+from mpitrain.exchange.move import Move
 from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array
 
@@ -98,10 +99,10 @@ class Model:
 
     def alive(self) -> None: ...
 
-    def update(self, start: int, stop: int, mean: Array) -> None:
+    def update(self, move: Move) -> None:
         target = self.master or self.weights
-        with target.part(start, stop).host(write=True) as w, mean.host() as g:
-            self.means[start:stop] = g
+        with target.part(move.start, move.stop).host(write=True) as w, move.mean.host() as g:
+            self.means[move.start : move.stop] = g
             w -= np.float32(0.01) * g
 
     def step(

@@ -11,6 +11,8 @@ import numpy as np
 
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.codec import make_scale
+from mpitrain.exchange.home import Home
+from mpitrain.exchange.move import Move
 from mpitrain.exchange.plain import Float32
 from mpitrain.exchange.registry import check_update, find, is_lossy
 from mpitrain.exchange.residuals import Residuals
@@ -44,8 +46,8 @@ class Updater(Protocol):
     def set_out(self, gradient: Array) -> None:
         """The exchange of a bucket of the whole flat gradient (n,) begins."""
 
-    def update(self, start: int, stop: int, mean: Array) -> None:
-        """Move the weights [start, stop) by the mean gradient (stop - start,).
+    def update(self, move: Move) -> None:
+        """Move a range of weights by its mean gradient.
 
         These are rank 0's master weights (update "root") or every rank's weights ("replicated").
         The work is done when this returns, or queued on `device.beside()` (one rank: on `device`).
@@ -76,12 +78,14 @@ class Exchange:
         updater: Updater,
         master: Array | None = None,
         streaming: bool = True,
+        home: Home | None = None,
     ) -> None:
         """Collective. Raises UserError for an unknown kind or update.
 
         weights, gradient: float32 (n,). Gradients are sums over images; `send` overwrites them.
         master: if `needs_master`, rank 0's exact float32 weights, equal to `weights` at the start;
         otherwise None or `weights` itself.
+        home: where weights and gradient lie, if the host's ranks share it.
         """
         strategy = find(kind)
         check_update(kind, update)
@@ -92,7 +96,6 @@ class Exchange:
         self._gradients = {
             bucket.number: self._gradient.part(bucket.start, bucket.stop) for bucket in buckets
         }
-        self._to_all = update == "replicated"
         parts = Parts(
             wire,
             device,
@@ -100,8 +103,9 @@ class Exchange:
             master.on(device) if master is not None and master is not weights else None,
             self._gradients,
             buckets,
-            self._to_all,
+            update == "replicated",
             make_scale(device),
+            home,
             kind.partition(":")[2],
         )
         self._strategy = (strategy if several else Float32)(parts)
@@ -226,9 +230,9 @@ class Exchange:
         bound = yield from self._strategy.average(bucket, images, turn)
         self._bound = max(self._bound, bound)
         finite = bool(np.isfinite(bound))
-        if self._to_all or self._wire.ranks.rank == 0:
-            self._updater.update(bucket.start, bucket.stop, self._gradients[bucket.number])
-        if not self._to_all and self._wire.ranks.size > 1:
+        if move := self._strategy.move(bucket, images):
+            self._updater.update(move)
+        if self._strategy.spreads and self._wire.ranks.size > 1:
             finite = (yield from self._strategy.spread(bucket, turn)) and finite
         self._finite = self._finite and finite
         self._count_end()

@@ -10,6 +10,7 @@ import numpy as np
 
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.exchange import Exchange, needs_master
+from mpitrain.exchange.move import Move
 from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
@@ -179,6 +180,6 @@ class _NoUpdates:
 
     def set_out(self, gradient: Array) -> None: ...
 
-    def update(self, start: int, stop: int, mean: Array) -> None: ...
+    def update(self, move: Move) -> None: ...
 
     def alive(self) -> None: ...

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mpitrain.exchange.bucket import Bucket
+from mpitrain.exchange.home import Home
+from mpitrain.exchange.move import Move
 from mpitrain.exchange.residuals import Residuals
 from mpitrain.mpi.hops import Hops
 from mpitrain.mpi.wire import Wire
@@ -35,6 +37,8 @@ class Parts:
     """True: every rank gets the mean, and weights are not spread. False: rank 0 alone gets it."""
     scale: Callable[[Array, float], None]
     """scale(x, factor): x = x * factor."""
+    home: Home | None = None
+    """Where `gradients` and `weights` lie in memory that all ranks share; None if they do not."""
     argument: str = ""
     """What the user wrote after the strategy's name and a colon."""
 
@@ -89,8 +93,20 @@ class Strategy:
         """
         raise NotImplementedError
 
+    def move(self, bucket: Bucket, images: int) -> Move | None:
+        """What this rank moves of the averaged bucket; None if it moves nothing. The same arrays
+        each step."""
+        if not self.parts.to_all and self.parts.wire.ranks.rank:
+            return None
+        return Move(bucket.start, bucket.stop, self.parts.gradients[bucket.number])
+
+    @property
+    def spreads(self) -> bool:
+        """Whether `spread` follows `move`."""
+        return not self.parts.to_all
+
     def spread(self, bucket: Bucket, turn: Turn) -> Hops[bool]:
-        """Send rank 0's new weights of the bucket to every rank. Follows `average` if not `to_all`.
+        """Send rank 0's new weights of the bucket to every rank.
 
         Returns whether they are finite, as far as the strategy notices.
         """

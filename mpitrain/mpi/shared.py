@@ -52,19 +52,35 @@ class SharedMemory:
         if self._window is None or count > self._floats:
             self._agree.together(lambda: self._check_room(4 * count))
             self._free()
-            self._window = MPI.Win.Allocate_shared(4 * count, 4, comm=self._within)
+            self._window = self._allocate(count)
             self._floats = count
-            self._window.Lock_all(MPI.MODE_NOCHECK)
         self.barrier()  # all ranks are done with what was there before
-        memories: list[Any] = [self._window.Shared_query(rank)[0] for rank in range(self.size)]
-        return [np.frombuffer(memory, np.float32, count) for memory in memories]
+        return [each[:count] for each in self._seen(self._window)]
+
+    def keep(self, count: int) -> NDArray[np.float32] | None:
+        """`count` float32 of zeros, which all ranks see, for as long as the process lives. None on
+        every rank where the host has no room for them, or there are several. Collective."""
+        if not self._is_roomy(count / self.size):
+            return None
+        return self._seen(self._allocate(count if self.rank == 0 else 0))[0]
+
+    def _allocate(self, count: int) -> MPI.Win:
+        window = MPI.Win.Allocate_shared(4 * count, 4, comm=self._within)
+        window.Lock_all(MPI.MODE_NOCHECK)
+        return window
+
+    def _seen(self, window: MPI.Win) -> list[NDArray[np.float32]]:
+        """Each rank's part of a window."""
+        memories: list[Any] = [window.Shared_query(rank)[0] for rank in range(self.size)]
+        return [np.frombuffer(memory, np.float32) for memory in memories]
 
     def has_room(self, count: int) -> bool:
         """Whether `share` would succeed, the same on every rank. Collective."""
-        if self._window is not None and count <= self._floats:
-            return True
+        return (self._window is not None and count <= self._floats) or self._is_roomy(count)
+
+    def _is_roomy(self, count: float) -> bool:
         try:
-            self._agree.together(lambda: self._check_room(4 * count))
+            self._agree.together(lambda: self._check_room(int(4 * count)))
         except UserError:
             return False
         return True

@@ -62,8 +62,15 @@ class Graph:
     """
 
     def __init__(
-        self, device: Engine, network: Network, capacity: int, training: bool = True
+        self,
+        device: Engine,
+        network: Network,
+        capacity: int,
+        training: bool = True,
+        weights: Array | None = None,
+        gradient: Array | None = None,
     ) -> None:
+        """weights, gradient: zeros (n,) to take as these vectors; None: new memory."""
         self.shapes = infer_shapes(network)
         self.layout = Layout(parameters_of(network, self.shapes))
         self.statistics_layout = Layout(statistics_of(network, self.shapes))
@@ -80,8 +87,8 @@ class Graph:
                 f"--sub-batch {capacity}: {network.name} has values too large for it; take a "
                 "smaller one"
             )
-        self.weights = device.zeros((self.layout.length,))
-        self.gradient = device.zeros((self.layout.length if training else 0,))
+        self.weights = weights or device.zeros((self.layout.length,))
+        self.gradient = gradient or device.zeros((self.layout.length if training else 0,))
         self.statistics = device.upload(self.statistics_layout.initial(0))
         slots = [
             device.empty((nbytes // kind.itemsize,), kind)

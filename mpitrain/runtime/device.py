@@ -170,9 +170,17 @@ class Device:
                 f"{self.name} gives at most {self.largest >> 20} MiB at once, {nbytes >> 20} MiB "
                 "wanted; a smaller --sub-batch helps"
             )
-        flags = cl.mem_flags.READ_WRITE | (cl.mem_flags.ALLOC_HOST_PTR if self.shares_memory else 0)
+        where = cl.mem_flags.ALLOC_HOST_PTR if self.shares_memory else 0
+        return self._array(shape, dtype, where, size=max(nbytes, 1))
+
+    def around(self, host: NDArray[Any]) -> Array:
+        """An array that is this host memory, of a device that shares the host's memory."""
+        return self._array(host.shape, host.dtype, cl.mem_flags.USE_HOST_PTR, hostbuf=host)
+
+    def _array(self, shape: tuple[int, ...], dtype: DTypeLike, where: int, **what: Any) -> Array:
+        nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         try:
-            root = cl.Buffer(self.context, flags, max(nbytes, 1))
+            root = cl.Buffer(self.context, cl.mem_flags.READ_WRITE | where, **what)
         except cl.MemoryError as error:
             raise RunError(
                 f"{self.name} is out of memory: {nbytes >> 20} MiB more wanted; a smaller "

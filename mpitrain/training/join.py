@@ -16,6 +16,7 @@ from mpitrain.engine.engine import Engine
 from mpitrain.engine.registry import open_device
 from mpitrain.exchange.choice import candidates, choose, coded_from
 from mpitrain.exchange.exchange import needs_master
+from mpitrain.exchange.home import PAGE, Home, make_home
 from mpitrain.exchange.probe import measure
 from mpitrain.exchange.registry import find, is_lossy
 from mpitrain.exchange.window import floats
@@ -31,9 +32,10 @@ from mpitrain.mpi.heartbeat import with_heartbeat
 from mpitrain.mpi.wire import Wire
 from mpitrain.network import models
 from mpitrain.network.batch_limit import batch_limit
-from mpitrain.network.graph import Graph
+from mpitrain.network.graph import Graph, parameters_of
+from mpitrain.network.memory import infer_shapes
 from mpitrain.network.network import Network
-from mpitrain.network.parameters import BUCKET
+from mpitrain.network.parameters import BUCKET, Layout
 from mpitrain.network.simulated import SimulatedGraph
 from mpitrain.runtime.platforms import available_memory, own_cores, share_of_cores
 from mpitrain.training.faults import Fault
@@ -91,7 +93,8 @@ def join(
     speaks = wire.ranks.rank == 0
     display = Display(silent=not speaks or run.quiet or run.json)
     device.on_compile = _Compiling(watch, display, device.name)
-    graph = wire.agree.leaders_first(lambda: _graph(plan, wire, device))
+    home = _home(plan, wire, device)
+    graph = wire.agree.leaders_first(lambda: _graph(plan, wire, device, home))
     graph.buckets = graph.layout.buckets(coded, strategy.whole_tensors)
     graph.normalise(np.array(prepared.mean, np.float32), np.array(prepared.std, np.float32))
     local = Local(
@@ -99,6 +102,7 @@ def join(
         cores=cores,
         host_cores=len({core for each in neighbours for core in each}),
         graph=graph,
+        home=home,
         dataset=dataset,
         several_hosts=not wire.ranks.one_host,
         watch=watch,
@@ -209,7 +213,19 @@ def _batch_limit(run: Run, wire: Wire, network: Network, device: Engine, kind: s
     return batch_limit(network, device, room, vectors)
 
 
-def _graph(plan: Plan, wire: Wire, device: Engine) -> Graph:
+def _home(plan: Plan, wire: Wire, device: Engine) -> Home | None:
+    """Memory for weights and gradients that all ranks share, if the exchange is by such memory and
+    all devices compute in the host's. Collective."""
+    if plan.exchange != "window" or wire.ranks.size == 1 or plan.continues or plan.simulated:
+        return None
+    length = Layout(parameters_of(plan.network, infer_shapes(plan.network))).length
+    largest = 4 * (length + PAGE) * wire.ranks.size
+    if not all(wire.agree.gather_facts(device.shares_memory and largest <= device.largest)):
+        return None
+    return make_home(wire, length, plan.run.update == "root")
+
+
+def _graph(plan: Plan, wire: Wire, device: Engine, home: Home | None) -> Graph:
     # With --balance speed a part may grow; one of more than twice the equal size is computed in
     # sub-batches.
     part = parts(plan.batch_size, wire.ranks.size)[wire.ranks.rank]
@@ -217,7 +233,11 @@ def _graph(plan: Plan, wire: Wire, device: Engine) -> Graph:
     capacity = min(plan.sub_batch, room)
     if plan.run.compute_seconds is not None:
         return SimulatedGraph(device, plan.network, capacity, plan.run.compute_seconds)
-    return Graph(device, plan.network, capacity)
+    weights = gradient = None
+    if home:
+        gradient = device.around(home.gradients[wire.ranks.rank, : home.length])
+        weights = None if home.weights is None else device.around(home.weights)
+    return Graph(device, plan.network, capacity, weights=weights, gradient=gradient)
 
 
 class _Compiling:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from mpitrain.exchange.move import Move
 from mpitrain.job.cut import parts
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
@@ -21,14 +22,20 @@ class MomentumSgd:
     Source: PAPER's optimiser, with decay."""
 
     def __init__(
-        self, device: Device, weights: Array, momentum: float, weight_decay: float
+        self,
+        device: Device,
+        weights: Array,
+        momentum: float,
+        weight_decay: float,
+        velocity: Array | None = None,
     ) -> None:
+        """velocity: zeros (n,) to take as such; None: new memory."""
         self._device = device
         self._kernels = device.program("sgd")
         self.weights, self.momentum, self.weight_decay = weights, momentum, weight_decay
-        self.velocity = device.zeros(weights.shape)
+        self.velocity = velocity or device.zeros(weights.shape)
         self._rate = Varying(np.float32(0))
-        self._launches: dict[tuple[int, int, Array], Launch] = {}
+        self._launches: dict[Move, Launch] = {}
 
     @property
     def rate(self) -> float:
@@ -39,20 +46,21 @@ class MomentumSgd:
     def rate(self, rate: float) -> None:
         self._rate.value = np.float32(rate)
 
-    def update(self, start: int, stop: int, mean: Array) -> None:
-        """Move weights [start, stop) by the mean gradient (stop - start,), an array that comes
-        again each step."""
-        launch = self._launches.get((start, stop, mean))
+    def update(self, move: Move) -> None:
+        """Move weights by a mean gradient, whose array comes again each step."""
+        launch = self._launches.get(move)
         if launch is None:
-            launch = self._launches[start, stop, mean] = self._prepare(start, stop, mean)
+            launch = self._launches[move] = self._prepare(move)
         launch()
 
-    def _prepare(self, start: int, stop: int, mean: Array) -> Launch:
-        n = stop - start
+    def _prepare(self, move: Move) -> Launch:
+        n = move.stop - move.start
         chunk = CHUNK if self._device.long_items else self._device.wide
         return self._kernels.momentum_sgd.prepare(
-            parts(n, chunk), self.weights.part(start, stop), self.velocity.part(start, stop), mean,
-            n, chunk, self._rate, float(self.momentum), float(self.weight_decay),
+            parts(n, chunk), self.weights.part(move.start, move.stop),
+            self.velocity.part(move.start, move.stop), move.mean, n, chunk, self._rate,
+            float(self.momentum), float(self.weight_decay),
+            move.terms, np.int64(move.apart), float(move.factor),
         )  # fmt: skip
 
 

@@ -12,6 +12,8 @@ from mpitrain.data.from_root import FromRoot
 from mpitrain.data.source import Dataset
 from mpitrain.engine.engine import Engine
 from mpitrain.exchange.exchange import Exchange, needs_master
+from mpitrain.exchange.home import Home
+from mpitrain.exchange.move import Move
 from mpitrain.job.config import known
 from mpitrain.job.display import Display
 from mpitrain.job.log import Log
@@ -37,6 +39,8 @@ class Local:
     host_cores: int
     """That the ranks of this host share."""
     graph: Graph
+    home: Home | None
+    """Where its weights and gradient lie, if other ranks share it."""
     dataset: Dataset | None
     """On rank 0."""
     several_hosts: bool
@@ -75,11 +79,11 @@ class Updates:
         """A bucket of the gradient sets out."""
         self._fault("exchange", self._watch.step, gradient)
 
-    def update(self, start: int, stop: int, mean: Array) -> None:
-        """Move weights [start, stop) by the mean gradient."""
+    def update(self, move: Move) -> None:
+        """Move a range of weights by its mean gradient."""
         self._fault("update", self._watch.step)
         if self._sgd:
-            self._sgd.update(start, stop, mean)
+            self._sgd.update(move)
 
     def alive(self) -> None:
         """The exchange goes on."""
@@ -107,13 +111,17 @@ def make_world(
     master = device.zeros(graph.weights.shape) if own_master else graph.weights
     # Updates are part of the exchange, which goes on beside the backward pass.
     aside = device.beside() if wire.ranks.size > 1 else device
-    sgd = None
-    if applies_mean(wire.ranks.rank, run.update):
-        sgd = MomentumSgd(aside, master, run.momentum, known(run.weight_decay))
+    sgd, velocity = None, local.home.velocity if local.home else None
+    if applies_mean(wire.ranks.rank, run.update) or velocity is not None:
+        sgd = MomentumSgd(
+            aside, master, run.momentum, known(run.weight_decay),
+            aside.around(velocity) if velocity is not None else None,
+        )  # fmt: skip
     updates = Updates(local, sgd)
     exchange = Exchange(
         wire, device, graph.weights, graph.gradient, graph.buckets, plan.exchange, run.update,
         updates, master if own_master else None, streaming=not run.no_streaming,
+        home=local.home,
     )  # fmt: skip
     state = State(wire, graph, sgd, exchange, updates.alive)
     undo = None

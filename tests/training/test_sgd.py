@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mpitrain.engine.engine import Engine
+from mpitrain.exchange.move import Move
 from mpitrain.training.sgd import MomentumSgd, learning_rate
 
 
@@ -19,7 +20,7 @@ def test_an_update_is_the_two_line_equation(device: Engine, size: int) -> None:
     for rate in (0.1, 0.01, 0.02):
         g = random.normal(size=size).astype(np.float32)
         sgd.rate = rate
-        sgd.update(size, 2 * size, device.upload(g))
+        sgd.update(Move(size, 2 * size, device.upload(g)))
         v = 0.9 * v - rate * (g + 5e-4 * wanted)
         wanted = wanted + v
     found = weights.download()
@@ -36,7 +37,7 @@ def test_an_update_is_the_same_bytes_as_numpys_in_float32(device: Engine) -> Non
     sgd.rate, v = 0.03, np.zeros_like(w)
     rate, momentum, decay = np.float32(0.03), np.float32(0.9), np.float32(1e-4)
     for _ in range(3):
-        sgd.update(0, w.size, device.upload(g))
+        sgd.update(Move(0, w.size, device.upload(g)))
         v = momentum * v - rate * (g + decay * w)
         w = w + v
     np.testing.assert_array_equal(weights.download(), w)
