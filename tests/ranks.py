@@ -102,8 +102,9 @@ class Model:
     def update(self, move: Move) -> None:
         target = self.master or self.weights
         with target.part(move.start, move.stop).host(write=True) as w, move.mean.host() as g:
-            self.means[move.start : move.stop] = g
-            w -= np.float32(0.01) * g
+            mean = g * np.float32(move.factor)
+            self.means[move.start : move.stop] = mean
+            w -= np.float32(0.01) * mean
 
     def step(
         self, t: int, change: Callable[[NDArray[np.float32]], None] | None = None

@@ -16,6 +16,7 @@ from mpitrain.exchange.codec import DeviceCodec, make_codec
 from mpitrain.exchange.deltas import Deltas
 from mpitrain.exchange.leaders import Leaders
 from mpitrain.exchange.mean import Mean, Place, own_values
+from mpitrain.exchange.move import Move
 from mpitrain.exchange.plain import Float32
 from mpitrain.exchange.residuals import Residuals
 from mpitrain.exchange.strategy import Parts, Sampled, Strategy, Turn
@@ -92,6 +93,10 @@ class Coded(Strategy):
         if self.parts.to_all:
             bound = yield from self._leaders.spread(gradient, nth, bound)
         return bound
+
+    def move(self, bucket: Bucket, images: int) -> Move | None:
+        coded = bucket.number in self._nth
+        return super().move(bucket, images) if coded else self._uncoded.move(bucket, images)
 
     def spread(self, bucket: Bucket, turn: Turn) -> Hops[bool]:
         """Every rank's weights move towards rank 0's exact ones by the same decoded changes.

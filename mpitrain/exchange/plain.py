@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mpitrain.exchange.bucket import Bucket
+from mpitrain.exchange.move import Move
 from mpitrain.exchange.strategy import Strategy, Turn
 from mpitrain.mpi.hops import Hops
 
@@ -12,7 +13,7 @@ have the lower ones."""
 
 
 class Float32(Strategy):
-    """Rank 0 or all ranks get the sum. A single rank only divides by the number of images."""
+    """Rank 0 or all ranks get the sum; a single rank has it."""
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
         parts, transfer = self.parts, self.parts.wire.transfer
@@ -23,9 +24,11 @@ class Float32(Strategy):
                     yield from transfer.allreduce_hops(values, LANE)
                 else:
                     yield transfer.start_reduce(values, LANE)
-        if parts.to_all or transfer.rank == 0:
-            parts.scale(x, 1 / images)
         return 0.0
+
+    def move(self, bucket: Bucket, images: int) -> Move | None:
+        """The optimiser divides as it reads, for that saves a way through memory."""
+        return self._whole(bucket, 1 / images)
 
     def spread(self, bucket: Bucket, turn: Turn) -> Hops[bool]:
         y, w = self.weights(bucket)

@@ -86,7 +86,8 @@ class Strategy:
         self.parts = parts
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
-        """The bucket's gradient becomes the sum over ranks divided by `images`.
+        """The bucket's gradient becomes the sum over ranks divided by `images`, perhaps but for the
+        factor in `move`.
 
         On ranks that do not get the mean it may be overwritten. Returns a bound of the error of the
         mean's values: 0 if nothing is rounded, infinity if a gradient was not finite.
@@ -96,9 +97,15 @@ class Strategy:
     def move(self, bucket: Bucket, images: int) -> Move | None:
         """What this rank moves of the averaged bucket; None if it moves nothing. The same arrays
         each step."""
+        return self._whole(bucket, 1.0)
+
+    def _whole(self, bucket: Bucket, factor: float) -> Move | None:
+        """The whole bucket on ranks that have its mean, whose gradients are yet to be multiplied
+        by a factor."""
         if not self.parts.to_all and self.parts.wire.ranks.rank:
             return None
-        return Move(bucket.start, bucket.stop, self.parts.gradients[bucket.number])
+        gradient = self.parts.gradients[bucket.number]
+        return Move(bucket.start, bucket.stop, gradient, factor=factor)
 
     @property
     def spreads(self) -> bool:

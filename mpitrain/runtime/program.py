@@ -139,17 +139,18 @@ class Launch:
         self._memories = {each.memory for each in arguments if isinstance(each, Array)}
         for memory in self._memories:
             memory.launches.add(self)
-        self._varying = [
-            (at, each) for at, each in enumerate(arguments) if isinstance(each, Varying)
-        ]
+        varying = [(at, each) for at, each in enumerate(arguments) if isinstance(each, Varying)]
+        self._varying = [(at, each, each.value) for at, each in varying]
         kernel.set_args(*map(_argument, arguments))
 
     def __call__(self) -> None:
         if 0 in self._size:
             return
         assert self._kernel is not None, "its memory has been released"
-        for at, argument in self._varying:
-            self._kernel.set_arg(at, argument.value)
+        for nth, (at, argument, before) in enumerate(self._varying):
+            if argument.value != before:  # setting costs more than queueing
+                self._kernel.set_arg(at, argument.value)
+                self._varying[nth] = (at, argument, argument.value)
         device = self._device
         device.last = cl.enqueue_nd_range_kernel(
             device.queue, self._kernel, self._size, self._local

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,12 +37,31 @@ class StepReport:
     """CPU time of all ranks' processes."""
     seconds: dict[str, float]
     """Of this rank: total, compute, exchange (not hidden by compute), wait (for images), and host:
-    what the main thread did of its own, waiting neither for the device nor for images nor for other
-    ranks."""
+    CPU time of what the main thread did of its own: neither reading images, nor waiting for the
+    device or for other ranks."""
     bytes_sent: int
     """By this rank."""
     rate: float
     """Learning rate."""
+
+
+class Own:
+    """CPU time of this thread since it was made. A thread that waits for a CPU's runtime computes
+    for it meanwhile, so waiting is left out."""
+
+    def __init__(self) -> None:
+        self._begin = time.thread_time()
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """What happens inside does not count."""
+        begin = time.thread_time()
+        yield
+        self._begin += time.thread_time() - begin
+
+    def seconds(self) -> float:
+        """So far."""
+        return time.thread_time() - self._begin
 
 
 def step(world: World, t: int) -> StepReport:
@@ -57,10 +78,12 @@ def step(world: World, t: int) -> StepReport:
     fault("scatter", t)
     images, labels = feed.part(t)  # sent while the last step ran
     waited = time.perf_counter() - begin
+    own = Own()
     computes_here = plan.simulated or (world.wire.ranks.size > 1 and not world.exchange.streams)
     if computes_here:  # this thread would not come to it before the step is over
-        _read_ahead(world, t)
-    loss = blocked = 0.0
+        with own.pause():
+            _read_ahead(world, t)
+    loss = 0.0
     for first in range(0, max(1, len(images)), graph.capacity):
         part = slice(first, first + graph.capacity)
         last = part.stop >= len(images)
@@ -82,24 +105,24 @@ def step(world: World, t: int) -> StepReport:
         queued = time.perf_counter()
         if first == 0:
             if not computes_here:
-                _read_ahead(world, t)
+                with own.pause():
+                    _read_ahead(world, t)
             local.log.catch_up()
         aside = time.perf_counter() - queued
-        loss += float(graph.losses(run.images).sum(dtype="float64"))
+        with own.pause():
+            loss += float(graph.losses(run.images).sum(dtype="float64"))
         blocking = time.perf_counter() - queued - aside
         waited += max(0.0, aside - blocking)  # the device was done first: it has waited for images
-        blocked += blocking
     watch.at("exchange", t)
-    queued = time.perf_counter()
-    report = world.exchange.finish()  # every rank now holds the new weights
-    blocked += time.perf_counter() - queued
+    with own.pause():
+        report = world.exchange.finish()  # every rank now holds the new weights
     total, exchanged = time.perf_counter() - begin, report.seconds - report.hidden
     seconds = {
         "total": total,
         "compute": total - exchanged - waited,
         "exchange": exchanged,
         "wait": waited,
-        "host": total - blocked - waited,
+        "host": own.seconds(),
     }
     watch.at("agree", t + 1)
     table = _agree(world, loss, report, seconds["compute"], time.process_time() - cpu)
