@@ -31,6 +31,8 @@ class Batches:
     seed: int
     ways: frozenset[str] = frozenset()
     """Augmentation, of "crop" and "flip"."""
+    piece: int = 1
+    """Images that are not divided between ranks; only the last piece of a batch may have fewer."""
 
 
 class Reading(Protocol):
@@ -48,7 +50,7 @@ class Feed:
 
     def __init__(self, rank: int, size: int, batches: Batches) -> None:
         self.batches = batches
-        self.next_parts = parts(batches.batch_size, size)
+        self.next_parts = parts(batches.batch_size, size, piece=batches.piece)
         """How the batches whose reading starts from now on are divided, a slice for each rank."""
         self.current_parts = self.next_parts
         """How the batch that `part` returned last is divided."""
@@ -72,7 +74,7 @@ class Feed:
     def divide(self, speeds: Sequence[float]) -> None:
         """Divide the batches that are not yet read ahead in proportion to the ranks' speeds."""
         self.speeds = tuple(speeds)
-        self.next_parts = parts(self.batches.batch_size, self.size, speeds)
+        self.next_parts = parts(self.batches.batch_size, self.size, speeds, self.batches.piece)
 
     def ahead(self, step: int) -> None:
         """Start to read a step's batch; `part` of that step then waits for what is missing."""

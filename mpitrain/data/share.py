@@ -5,23 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from mpitrain.job.errors import UserError
 
 
-def parts(count: int, size: int, speeds: Sequence[float] | None = None) -> list[slice]:
+def parts(
+    count: int, size: int, speeds: Sequence[float] | None = None, piece: int = 1
+) -> list[slice]:
     """One slice for each rank, in rank order: together they are 0 .. count - 1, and none is empty.
 
     Without speeds their lengths differ by at most 1, and the longer ones come first. With speeds
     (positive, images a second of each rank) lengths are in proportion to them, rounded by the
-    method of the largest remainder. Raises UserError if count < size.
+    method of the largest remainder. piece: so many images stay together, but for fewer at the end;
+    lengths are then those of pieces. Raises UserError if there are fewer pieces than ranks.
     """
-    if count < size:
-        raise UserError(f"{count} images for {size} ranks; expected at least one image a rank")
-    lengths = proportional(count, [1.0] * size if speeds is None else list(speeds), size)
-    stops = list(accumulate(lengths))
-    return [slice(stop - length, stop) for stop, length in zip(stops, lengths, strict=True)]
+    pieces = -(-count // piece)
+    if pieces < size:
+        what = "image" if piece == 1 else f"piece of {piece} images"
+        raise UserError(f"{count} images for {size} ranks; expected at least one {what} a rank")
+    lengths = proportional(pieces, [1.0] * size if speeds is None else list(speeds), size)
+    stops = [0, *(min(piece * stop, count) for stop in accumulate(lengths))]
+    return [slice(start, stop) for start, stop in pairwise(stops)]
 
 
 def proportional(count: int, speeds: list[float], size: int) -> list[int]:

@@ -92,7 +92,7 @@ class Exchange:
         several = wire.ranks.size > 1
         self._wire, self._main, self._updater = wire, device, updater
         self._device = device = device.beside() if several else device
-        self._gradient = gradient.on(device)
+        self._gradient, self._buckets = gradient.on(device), buckets
         self._gradients = {
             bucket.number: self._gradient.part(bucket.start, bucket.stop) for bucket in buckets
         }
@@ -108,7 +108,7 @@ class Exchange:
             home,
             kind.partition(":")[2],
         )
-        self._strategy = (strategy if several else Float32)(parts)
+        self._strategy = (strategy if several or strategy.alone else Float32)(parts)
         device.finish()
         self._stream: Stream | None = None
         if streaming and several and wire.ranks.threads:
@@ -161,6 +161,14 @@ class Exchange:
     def sampled(self) -> Sampled | None:
         """After `finish`: residuals of the sampled bucket; None if this rank does not code."""
         return self._strategy.sampled()
+
+    def add(self) -> None:
+        """Take in a piece of every bucket's gradient, which is complete when the work queued on the
+        device is done; `send` follows for the last piece of a step."""
+        self._main.finish()
+        for bucket in self._buckets:
+            self._strategy.add(bucket)
+        self._device.finish()
 
     def send(self, bucket: Bucket, images: int) -> None:
         """Start a bucket, which is complete when the work queued on the device so far is done.

@@ -18,6 +18,7 @@ REGISTRY: dict[str, str | type[Strategy]] = {
     "float16": "mpitrain.exchange.coded:Float16",
     "float32": "mpitrain.exchange.plain:Float32",
     "window": "mpitrain.exchange.one_host:SharedWindow",
+    "exact": "mpitrain.exchange.exact:Exact",
     "lowrank": "mpitrain.exchange.lowrank:LowRank",
     "star-float32": "mpitrain.exchange.star:StarFloat32",
     "star-dynamic8": "mpitrain.exchange.star_coded:StarDynamic8",

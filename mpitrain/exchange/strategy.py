@@ -78,6 +78,8 @@ class Strategy:
     left_out: ClassVar[str] = ""
     """The residual that the next step's gradients are added to, by its name in `residuals`; empty
     if nothing is left out."""
+    alone: ClassVar[bool] = False
+    """Whether a single rank needs it, too."""
     whole_tensors: ClassVar[bool] = False
     """Whether buckets may be cut only between tensors."""
 
@@ -91,6 +93,13 @@ class Strategy:
 
         On ranks that do not get the mean it may be overwritten. Returns a bound of the error of the
         mean's values: 0 if nothing is rounded, infinity if a gradient was not finite.
+        """
+        raise NotImplementedError
+
+    def add(self, bucket: Bucket) -> None:
+        """Take in a piece of the bucket's gradient; `average` follows for the step's last piece.
+
+        A strategy that has it adds up the pieces of a step itself.
         """
         raise NotImplementedError
 

@@ -154,6 +154,12 @@ class Run:
         least=0.0,
         below=math.inf,
     )
+    strict: bool = _option(
+        False,
+        "The same weights, bit for bit, for any number of ranks: the batch is computed in pieces "
+        "of --sub-batch images [default then: a 32nd of the batch], whose gradients are added up "
+        "in fixed point. Ranks must have the same kind of device.",
+    )
     on_failure: str = _option(
         "stop",
         "When a rank dies: stop, or, once steps have begun, continue with the others (Open MPI 5 "

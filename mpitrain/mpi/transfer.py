@@ -51,7 +51,7 @@ class Transfer:
         requests = [one.Isend(piece, dest=peer) for peer in peers for piece in pieces(content)]
         return Messages(self._ranks, requests)
 
-    def start_reduce(self, values: NDArray[np.float32], lane: int = 0) -> Messages:
+    def start_reduce(self, values: NDArray[Any], lane: int = 0) -> Messages:
         """Add up an array over ranks; rank 0's becomes the sum, the others' stay as they are."""
         self._delay.inject()
         requests = []
@@ -62,7 +62,7 @@ class Transfer:
             self._sent.exchange += values.nbytes
         return Messages(self._ranks, requests)
 
-    def allreduce_hops(self, values: NDArray[np.float32], lane: int = 0) -> Hops[None]:
+    def allreduce_hops(self, values: NDArray[Any], lane: int = 0) -> Hops[None]:
         """Turn an array into its sum over ranks, with the same bytes on every rank.
 
         MPI_Allreduce does not guarantee that (MPICH 6538, Open MPI 11721); shards that one rank
@@ -72,7 +72,7 @@ class Transfer:
         for piece in pieces(flat(values)):
             self._delay.inject()
             counts = shard_lengths(piece.size, self.size)
-            mine = np.empty(counts[self.rank], np.float32)
+            mine = np.empty(counts[self.rank], values.dtype)
             reduced = one.Ireduce_scatter(piece, mine, counts, op=MPI.SUM)
             yield Messages(self._ranks, [reduced])
             yield Messages(self._ranks, [other.Iallgatherv(mine, [piece, counts])])
@@ -111,7 +111,7 @@ class Transfer:
         """As `start_broadcast`, and wait."""
         self.start_broadcast(array).wait()
 
-    def allreduce(self, values: NDArray[np.float32]) -> None:
+    def allreduce(self, values: NDArray[Any]) -> None:
         """As `allreduce_hops`, and wait."""
         complete(self.allreduce_hops(values))
 

@@ -20,6 +20,9 @@ from mpitrain.runtime.program import Program
 from mpitrain.runtime.recording import Command
 from mpitrain.runtime.tuned import TunedChoices
 
+UNITS_ALIKE = 8
+"""Compute units that work is cut for where it must not depend on how many there are."""
+
 
 def choose(choice: str = "auto", local_rank: int = 0, cores: Sequence[int] | None = None) -> Entry:
     """The device to open for one rank of a host.
@@ -228,6 +231,12 @@ class Device:
     def tuned(self) -> TunedChoices:
         """What `mpitrain tune` has found out about it."""
         return TunedChoices(self.identity, self.units)
+
+    def cut_alike(self) -> None:
+        """From now on cut work in the same way whatever the number of cores, for results are sums
+        of its parts. Before anything is computed."""
+        self.units = UNITS_ALIKE
+        self.tuned = TunedChoices(f"alike|{self.identity}", self.units)
 
     @contextmanager
     def record(self) -> Iterator[list[Command]]:

@@ -52,6 +52,10 @@ MEMORY_SHARE = 0.75
 messages and other programs."""
 
 
+PIECES = 32
+"""Into which --strict cuts a batch, if nothing is said of it."""
+
+
 def introduce(wire: Wire, several_hosts: bool) -> None:
     """Tell this rank's witness who it is, and where those of the others answer."""
     witness.who(wire.ranks.name)
@@ -82,13 +86,24 @@ def join(
     fault("compile", 0)
     kind, reason, coded = _choose_exchange(run, wire, device, resumed)
     strategy = find(kind)
+    if run.strict:
+        _check_alike(kind, device, wire)
+        device.cut_alike()
     if strategy.replicated_only:
         run = replace(run, update="replicated")
     sub_batch = (
         run.sub_batch
-        or (resumed and resumed.sub_batch)
+        or (resumed and (resumed.exchange == "exact" or not run.strict) and resumed.sub_batch)
+        or (run.strict and count_of_parts(known(run.batch_size), PIECES))
         or min(wire.agree.gather_facts(_batch_limit(run, wire, network, device, kind)))
     )
+    if run.strict and count_of_parts(known(run.batch_size), sub_batch) < wire.ranks.size:
+        raise agreed(
+            UserError(
+                f"--strict: --batch-size {run.batch_size} in pieces of {sub_batch} images is too "
+                f"few pieces for {wire.ranks.size} ranks; a smaller --sub-batch makes more"
+            )
+        )
     plan = Plan(run, prepared, network, kind, reason, coded, sub_batch, resumed)
     speaks = wire.ranks.rank == 0
     display = Display(silent=not speaks or run.quiet or run.json)
@@ -127,6 +142,17 @@ def _open_device(run: Run, wire: Wire, cores: Sequence[int]) -> Engine:
     if fallback:
         print(f"rank {wire.ranks.rank}: {fallback}", file=sys.stderr, flush=True)
     return device
+
+
+def _check_alike(kind: str, device: Engine, wire: Wire) -> None:
+    """Raise UserError for --strict where bits would depend on the number of ranks."""
+    if kind != "exact":
+        raise agreed(UserError(f"--strict: expected --exchange exact or auto, got {kind}"))
+    devices = wire.agree.gather_facts(device.identity)
+    if other := next((each for each in devices if each != devices[0]), None):
+        raise agreed(
+            UserError(f"--strict: expected one kind of device, got {devices[0]} and {other}")
+        )
 
 
 def _check_outlives(run: Run, wire: Wire) -> None:
@@ -183,6 +209,8 @@ def _choose_exchange(
 
     As before where a run goes on, for residuals and the order of sums belong to it.
     """
+    if run.strict and run.exchange == "auto":
+        return "exact", "--strict", 0
     lossy_before = resumed is not None and is_lossy(resumed.exchange)
     coded = int(resumed.coded_from or 0) if resumed and lossy_before else 0
     if resumed and run.exchange == "auto" and (resumed.ranks == wire.ranks.size or lossy_before):
@@ -228,6 +256,8 @@ def _home(plan: Plan, wire: Wire, device: Engine) -> Home | None:
 def _graph(plan: Plan, wire: Wire, device: Engine, home: Home | None) -> Graph:
     # With --balance speed a part may grow; one of more than twice the equal size is computed in
     # sub-batches.
+    if plan.run.strict:
+        return Graph(device, plan.network, plan.sub_batch)
     part = parts(plan.batch_size, wire.ranks.size)[wire.ranks.rank]
     room = (part.stop - part.start) * (2 if plan.by_speed else 1)
     capacity = min(plan.sub_batch, room)

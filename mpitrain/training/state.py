@@ -44,7 +44,9 @@ class State:
         sgd: MomentumSgd | None,
         exchange: Exchange,
         alive: Callable[[], None],
+        alike: bool = False,
     ) -> None:
+        """alike: steps leave the same statistics on all ranks."""
         self._wire, self._graph, self._sgd, self._exchange, self._alive = (
             wire,
             graph,
@@ -52,6 +54,7 @@ class State:
             exchange,
             alive,
         )
+        self._alike = alike
         self._master = sgd.weights if sgd else graph.weights
 
     def begin(self, seed: int, init: str | None, partial: bool = False) -> str:
@@ -120,7 +123,7 @@ class State:
     def average_statistics(self) -> None:
         """Running means and variances, which every rank measured on its own images, become their
         average on all ranks."""
-        if self._graph.statistics.size and self._wire.ranks.size > 1:
+        if self._graph.statistics.size and self._wire.ranks.size > 1 and not self._alike:
             mean = self._graph.statistics.download()
             self._wire.transfer.allreduce(mean)  # whole, or not at all where a rank dies meanwhile
             self._graph.statistics.write(mean / np.float32(self._wire.ranks.size))

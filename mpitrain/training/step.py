@@ -14,6 +14,7 @@ import numpy as np
 from mpitrain.exchange.exchange import ExchangeReport
 from mpitrain.job.errors import RunError, agreed
 from mpitrain.layers.layer import Pass
+from mpitrain.training.pieces import Pieces
 
 if TYPE_CHECKING:
     from mpitrain.training.world import World
@@ -83,6 +84,7 @@ def step(world: World, t: int) -> StepReport:
     if computes_here:  # this thread would not come to it before the step is over
         with own.pause():
             _read_ahead(world, t)
+    pieces = Pieces(world.exchange, graph.statistics) if plan.run.strict else None
     loss = 0.0
     for first in range(0, max(1, len(images)), graph.capacity):
         part = slice(first, first + graph.capacity)
@@ -90,7 +92,7 @@ def step(world: World, t: int) -> StepReport:
         run = Pass(
             len(images[part]),
             True,
-            first > 0,
+            first > 0 and not plan.run.strict,
             seed=(plan.run.seed << 32) + t,
             first=feed.mine.start + first,
         )
@@ -102,6 +104,8 @@ def step(world: World, t: int) -> StepReport:
         watch.at("backward", t)
         for bucket in graph.backward(run, last):  # last layer first
             world.exchange.send(bucket, plan.batch_size)  # codes, mean, update, deltas: meanwhile
+        if pieces:
+            pieces.end(last)
         queued = time.perf_counter()
         if first == 0:
             if not computes_here:
@@ -116,6 +120,8 @@ def step(world: World, t: int) -> StepReport:
     watch.at("exchange", t)
     with own.pause():
         report = world.exchange.finish()  # every rank now holds the new weights
+    if pieces:
+        pieces.finish(world.wire, plan.batch_size, plan.sub_batch)
     total, exchanged = time.perf_counter() - begin, report.seconds - report.hidden
     seconds = {
         "total": total,

@@ -103,6 +103,7 @@ def make_world(
         plan.batch_size,
         run.seed,
         augment.parse(run.augment),
+        plan.sub_batch if run.strict else 1,
     )
     feed = FromRoot(wire.scatter, batches, local.dataset.train if local.dataset else None)
     if speeds:
@@ -123,7 +124,7 @@ def make_world(
         updates, master if own_master else None, streaming=not run.no_streaming,
         home=local.home,
     )  # fmt: skip
-    state = State(wire, graph, sgd, exchange, updates.alive)
+    state = State(wire, graph, sgd, exchange, updates.alive, run.strict)
     undo = None
     if plan.continues and wire.ranks.size > 1:
         undo = Undo(graph, sgd if wire.ranks.rank == 0 else None, exchange)

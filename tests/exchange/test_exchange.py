@@ -30,7 +30,7 @@ STARS = [("star-float32", "root"), ("star-dynamic8", "root")]
 WAYS = [
     *(
         (kind, update)
-        for kind in ("float32", "float16", "dynamic8", "window")
+        for kind in ("float32", "float16", "dynamic8", "window", "exact")
         for update in ("root", "replicated")
     ),
     *STARS,
