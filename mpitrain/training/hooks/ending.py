@@ -6,6 +6,7 @@ from __future__ import annotations
 import resource
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpitrain.job.errors import DONE, STOPPED, RunError, agreed
@@ -34,8 +35,7 @@ class Ending:
         code = DONE if t >= plan.steps else STOPPED
         hashes = tuple(world.wire.agree.gather_facts(world.state.sha256()))
         same = len(set(hashes)) == 1
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        memory = sum(world.wire.agree.gather_facts(peak))
+        memory = sum(world.wire.agree.gather_facts(_peak(world.wire.ranks.local_rank == 0)))
         images = (t - plan.begun) * plan.batch_size
         local.log.event(
             "end",
@@ -56,3 +56,14 @@ class Ending:
             f"peak memory of all ranks {memory / 2**30:.2f} GiB, run in {plan.folder}"
         )
         return replace(progress, hashes=hashes)
+
+
+def _peak(counts_shared: bool) -> int:
+    """Bytes of this process's memory at their most; without what it shares with the other ranks of
+    its host, unless it is the one to count that."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status")
+    if counts_shared or not status.exists():
+        return peak
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return max(0, peak - 1024 * int(lines.get("RssShmem", "0 kB").split()[0]))
