@@ -230,6 +230,24 @@ def predict(
 
 
 @commands.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--device", default="auto", help="As in training.")
+@click.option(
+    "--port", default=8765, type=click.IntRange(0, 65535), help="Of the page; 0 takes a free one."
+)
+@click.option("--no-browser", is_flag=True, help="Print the page's address, and open nothing.")
+def demo(checkpoint: Path, device: str, port: int, no_browser: bool) -> None:
+    """Open a page to draw a digit, choose an image or use the camera, and see what CHECKPOINT (a
+    file or a run directory) takes it for.
+
+    The page is on this machine alone.
+    """
+    from mpitrain.commands.demo import serve
+
+    serve(checkpoint, device, port, not no_browser, lambda line: print(plain(line), flush=True))
+
+
+@commands.command()
 @click.argument("network")
 @click.option(
     "--data",
