@@ -368,6 +368,20 @@ def report(runs: Sequence[Path], out: Path | None) -> None:
     print(plain(str(write(runs, out))))
 
 
+@commands.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--every", default=2.0, type=click.FloatRange(0.1), help="Seconds between two looks.")
+@click.option("--once", is_flag=True, help="Look once, and end.")
+def watch(run: Path, every: float, once: bool) -> int:
+    """Watch a run that is computed elsewhere, as under SLURM, until its end.
+
+    RUN is a run directory; one that is not there yet is waited for. Ends with the run's exit code.
+    """
+    from mpitrain.commands.watch import watch as follow
+
+    return follow(run, every, once)
+
+
 class Submitting(Command):
     """What stands behind `--` is for sbatch."""
 

@@ -98,6 +98,8 @@ class Record:
     """Lines that are no events."""
     cut_short: bool = False
     """Whether the last line is incomplete."""
+    place: int = 0
+    """Bytes of the log's complete lines that have been read."""
 
     @property
     def start(self) -> Mapping[str, Any]:
@@ -124,15 +126,25 @@ def read(folder: Path) -> Record:
     if not log.is_file():
         raise UserError(f"{folder}: no run directory, there is no log.jsonl in it")
     record = Record(folder, folder.resolve().name, _config(folder), holder(folder))
-    try:
-        with log.open("rb") as file:
-            for line in file:
-                _take(record, line)
-    except OSError as error:
-        raise UserError(f"{log} cannot be read: {error.strerror or error}") from None
+    read_on(record)
     if not (record.starts or len(record.steps) or len(record.tests)):
         raise UserError(f"{log}: no event of a run in it yet, so there is nothing to show")
     return record
+
+
+def read_on(record: Record) -> None:
+    """Read what has been logged since. Raises UserError if the log cannot be read."""
+    log = record.folder / "log.jsonl"
+    record.holder, record.cut_short = holder(record.folder), False
+    try:
+        with log.open("rb") as file:
+            file.seek(record.place)
+            for line in file:
+                _take(record, line)
+                if line.endswith(b"\n"):
+                    record.place += len(line)
+    except OSError as error:
+        raise UserError(f"{log} cannot be read: {error.strerror or error}") from None
 
 
 def number(value: Any) -> float:

@@ -140,6 +140,7 @@ def say_header(world: World, said: str) -> None:
         update=run.update,
         versions=versions,
         step=plan.begun,
+        steps=plan.steps,
         restarts=restarts,
     )
     test = f", {prepared.tests:,} test" if prepared.tests else ""
