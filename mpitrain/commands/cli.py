@@ -322,7 +322,7 @@ def scaling(
 @commands.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def curve(folder: Path) -> None:
-    """Draw the curve of the runs in FOLDER/ranks-1, ranks-2, ..., which jobs/scaling.sbatch leaves
+    """Draw the curve of the runs in FOLDER/ranks-1, ranks-2, ..., which jobs/scaling.sh leaves
     behind."""
     from mpitrain.commands.redraw import redraw
 
@@ -388,14 +388,22 @@ def launcher() -> None:
     print_launcher()
 
 
-@commands.command()
+@commands.command(context_settings={"ignore_unknown_options": True})
 @click.argument("code", type=click.IntRange(0, 255))
-def requeue(code: int) -> int:
-    """Put this job of SLURM back into the queue if its training ended with CODE 75, stopped with a
-    checkpoint. Job scripts call it; it exits with CODE."""
-    from mpitrain.commands.submit import requeue as put_back
+@click.option("--since", type=click.IntRange(0), default=0, help="Seconds since the job began.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="The run directory.")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def requeue(code: int, since: int, out: Path | None, options: Sequence[str]) -> int:
+    """End a job of SLURM as its training ended, and put it back into the queue if that was stopped
+    with a checkpoint (75).
 
-    return put_back(code)
+    Job scripts call it with CODE, the launcher's exit code. With --out the log decides: the end
+    that it has of these seconds, else CODE, and CODE 0 without an end is 1. OPTIONS are those of
+    the training; the last --out counts.
+    """
+    from mpitrain.commands.requeue import conclude
+
+    return conclude(code, since, out)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
