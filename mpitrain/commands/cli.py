@@ -37,7 +37,7 @@ from mpitrain.job.errors import (
 )
 from mpitrain.job.plain import paragraph, plain
 from mpitrain.job.stdout import discard, open_all, refused_by
-from mpitrain.mpi.launch import launched_ranks
+from mpitrain.mpi.launch import begin, launched_ranks
 from mpitrain.watch import witness
 from mpitrain.watch.signals import ignore
 from mpitrain.watch.witness import LINGER, last_words
@@ -436,6 +436,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _compare(asked: Mapping[str, object], refused: str = "") -> None:
     """Join the job, and raise UserError, on every rank, unless all ranks were asked for the
     same."""
+    begin(os.environ)
     from mpitrain.mpi.asked import compare
     from mpitrain.mpi.connect import connect
 

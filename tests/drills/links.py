@@ -6,6 +6,7 @@ root on Linux, with nft for losses:
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import queue
@@ -81,9 +82,10 @@ class Delayed:
         return end
 
     def _read(self, end: int, waiting: queue.Queue[tuple[float, bytes]]) -> None:
-        while True:
-            packet = os.read(end, 65536)
-            waiting.put((time.monotonic() + self._seconds, packet))
+        with contextlib.suppress(OSError):  # the host has been taken down
+            while True:
+                packet = os.read(end, 65536)
+                waiting.put((time.monotonic() + self._seconds, packet))
 
     @staticmethod
     def _write(end: int, waiting: queue.Queue[tuple[float, bytes]]) -> None:
@@ -91,7 +93,8 @@ class Delayed:
             when, packet = waiting.get()
             if (left := when - time.monotonic()) > 0:
                 time.sleep(left)
-            os.write(end, packet)
+            with contextlib.suppress(OSError):
+                os.write(end, packet)
 
 
 def train(
