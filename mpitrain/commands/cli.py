@@ -390,20 +390,19 @@ def launcher() -> None:
 
 @commands.command(context_settings={"ignore_unknown_options": True})
 @click.argument("code", type=click.IntRange(0, 255))
-@click.option("--since", type=click.IntRange(0), default=0, help="Seconds since the job began.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="The run directory.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
-def requeue(code: int, since: int, out: Path | None, options: Sequence[str]) -> int:
+def requeue(code: int, out: Path | None, options: Sequence[str]) -> int:
     """End a job of SLURM as its training ended, and put it back into the queue if that was stopped
     with a checkpoint (75).
 
     Job scripts call it with CODE, the launcher's exit code. With --out the log decides: the end
-    that it has of these seconds, else CODE, and CODE 0 without an end is 1. OPTIONS are those of
-    the training; the last --out counts.
+    that this start of the job has left in it, else CODE, and CODE 0 without an end is 1. OPTIONS
+    are those of the training; the last --out counts.
     """
     from mpitrain.commands.requeue import conclude
 
-    return conclude(code, since, out)
+    return conclude(code, out)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

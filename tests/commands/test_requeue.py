@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import stat
-import time
 from pathlib import Path
 
 import pytest
@@ -23,14 +22,15 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
     monkeypatch.setattr(requeue, "LATE", 0.0)
     return asked
 
 
-def ended(folder: Path, code: int, ago: float = 0.0) -> Path:
-    """A run directory whose log ends so, and so many seconds ago."""
+def ended(folder: Path, code: int, job: str | None = "17", restarts: int = 2) -> Path:
+    """A run directory whose log ends so, in that start of that job."""
     folder.mkdir()
-    events = [{"event": "start", "time": 0}, {"event": "end", "time": time.time() - ago}]
+    events = [{"event": "start"}, {"event": "end", "job": job, "restarts": restarts}]
     events[-1] |= {"exit": code, "weights_sha256": ["0" * 64] * 30_000}
     (folder / "log.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in events))
     return folder
@@ -40,7 +40,7 @@ def ended(folder: Path, code: int, ago: float = 0.0) -> Path:
 def test_a_job_goes_back_into_the_queue_if_it_was_stopped_with_a_checkpoint(
     asked: Path, code: int
 ) -> None:
-    assert conclude(code, 0, None) == code
+    assert conclude(code, None) == code
     assert (asked.read_text() if asked.exists() else "") == "requeue 17\n" * (code == STOPPED)
 
 
@@ -48,7 +48,7 @@ def test_a_refused_requeue_says_scontrols_words_and_keeps_the_code(
     asked: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (asked.parent / "scontrol").write_text("#!/bin/sh\necho 'is disabled' >&2; exit 1\n")
-    assert conclude(STOPPED, 0, None) == STOPPED
+    assert conclude(STOPPED, None) == STOPPED
     assert "scontrol refuses: is disabled" in capsys.readouterr().err
 
 
@@ -56,7 +56,7 @@ def test_a_refused_requeue_says_scontrols_words_and_keeps_the_code(
 @pytest.mark.parametrize("own", [0, STOPPED])
 def test_the_runs_own_end_decides(tmp_path: Path, asked: Path, launcher: int, own: int) -> None:
     """Open MPI's mpirun ends with 0 where a daemon dies with its host, and with 1 for 75."""
-    assert conclude(launcher, 100, ended(tmp_path / "run", own)) == own
+    assert conclude(launcher, ended(tmp_path / "run", own)) == own
     assert asked.exists() == (own == STOPPED)
 
 
@@ -64,21 +64,24 @@ def test_the_runs_own_end_decides(tmp_path: Path, asked: Path, launcher: int, ow
 def test_an_end_of_an_earlier_start_or_none_is_no_end(
     tmp_path: Path, asked: Path, capsys: pytest.CaptureFixture[str], launcher: int, code: int
 ) -> None:
-    old = ended(tmp_path / "old", STOPPED, ago=60)
-    assert conclude(launcher, 50, old) == code
+    before = ended(tmp_path / "before", STOPPED, restarts=1)
+    other = ended(tmp_path / "other", 0, job="16")
+    by_hand = ended(tmp_path / "by hand", 0, job=None, restarts=0)
+    for folder in (before, other, by_hand):
+        assert conclude(launcher, folder) == code
     cut = ended(tmp_path / "cut", 0)
     text = (cut / "log.jsonl").read_text()
     for damaged in (text[:-5], text + '{"event": "start"}\n', text + "[]\n", "", "{" * 9999):
         (cut / "log.jsonl").write_text(damaged)
-        assert conclude(launcher, 50, cut) == code
-    assert conclude(launcher, 50, tmp_path / "nowhere") == code
+        assert conclude(launcher, cut) == code
+    assert conclude(launcher, tmp_path / "nowhere") == code
     assert not asked.exists()
     said = capsys.readouterr().err
-    assert said.count("has no end of this run") == (7 if launcher == 0 else 0)
+    assert said.count("has no end of this run") == (9 if launcher == 0 else 0)
 
 
 def test_a_scripts_further_words_are_those_of_the_training(tmp_path: Path, asked: Path) -> None:
     """The last --out counts, as for the training."""
     other = str(ended(tmp_path / "other", 0))
-    words = ["137", "--since", "9", "--out", "runs/17", "--epochs", "3", "--json", "--out", other]
+    words = ["137", "--out", "runs/17", "--epochs", "3", "--json", "--out", other]
     assert cli.commands.main(["requeue", *words], standalone_mode=False) == 0

@@ -73,7 +73,7 @@ def test_a_script_is_what_was_asked_for_and_one_line_to_run() -> None:
         start == "srun --mpi=pmix --kill-on-bad-exit=1 mpitrain vgg16 --resume "
         '--out "runs/vgg16-$SLURM_JOB_ID" --epochs 3'
     )
-    assert end == 'mpitrain requeue $? --since $SECONDS --out "runs/vgg16-$SLURM_JOB_ID"'
+    assert end == 'mpitrain requeue $? --out "runs/vgg16-$SLURM_JOB_ID"'
 
 
 def test_words_reach_the_training_as_they_were_typed() -> None:

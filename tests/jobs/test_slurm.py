@@ -264,7 +264,7 @@ def test_a_job_script_has_resources_and_one_line_to_run(path: Path) -> None:
     run, _, end = lines[-1].partition("; ")
     found = re.fullmatch(r'\$\{LAUNCH:\?\} mpitrain \w+ .* --out ("\S+") "\$@"', run)
     assert found
-    assert end == f'mpitrain requeue $? --since $SECONDS --out {found[1]} "$@"'
+    assert end == f'mpitrain requeue $? --out {found[1]} "$@"'
     assert not re.search(r"/home|/work|/root|/scratch", path.read_text())
 
 
