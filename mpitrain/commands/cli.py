@@ -62,6 +62,10 @@ class Command(click.Command):
             return self._carry_out(ctx)
         return _on_first_rank(lambda: self._carry_out(ctx))
 
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """The whole first sentence, for click's cut one ends in the middle."""
+        return super().get_short_help_str(limit=200)
+
     def _carry_out(self, ctx: click.Context) -> Any:
         try:
             result = super().invoke(ctx)
