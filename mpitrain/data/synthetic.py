@@ -72,6 +72,9 @@ class SyntheticSplit:
     def __len__(self) -> int:
         return self.count
 
+    def identity(self) -> str:
+        return f"synthetic {self.start} {self.count} {self.shape} {self.classes} {self.seed}"
+
     def read(self, numbers: NDArray[np.int64]) -> tuple[Images, Labels]:
         """Images uint8 (k, C, H, W) and labels int64 (k,); the same for the same numbers, seed,
         shape and classes."""

@@ -55,7 +55,13 @@ NEEDED_OF_RUN: dict[str, type] = {
     "no_dropout": bool,
 }
 """Those of them in the table `run` that are read again; the others are there for people."""
-OPTIONAL: dict[str, type] = {"coders": int, "coded_from": int, "sub_batch": int, "speeds": list}
+OPTIONAL: dict[str, type] = {
+    "coders": int,
+    "coded_from": int,
+    "sub_batch": int,
+    "speeds": list,
+    "identity": str,
+}
 """Settings that may be missing, or null."""
 OF_EACH: dict[str, type] = {"mean": float, "std": float, "classes": str, "speeds": float}
 """What the lists among them hold."""

@@ -3,6 +3,7 @@
 from mpitrain.layers.accuracy import Accuracy
 from mpitrain.layers.add import Add
 from mpitrain.layers.batchnorm import BatchNorm
+from mpitrain.layers.concat import Concat
 from mpitrain.layers.conv import Convolution
 from mpitrain.layers.dense import Dense
 from mpitrain.layers.dropout import Dropout
@@ -17,6 +18,7 @@ __all__ = [
     "Add",
     "AveragePool",
     "BatchNorm",
+    "Concat",
     "Convolution",
     "Dense",
     "Dropout",

@@ -65,6 +65,8 @@ class Layer:
 
     inputs: ClassVar[int] = 1
     """How many values it takes."""
+    takes_more: ClassVar[bool] = False
+    """Whether it also takes more of them."""
     keeps: tuple[str, ...] = ()
     """Which of "x", "y" and (the second input alone) "x1" its backward reads; the graph frees or
     reuses the others."""
@@ -104,6 +106,13 @@ class Layer:
         return 0
 
     scratch: Array
+
+    @classmethod
+    def takes(cls, count: int) -> str:
+        """How many values it takes, in words, if it cannot take `count`; else nothing."""
+        if count == cls.inputs or (cls.takes_more and count > cls.inputs):
+            return ""
+        return f"{cls.inputs}{' or more' * cls.takes_more}"
 
     def shares_memory(self, fmt: Format, *shapes: Shape) -> bool:
         """Whether `in_place` holds for inputs of these shapes in blocks of that many channels."""

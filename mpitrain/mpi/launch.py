@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 from mpitrain.job.errors import UserError, agreed
@@ -22,6 +23,41 @@ def check_launch(size: int, environment: Mapping[str, str], library: str) -> Non
             f"launcher and library are not of one MPI; the library is {library}"
         )
     )
+
+
+def begin(environment: Mapping[str, str]) -> None:
+    """Start MPI where Open MPI's launcher has started this process, unless somebody has already.
+
+    Raises UserError for MPICH's library, which would end the process in words of its own, and
+    leave others to guess at what killed it. MPIR_CVAR_PMI_VERSION says that a library built with
+    PMIx can do it.
+    """
+    if "OMPI_COMM_WORLD_SIZE" not in environment or "mpi4py.MPI" in sys.modules:
+        return
+    import mpi4py
+
+    mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
+    from mpi4py import MPI
+
+    from mpitrain.mpi.ranks import library
+
+    check_library(environment, library())
+    MPI.Init_thread()
+
+
+def check_library(environment: Mapping[str, str], library: str) -> None:
+    """Raise UserError if Open MPI's launcher has started a process with MPICH's library."""
+    if (
+        library.startswith("MPICH")
+        and "OMPI_COMM_WORLD_SIZE" in environment
+        and "MPIR_CVAR_PMI_VERSION" not in environment
+    ):
+        raise agreed(
+            UserError(
+                "the launcher is Open MPI's, the library is not: launcher and library are not of "
+                f"one MPI; the library is {library}"
+            )
+        )
 
 
 def launched_ranks(environment: Mapping[str, str]) -> tuple[str, int] | None:

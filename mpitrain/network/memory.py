@@ -73,9 +73,9 @@ def infer_shapes(network: Network) -> dict[str, Shape]:
         where = f"{node.name}: "
         if node.name in shapes:
             raise UserError(f"{where}two layers of this name ({network.name})")
-        if len(node.inputs) != node.layer.inputs:
+        if expected := node.layer.takes(len(node.inputs)):
             raise UserError(
-                f"{where}takes {node.layer.inputs} inputs, got {len(node.inputs)} ({network.name})"
+                f"{where}takes {expected} inputs, got {len(node.inputs)} ({network.name})"
             )
         for name in node.inputs:
             if name not in shapes:

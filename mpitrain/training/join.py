@@ -193,7 +193,7 @@ def _to_resume(
         found = checkpoint.to_resume(folder, known(run.resume), lambda: watch.at("setup"))
         if found is None:
             return None
-        check_resumable(found, network, run, prepared.count)
+        check_resumable(found, network, run, prepared.count, prepared.identity)
         names = ("step", "sub_batch", "exchange", "coded_from", "ranks", "speeds")
         settings = {name: found.settings.get(name) for name in names}
         return {"path": str(found.path), "refused": found.refused, **settings}

@@ -36,6 +36,8 @@ class Prepared:
     dtype: str
     count: int
     """Training images."""
+    identity: str
+    """Of the training images."""
     tests: int
     """Test images, 0 for none."""
     mean: list[float]
@@ -101,6 +103,7 @@ def look(run: Run, ranks: int, alive: Callable[[], None], hold: Hold) -> tuple[P
         classes=data.classes,
         dtype=str(data.train.dtype),
         count=len(data.train),
+        identity=data.train.identity(),
         tests=len(data.test) if data.test else 0,
         mean=numbers(run.mean, data.shape[0], "--mean") if run.mean else data.mean.tolist(),
         std=numbers(run.std, data.shape[0], "--std", above=0.0) if run.std else data.std.tolist(),

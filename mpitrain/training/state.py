@@ -263,9 +263,12 @@ class State:
         self._exchange.restore(left, int(settings["step"]))
 
 
-def check_resumable(found: Newest, network: Network, run: Run, images: int) -> None:
-    """Raise UserError unless a checkpoint is of this network and this order of images. Needs no
-    device, so that refusals come before kernels."""
+def check_resumable(found: Newest, network: Network, run: Run, images: int, identity: str) -> None:
+    """Raise UserError unless a checkpoint is of this network and of these images in this order.
+    Needs no device, so that refusals come before kernels.
+
+    identity: of the training images; checkpoints of earlier versions have none.
+    """
     settings = found.settings
     with Reader(found.path, verified=True) as reader:
         for name, parameter in parameters_of(network, infer_shapes(network)).items():
@@ -287,6 +290,12 @@ def check_resumable(found: Newest, network: Network, run: Run, images: int) -> N
                 f"--resume {found.path}: its run had {name} {was}, this one has {now}; what a step "
                 "computes depends on it"
             )
+    if settings.get("identity") not in (None, identity):
+        raise UserError(
+            f"--resume {found.path}: the {images} training images in {run.data} are not those of "
+            f"its run (which had {settings['run']['data']}); --init {found.path} begins a new run "
+            "with its weights"
+        )
 
 
 def _few(words: Sequence[str]) -> str:

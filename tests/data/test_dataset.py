@@ -94,3 +94,19 @@ def test_empty_or_unlike_splits_are_an_error():
     with pytest.raises(UserError, match="float32; expected 3x9x7 uint8"):
         test = split(pictures(2).astype(np.float32), [0, 1])
         from_arrays("x", split(pictures(2), [0, 1]), test, classes=None)
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_other_pixels_or_labels_are_another_identity(monkeypatch, sampled):
+    if sampled:
+        monkeypatch.setattr(dataset, "EXACT_PIXELS", 1000)
+        monkeypatch.setattr(dataset, "SAMPLED_IMAGES", 10)
+    images, labels = pictures(50), np.arange(50) % 7
+    same = split(images, labels).identity()
+    assert split(images.copy(), labels).identity() == same
+    assert split(images.astype(np.float32), labels).identity() != same
+    assert split(images, np.where(np.arange(50) == 3, 6 - labels, labels)).identity() == same
+    assert split(images, np.where(np.arange(50) == 2, 6 - labels, labels)).identity() != same
+    changed = images.copy()
+    changed[45, 2, 8, 6] ^= 1
+    assert split(changed, labels).identity() != same

@@ -126,3 +126,17 @@ def test_folders_that_cannot_be_a_dataset_are_errors(tmp_path):
         folder.open_folder(tmp_path, shape=SHAPE, classes=1)
     with pytest.raises(UserError, match="1 or 3 channels; the network expects 2"):
         folder.open_folder(tmp_path, shape=(2, 8, 8), classes=None)
+
+
+def test_other_names_sizes_or_classes_are_another_identity(tmp_path):
+    def identity(name, files):
+        for file, size in files.items():
+            picture(tmp_path / name / file, size=size)
+        return folder.open_folder(tmp_path / name, shape=SHAPE, classes=None).train.identity()
+
+    files = {"a/1.png": (10, 8), "a/2.png": (10, 8), "b/1.png": (10, 8)}
+    same = identity("first", files)
+    assert identity("elsewhere", files) == same
+    assert identity("larger", {**files, "a/2.png": (400, 80)}) != same
+    assert identity("named", {"a/1.png": (10, 8), "a/3.png": (10, 8), "b/1.png": (10, 8)}) != same
+    assert identity("sorted", {"a/1.png": (10, 8), "b/1.png": (10, 8), "b/2.png": (10, 8)}) != same

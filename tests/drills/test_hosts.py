@@ -3,6 +3,7 @@ the job ends, and its last line is the cause."""
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -87,6 +88,26 @@ def test_a_stopped_rank_that_is_alone_on_its_host_is_named(
     assert seconds < LIMIT + SPARE, ended.err
     assert f"; rank 1 of 3 on {hosts.names[1]}, " in ended.sentences[-1]
     assert ": stopped (SIGSTOP); ending the job" in ended.sentences[-1]
+
+
+def test_a_job_fails_when_a_host_and_its_daemon_die_whatever_mpirun_ends_with(
+    launch: Launch, hosts: Hosts, tmp_path: Path
+) -> None:
+    """Open MPI's ends with 0. What job scripts call looks at the log."""
+
+    def strike(job: Job) -> None:
+        job.wait_for_step(7)
+        for process in hosts.processes(1):
+            os.kill(process, signal.SIGKILL)
+
+    out = tmp_path / "run"
+    ended = launch(*TRAINS, program=hosts.program(launch, (1, 1, 1)), out=out, meanwhile=strike)
+    assert not ended.events("end")
+    job = launch("requeue", min(ended.code, 255), "--out", out)
+    assert job.code not in (0, 75)
+    if ended.code == 0:
+        assert job.code == 1
+        assert job.sentence().endswith("run/log.jsonl has no end of this run")
 
 
 def test_ranks_of_other_hosts_go_on_without_the_dead(

@@ -4,6 +4,7 @@ found."""
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,15 @@ def test_the_log_says_what_the_contract_promises(digits_run: Ended) -> None:
     assert config["run"]["exchange_chosen"] == start["exchange"]
     assert "measured: float32 " in config["run"]["exchange_reason"]
     assert len(config["ranks"]["devices"]) == 2
+
+
+def test_a_header_says_that_there_will_be_no_events(launch: Launch, tmp_path: Path) -> None:
+    """A module that cannot be imported stands before the one that is installed."""
+    (tmp_path / "tensorboardX.py").write_text("raise ImportError\n")
+    places = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    run = launch.trains("lenet", "--steps", 1, out=tmp_path / "run", env={"PYTHONPATH": places})
+    assert "no events for TensorBoard: tensorboardX is not installed" in run.out
+    assert not list((tmp_path / "run").glob("events*"))
 
 
 @pytest.mark.parametrize("ranks", [0, 3])

@@ -344,3 +344,27 @@ def test_other_images_are_no_way_to_go_on(launch: Launch, tmp_path: Path) -> Non
     )
     launch.ends_with(other, 2)
     assert "training images 1437, this one has 999" in other.sentences[0]
+
+
+def test_images_that_have_changed_since_are_no_way_to_go_on(
+    launch: Launch, small_network: Path, small_data: Path, tmp_path: Path
+) -> None:
+    """As many as before. The same ones may lie elsewhere."""
+    out, data, moved = tmp_path / "run", tmp_path / "data.npz", tmp_path / "moved.npz"
+    shutil.copy(small_data, data)
+    launch.trains(small_network, "--steps", 1, "--data", data, out=out)
+    data.rename(moved)
+    launch.trains(small_network, "--steps", 2, "--data", moved, "--resume", out=out)
+    with np.load(moved) as arrays:
+        changed = dict(arrays)
+    changed["images"][77, 0, 3, 3] ^= 1
+    np.savez(data, **changed)
+    other = launch(small_network, "--steps", 3, "--data", data, "--resume", ranks=2, out=out)
+    launch.ends_with(other, 2)
+    said = other.sentence()
+    newest = out / "checkpoints" / "step-00000002.safetensors"
+    assert f"the 160 training images in {data} are not those of its run (which had {moved})" in said
+    assert said.endswith(f"--init {newest} begins a new run with its weights")
+    launch.trains(
+        small_network, "--steps", 1, "--data", data, "--init", newest, out=tmp_path / "new"
+    )

@@ -226,3 +226,14 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_the_launcher_of_another_mpi_is_refused_in_one_sentence(
+    launch: Launch, tmp_path: Path
+) -> None:
+    """As if the other MPI's mpirun had started two ranks: it tells them so by variables."""
+    other = "OMPI_COMM_WORLD" if launch.exact else "PMI"
+    started = {f"{other}_SIZE": "2", f"{other}_RANK": "0", "PYTHONWARNINGS": "ignore"}
+    said = refused(launch, "lenet", "--steps", 1, out=tmp_path / "run", env=started)
+    assert "launcher and library are not of one MPI; the library is " in said
+    assert not (tmp_path / "run").exists()

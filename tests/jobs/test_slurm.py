@@ -16,7 +16,7 @@ import pytest
 from slurm_cluster import Cluster, missing, wait_for
 
 from mpitrain.commands import cli
-from mpitrain.commands.submit import ENDED, Job, launcher, mpi_type, script
+from mpitrain.commands.submit import Job, launcher, mpi_type, script
 
 JOBS = Path(__file__).parents[2] / "jobs"
 REASON = missing() or (
@@ -163,26 +163,26 @@ def test_a_submitted_training_runs_as_asked(cluster: Cluster, tmp_path: Path, mp
 
 @real
 @pytest.mark.timeout(120)
-def test_an_array_ends_with_a_curve_of_all_its_points_also_where_one_starts_again(
+def test_a_curve_is_drawn_of_jobs_that_hold_no_more_nodes_than_they_use(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """The first point is put back into the queue while it runs, as after a node's failure; the last
-    job is submitted once all the same."""
+    """The first point is put back into the queue while it runs, as after a node's failure."""
     options = ("--steps", "20", "--compute-seconds", "0.002")  # a step of 0.24 s on one rank
-    array = cluster.command(
-        "sbatch",
-        "--parsable",
-        "--array=1,2%1",
-        "--nodes=2",
-        str(JOBS / "scaling.sbatch"),
+    text = cluster.command(
+        "bash",
+        str(JOBS / "scaling.sh"),
+        "--comment=curve",
+        "--",
         *options,
         folder=tmp_path,
+        NODES="1 2",
     )
-    folder = tmp_path / "runs" / f"scaling-{array}"
+    one, two, last = re.findall(r"^job (\d+): ", text, re.MULTILINE)
+    (folder,) = (tmp_path / "runs").iterdir()
 
     def said() -> str:
         return "".join(
-            f"\n{file.name}: {file.read_text()}" for file in sorted(tmp_path.glob("*.out"))
+            f"\n{file.name}: {file.read_text()}" for file in sorted(folder.glob("*.out"))
         )
 
     def count(words: str) -> int:
@@ -190,16 +190,67 @@ def test_an_array_ends_with_a_curve_of_all_its_points_also_where_one_starts_agai
         return log.read_text().count(words) if log.exists() else 0
 
     wait_for(lambda: count('"step": 3,') > 0, 60, "third step", said)
-    cluster.command("scontrol", "requeue", f"{array}_1")
-    queue = ("squeue", "--noheader", "--states=all", "--name=curve", "--format=%i %T")
-    wait_for(lambda: "COMPLETED" in cluster.command(*queue), 90, "end of the last job", said)
-    assert len(cluster.command(*queue).splitlines()) == 1
+    cluster.command("scontrol", "requeue", one)
+    wait_for(lambda: over(cluster, last), 90, "end of the last job", said)
     assert count('"event": "start"') == 2, said()
+    for job, nodes in ((one, 1), (two, 2), (last, 1)):
+        facts = cluster.command("scontrol", "show", "job", job)
+        assert f"NumNodes={nodes} " in facts and "Comment=curve" in facts
+        assert "ExitCode=0:0" in facts, said()
     header, *rows = (folder / "curve.csv").read_text().splitlines()
     assert header.startswith("ranks,")
     assert [row.split(",")[0] for row in rows] == ["1", "2"], said()
     assert "left out" not in (folder / "curve.txt").read_text()
     assert (folder / "curve.png").stat().st_size > 1000
+
+
+LIAR = """#!/bin/bash
+$(mpitrain launcher) "$@" &
+if [ "$LIES" = early ]; then
+    until grep -qs '"step": 3,' runs/*/log.jsonl; do sleep 0.1; done
+    kill -KILL $!
+    exit 0
+fi
+wait $!
+exit 14
+"""
+"""A launcher like those whose daemon died with its host: it ends with 0 before its ranks have, or
+with another code than theirs."""
+
+
+@real
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("lies", "code"), [("early", 1), ("late", 0)])
+def test_a_jobs_end_is_its_runs_end_whatever_the_launcher_says(
+    cluster: Cluster, tmp_path: Path, lies: str, code: int
+) -> None:
+    """And what it prints goes to a folder, and SETUP is read first."""
+    liar, setup = tmp_path / "liar", tmp_path / "setup"
+    liar.write_text(LIAR)
+    liar.chmod(0o755)
+    setup.write_text("echo hello from the setup\n")
+    (tmp_path / "logs").mkdir()
+    steps = ("--steps", "15") if lies == "late" else ("--epochs", "1000")
+    job = cluster.command(
+        "sbatch",
+        "--parsable",
+        "--output=logs/%x-%j.out",
+        str(JOBS / "lenet.sbatch"),
+        *steps,
+        folder=tmp_path,
+        LAUNCH=str(liar),
+        LIES=lies,
+        SETUP=str(setup),
+    )
+    out = tmp_path / "logs" / f"lenet-{job}.out"
+    wait_for(lambda: over(cluster, job), 90, "end of the job", lambda: out.read_text())
+    text = out.read_text()
+    assert f"ExitCode={code}:0" in cluster.command("scontrol", "show", "job", job), text
+    assert text.startswith("hello from the setup\n")
+    if lies == "early":
+        assert f"the launcher ended with 0, but runs/lenet-{job}/log.jsonl has no end" in text
+    else:
+        assert "the launcher ended with 14, the training with 0" in text
 
 
 SAME = ("--signal=", "--requeue", "--open-mode=", "--output=")
@@ -208,13 +259,12 @@ SAME = ("--signal=", "--requeue", "--open-mode=", "--output=")
 @pytest.mark.parametrize("path", sorted(JOBS.glob("*.sbatch")), ids=lambda path: path.name)
 def test_a_job_script_has_resources_and_one_line_to_run(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
-    last_job = path.name == "scaling.sbatch"
     assert lines.pop(0) == '. "${SETUP:-/dev/null}"', "modules and a venv come first"
-    assert all(
-        line.startswith(("export ", "mkdir ", " ", "}") if last_job else "export ")
-        for line in lines[:-1]
-    )
-    assert re.match(r'\$\{LAUNCH:\?\} (-n \S+ )?mpitrain \w+ .*"\$@"( \|\| .*)?$', lines[-1])
+    assert all(line.startswith("export ") for line in lines[:-1])
+    run, _, end = lines[-1].partition("; ")
+    found = re.fullmatch(r'\$\{LAUNCH:\?\} mpitrain \w+ .* --out ("\S+") "\$@"', run)
+    assert found
+    assert end == f'mpitrain requeue $? --out {found[1]} "$@"'
     assert not re.search(r"/home|/work|/root|/scratch", path.read_text())
 
 
@@ -232,7 +282,8 @@ def test_the_scripts_say_what_submit_writes(network: str) -> None:
     cli.Run(**cli.train.make_context("train", [network, *options]).params)
     written = script(network, options, Job(mpi="pmi2")).splitlines()[-1]
     words = shlex.join(options)
-    line = theirs[-1].replace("${LAUNCH:?}", launcher("pmi2"))
-    # What follows "$@" in a file may name another run directory, so only submit looks at its end.
-    written = written.replace(ENDED.replace("RUN", f'"runs/{network}-$SLURM_JOB_ID"'), "")
-    assert line.replace(f" {words} ", " ", 1).replace(' "$@"', f" {words}", 1) == written
+    run, end = theirs[-1].replace("${LAUNCH:?}", launcher("pmi2")).split("; ")
+    # A file's further options come last; they may name another run directory.
+    run = run.replace(f" {words} ", " ", 1).replace(' "$@"', f" {words}", 1)
+    end = end.removesuffix(' "$@"')
+    assert f"{run}; {end}" == written

@@ -15,6 +15,7 @@ from mpitrain.job.errors import UserError
 from mpitrain.layers import (
     Add,
     BatchNorm,
+    Concat,
     Convolution,
     Dense,
     Flatten,
@@ -48,7 +49,8 @@ def branching() -> Network:
         ("sum", Add(), ("relu", "first")),
         ("twice", Add(), ("sum", "first")),
         ("doubled", Add(), ("twice", "twice")),
-        ("flat", Flatten(), ("doubled",)),
+        ("joined", Concat(), ("first", "doubled", "first")),
+        ("flat", Flatten(), ("joined",)),
         ("scores", Dense(3), ("flat",)),
         ("loss", SoftmaxCrossEntropy(), ("scores",)),
     )

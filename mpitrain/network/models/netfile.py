@@ -64,6 +64,7 @@ TYPES: dict[str, type[Layer]] = {
         layers.Relu,
         layers.Dropout,
         layers.Add,
+        layers.Concat,
         layers.Flatten,
         *LOSSES,
     )
@@ -277,8 +278,8 @@ def _inputs(
             raise UserError(
                 f"{where}: key inputs: no layer is named {_show(value)}{_known(value, known)}"
             )
-    if (len(inputs) or 1) != kind.inputs:
-        expected = "one name" if kind.inputs == 1 else f"{kind.inputs} names"
+    if count := kind.takes(len(inputs) or 1):
+        expected = "one name" if count == "1" else f"{count} names"
         raise UserError(
             f"{where}: key inputs: {entry['type']} takes {expected}, got {len(inputs) or 1}"
         )

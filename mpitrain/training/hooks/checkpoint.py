@@ -69,6 +69,7 @@ def _settings(world: World, t: int) -> dict[str, Any]:
         "coders": world.exchange.coder_count,
         "coded_from": plan.coded_from,
         "images": plan.prepared.count,
+        "identity": plan.prepared.identity,
         "sub_batch": plan.sub_batch,
         "speeds": world.feed.speeds if plan.by_speed else None,
     }

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpitrain.job import slurm
 from mpitrain.job.errors import DONE, STOPPED, RunError, agreed
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Ending:
             weights_sha256=list(hashes),
             peak_memory=memory,
             exit=code if same else RunError.exit_code,
+            job=slurm.job(),
+            restarts=slurm.restarts(),
         )
         if not same:
             short = ", ".join(each[:8] for each in hashes)

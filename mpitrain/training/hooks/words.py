@@ -3,7 +3,6 @@ terminal."""
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from mpitrain import __version__
-from mpitrain.job import toml
+from mpitrain.job import slurm, toml
 
 if TYPE_CHECKING:
     from mpitrain.training.plan import Plan, Progress
@@ -112,7 +111,7 @@ def say_header(world: World, said: str) -> None:
     hosts = wire.agree.gather_facts(wire.ranks.host)
     if wire.ranks.rank:
         return
-    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    restarts = slurm.restarts()
     versions = {
         "mpitrain": __version__,
         "python": platform.python_version(),

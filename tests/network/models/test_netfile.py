@@ -18,6 +18,7 @@ from mpitrain.layers import (
     MaxPool,
     SquaredLoss,
 )
+from mpitrain.network.memory import infer_shapes
 from mpitrain.network.models import NAMES, load
 from mpitrain.network.models.netfile import TYPES, decode, encode
 from mpitrain.network.network import Network, Node
@@ -298,6 +299,17 @@ def test_a_file_that_cannot_be_read_is_a_users_error(tmp_path):
 def test_sizes_that_no_device_has_are_refused_at_once(was, now, words):
     with pytest.raises(UserError, match=f"^file: .*{words}"):
         decode(SMALL.replace(was, now), "file")
+
+
+def test_concat_takes_two_names_or_more():
+    text = SMALL.replace('type = "add"', 'type = "concat"')
+    for names in ('"conv2", "drop"', '"drop", "conv2", "drop", "conv1"'):
+        network = decode(text.replace('"conv2", "drop"', names), "file")
+        assert infer_shapes(network)["sum"][0] == 20 * (names.count(",") + 1)
+        again = decode(encode(network), "file")
+        assert [node.inputs for node in again.nodes] == [node.inputs for node in network.nodes]
+    with pytest.raises(UserError, match="layer sum: key inputs: concat takes 2 or more names, got"):
+        decode(text.replace('inputs = ["conv2", "drop"]', ""), "file")
 
 
 def test_the_page_about_network_files_is_true():
