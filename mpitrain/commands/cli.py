@@ -99,12 +99,20 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
 """Option -> what it may name beside `auto`."""
 
 
-class _Exchange(click.Choice[str]):
-    """The name of an exchange, which a number may follow: lowrank:8."""
+class _Named(click.Choice[str]):
+    """A choice that an argument may follow: lowrank:8. Its own module checks that."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         name = str(value)
         super().convert(name.partition(":")[0], param, ctx)
+        return name
+
+
+class _Exchange(_Named):
+    """The name of an exchange, which a number may follow."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name = super().convert(value, param, ctx)
         if ":" in name:
             exchanges.check(name)
         return name
@@ -116,7 +124,8 @@ def _choice_of(name: str, facts: Mapping[str, Any]) -> click.Choice[str] | None:
     if name in REGISTRIES:
         names = ("auto", *REGISTRIES[name])
         return _Exchange(names) if name == "exchange" else click.Choice(names)
-    return click.Choice(facts["choices"]) if "choices" in facts else None
+    kind = _Named if facts.get("arguments") else click.Choice
+    return kind(facts["choices"]) if "choices" in facts else None
 
 
 def _options_of(

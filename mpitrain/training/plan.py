@@ -12,7 +12,7 @@ from mpitrain.job.config import Run, interval, known
 from mpitrain.network.network import Network
 from mpitrain.training.hooks.evaluate import Scores
 from mpitrain.training.prepare import Prepared
-from mpitrain.training.sgd import learning_rate
+from mpitrain.training.schedule import learning_rate
 from mpitrain.training.step import StepReport
 
 
@@ -86,7 +86,10 @@ class Plan:
     def rate(self, step: int) -> float:
         """Learning rate of step 0, 1, .."""
         run = self.run
-        return learning_rate(step, self.steps, run.lr, run.schedule, run.warmup)
+        per_epoch = self.prepared.per_epoch
+        warmup = interval(run.warmup, per_epoch, "--warmup", least=0)
+        name, _, argument = run.schedule.partition(":")
+        return learning_rate(step, self.steps, run.lr, name, warmup, argument, per_epoch)
 
     def every(self, name: str) -> int:
         """Steps between two of what an option such as checkpoint_every sets."""

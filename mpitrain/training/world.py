@@ -109,7 +109,7 @@ def make_world(
     aside = device.beside() if wire.ranks.size > 1 else device
     sgd = None
     if applies_mean(wire.ranks.rank, run.update):
-        sgd = MomentumSgd(aside, master, run.momentum, known(run.weight_decay))
+        sgd = MomentumSgd(aside, master, run.momentum, known(run.weight_decay), run.nesterov)
     updates = Updates(local, sgd)
     exchange = Exchange(
         wire, device, graph.weights, graph.gradient, graph.buckets, plan.exchange, run.update,

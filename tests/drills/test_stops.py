@@ -130,7 +130,12 @@ def test_a_rank_that_is_leaving_keeps_its_code_when_it_is_told_to_end(
 
 
 @pytest.mark.parametrize(
-    ("exchange", "update"), [("dynamic8", "replicated"), ("float16", "root"), ("float32", "root")]
+    ("exchange", "update", "more"),
+    [
+        ("dynamic8", "replicated", ("--nesterov",)),
+        ("float16", "root", ()),
+        ("float32", "root", ()),
+    ],
 )
 def test_dropout_batch_norm_and_augmentation_go_on_in_the_middle_of_an_epoch(
     launch: Launch,
@@ -139,11 +144,13 @@ def test_dropout_batch_norm_and_augmentation_go_on_in_the_middle_of_an_epoch(
     small_data: Path,
     exchange: str,
     update: str,
+    more: tuple[object, ...],
 ) -> None:
     """Ten steps an epoch, stopped after 13 of 20."""
     arguments = (
         small_network, "--data", small_data, "--steps", 20, "--augment", "crop,flip",
         "--exchange", exchange, "--update", update, "--schedule", "step", "--warmup", 5,
+        *more,
     )  # fmt: skip
     straight = launch.trains(*arguments, ranks=3, out=tmp_path / "straight")
     out = tmp_path / "stopped"
