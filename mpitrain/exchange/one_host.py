@@ -15,7 +15,7 @@ class SharedWindow(Strategy):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         longest = max(bucket.size for bucket in parts.buckets)
-        self._window: Window[Array] = Window(parts.wire.shared, longest)
+        self._window: Window[Array] = Window(parts.wire.shared, longest, apart=parts.apart)
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
         x = self.parts.gradients[bucket.number]

@@ -37,6 +37,8 @@ class Parts:
     """scale(x, factor): x = x * factor."""
     argument: str = ""
     """What the user wrote after the strategy's name and a colon."""
+    apart: bool = False
+    """Whether buckets are spread only when all are averaged, and not each after its average."""
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,13 @@ class Run:
         "Pull of each weight towards 0. [default: 5e-4 for vgg, 1e-4 for resnet, else 0]",
         least=0.0,
     )
+    clip_norm: float | None = _option(
+        None,
+        "Shrink the batch's mean gradient to this norm, over all tensors, where it is longer.",
+        metavar="NORM",
+        above=0.0,
+        below=math.inf,
+    )
     schedule: str = _option(
         "constant",
         "How the learning rate moves after the warm-up: step, to a tenth after 1/2 and 3/4 of the "

@@ -114,6 +114,7 @@ def make_world(
     exchange = Exchange(
         wire, device, graph.weights, graph.gradient, graph.buckets, plan.exchange, run.update,
         updates, master if own_master else None, streaming=not run.no_streaming,
+        clip_norm=run.clip_norm,
     )  # fmt: skip
     state = State(wire, graph, sgd, exchange, updates.alive)
     undo = None

@@ -133,7 +133,7 @@ def test_a_rank_that_is_leaving_keeps_its_code_when_it_is_told_to_end(
     ("exchange", "update", "more"),
     [
         ("dynamic8", "replicated", ("--nesterov",)),
-        ("float16", "root", ()),
+        ("float16", "root", ("--clip-norm", 0.5)),
         ("float32", "root", ()),
     ],
 )

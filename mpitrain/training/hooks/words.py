@@ -77,6 +77,7 @@ def _say_step(world: World, progress: Progress, mean: float, left: str) -> None:
     speed = plan.batch_size / total
     coded = plan.exchange == "dynamic8" and world.wire.ranks.size > 1
     bound = {"error_bound": report.error_bound} if coded else {}
+    norm = {} if report.gradient_norm is None else {"gradient_norm": report.gradient_norm}
     world.local.log.event(
         "step",
         step=t,
@@ -89,6 +90,7 @@ def _say_step(world: World, progress: Progress, mean: float, left: str) -> None:
         cpu_seconds=round(report.cpu_seconds, 6),
         bytes_sent=report.bytes_sent,
         **bound,
+        **norm,
         **progress.notes,
     )
 
