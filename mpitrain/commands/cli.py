@@ -197,15 +197,24 @@ def _agreed_run(options: Mapping[str, Any]) -> Run:
 )
 @click.option("--device", default="auto", help="As in training.")
 @click.option("--skip-bad", default=0, metavar="N", type=click.IntRange(0), help="As in training.")
+@click.option(
+    "--raw", is_flag=True, help="Of a run with --ema: the weights of training, not their average."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(
-    checkpoint: Path, data: str | None, batch_size: int, device: str, skip_bad: int, as_json: bool
+    checkpoint: Path,
+    data: str | None,
+    batch_size: int,
+    device: str,
+    skip_bad: int,
+    raw: bool,
+    as_json: bool,
 ) -> None:
     """Loss, top-1 and top-5 of CHECKPOINT (a file, or a run directory, whose newest one it means)
     on the test images of --data."""
     from mpitrain.commands.evaluate import evaluate_checkpoint
 
-    evaluate_checkpoint(checkpoint, data, batch_size, device, as_json, skip_bad)
+    evaluate_checkpoint(checkpoint, data, batch_size, device, as_json, skip_bad, raw)
 
 
 @commands.command()

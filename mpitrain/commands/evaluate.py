@@ -26,7 +26,13 @@ STALL = 600.0
 
 
 def evaluate_checkpoint(
-    path: Path, data: str | None, batch_size: int, device: str, as_json: bool, skip_bad: int = 0
+    path: Path,
+    data: str | None,
+    batch_size: int,
+    device: str,
+    as_json: bool,
+    skip_bad: int = 0,
+    raw: bool = False,
 ) -> Scores:
     """Score a checkpoint on the test images of a source (the training images where it has no test
     split), and print it."""
@@ -40,6 +46,7 @@ def evaluate_checkpoint(
             device,
             capacity=parts(batch_size, wire.ranks.size),
             local_rank=wire.ranks.local_rank,
+            averaged=not raw,
         )
     )
     split: Split | None = None

@@ -28,7 +28,9 @@ SHA256 = "state/sha256"
 """The last tensor of a checkpoint: the SHA-256 of every byte of the file before it."""
 READABLE = ("F32", "F16", "F64", "U8", "I64")
 """Types of tensors that NumPy has and that are of use here."""
-OURS = ("momentum/", "state/")
+AVERAGE = "ema/"
+"""Before the names of weights and statistics: their moving averages."""
+OURS = ("momentum/", "state/", AVERAGE)
 """What checkpoints hold beside the network's own tensors."""
 COUNTERS = ".num_batches_tracked"
 """PyTorch's batch normalisations count their batches, which nothing here needs."""
@@ -294,9 +296,20 @@ class Reader:
             halves = np.frombuffer(file.read(stop - start), "<u2")
         return (halves.astype(np.uint32) << 16).view(np.float32).reshape(self.shape(name))
 
-    def weights(self) -> dict[str, str]:
+    @property
+    def averaged(self) -> bool:
+        """Whether it also holds the moving average of the weights."""
+        return any(name.startswith(AVERAGE) for name in self.names)
+
+    def weights(self, averaged: bool = False) -> dict[str, str]:
         """The network's own name of each tensor of numbers -> the file's: PyTorch's wrappers put
-        `module.` or `_orig_mod.` before all of them."""
+        `module.` or `_orig_mod.` before all of them.
+
+        averaged: of the moving averages, where the file has them.
+        """
+        if averaged and self.averaged:
+            names = sorted(name for name in self.names if name.startswith(AVERAGE))
+            return {name.removeprefix(AVERAGE): name for name in names}
         names = [
             name
             for name in sorted(self.names)

@@ -70,6 +70,15 @@ class Run:
         above=0.0,
         below=math.inf,
     )
+    ema: float | None = _option(
+        None,
+        "Evaluate with an exponential moving average of the weights, which keeps this share of "
+        "itself at each step (0.999); at first less, (1 + step) / (10 + step). Checkpoints hold "
+        "both.",
+        metavar="DECAY",
+        above=0.0,
+        below=1.0,
+    )
     schedule: str = _option(
         "constant",
         "How the learning rate moves after the warm-up: step, to a tenth after 1/2 and 3/4 of the "

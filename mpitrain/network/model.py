@@ -68,11 +68,13 @@ def load(
     capacity: int = 64,
     local_rank: int = 0,
     network: str | None = None,
+    averaged: bool = True,
 ) -> Model:
     """The model of a checkpoint, or of the newest one of a run directory.
 
-    network: the file holds weights alone, of this network. Raises UserError if the file is no
-    checkpoint of mpitrain, or not of that network.
+    network: the file holds weights alone, of this network. averaged: of a run with --ema take the
+    moving average, as its evaluations did. Raises UserError if the file is no checkpoint of
+    mpitrain, or not of that network.
     """
     path = checkpoint.file_of(Path(path))
     with checkpoint.Reader(path) as reader:
@@ -87,7 +89,7 @@ def load(
         if len(mean) != c:
             raise UserError(f"{path}: {len(mean)} means for the {c} channels of {decoded.name}")
         graph = Graph(open_device(device, local_rank), decoded, capacity, training=False)
-        theirs = reader.weights()
+        theirs = reader.weights(averaged)
         for vector, layout in (
             (graph.weights, graph.layout),
             (graph.statistics, graph.statistics_layout),

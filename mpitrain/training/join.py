@@ -36,6 +36,7 @@ from mpitrain.network.network import Network
 from mpitrain.network.parameters import BUCKET
 from mpitrain.network.simulated import SimulatedGraph
 from mpitrain.runtime.platforms import available_memory, own_cores, share_of_cores
+from mpitrain.training.average import WeightAverage
 from mpitrain.training.faults import Fault
 from mpitrain.training.plan import Plan, Resumed
 from mpitrain.training.prepare import Prepared, look
@@ -106,6 +107,7 @@ def join(
         stop=stop,
         log=Log(plan.folder if speaks else None, run.json),
         display=display,
+        average=WeightAverage(graph, run.ema) if run.ema else None,
     )
     same_ranks = resumed is not None and resumed.ranks == wire.ranks.size
     world = make_world(
@@ -206,6 +208,7 @@ def _batch_limit(run: Run, wire: Wire, network: Network, device: Engine, kind: s
     copies = 3 if run.on_failure == "continue" else 0  # of rank 0's: weights, momentum, residual
     own_master = needs_master(wire.ranks.rank, wire.ranks.size, kind, run.update)
     vectors = 2 + applies_mean(wire.ranks.rank, run.update) + own_master + is_lossy(kind) + copies
+    vectors += run.ema is not None
     return batch_limit(network, device, room, vectors)
 
 

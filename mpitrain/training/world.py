@@ -18,6 +18,7 @@ from mpitrain.job.log import Log
 from mpitrain.mpi.wire import Wire
 from mpitrain.network.graph import Graph
 from mpitrain.runtime.array import Array
+from mpitrain.training.average import WeightAverage
 from mpitrain.training.faults import Fault
 from mpitrain.training.plan import Plan
 from mpitrain.training.sgd import MomentumSgd
@@ -46,6 +47,8 @@ class Local:
     stop: Stop
     log: Log
     display: Display
+    average: WeightAverage | None
+    """With --ema."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def make_world(
         updates, master if own_master else None, streaming=not run.no_streaming,
         clip_norm=run.clip_norm,
     )  # fmt: skip
-    state = State(wire, graph, sgd, exchange, updates.alive)
+    state = State(wire, graph, sgd, exchange, updates.alive, local.average)
     undo = None
     if plan.continues and wire.ranks.size > 1:
         undo = Undo(graph, sgd if wire.ranks.rank == 0 else None, exchange)

@@ -129,12 +129,21 @@ def test_a_rank_that_is_leaving_keeps_its_code_when_it_is_told_to_end(
     assert ended.end["exit"] == STOPPED
 
 
+def averages(out: Path) -> dict[str, bytes]:
+    """The moving averages of all weights in the last checkpoint. (Those of statistics were averaged
+    over ranks once more in the run that stopped.)"""
+    tensors = load_file(out / "checkpoints" / "step-00000020.safetensors")
+    found = {name: values.tobytes() for name, values in tensors.items() if "ema/" in name}
+    assert any(name.endswith("running_mean") for name in found)
+    return {name: values for name, values in found.items() if "running" not in name}
+
+
 @pytest.mark.parametrize(
     ("exchange", "update", "more"),
     [
         ("dynamic8", "replicated", ("--nesterov",)),
         ("float16", "root", ("--clip-norm", 0.5)),
-        ("float32", "root", ()),
+        ("float32", "root", ("--ema", 0.9)),
     ],
 )
 def test_dropout_batch_norm_and_augmentation_go_on_in_the_middle_of_an_epoch(
@@ -161,6 +170,8 @@ def test_dropout_batch_norm_and_augmentation_go_on_in_the_middle_of_an_epoch(
     assert stopped.end["step"] == 13
     resumed = launch.trains(*arguments, "--resume", ranks=3, out=out)
     assert resumed.weights == straight.weights
+    if "--ema" in more:
+        assert averages(out) == averages(tmp_path / "straight")
     (before, *_), (after, *_) = straight.events("evaluate")[-1:], resumed.events("evaluate")[-1:]
     assert abs(before["loss"] - after["loss"]) < 1e-5
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,10 @@ class Evaluate:
         world.state.average_statistics()
         test = local.dataset.test if local.dataset else None
         count = self._plan.prepared.tests
-        found = score(world.wire, local.graph, test, count, lambda: local.watch.at("evaluate", t))
+        with local.average.in_place() if local.average else nullcontext():
+            found = score(
+                world.wire, local.graph, test, count, lambda: local.watch.at("evaluate", t)
+            )
         if not math.isfinite(found.loss):
             raise diverged(world, t, f"the loss on the test images is {found.loss}")
         local.log.event("evaluate", step=t, **asdict(found))
