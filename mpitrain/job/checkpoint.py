@@ -22,7 +22,9 @@ from safetensors import SafetensorError, safe_open
 from mpitrain.job.errors import RunError, UserError
 
 KEPT = 3
-"""Newest checkpoints that stay."""
+"""Newest checkpoints that stay, unless --keep says otherwise."""
+BEST = "best.safetensors"
+"""Leads to the checkpoint with the best score, beside it."""
 KINDS = {"float32": "F32", "int64": "I64", "uint8": "U8"}
 SHA256 = "state/sha256"
 """The last tensor of a checkpoint: the SHA-256 of every byte of the file before it."""
@@ -57,8 +59,17 @@ NEEDED_OF_RUN: dict[str, type] = {
     "no_dropout": bool,
 }
 """Those of them in the table `run` that are read again; the others are there for people."""
-OPTIONAL: dict[str, type] = {"coders": int, "coded_from": int, "sub_batch": int, "speeds": list}
+OPTIONAL: dict[str, type] = {
+    "coders": int,
+    "coded_from": int,
+    "sub_batch": int,
+    "speeds": list,
+    "best": dict,
+    "waited": int,
+}
 """Settings that may be missing, or null."""
+OF_BEST: dict[str, type] = {"step": int, "top1": float, "loss": float}
+"""What `best` holds."""
 OF_EACH: dict[str, type] = {"mean": float, "std": float, "classes": str, "speeds": float}
 """What the lists among them hold."""
 MIB = 1 << 20
@@ -147,18 +158,39 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}.safetensors"
 
 
-def prune(folder: Path) -> None:
-    """Remove all but the newest checkpoints, and what a killed process has left half-written."""
-    for old in (*_checkpoints(folder)[KEPT:], *folder.glob(".step-*.safetensors.*")):
-        old.unlink(missing_ok=True)
+def prune(folder: Path, count: int = KEPT, best: Path | None = None) -> None:
+    """Remove all but the `count` newest checkpoints and the best one, and what a killed process has
+    left half-written."""
+    old = [path for path in _checkpoints(folder)[count:] if path != best]
+    for each in (*old, *folder.glob(".step-*.safetensors.*"), *folder.glob(f".{BEST}.*")):
+        each.unlink(missing_ok=True)
 
 
-def check_space(folder: Path, nbytes: int, count: int) -> None:
+def point_to(best: Path) -> None:
+    """Make BEST, beside it, lead to a checkpoint: a link, or a copy where the disk has no links.
+
+    Raises RunError if the disk refuses both.
+    """
+    temporary = best.with_name(f".{BEST}.{os.getpid()}")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        try:
+            temporary.symlink_to(best.name)
+        except OSError:
+            shutil.copyfile(best, temporary)
+        temporary.replace(best.with_name(BEST))
+    except OSError as error:
+        place = best.with_name(BEST)
+        raise RunError(f"{place} cannot be written: {error.strerror or error}") from error
+
+
+def check_space(folder: Path, nbytes: int, count: int, kept: int = KEPT) -> None:
     """Raise UserError unless the disk of a run directory holds so many further checkpoints, as many
     as are kept at most, and one more that is being written."""
     folder = folder / "checkpoints"
     there = [path.stat().st_size for path in _checkpoints(folder)]
-    wanted = max(nbytes, nbytes * min(count, KEPT + 1) - sum(there)) if count else 0
+    wanted = max(nbytes, nbytes * min(count, kept + 1) - sum(there)) if count else 0
     home = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     free = shutil.disk_usage(home).free
     if wanted > free:
@@ -381,6 +413,9 @@ def _wrong_numbers(table: Mapping[str, Any]) -> list[str]:
     if len(std) != len(mean) or not all(0 < value < math.inf for value in std):
         wrong.append(f"deviations above 0, one for each mean (got {std})")
     wrong += [f"{name} of at least 1" for name in ("ranks", "images") if table[name] < 1]
+    best = table.get("best")
+    if best is not None and {name: type(value) for name, value in best.items()} != OF_BEST:
+        wrong.append(f"a best score of step, top1 and loss (got {best!r})")
     layout = table["run"].get("layout")
     if layout not in (None, "nchw", "nhwc"):
         wrong.append(f"run.layout nchw or nhwc (got {layout!r})")

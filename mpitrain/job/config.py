@@ -156,6 +156,18 @@ class Run:
     evaluate_every: str = _option(
         "1ep", "Steps or epochs between evaluations on the test images.", interval=1
     )
+    keep: str = _option(
+        "3",
+        "How many of the newest checkpoints stay. best,3: also the one with the best score on the "
+        "test images (top-1, then loss), written when it is found; best.safetensors leads to it.",
+        metavar="[best,]N",
+    )
+    patience: int | None = _option(
+        None,
+        "End the run when so many evaluations, one after the other, brought no better score.",
+        metavar="N",
+        least=1,
+    )
     resume: str | None = _option(
         None,
         "Go on from the newest whole checkpoint of --out (from the beginning if it has none yet), "
@@ -209,6 +221,7 @@ class Run:
             _check_type(each.name, value, str(each.type))
             if each.metadata:
                 _check(each.name, value, each.metadata)
+        kept(self.keep)
 
     def completed(
         self, defaults: dict[str, Any], synthetic_steps: int = 10, epochs: int = 10
@@ -254,6 +267,15 @@ def interval(text: str, steps_per_epoch: int, name: str, least: int = 1) -> int:
     if number is None or number < least:
         raise UserError(f"{name} {text}: expected steps (100) or epochs (2ep)")
     return number * (steps_per_epoch if text.endswith("ep") else 1)
+
+
+def kept(text: str) -> tuple[int, bool]:
+    """How many of the newest checkpoints "3" or "best,3" keeps, and whether the best one too.
+    Raises UserError for anything else."""
+    number = whole(text.removeprefix("best,"))
+    if not number:
+        raise UserError(f"--keep {text}: expected a number of checkpoints (3), or best,3")
+    return number, text.startswith("best,")
 
 
 def whole(text: str) -> int | None:

@@ -20,7 +20,7 @@ from mpitrain.exchange.probe import measure
 from mpitrain.exchange.registry import find, is_lossy
 from mpitrain.exchange.window import floats
 from mpitrain.job import checkpoint
-from mpitrain.job.config import Run, known
+from mpitrain.job.config import Run, kept, known
 from mpitrain.job.cut import parts as count_of_parts
 from mpitrain.job.display import Display
 from mpitrain.job.errors import UserError, agreed
@@ -166,7 +166,7 @@ def _to_resume(
         if found is None:
             return None
         check_resumable(found, network, run, prepared.count)
-        names = ("step", "sub_batch", "exchange", "coded_from", "ranks", "speeds")
+        names = ("step", "sub_batch", "exchange", "coded_from", "ranks", "speeds", "best", "waited")
         settings = {name: found.settings.get(name) for name in names}
         return {"path": str(found.path), "refused": found.refused, **settings}
 
@@ -271,4 +271,7 @@ def _check_space(world: World) -> None:
     count = max(1, count_of_parts(plan.steps - plan.begun, plan.every("checkpoint_every")))
     nbytes = world.state.size_of_checkpoint()
     if not plan.simulated:
-        world.wire.agree.from_root(lambda: checkpoint.check_space(plan.folder, nbytes, count))
+        newest, best = kept(plan.run.keep)
+        world.wire.agree.from_root(
+            lambda: checkpoint.check_space(plan.folder, nbytes, count, newest + best)
+        )

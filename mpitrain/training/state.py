@@ -156,7 +156,6 @@ class State:
         entries = list(self._entries())
         if self._wire.ranks.rank == 0:
             checkpoint.write(path, entries, {"mpitrain": json.dumps(settings)})
-            checkpoint.prune(path.parent)
             return
         for entry in entries:
             for piece in entry.pieces():

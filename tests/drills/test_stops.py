@@ -362,3 +362,15 @@ def test_other_images_are_no_way_to_go_on(launch: Launch, tmp_path: Path) -> Non
     )
     launch.ends_with(other, 2)
     assert "training images 1437, this one has 999" in other.sentences[0]
+
+
+def test_a_run_that_ends_early_is_done_on_every_rank_and_stays_so(
+    launch: Launch, tmp_path: Path
+) -> None:
+    """Its weights do not move, so no score is better than the first."""
+    words = ("lenet", "--steps", 9, "--lr", 1e-30, "--evaluate-every", 1, "--patience", 2)
+    more = ("--keep", "best,1", "--exchange", "dynamic8", "--ema", 0.9)
+    ended = launch.trains(*words, *more, ranks=2, out=tmp_path / "run")
+    assert ended.end["step"] == 3 and "ends early (--patience 2)" in ended.out
+    again = launch.trains(*words, *more, "--resume", ranks=2, out=tmp_path / "run")
+    assert again.end["step"] == 3 and again.weights == ended.weights

@@ -44,6 +44,8 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "compute_seconds": ([-0.1, math.inf, NAN], [0.0, 0.37]),
     "steps": ([-1], [0]),
     "lr": ([0.0, -0.1, NAN], [1e-9]),
+    "patience": ([0, -1], [1]),
+    "keep": (["", "0", "best", "best,0", "3,best", "-1"], ["1", "best,3"]),
     "ema": ([0.0, 1.0, -0.1, NAN], [1e-9, 0.9999]),
     "clip_norm": ([0.0, -1.0, NAN, math.inf], [1e-9, 5.0]),
     "momentum": ([-0.1, 1.0, NAN], [0.0, 0.99]),

@@ -38,6 +38,19 @@ class Scores:
         return f"loss {self.loss:.4f}  top-1 {self.top1:.4f}{top5}  ({self.images} images)"
 
 
+@dataclass(frozen=True)
+class Best:
+    """The best score so far."""
+
+    step: int
+    top1: float
+    loss: float
+
+    def is_beaten_by(self, scores: Scores) -> bool:
+        """By a higher top-1, or the same and a lower loss."""
+        return (scores.top1, -scores.loss) > (self.top1, -self.loss)
+
+
 class Evaluate:
     """Every so many steps or epochs, and after the last step where images are real."""
 
@@ -71,7 +84,24 @@ class Evaluate:
             raise diverged(world, t, f"the loss on the test images is {found.loss}")
         local.log.event("evaluate", step=t, **asdict(found))
         local.display.say(f"Test:  step {t:6d}  {found.words(self._plan.network.classes)}")
-        return replace(progress, scores=found)
+        return self._judge(world, replace(progress, scores=found))
+
+    def _judge(self, world: World, progress: Progress) -> Progress:
+        """Whether the new scores are the best ones, and whether the run's patience is over."""
+        scores, best, t = progress.scores, progress.best, progress.step
+        assert scores is not None
+        if best is None or best.is_beaten_by(scores):
+            return replace(progress, best=Best(t, scores.top1, scores.loss), waited=0)
+        progress = replace(progress, waited=progress.waited + 1)
+        patience = self._plan.run.patience
+        if patience is None or progress.waited < patience or t >= self._plan.steps:
+            return progress
+        world.local.log.event("early", step=t, best_step=best.step, best_top1=best.top1)
+        world.local.display.say(
+            f"step {t}: no better score in {progress.waited} evaluations than top-1 "
+            f"{best.top1:.4f} at step {best.step}; the run ends early (--patience {patience})"
+        )
+        return replace(progress, early=True)
 
 
 def score(
