@@ -24,6 +24,7 @@ from mpitrain import __version__
 from mpitrain.commands.submit import Job
 from mpitrain.engine import registry as engines
 from mpitrain.exchange import registry as exchanges
+from mpitrain.job import recipe
 from mpitrain.job.config import OWN, Run, option
 from mpitrain.job.errors import (
     DONE,
@@ -45,6 +46,8 @@ from mpitrain.watch.witness import LINGER, last_words
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120}
 
 
+LENGTHS = ("steps", "epochs")
+"""Options of how long a run is, of which the shorter counts."""
 COLLECTIVE = ("train", "evaluate")
 """Commands that all ranks of a job carry out; the first rank alone carries out the others."""
 
@@ -72,12 +75,15 @@ class Command(click.Command):
 
 
 class Commands(click.Group):
-    """`mpitrain NETWORK` is `mpitrain train NETWORK`: what is no command's name is a network's."""
+    """`mpitrain NETWORK` is `mpitrain train NETWORK`: what is no command's name is a network's. So
+    is `mpitrain --config FILE`, which names one."""
 
     command_class = Command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
+        first = args[0].partition("=")[0] if args else ""
+        trains = first == "--config" or (first and not first.startswith("-"))
+        if trains and args[0] not in self.commands:
             args = ["train", *args]
         return super().parse_args(ctx, args)
 
@@ -163,11 +169,36 @@ def _options_of(
     return decorate
 
 
+def _take_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Make a file's settings the defaults of what is typed."""
+    if path is None:
+        return
+    try:
+        ctx.default_map = recipe.read(path)
+    except UserError as error:
+        raise click.UsageError(f"--config {plain(str(error))}", ctx) from None
+
+
 @commands.command()
 @click.argument("network")
+@click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_take_config,
+    help="Take settings, and NETWORK if none is typed, from the config.toml of a run (or its "
+    "directory); what is typed counts before them. Its --out, --resume and display are not taken.",
+)
 @_options_of(Run)
-def train(**options: Any) -> int:
+@click.pass_context
+def train(ctx: click.Context, /, **options: Any) -> int:
     """Train NETWORK: lenet, vgg11 to vgg19, resnet18 to resnet152, or a network file (.toml)."""
+    typed = click.core.ParameterSource.COMMANDLINE
+    if typed in (ctx.get_parameter_source(name) for name in LENGTHS):
+        # How long the run in --config was says nothing then.
+        options |= {name: None for name in LENGTHS if ctx.get_parameter_source(name) is not typed}
     witness.call()
     from mpitrain.training.train import train as run
 

@@ -128,7 +128,7 @@ def say_header(world: World, said: str) -> None:
         "coded_from": plan.coded_from,
         "coders": exchange.coder_count if exchange.codes else 0,
         "capacity": graph.capacity,
-    }
+    }  # job/recipe.py knows these by name
     tables = {"run": settings, "versions": versions, "ranks": {"devices": devices, "hosts": hosts}}
     toml.write(plan.folder / "config.toml", tables)
     local.log.event(
