@@ -231,6 +231,13 @@ def _agreed_run(options: Mapping[str, Any]) -> Run:
 @click.option(
     "--raw", is_flag=True, help="Of a run with --ema: the weights of training, not their average."
 )
+@click.option("--per-class", is_flag=True, help="Also images, top-1 and precision of each class.")
+@click.option(
+    "--confusion",
+    is_flag=True,
+    help="Also how many images of each class (a row) were taken for each class (a column); of more "
+    "than 20 classes the most frequent mistakes. With --json always the matrix.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(
     checkpoint: Path,
@@ -239,13 +246,17 @@ def evaluate(
     device: str,
     skip_bad: int,
     raw: bool,
+    per_class: bool,
+    confusion: bool,
     as_json: bool,
 ) -> None:
     """Loss, top-1 and top-5 of CHECKPOINT (a file, or a run directory, whose newest one it means)
     on the test images of --data."""
     from mpitrain.commands.evaluate import evaluate_checkpoint
 
-    evaluate_checkpoint(checkpoint, data, batch_size, device, as_json, skip_bad, raw)
+    evaluate_checkpoint(
+        checkpoint, data, batch_size, device, as_json, skip_bad, raw, per_class, confusion
+    )
 
 
 @commands.command()

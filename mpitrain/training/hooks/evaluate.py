@@ -16,6 +16,7 @@ from mpitrain.layers.accuracy import Accuracy
 from mpitrain.layers.layer import Pass
 from mpitrain.mpi.wire import Wire
 from mpitrain.network.graph import Graph
+from mpitrain.training.confusion import Confusion
 from mpitrain.training.step import diverged
 
 if TYPE_CHECKING:
@@ -110,9 +111,13 @@ def score(
     split: Split | None,
     count: int,
     alive: Callable[[], None] = lambda: None,
+    confusion: Confusion | None = None,
 ) -> Scores:
     """Collective. Rank 0 holds the split of `count` images and sends each rank its part, a graph's
-    capacity at a time."""
+    capacity at a time.
+
+    confusion: it counts them all, on every rank.
+    """
     accuracy = Accuracy(graph.device, graph.network.classes)
     rank_of = graph.device.empty((graph.capacity,), np.int32)
     batch = min(wire.agree.gather_facts(graph.capacity)) * wire.ranks.size
@@ -141,6 +146,13 @@ def score(
                 (found < 1).sum(),
                 (found < 5).sum(),
             )
+            if confusion is not None:
+                scores = graph.scores.reshape((len(images), graph.network.classes))
+                confusion.add(labels, scores.download())
         alive()
+    if confusion is not None:
+        counts = confusion.counts
+        mine = counts.astype(np.float64).reshape(-1)  # which holds counts exactly
+        counts[:] = wire.agree.sum(mine).reshape(counts.shape)
     loss, top1, top5 = wire.agree.sum(sums) / count
     return Scores(float(loss), float(top1), float(top5), count)
