@@ -342,12 +342,7 @@ class Reader:
         if averaged and self.averaged:
             names = sorted(name for name in self.names if name.startswith(AVERAGE))
             return {name.removeprefix(AVERAGE): name for name in names}
-        names = [
-            name
-            for name in sorted(self.names)
-            if not name.startswith(OURS) and not name.endswith(COUNTERS)
-        ]
-        return {_unwrapped(name): name for name in names}
+        return names_of_weights(self.names)
 
     def settings(self) -> dict[str, Any]:
         """What mpitrain wrote about the run: network, step and the rest. Raises UserError for a
@@ -372,6 +367,14 @@ class Reader:
             )
         settings: dict[str, Any] = found
         return settings
+
+
+def names_of_weights(names: Iterable[str]) -> dict[str, str]:
+    """The network's own name of each tensor of numbers -> that in a file."""
+    own = [
+        name for name in sorted(names) if not name.startswith(OURS) and not name.endswith(COUNTERS)
+    ]
+    return {_unwrapped(name): name for name in own}
 
 
 def _unwrapped(name: str) -> str:

@@ -177,8 +177,9 @@ class Run:
     )
     init: str | None = _option(
         None,
-        "Start from the weights and statistics of this safetensors file: a checkpoint, or one with "
-        "torchvision's names. Its tensors must be the network's, in name and shape.",
+        "Start from the weights and statistics of this file: a checkpoint, or a safetensors or "
+        "PyTorch file (.pth, of which nothing is run) with torchvision's names. Its tensors must "
+        "be the network's, in name and shape.",
         metavar="PATH",
     )
     init_partial: bool = _option(

@@ -12,6 +12,8 @@ from mpitrain.data.folder import usual_mean, usual_std
 from mpitrain.engine.registry import open_device
 from mpitrain.job import checkpoint
 from mpitrain.job.errors import UserError
+from mpitrain.job.pth import PthReader
+from mpitrain.job.weights import open_weights
 from mpitrain.layers.layer import Pass
 from mpitrain.network import models
 from mpitrain.network.graph import Graph, parameters_of
@@ -77,7 +79,7 @@ def load(
     mpitrain, or not of that network.
     """
     path = checkpoint.file_of(Path(path))
-    with checkpoint.Reader(path) as reader:
+    with open_weights(path) as reader:
         settings = reader.settings() if network is None else {}
         decoded = (
             netfile.decode(settings["network"], str(path), dropout=True)
@@ -107,7 +109,7 @@ def load(
     return Model(graph, names, run["data"], run["seed"], run.get("layout"))
 
 
-def _fitting(name: str, reader: checkpoint.Reader) -> Network:
+def _fitting(name: str, reader: checkpoint.Reader | PthReader) -> Network:
     """A named network with as many classes as a file's weights have scores."""
     network, theirs = models.load(name), reader.weights()
     shapes = parameters_of(network, infer_shapes(network))

@@ -19,6 +19,7 @@ from mpitrain.job import checkpoint
 from mpitrain.job.checkpoint import Entry, Newest, Reader
 from mpitrain.job.config import Run, known
 from mpitrain.job.errors import UserError
+from mpitrain.job.weights import open_weights
 from mpitrain.mpi.wire import Wire
 from mpitrain.network.graph import Graph, parameters_of, statistics_of
 from mpitrain.network.memory import infer_shapes
@@ -89,7 +90,7 @@ class State:
             )
             for name, slot in layout.slots.items()
         }
-        with Reader(path) as reader:
+        with open_weights(path) as reader:
             theirs = reader.weights()
             odd = [
                 f"{name} is {reader.shape(theirs[name]) if name in theirs else 'not in it'}, "
