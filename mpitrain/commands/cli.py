@@ -290,6 +290,29 @@ def predict(
 
 
 @commands.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--network",
+    metavar="NETWORK",
+    help="CHECKPOINT holds weights alone, of this network, with torchvision's names.",
+)
+@click.option(
+    "--raw", is_flag=True, help="Of a run with --ema: the weights of training, not their average."
+)
+def export(checkpoint: Path, file: Path, network: str | None, raw: bool) -> None:
+    """Write the weights of CHECKPOINT (a file, or a run directory, whose newest one it means) to
+    FILE, for other programs.
+
+    FILE.safetensors has the tensors by torchvision's names, FILE.onnx the network that takes
+    images (N, C, H, W) of pixels in [0, 1] and gives scores (N, classes).
+    """
+    from mpitrain.commands.export import export as write
+
+    print(plain(write(checkpoint, file, network, raw)))
+
+
+@commands.command()
 @click.argument("network")
 @click.option(
     "--data",

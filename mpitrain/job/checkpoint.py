@@ -91,11 +91,14 @@ class Entry:
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
-def write(path: Path, entries: Sequence[Entry], metadata: Mapping[str, str]) -> None:
+def write(
+    path: Path, entries: Sequence[Entry], metadata: Mapping[str, str], sealed: bool = True
+) -> None:
     """Write a safetensors file under a temporary name, its checksum last, flush it to the disk, and
     rename it.
 
-    Raises RunError if the disk refuses; what was there under `path` is then untouched.
+    sealed: with the checksum, by which it is known as a checkpoint. Raises RunError if the disk
+    refuses; what was there under `path` is then untouched.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     at = 0
@@ -103,7 +106,7 @@ def write(path: Path, entries: Sequence[Entry], metadata: Mapping[str, str]) -> 
     checksum = Entry(
         SHA256, (digest.digest_size,), lambda: [np.frombuffer(digest.digest(), np.uint8)], "uint8"
     )
-    entries = [*entries, checksum]
+    entries = [*entries, *([checksum] if sealed else [])]
     for entry in entries:
         header[entry.name] = {
             "dtype": KINDS[entry.dtype],
@@ -137,7 +140,9 @@ def write(path: Path, entries: Sequence[Entry], metadata: Mapping[str, str]) -> 
         temporary.replace(path)
         _flush_folder(path.parent)
     except OSError as error:
-        raise RunError(f"checkpoint {path} cannot be written: {error.strerror or error}") from error
+        raise RunError(
+            f"{'checkpoint ' * sealed}{path} cannot be written: {error.strerror or error}"
+        ) from error
     finally:
         with contextlib.suppress(OSError):  # what cannot be removed was never there
             temporary.unlink()
