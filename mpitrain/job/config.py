@@ -184,8 +184,9 @@ class Run:
     )
     init_partial: bool = _option(
         False,
-        "With --init: take the tensors whose name and shape fit, and draw the others anew (VGG11's "
-        "for VGG16, a thousand classes' for ten).",
+        "With --init: take the tensors whose name and shape fit, and draw the others anew (a "
+        "thousand classes' for ten). From one VGG to another, convolutions go by stage and place "
+        "in it (VGG11's for VGG16).",
     )
     seed: int = _option(0, "For weights, order, augmentation and dropout.", least=0)
     no_dropout: bool = _option(False, "Leave dropout out, for comparisons.")

@@ -21,6 +21,7 @@ from mpitrain.job.config import Run, known
 from mpitrain.job.errors import UserError
 from mpitrain.job.weights import open_weights
 from mpitrain.mpi.wire import Wire
+from mpitrain.network import models
 from mpitrain.network.graph import Graph, parameters_of, statistics_of
 from mpitrain.network.memory import infer_shapes
 from mpitrain.network.network import Network
@@ -91,7 +92,12 @@ class State:
             for name, slot in layout.slots.items()
         }
         with open_weights(path) as reader:
-            theirs = reader.weights()
+            theirs, like = reader.weights(), ""
+            other = models.counterparts(graph.network.name, theirs) if partial else None
+            if other:
+                family, names = other
+                theirs = {name: theirs[its] for name, its in names.items() if its in theirs}
+                like = f" as {family} has them, convolutions by their place in a stage"
             odd = [
                 f"{name} is {reader.shape(theirs[name]) if name in theirs else 'not in it'}, "
                 f"expected {slot.shape}"
@@ -111,7 +117,7 @@ class State:
                     if not np.isfinite(values).all():
                         raise UserError(f"--init {path}: {name} has values that are not finite")
                     vector.part(slot.start, slot.stop).write(values)
-        said = f"--init {path}: {len(slots) - len(odd)} of {len(slots)} tensors taken"
+        said = f"--init {path}: {len(slots) - len(odd)} of {len(slots)} tensors taken{like}"
         return f"{said}; drawn anew: {_few(odd)}" if odd else said
 
     def spread(self, *vectors: Array) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from launcher import Launch
+from safetensors.numpy import load_file
 
 
 def test_a_run_is_repeated_and_changed(launch: Launch, tmp_path: Path) -> None:
@@ -37,3 +39,22 @@ def test_a_wrong_file_is_refused_on_every_rank(launch: Launch, tmp_path: Path) -
         ended = launch(each=each)
         launch.ends_with(ended, 2)
         assert words in ended.sentence()
+
+
+def test_a_deeper_vgg_begins_with_a_trained_one(launch: Launch, tmp_path: Path) -> None:
+    """As the paper's VGG16 did: convolutions by their place in a stage, dense layers by name."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), np.uint8)
+    np.savez(tmp_path / "few.npz", images=images, labels=np.arange(4) % 2)
+    words = ("--data", tmp_path / "few.npz", "--batch-size", 2, "--steps", 0)
+    launch.trains("vgg11", *words, out=tmp_path / "vgg11")
+    file = "checkpoints/step-00000000.safetensors"
+    more = ("--init", tmp_path / "vgg11" / file, "--init-partial", "--seed", 1)
+    ended = launch.trains("vgg13", *words, *more, out=tmp_path / "vgg13")
+    assert (
+        "22 of 26 tensors taken as vgg11 has them, convolutions by their place in a stage; drawn "
+        "anew: features.2.weight is not in it" in ended.out
+    )
+    old, new = (load_file(tmp_path / name / file) for name in ("vgg11", "vgg13"))
+    for mine, its in [("features.20", "features.16"), ("features.22", "features.18")]:
+        np.testing.assert_array_equal(new[f"{mine}.weight"], old[f"{its}.weight"])
+    np.testing.assert_array_equal(new["classifier.3.weight"], old["classifier.3.weight"])
