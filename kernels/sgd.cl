@@ -1,9 +1,17 @@
 /* Momentum SGD with weight decay.   v = momentum * v - rate * (g + decay * w),   w = w + v.
+   Nesterov's momentum (NESTEROV) looks ahead:
+                    w = w + momentum * v - rate * (g + decay * w),  with the new v.
    g is factor times the sum of `terms` vectors, which lie `apart` values from each other.
    One work-item per `chunk` values. Every multiplication and addition is rounded by itself, so
    that unlike devices agree bit for bit. */
 #include "prelude.h"
 #pragma OPENCL FP_CONTRACT OFF
+
+#if NESTEROV
+#define AHEAD(velocity, pull) (momentum * (velocity) - (pull))
+#else
+#define AHEAD(velocity, pull) (velocity)
+#endif
 
 __kernel void momentum_sgd(__global float *w, __global float *v, __global const float *g,
                            const int n, const int chunk, const float rate, const float momentum,
@@ -22,7 +30,7 @@ __kernel void momentum_sgd(__global float *w, __global float *v, __global const 
         const WIDE kept = momentum * LOAD_ALIGNED(v + i);
         const WIDE velocity = kept - pull;
         STORE_ALIGNED(velocity, v + i);
-        STORE_ALIGNED(weight + velocity, w + i);
+        STORE_ALIGNED(weight + AHEAD(velocity, pull), w + i);
     }
     for (; i < to; i++) {
         const float pulled = decay * w[i];
@@ -33,6 +41,6 @@ __kernel void momentum_sgd(__global float *w, __global float *v, __global const 
         const float pull = rate * (gradient + pulled);
         const float kept = momentum * v[i];
         v[i] = kept - pull;
-        w[i] = w[i] + v[i];
+        w[i] = w[i] + AHEAD(v[i], pull);
     }
 }

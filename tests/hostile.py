@@ -28,6 +28,7 @@ from mpitrain.exchange.message import HEADER, PARTS, Label, check, seal
 from mpitrain.job import checkpoint
 from mpitrain.job.checkpoint import Entry, Reader
 from mpitrain.job.errors import MpitrainError
+from mpitrain.job.pth import PthReader
 from mpitrain.network import models
 from mpitrain.network.memory import infer_shapes
 from mpitrain.network.models import netfile
@@ -36,6 +37,7 @@ LABEL = Label(codec=1, block=BLOCK, bucket=3, phase=PARTS, step=7, count=BLOCK)
 MOST_MEMORY = 4 << 30
 """Bytes of address space for a fuzzer: what asks for more than it has bytes for is found."""
 DIGEST = 32
+PTH = Path(__file__).parent / "job" / "pth"
 
 
 @cache
@@ -213,6 +215,15 @@ def network(data: bytes, folder: Path) -> None:
     infer_shapes(models.load(str(path)))
 
 
+def pth(data: bytes, folder: Path) -> None:
+    """A file of PyTorch's, of either format."""
+    path = folder / "spoilt.pth"
+    path.write_bytes(data)
+    with PthReader(path) as reader:
+        for name in sorted(reader.names):
+            assert reader.read(name).shape == reader.shape(name)
+
+
 @dataclass(frozen=True)
 class Target:
     """A reader, and bytes that it takes."""
@@ -252,6 +263,7 @@ TARGETS = {
         images, lambda: [bytes([first]) + data for data in pictures().values() for first in (0, 1)]
     ),
     "network": Target(network, lambda: [good_network()]),
+    "pth": Target(pth, lambda: [(PTH / name).read_bytes() for name in ("now.pth", "old.pth")]),
 }
 
 

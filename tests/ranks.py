@@ -82,6 +82,7 @@ class Model:
         device: Engine | None = None,
         buckets: Sequence[Bucket] = BUCKETS,
         streaming: bool = True,
+        clip_norm: float | None = None,
     ) -> None:
         self.wire, self.device, self.buckets = wire, device or open_cpu(), buckets
         self.weights = self.device.upload(values(LENGTH, 99))
@@ -92,7 +93,7 @@ class Model:
         self.means: NDArray[np.float32] = np.zeros(LENGTH, np.float32)
         self.exchange = Exchange(
             wire, self.device, self.weights, self.gradient, buckets, kind, update, self,
-            self.master, streaming
+            self.master, streaming, clip_norm,
         )  # fmt: skip
 
     def set_out(self, gradient: Array) -> None: ...

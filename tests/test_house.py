@@ -25,7 +25,12 @@ ROOMS = (
 )
 """Floors from the ground up, and the rooms on each. A folder is a room; imports go down or stay in
 their room."""
-DOORS = {"pyopencl": "runtime", "mpi4py": "mpi", "click": "commands.cli"}
+DOORS = {
+    "pyopencl": "runtime",
+    "mpi4py": "mpi",
+    "click": "commands.cli",
+    "onnx": "network.onnx_model",
+}
 
 
 def _modules() -> dict[str, Path]:

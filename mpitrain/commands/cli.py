@@ -24,6 +24,7 @@ from mpitrain import __version__
 from mpitrain.commands.submit import Job
 from mpitrain.engine import registry as engines
 from mpitrain.exchange import registry as exchanges
+from mpitrain.job import recipe
 from mpitrain.job.config import OWN, Run, option
 from mpitrain.job.errors import (
     DONE,
@@ -45,6 +46,8 @@ from mpitrain.watch.witness import LINGER, last_words
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120}
 
 
+LENGTHS = ("steps", "epochs")
+"""Options of how long a run is, of which the shorter counts."""
 COLLECTIVE = ("train", "evaluate")
 """Commands that all ranks of a job carry out; the first rank alone carries out the others."""
 
@@ -76,12 +79,15 @@ class Command(click.Command):
 
 
 class Commands(click.Group):
-    """`mpitrain NETWORK` is `mpitrain train NETWORK`: what is no command's name is a network's."""
+    """`mpitrain NETWORK` is `mpitrain train NETWORK`: what is no command's name is a network's. So
+    is `mpitrain --config FILE`, which names one."""
 
     command_class = Command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
+        first = args[0].partition("=")[0] if args else ""
+        trains = first == "--config" or (first and not first.startswith("-"))
+        if trains and args[0] not in self.commands:
             args = ["train", *args]
         return super().parse_args(ctx, args)
 
@@ -103,12 +109,20 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
 """Option -> what it may name beside `auto`."""
 
 
-class _Exchange(click.Choice[str]):
-    """The name of an exchange, which a number may follow: lowrank:8."""
+class _Named(click.Choice[str]):
+    """A choice that an argument may follow: lowrank:8. Its own module checks that."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         name = str(value)
         super().convert(name.partition(":")[0], param, ctx)
+        return name
+
+
+class _Exchange(_Named):
+    """The name of an exchange, which a number may follow."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name = super().convert(value, param, ctx)
         if ":" in name:
             exchanges.check(name)
         return name
@@ -120,7 +134,8 @@ def _choice_of(name: str, facts: Mapping[str, Any]) -> click.Choice[str] | None:
     if name in REGISTRIES:
         names = ("auto", *REGISTRIES[name])
         return _Exchange(names) if name == "exchange" else click.Choice(names)
-    return click.Choice(facts["choices"]) if "choices" in facts else None
+    kind = _Named if facts.get("arguments") else click.Choice
+    return kind(facts["choices"]) if "choices" in facts else None
 
 
 def _options_of(
@@ -158,11 +173,36 @@ def _options_of(
     return decorate
 
 
+def _take_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Make a file's settings the defaults of what is typed."""
+    if path is None:
+        return
+    try:
+        ctx.default_map = recipe.read(path)
+    except UserError as error:
+        raise click.UsageError(f"--config {plain(str(error))}", ctx) from None
+
+
 @commands.command()
 @click.argument("network")
+@click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_take_config,
+    help="Take settings, and NETWORK if none is typed, from the config.toml of a run (or its "
+    "directory); what is typed counts before them. Its --out, --resume and display are not taken.",
+)
 @_options_of(Run)
-def train(**options: Any) -> int:
+@click.pass_context
+def train(ctx: click.Context, /, **options: Any) -> int:
     """Train NETWORK: lenet, vgg11 to vgg19, resnet18 to resnet152, or a network file (.toml)."""
+    typed = click.core.ParameterSource.COMMANDLINE
+    if typed in (ctx.get_parameter_source(name) for name in LENGTHS):
+        # How long the run in --config was says nothing then.
+        options |= {name: None for name in LENGTHS if ctx.get_parameter_source(name) is not typed}
     witness.call()
     from mpitrain.training.train import train as run
 
@@ -192,15 +232,35 @@ def _agreed_run(options: Mapping[str, Any]) -> Run:
 )
 @click.option("--device", default="auto", help="As in training.")
 @click.option("--skip-bad", default=0, metavar="N", type=click.IntRange(0), help="As in training.")
+@click.option(
+    "--raw", is_flag=True, help="Of a run with --ema: the weights of training, not their average."
+)
+@click.option("--per-class", is_flag=True, help="Also images, top-1 and precision of each class.")
+@click.option(
+    "--confusion",
+    is_flag=True,
+    help="Also how many images of each class (a row) were taken for each class (a column); of more "
+    "than 20 classes the most frequent mistakes. With --json always the matrix.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(
-    checkpoint: Path, data: str | None, batch_size: int, device: str, skip_bad: int, as_json: bool
+    checkpoint: Path,
+    data: str | None,
+    batch_size: int,
+    device: str,
+    skip_bad: int,
+    raw: bool,
+    per_class: bool,
+    confusion: bool,
+    as_json: bool,
 ) -> None:
     """Loss, top-1 and top-5 of CHECKPOINT (a file, or a run directory, whose newest one it means)
     on the test images of --data."""
     from mpitrain.commands.evaluate import evaluate_checkpoint
 
-    evaluate_checkpoint(checkpoint, data, batch_size, device, as_json, skip_bad)
+    evaluate_checkpoint(
+        checkpoint, data, batch_size, device, as_json, skip_bad, raw, per_class, confusion
+    )
 
 
 @commands.command()
@@ -249,6 +309,29 @@ def demo(checkpoint: Path, device: str, port: int, no_browser: bool) -> None:
     from mpitrain.commands.demo import serve
 
     serve(checkpoint, device, port, not no_browser, lambda line: print(plain(line), flush=True))
+
+
+@commands.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--network",
+    metavar="NETWORK",
+    help="CHECKPOINT holds weights alone, of this network, with torchvision's names.",
+)
+@click.option(
+    "--raw", is_flag=True, help="Of a run with --ema: the weights of training, not their average."
+)
+def export(checkpoint: Path, file: Path, network: str | None, raw: bool) -> None:
+    """Write the weights of CHECKPOINT (a file, or a run directory, whose newest one it means) to
+    FILE, for other programs.
+
+    FILE.safetensors has the tensors by torchvision's names, FILE.onnx the network that takes
+    images (N, C, H, W) of pixels in [0, 1] and gives scores (N, classes).
+    """
+    from mpitrain.commands.export import export as write
+
+    print(plain(write(checkpoint, file, network, raw)))
 
 
 @commands.command()

@@ -121,6 +121,9 @@ def _state(record: Record, now: float) -> str:
         step, code = record.end.get("step", 0), record.end.get("exit")
         said = {DONE: f"done after step {step:,}", STOPPED: f"stopped by a signal at step {step:,}"}
         goes_on = "; --resume goes on from its checkpoint" if code == STOPPED else ""
+        if code == DONE and record.early:
+            best = record.early.get("best_step")
+            goes_on = f"; no score after step {best} was better (--patience)"
         if not isinstance(code, int):
             return f"ended at step {step:,}"
         return f"{said.get(code, f'failed at step {step:,}')} (exit code {code}){goes_on}"

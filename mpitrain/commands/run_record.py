@@ -89,6 +89,8 @@ class Record:
     checkpoints: list[Mapping[str, Any]] = field(default_factory=list)
     lost: list[Mapping[str, Any]] = field(default_factory=list)
     stragglers: list[Mapping[str, Any]] = field(default_factory=list)
+    early: Mapping[str, Any] | None = None
+    """Why the run ended before its last step, if no better score came."""
     skipped: dict[str, None] = field(default_factory=dict)
     """Names of images that were left out."""
     end: Mapping[str, Any] | None = None
@@ -186,7 +188,7 @@ def _take(record: Record, line: bytes) -> None:
     record.written = number(event.get("time"))
     if kind == "start":
         record.starts.append(event)
-        record.end = None
+        record.end = record.early = None
         record.steps.cut(step + 1)
         record.tests.cut(step + 1)
         record.checkpoints = [each for each in record.checkpoints if each["step"] <= step]
@@ -204,5 +206,7 @@ def _take(record: Record, line: bytes) -> None:
         record.skipped |= dict.fromkeys(words(event.get("names")))
     elif kind == "balance" and event.get("straggler") is not None:
         record.stragglers.append(event)
+    elif kind == "early":
+        record.early = event
     elif kind == "end":
         record.end = event

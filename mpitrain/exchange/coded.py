@@ -48,7 +48,9 @@ class Coded(Strategy):
             raise ValueError("rank 0 needs master weights beside the weights that all ranks share")
         longest = max((bucket.size for bucket in coded), default=0)
         everyone = self.root_only or not coded
-        self._leaders = Leaders(parts.wire, longest, everyone=everyone)
+        self._leaders = Leaders(
+            parts.wire, longest, everyone=everyone, apart=parts.apart and not parts.to_all
+        )
         self._slots: list[_Slot] = []
         self._residuals: dict[str, Array] = {}
         self._places: dict[int, tuple[int, int, int, int]] = {}

@@ -55,6 +55,7 @@ class Exact(Float32):
                 else:
                     yield transfer.start_reduce(values, LANE)
         self._kernels.take_exact(self._items(x), x, total, x.size, self._chunk)
+        self.divide(bucket, images)
         return 0.0
 
     def _items(self, x: Array) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from mpitrain.exchange.bucket import Bucket
+from mpitrain.exchange.clip import Clip
 from mpitrain.exchange.codec import make_scale
 from mpitrain.exchange.home import Home
 from mpitrain.exchange.move import Move
@@ -38,6 +40,8 @@ class ExchangeReport:
     """While at least one complete bucket had not yet become new weights."""
     hidden: float
     """How many of these seconds passed during the backward pass."""
+    gradient_norm: float | None = None
+    """Of the mean before it was clipped, on ranks that get it; None if it is not to be clipped."""
 
 
 class Updater(Protocol):
@@ -64,6 +68,7 @@ class Exchange:
     weights follow. "replicated": every rank gets the same mean and applies it to its own weights.
     All ranks send the same buckets in the same order. With `streaming` a thread exchanges several
     buckets at once, on a second queue of the device; `finish` raises the errors of that thread.
+    With `clip_norm` weights move only when all buckets are averaged, for the norm is of them all.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class Exchange:
         master: Array | None = None,
         streaming: bool = True,
         home: Home | None = None,
+        clip_norm: float | None = None,
     ) -> None:
         """Collective. Raises UserError for an unknown kind or update.
 
@@ -86,6 +92,7 @@ class Exchange:
         master: if `needs_master`, rank 0's exact float32 weights, equal to `weights` at the start;
         otherwise None or `weights` itself.
         home: where weights and gradient lie, if the host's ranks share it.
+        clip_norm: the largest norm of the whole mean.
         """
         strategy = find(kind)
         check_update(kind, update)
@@ -107,13 +114,21 @@ class Exchange:
             make_scale(device),
             home,
             kind.partition(":")[2],
+            apart=clip_norm is not None,
         )
         self._strategy = (strategy if several or strategy.alone else Float32)(parts)
+        self._clips = clip_norm is not None
+        self._clip: Clip | None = None
+        to_all = update == "replicated"
+        if clip_norm is not None and (to_all or wire.ranks.rank == 0):
+            everyone = wire.agree if to_all and several else None
+            self._clip = Clip(device, clip_norm, self._gradient, everyone)
+        self._sent: list[tuple[Bucket, int, Turn]] = []
         device.finish()
         self._stream: Stream | None = None
         if streaming and several and wire.ranks.threads:
             self._stream = Stream(device.finish, updater.alive)
-        self._step = self._sent_buckets = self._under_way = 0
+        self._step = self._under_way = 0
         self._busy_since = 0.0
         self._clear()
 
@@ -176,8 +191,11 @@ class Exchange:
         images: in the step's whole batch.
         """
         ready = self._main.mark() if self._wire.ranks.size > 1 else None
-        hops = self._hops(bucket, images, ready, Turn(self._step, self._sent_buckets))
-        self._sent_buckets += 1
+        turn = Turn(self._step, len(self._sent))
+        self._sent.append((bucket, images, turn))
+        self._start(self._hops(bucket, images, ready, turn))
+
+    def _start(self, hops: Hops[None]) -> None:
         if self._stream is not None:
             self._stream.send(hops)
         else:
@@ -190,9 +208,8 @@ class Exchange:
         """
         self._main.finish()
         began = time.perf_counter()
-        if self._stream is not None:
-            self._stream.finish()
-        self._device.finish()
+        norm = self._move_clipped() if self._clips else None
+        self._wait()
         waited = time.perf_counter() - began
         report = ExchangeReport(
             bytes_sent=self._wire.bytes_sent - self._sent_bytes_before,
@@ -200,11 +217,28 @@ class Exchange:
             finite=self._finite,
             seconds=self._seconds,
             hidden=max(0.0, self._seconds - waited) if self._stream is not None else 0.0,
+            gradient_norm=norm,
         )
         self._step += 1
-        self._sent_buckets = 0
+        self._sent.clear()
         self._clear()
         return report
+
+    def _move_clipped(self) -> float | None:
+        """When all buckets are averaged: clip the mean, and start moving the weights by it. Returns
+        the mean's norm on ranks that have it."""
+        self._wait()
+        norm = self._clip() if self._clip else None
+        self._finite = self._finite and (norm is None or math.isfinite(norm))
+        for sent in self._sent:
+            self._start(self._counted(self._move(*sent)))
+        return norm
+
+    def _wait(self) -> None:
+        """Until all buckets that were started have reached their end."""
+        if self._stream is not None:
+            self._stream.finish()
+        self._device.finish()
 
     @property
     def streams(self) -> bool:
@@ -230,27 +264,34 @@ class Exchange:
         self._step = step
 
     def _hops(self, bucket: Bucket, images: int, ready: Pending | None, turn: Turn) -> Hops[None]:
-        """Turn a bucket's sums of gradients into new weights."""
+        """Turn a bucket's sums of gradients into new weights; where they are to be clipped, into
+        their mean."""
         if ready is not None:
             yield ready
-        self._count_start()
+        yield from self._counted(self._average(bucket, images, turn))
+
+    def _average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[None]:
         self._updater.set_out(self._gradient)
         bound = yield from self._strategy.average(bucket, images, turn)
         self._bound = max(self._bound, bound)
-        finite = bool(np.isfinite(bound))
+        self._finite = self._finite and bool(np.isfinite(bound))
+        if not self._clips:
+            yield from self._move(bucket, images, turn)
+
+    def _move(self, bucket: Bucket, images: int, turn: Turn) -> Hops[None]:
+        """Move the weights of every rank by a bucket's mean."""
         if move := self._strategy.move(bucket, images):
             self._updater.update(move)
         if self._strategy.spreads and self._wire.ranks.size > 1:
-            finite = (yield from self._strategy.spread(bucket, turn)) and finite
-        self._finite = self._finite and finite
-        self._count_end()
+            finite = yield from self._strategy.spread(bucket, turn)
+            self._finite = self._finite and finite
 
-    def _count_start(self) -> None:
+    def _counted(self, hops: Hops[None]) -> Hops[None]:
+        """The hops, with the seconds in which any are under way."""
         if not self._under_way:
             self._busy_since = time.perf_counter()
         self._under_way += 1
-
-    def _count_end(self) -> None:
+        yield from hops
         self._under_way -= 1
         if not self._under_way:
             self._seconds += time.perf_counter() - self._busy_since

@@ -23,8 +23,12 @@ class Leaders:
     `gather` and `spread` of one vector are called with the same number.
     """
 
-    def __init__(self, wire: Wire, longest: int, everyone: bool = False) -> None:
+    def __init__(
+        self, wire: Wire, longest: int, everyone: bool = False, apart: bool = False
+    ) -> None:
         """Collective. longest: values in the longest vector. everyone: all ranks code.
+
+        apart: all vectors are gathered before the first `spread`; otherwise each has its own next.
 
         All ranks also code if a host has too little shared memory; `lacks_memory` is True then.
         """
@@ -48,7 +52,8 @@ class Leaders:
         self.lacks_memory = not slots
         if slots:
             self.wire, self.count = between, wire.ranks.hosts
-            self._window = Window(within.shared, longest, slots) if within.ranks.size > 1 else None
+            if within.ranks.size > 1:
+                self._window = Window(within.shared, longest, slots, apart)
 
     @property
     def number(self) -> int:

@@ -21,7 +21,7 @@ class SharedWindow(Strategy):
             self._in_place = InPlace(parts.wire.shared, parts.home, parts.device)
         else:
             longest = max(bucket.size for bucket in parts.buckets)
-            self._window: Window[Array] = Window(parts.wire.shared, longest)
+            self._window: Window[Array] = Window(parts.wire.shared, longest, apart=parts.apart)
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
         x = self.parts.gradients[bucket.number]

@@ -24,11 +24,17 @@ class Float32(Strategy):
                     yield from transfer.allreduce_hops(values, LANE)
                 else:
                     yield transfer.start_reduce(values, LANE)
+        self.divide(bucket, images)
         return 0.0
+
+    def divide(self, bucket: Bucket, images: int) -> None:
+        """The sum becomes the mean, if somebody looks at it before it moves weights."""
+        if self.parts.apart and (self.parts.to_all or self.parts.wire.ranks.rank == 0):
+            self.parts.scale(self.parts.gradients[bucket.number], 1 / images)
 
     def move(self, bucket: Bucket, images: int) -> Move | None:
         """The optimiser divides as it reads, for that saves a way through memory."""
-        return self._whole(bucket, 1 / images)
+        return self._whole(bucket, 1.0 if self.parts.apart else 1 / images)
 
     def spread(self, bucket: Bucket, turn: Turn) -> Hops[bool]:
         y, w = self.weights(bucket)

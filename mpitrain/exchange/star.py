@@ -32,4 +32,5 @@ class StarFloat32(Float32):
                 yield transfer.start_all_to_all(nothing, theirs, LANE)
                 for other in others:
                     np.add(values, other, out=values)
+        self.divide(bucket, images)
         return 0.0

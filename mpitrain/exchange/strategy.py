@@ -41,6 +41,8 @@ class Parts:
     """Where `gradients` and `weights` lie in memory that all ranks share; None if they do not."""
     argument: str = ""
     """What the user wrote after the strategy's name and a colon."""
+    apart: bool = False
+    """Whether buckets are spread only when all are averaged, and not each after its average."""
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,13 @@ class Window(Generic[V]):
     Vector number n uses slot n modulo the number of slots, as soon as that is free.
     """
 
-    def __init__(self, host: Host, longest: int, slots: int = SLOTS) -> None:
-        """Collective. Raises UserError on every rank where ranks cannot share so much memory."""
-        self._host, self._stride = host, floats(longest, 1)
+    def __init__(self, host: Host, longest: int, slots: int = SLOTS, apart: bool = False) -> None:
+        """Collective. Raises UserError on every rank where ranks cannot share so much memory.
+
+        apart: `spread` comes when other vectors have used the slot; otherwise right after `mean`,
+        which keeps the slot for it.
+        """
+        self._host, self._stride, self._apart = host, floats(longest, 1), apart
         self._slices = host.share(floats(longest, slots))
         self._uses = [_SlotUse() for _ in range(slots)]
 
@@ -71,16 +75,19 @@ class Window(Generic[V]):
             with x.host(write=True) as mine:
                 for rank, (start, stop) in enumerate(cuts):
                     mine[start:stop] = slices[rank][start:stop]
-        if to_all:
+        if to_all or self._apart:
             use.leave(host.start_barrier(LEFT))
 
     def spread(self, y: V, w: V | None, number: int, note: float = 0.0) -> Hops[float]:
         """Copy rank 0's w into y on the other ranks, which pass None for w; return rank 0's note.
 
-        Follows a `mean` of the same number that was not `to_all`.
+        Follows a `mean` of the same number that was not `to_all`, unless they are apart.
         """
         host, slices = self._host, self._slot(number, y.size)
-        note_beside = self._note(number)
+        note_beside, use = self._note(number), self._use(number)
+        if self._apart:
+            yield use
+            use.taken = True
         if w is not None:
             with w.host() as mine:
                 slices[0][:] = mine
@@ -90,7 +97,7 @@ class Window(Generic[V]):
             with y.host(write=True) as mine:
                 mine[:] = slices[0]
         received_note = float(note_beside[0])
-        self._use(number).leave(host.start_barrier(LEFT))
+        use.leave(host.start_barrier(LEFT))
         return received_note
 
     def _slot(self, number: int, size: int) -> list[Floats]:

@@ -22,13 +22,17 @@ from safetensors import SafetensorError, safe_open
 from mpitrain.job.errors import RunError, UserError
 
 KEPT = 3
-"""Newest checkpoints that stay."""
+"""Newest checkpoints that stay, unless --keep says otherwise."""
+BEST = "best.safetensors"
+"""Leads to the checkpoint with the best score, beside it."""
 KINDS = {"float32": "F32", "int64": "I64", "uint8": "U8"}
 SHA256 = "state/sha256"
 """The last tensor of a checkpoint: the SHA-256 of every byte of the file before it."""
 READABLE = ("F32", "F16", "F64", "U8", "I64")
 """Types of tensors that NumPy has and that are of use here."""
-OURS = ("momentum/", "state/")
+AVERAGE = "ema/"
+"""Before the names of weights and statistics: their moving averages."""
+OURS = ("momentum/", "state/", AVERAGE)
 """What checkpoints hold beside the network's own tensors."""
 COUNTERS = ".num_batches_tracked"
 """PyTorch's batch normalisations count their batches, which nothing here needs."""
@@ -61,8 +65,12 @@ OPTIONAL: dict[str, type] = {
     "sub_batch": int,
     "speeds": list,
     "identity": str,
+    "best": dict,
+    "waited": int,
 }
 """Settings that may be missing, or null."""
+OF_BEST: dict[str, type] = {"step": int, "top1": float, "loss": float}
+"""What `best` holds."""
 OF_EACH: dict[str, type] = {"mean": float, "std": float, "classes": str, "speeds": float}
 """What the lists among them hold."""
 MIB = 1 << 20
@@ -84,11 +92,14 @@ class Entry:
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
-def write(path: Path, entries: Sequence[Entry], metadata: Mapping[str, str]) -> None:
+def write(
+    path: Path, entries: Sequence[Entry], metadata: Mapping[str, str], sealed: bool = True
+) -> None:
     """Write a safetensors file under a temporary name, its checksum last, flush it to the disk, and
     rename it.
 
-    Raises RunError if the disk refuses; what was there under `path` is then untouched.
+    sealed: with the checksum, by which it is known as a checkpoint. Raises RunError if the disk
+    refuses; what was there under `path` is then untouched.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     at = 0
@@ -96,7 +107,7 @@ def write(path: Path, entries: Sequence[Entry], metadata: Mapping[str, str]) -> 
     checksum = Entry(
         SHA256, (digest.digest_size,), lambda: [np.frombuffer(digest.digest(), np.uint8)], "uint8"
     )
-    entries = [*entries, checksum]
+    entries = [*entries, *([checksum] if sealed else [])]
     for entry in entries:
         header[entry.name] = {
             "dtype": KINDS[entry.dtype],
@@ -130,7 +141,9 @@ def write(path: Path, entries: Sequence[Entry], metadata: Mapping[str, str]) -> 
         temporary.replace(path)
         _flush_folder(path.parent)
     except OSError as error:
-        raise RunError(f"checkpoint {path} cannot be written: {error.strerror or error}") from error
+        raise RunError(
+            f"{'checkpoint ' * sealed}{path} cannot be written: {error.strerror or error}"
+        ) from error
     finally:
         with contextlib.suppress(OSError):  # what cannot be removed was never there
             temporary.unlink()
@@ -151,18 +164,39 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}.safetensors"
 
 
-def prune(folder: Path) -> None:
-    """Remove all but the newest checkpoints, and what a killed process has left half-written."""
-    for old in (*_checkpoints(folder)[KEPT:], *folder.glob(".step-*.safetensors.*")):
-        old.unlink(missing_ok=True)
+def prune(folder: Path, count: int = KEPT, best: Path | None = None) -> None:
+    """Remove all but the `count` newest checkpoints and the best one, and what a killed process has
+    left half-written."""
+    old = [path for path in _checkpoints(folder)[count:] if path != best]
+    for each in (*old, *folder.glob(".step-*.safetensors.*"), *folder.glob(f".{BEST}.*")):
+        each.unlink(missing_ok=True)
 
 
-def check_space(folder: Path, nbytes: int, count: int) -> None:
+def point_to(best: Path) -> None:
+    """Make BEST, beside it, lead to a checkpoint: a link, or a copy where the disk has no links.
+
+    Raises RunError if the disk refuses both.
+    """
+    temporary = best.with_name(f".{BEST}.{os.getpid()}")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        try:
+            temporary.symlink_to(best.name)
+        except OSError:
+            shutil.copyfile(best, temporary)
+        temporary.replace(best.with_name(BEST))
+    except OSError as error:
+        place = best.with_name(BEST)
+        raise RunError(f"{place} cannot be written: {error.strerror or error}") from error
+
+
+def check_space(folder: Path, nbytes: int, count: int, kept: int = KEPT) -> None:
     """Raise UserError unless the disk of a run directory holds so many further checkpoints, as many
     as are kept at most, and one more that is being written."""
     folder = folder / "checkpoints"
     there = [path.stat().st_size for path in _checkpoints(folder)]
-    wanted = max(nbytes, nbytes * min(count, KEPT + 1) - sum(there)) if count else 0
+    wanted = max(nbytes, nbytes * min(count, kept + 1) - sum(there)) if count else 0
     home = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     free = shutil.disk_usage(home).free
     if wanted > free:
@@ -300,15 +334,21 @@ class Reader:
             halves = np.frombuffer(file.read(stop - start), "<u2")
         return (halves.astype(np.uint32) << 16).view(np.float32).reshape(self.shape(name))
 
-    def weights(self) -> dict[str, str]:
+    @property
+    def averaged(self) -> bool:
+        """Whether it also holds the moving average of the weights."""
+        return any(name.startswith(AVERAGE) for name in self.names)
+
+    def weights(self, averaged: bool = False) -> dict[str, str]:
         """The network's own name of each tensor of numbers -> the file's: PyTorch's wrappers put
-        `module.` or `_orig_mod.` before all of them."""
-        names = [
-            name
-            for name in sorted(self.names)
-            if not name.startswith(OURS) and not name.endswith(COUNTERS)
-        ]
-        return {_unwrapped(name): name for name in names}
+        `module.` or `_orig_mod.` before all of them.
+
+        averaged: of the moving averages, where the file has them.
+        """
+        if averaged and self.averaged:
+            names = sorted(name for name in self.names if name.startswith(AVERAGE))
+            return {name.removeprefix(AVERAGE): name for name in names}
+        return names_of_weights(self.names)
 
     def settings(self) -> dict[str, Any]:
         """What mpitrain wrote about the run: network, step and the rest. Raises UserError for a
@@ -333,6 +373,14 @@ class Reader:
             )
         settings: dict[str, Any] = found
         return settings
+
+
+def names_of_weights(names: Iterable[str]) -> dict[str, str]:
+    """The network's own name of each tensor of numbers -> that in a file."""
+    own = [
+        name for name in sorted(names) if not name.startswith(OURS) and not name.endswith(COUNTERS)
+    ]
+    return {_unwrapped(name): name for name in own}
 
 
 def _unwrapped(name: str) -> str:
@@ -374,6 +422,9 @@ def _wrong_numbers(table: Mapping[str, Any]) -> list[str]:
     if len(std) != len(mean) or not all(0 < value < math.inf for value in std):
         wrong.append(f"deviations above 0, one for each mean (got {std})")
     wrong += [f"{name} of at least 1" for name in ("ranks", "images") if table[name] < 1]
+    best = table.get("best")
+    if best is not None and {name: type(value) for name, value in best.items()} != OF_BEST:
+        wrong.append(f"a best score of step, top1 and loss (got {best!r})")
     layout = table["run"].get("layout")
     if layout not in (None, "nchw", "nhwc"):
         wrong.append(f"run.layout nchw or nhwc (got {layout!r})")

@@ -12,6 +12,8 @@ from mpitrain.job.errors import UserError
 
 NETWORK_DEFAULTS = {"data": "synthetic", "batch_size": 256, "weight_decay": 0.0}
 """For settings that are None until the network has its say."""
+SCHEDULES = ("constant", "step", "cosine", "linear", "polynomial")
+"""Ways in which a learning rate moves; training/schedule.py has their equations."""
 
 
 def _option(default: Any, help: str, **more: Any) -> Any:
@@ -55,15 +57,39 @@ class Run:
     )
     lr: float = _option(0.01, "Learning rate.", above=0.0)
     momentum: float = _option(0.9, "Momentum coefficient.", least=0.0, below=1.0)
+    nesterov: bool = _option(False, "Nesterov's momentum, which looks a step ahead.")
     weight_decay: float | None = _option(
         None,
         "Pull of each weight towards 0. [default: 5e-4 for vgg, 1e-4 for resnet, else 0]",
         least=0.0,
     )
-    schedule: str = _option(
-        "constant", "How the learning rate moves.", choices=("constant", "step", "cosine")
+    clip_norm: float | None = _option(
+        None,
+        "Shrink the batch's mean gradient to this norm, over all tensors, where it is longer.",
+        metavar="NORM",
+        above=0.0,
+        below=math.inf,
     )
-    warmup: int = _option(0, "Steps in which the learning rate rises to --lr.", least=0)
+    ema: float | None = _option(
+        None,
+        "Evaluate with an exponential moving average of the weights, which keeps this share of "
+        "itself at each step (0.999); at first less, (1 + step) / (10 + step). Checkpoints hold "
+        "both.",
+        metavar="DECAY",
+        above=0.0,
+        below=1.0,
+    )
+    schedule: str = _option(
+        "constant",
+        "How the learning rate moves after the warm-up: step, to a tenth after 1/2 and 3/4 of the "
+        "run or where step:30ep,60ep says; cosine, linear and polynomial[:POWER] (2 by default) "
+        "down to 0.",
+        choices=SCHEDULES,
+        arguments=True,
+    )
+    warmup: str = _option(
+        "0", "Steps (100) or epochs (2ep) in which the learning rate rises to --lr.", interval=0
+    )
     exchange: str = _option(
         "auto",
         "How gradients travel: coded (by one rank of each host, for all of it), as float32 through "
@@ -123,9 +149,25 @@ class Run:
         None, "Run directory. [default: runs/<network>-<time>]", metavar="DIR"
     )
     checkpoint_every: str = _option(
-        "1ep", "Steps (100) or epochs (2ep) between checkpoints; one is always written at the end."
+        "1ep",
+        "Steps (100) or epochs (2ep) between checkpoints; one is always written at the end.",
+        interval=1,
     )
-    evaluate_every: str = _option("1ep", "Steps or epochs between evaluations on the test images.")
+    evaluate_every: str = _option(
+        "1ep", "Steps or epochs between evaluations on the test images.", interval=1
+    )
+    keep: str = _option(
+        "3",
+        "How many of the newest checkpoints stay. best,3: also the one with the best score on the "
+        "test images (top-1, then loss), written when it is found; best.safetensors leads to it.",
+        metavar="[best,]N",
+    )
+    patience: int | None = _option(
+        None,
+        "End the run when so many evaluations, one after the other, brought no better score.",
+        metavar="N",
+        least=1,
+    )
     resume: str | None = _option(
         None,
         "Go on from the newest whole checkpoint of --out (from the beginning if it has none yet), "
@@ -135,14 +177,16 @@ class Run:
     )
     init: str | None = _option(
         None,
-        "Start from the weights and statistics of this safetensors file: a checkpoint, or one with "
-        "torchvision's names. Its tensors must be the network's, in name and shape.",
+        "Start from the weights and statistics of this file: a checkpoint, or a safetensors or "
+        "PyTorch file (.pth, of which nothing is run) with torchvision's names. Its tensors must "
+        "be the network's, in name and shape.",
         metavar="PATH",
     )
     init_partial: bool = _option(
         False,
-        "With --init: take the tensors whose name and shape fit, and draw the others anew (VGG11's "
-        "for VGG16, a thousand classes' for ten).",
+        "With --init: take the tensors whose name and shape fit, and draw the others anew (a "
+        "thousand classes' for ten). From one VGG to another, convolutions go by stage and place "
+        "in it (VGG11's for VGG16).",
     )
     seed: int = _option(0, "For weights, order, augmentation and dropout.", least=0)
     no_dropout: bool = _option(False, "Leave dropout out, for comparisons.")
@@ -178,11 +222,14 @@ class Run:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            _check_type(each.name, getattr(self, each.name), str(each.type))
+            value = getattr(self, each.name)
+            if "interval" in each.metadata and _is_whole(value):
+                value = str(int(value))  # 100 means "100"
+                object.__setattr__(self, each.name, value)
+            _check_type(each.name, value, str(each.type))
             if each.metadata:
-                _check(each.name, getattr(self, each.name), each.metadata)
-        for name in ("checkpoint_every", "evaluate_every"):
-            interval(getattr(self, name), 1, option(name))
+                _check(each.name, value, each.metadata)
+        kept(self.keep)
 
     def completed(
         self, defaults: dict[str, Any], synthetic_steps: int = 10, epochs: int = 10
@@ -222,12 +269,21 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def interval(text: str, steps_per_epoch: int, name: str) -> int:
-    """Steps in "100" or "2ep". Raises UserError for anything else."""
+def interval(text: str, steps_per_epoch: int, name: str, least: int = 1) -> int:
+    """Steps in "100" or "2ep". Raises UserError for anything else, and for fewer than `least`."""
     number = whole(text.removesuffix("ep"))
-    if not number:
+    if number is None or number < least:
         raise UserError(f"{name} {text}: expected steps (100) or epochs (2ep)")
     return number * (steps_per_epoch if text.endswith("ep") else 1)
+
+
+def kept(text: str) -> tuple[int, bool]:
+    """How many of the newest checkpoints "3" or "best,3" keeps, and whether the best one too.
+    Raises UserError for anything else."""
+    number = whole(text.removeprefix("best,"))
+    if not number:
+        raise UserError(f"--keep {text}: expected a number of checkpoints (3), or best,3")
+    return number, text.startswith("best,")
 
 
 def whole(text: str) -> int | None:
@@ -272,11 +328,20 @@ def _check_type(name: str, value: Any, hint: str) -> None:
         raise UserError(f"{option(name)} {value!r}: expected {words}, got {type(value).__name__}")
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers_abc.Integral) and not isinstance(value, bool)
+
+
 def _check(name: str, value: Any, facts: Any) -> None:
     if value is None:
         return
     wrong = None
-    if "choices" in facts and value not in facts["choices"]:
+    word, _, argument = str(value).partition(":")
+    if not facts.get("arguments"):
+        word = value
+    if "interval" in facts:
+        interval(value, 1, option(name), facts["interval"])
+    if "choices" in facts and word not in facts["choices"]:
         wrong = f"expected one of {', '.join(facts['choices'])}"
     elif "least" in facts and not value >= facts["least"]:
         wrong = f"must be at least {facts['least']}"
@@ -284,8 +349,24 @@ def _check(name: str, value: Any, facts: Any) -> None:
         wrong = f"must be above {facts['above']}"
     elif "below" in facts and not value < facts["below"]:
         wrong = f"must be below {facts['below']}"
+    elif ":" in str(value) and facts.get("arguments"):
+        wrong = _wrong_argument(word, argument)
     if wrong:
         raise UserError(f"{option(name)} {value}: {wrong}")
+
+
+def _wrong_argument(schedule: str, argument: str) -> str | None:
+    """What is wrong with what stands behind a schedule's name and a colon; None if nothing is."""
+    if schedule == "step":
+        counts = [whole(each.removesuffix("ep")) for each in argument.split(",")]
+        return None if all(counts) else "expected steps or epochs, as in step:30ep,60ep"
+    if schedule == "polynomial":
+        try:
+            power = float(argument)
+        except ValueError:
+            power = 0.0
+        return None if 0 < power < math.inf else "expected a power above 0, as in polynomial:2"
+    return f"expected nothing after {schedule}"
 
 
 def known(value: Any) -> Any:

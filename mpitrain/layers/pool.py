@@ -16,7 +16,7 @@ from mpitrain.runtime.array import Array
 from mpitrain.runtime.program import Kernel
 
 
-class _Windows(Layer):
+class Windows(Layer):
     """Windows of `kernel` values every `stride` (None: side by side), over x with `padding` on each
     side.
 
@@ -48,6 +48,11 @@ class _Windows(Layer):
             for edge, window in zip(self._edge, self._window, strict=True)
         ):
             raise UserError(f"padding: expected 0 to half the kernel {kernel!r}, got {padding!r}")
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        """Kernel, stride and padding, each as (height, width)."""
+        return self._window, self._step, self._edge
 
     def output_shape(self, *shapes: Shape) -> Shape:
         channels, height, width = _planes(shapes[0])
@@ -95,7 +100,7 @@ class _Windows(Layer):
             kernel(items, *arrays, planes, *self._integers, *more, group=self.device.group)
 
 
-class MaxPool(_Windows):
+class MaxPool(Windows):
     """y = the largest x of its window.  dx = the sum of dy over the windows whose largest it was.
 
     Of equals the first wins; a NaN wins over all. `argmax`, uint8, keeps its place in the window,
@@ -128,7 +133,7 @@ class MaxPool(_Windows):
             self._launch(self.kernels.max_backward, run, self._sizes[0], dx[0], dy, self.argmax)
 
 
-class AveragePool(_Windows):
+class AveragePool(Windows):
     """y = the mean of its window.  dx = the sum of dy / divisor over the windows that cover it.
 
     The mean is over the window's values in the input, or with `count_padding` also over those in

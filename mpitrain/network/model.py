@@ -8,16 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.data.folder import usual_mean, usual_std
 from mpitrain.engine.registry import open_device
-from mpitrain.job import checkpoint
 from mpitrain.job.errors import UserError
 from mpitrain.layers.layer import Pass
-from mpitrain.network import models
-from mpitrain.network.graph import Graph, parameters_of
-from mpitrain.network.memory import infer_shapes
-from mpitrain.network.models import netfile
-from mpitrain.network.network import Network
+from mpitrain.network.graph import Graph
+from mpitrain.network.trained import open_trained
 
 
 class Model:
@@ -68,48 +63,23 @@ def load(
     capacity: int = 64,
     local_rank: int = 0,
     network: str | None = None,
+    averaged: bool = True,
 ) -> Model:
     """The model of a checkpoint, or of the newest one of a run directory.
 
-    network: the file holds weights alone, of this network. Raises UserError if the file is no
-    checkpoint of mpitrain, or not of that network.
+    network: the file holds weights alone, of this network. averaged: of a run with --ema take the
+    moving average, as its evaluations did. Raises UserError if the file is no checkpoint of
+    mpitrain, or not of that network.
     """
-    path = checkpoint.file_of(Path(path))
-    with checkpoint.Reader(path) as reader:
-        settings = reader.settings() if network is None else {}
-        decoded = (
-            netfile.decode(settings["network"], str(path), dropout=True)
-            if network is None
-            else _fitting(network, reader)
-        )
-        c, *_ = decoded.input_shape
-        mean, std = settings.get("mean") or usual_mean(c), settings.get("std") or usual_std(c)
-        if len(mean) != c:
-            raise UserError(f"{path}: {len(mean)} means for the {c} channels of {decoded.name}")
-        graph = Graph(open_device(device, local_rank), decoded, capacity, training=False)
-        theirs = reader.weights()
+    with open_trained(path, network, averaged) as trained:
+        device_of_rank = open_device(device, local_rank)
+        graph = Graph(device_of_rank, trained.network, capacity, training=False)
         for vector, layout in (
             (graph.weights, graph.layout),
             (graph.statistics, graph.statistics_layout),
         ):
             for name, slot in layout.slots.items():
-                if name not in theirs or reader.shape(theirs[name]) != slot.shape:
-                    raise UserError(
-                        f"{path}: expected {name} of shape {slot.shape} for {decoded.name}"
-                    )
-                values = reader.read(theirs[name]).astype(np.float32)
-                vector.part(slot.start, slot.stop).write(values)
-    graph.normalise(np.array(mean, np.float32), np.array(std, np.float32))
-    run = settings.get("run", {"data": "", "seed": 0})
-    names = tuple(settings.get("classes", ()))
-    return Model(graph, names, run["data"], run["seed"], run.get("layout"))
-
-
-def _fitting(name: str, reader: checkpoint.Reader) -> Network:
-    """A named network with as many classes as a file's weights have scores."""
-    network, theirs = models.load(name), reader.weights()
-    shapes = parameters_of(network, infer_shapes(network))
-    head = next(each for each in reversed(shapes) if len(shapes[each].shape) > 1)
-    if head not in theirs:
-        raise UserError(f"{reader.path}: expected {head}, as {network.name} has it")
-    return models.load(name, None, reader.shape(theirs[head])[0])
+                vector.part(slot.start, slot.stop).write(trained.read(name))
+    graph.normalise(np.array(trained.mean, np.float32), np.array(trained.std, np.float32))
+    run = trained.run
+    return Model(graph, trained.classes, run["data"], run["seed"], run.get("layout"))

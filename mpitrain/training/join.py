@@ -21,7 +21,7 @@ from mpitrain.exchange.probe import measure
 from mpitrain.exchange.registry import find, is_lossy
 from mpitrain.exchange.window import floats
 from mpitrain.job import checkpoint
-from mpitrain.job.config import Run, known
+from mpitrain.job.config import Run, kept, known
 from mpitrain.job.cut import parts as count_of_parts
 from mpitrain.job.display import Display
 from mpitrain.job.errors import UserError, agreed
@@ -38,6 +38,7 @@ from mpitrain.network.network import Network
 from mpitrain.network.parameters import BUCKET, Layout
 from mpitrain.network.simulated import SimulatedGraph
 from mpitrain.runtime.platforms import available_memory, own_cores, share_of_cores
+from mpitrain.training.average import WeightAverage
 from mpitrain.training.faults import Fault
 from mpitrain.training.plan import Plan, Resumed
 from mpitrain.training.prepare import Prepared, look
@@ -125,6 +126,7 @@ def join(
         stop=stop,
         log=Log(plan.folder if speaks else None, run.json),
         display=display,
+        average=WeightAverage(graph, run.ema) if run.ema else None,
     )
     same_ranks = resumed is not None and resumed.ranks == wire.ranks.size
     world = make_world(
@@ -194,7 +196,7 @@ def _to_resume(
         if found is None:
             return None
         check_resumable(found, network, run, prepared.count, prepared.identity)
-        names = ("step", "sub_batch", "exchange", "coded_from", "ranks", "speeds")
+        names = ("step", "sub_batch", "exchange", "coded_from", "ranks", "speeds", "best", "waited")
         settings = {name: found.settings.get(name) for name in names}
         return {"path": str(found.path), "refused": found.refused, **settings}
 
@@ -238,13 +240,15 @@ def _batch_limit(run: Run, wire: Wire, network: Network, device: Engine, kind: s
     copies = 3 if run.on_failure == "continue" else 0  # of rank 0's: weights, momentum, residual
     own_master = needs_master(wire.ranks.rank, wire.ranks.size, kind, run.update)
     vectors = 2 + applies_mean(wire.ranks.rank, run.update) + own_master + is_lossy(kind) + copies
+    vectors += run.ema is not None
     return batch_limit(network, device, room, vectors)
 
 
 def _home(plan: Plan, wire: Wire, device: Engine) -> Home | None:
     """Memory for weights and gradients that all ranks share, if the exchange is by such memory and
     all devices compute in the host's. Collective."""
-    if plan.exchange != "window" or wire.ranks.size == 1 or plan.continues or plan.simulated:
+    other = plan.continues or plan.simulated or plan.run.clip_norm is not None
+    if plan.exchange != "window" or wire.ranks.size == 1 or other:
         return None
     length = Layout(parameters_of(plan.network, infer_shapes(plan.network))).length
     largest = 4 * (length + PAGE) * wire.ranks.size
@@ -318,4 +322,7 @@ def _check_space(world: World) -> None:
     count = max(1, count_of_parts(plan.steps - plan.begun, plan.every("checkpoint_every")))
     nbytes = world.state.size_of_checkpoint()
     if not plan.simulated:
-        world.wire.agree.from_root(lambda: checkpoint.check_space(plan.folder, nbytes, count))
+        newest, best = kept(plan.run.keep)
+        world.wire.agree.from_root(
+            lambda: checkpoint.check_space(plan.folder, nbytes, count, newest + best)
+        )

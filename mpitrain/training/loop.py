@@ -45,6 +45,8 @@ def one_step(world: World, progress: Progress) -> Progress:
         world.undo.begin(t)
     choose_sample(world.exchange, t + 1)
     progress = progress.after(step(world, t))
+    if world.local.average:
+        world.local.average.follow(t + 1)
     if world.undo:
         world.undo.end()
     return progress

@@ -10,9 +10,9 @@ from typing import Any
 
 from mpitrain.job.config import Run, interval, known
 from mpitrain.network.network import Network
-from mpitrain.training.hooks.evaluate import Scores
+from mpitrain.training.hooks.evaluate import Best, Scores
 from mpitrain.training.prepare import Prepared
-from mpitrain.training.sgd import learning_rate
+from mpitrain.training.schedule import learning_rate
 from mpitrain.training.step import StepReport
 
 
@@ -29,6 +29,8 @@ class Resumed:
     sub_batch: int | None = None
     coded_from: int | None = None
     speeds: list[float] | None = None
+    best: dict[str, Any] | None = None
+    waited: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,10 @@ class Plan:
     def rate(self, step: int) -> float:
         """Learning rate of step 0, 1, .."""
         run = self.run
-        return learning_rate(step, self.steps, run.lr, run.schedule, run.warmup)
+        per_epoch = self.prepared.per_epoch
+        warmup = interval(run.warmup, per_epoch, "--warmup", least=0)
+        name, _, argument = run.schedule.partition(":")
+        return learning_rate(step, self.steps, run.lr, name, warmup, argument, per_epoch)
 
     def every(self, name: str) -> int:
         """Steps between two of what an option such as checkpoint_every sets."""
@@ -95,7 +100,21 @@ class Plan:
 
     def is_over(self, progress: Progress) -> bool:
         """Whether no further step follows: all are done, or a signal has asked for the end."""
-        return progress.step >= self.steps or progress.stop
+        return self.is_done(progress) or progress.stop
+
+    def is_done(self, progress: Progress) -> bool:
+        """Whether all steps are done, or further ones would bring no better score."""
+        return progress.step >= self.steps or progress.early
+
+    def first(self) -> Progress:
+        """How far the run is before this job's first step."""
+        found, patience = self.resumed, self.run.patience
+        if found is None:
+            return Progress(0)
+        waited = found.waited or 0
+        best = Best(**found.best) if found.best else None
+        early = patience is not None and waited >= patience
+        return Progress(found.step, best=best, waited=waited, early=early)
 
 
 @dataclass(frozen=True)
@@ -114,6 +133,12 @@ class Progress:
     """Hook -> the step after which it ran last."""
     scores: Scores | None = None
     """On the test images, when they were last scored."""
+    best: Best | None = None
+    """The best of all scores."""
+    waited: int = 0
+    """Evaluations since then."""
+    early: bool = False
+    """Whether the run ends because no better score came for long."""
     hashes: tuple[str, ...] = ()
     """Of each rank's weights, at the end."""
     last: StepReport | None = None
@@ -144,5 +169,7 @@ class Progress:
     def as_first_rank(self, facts: dict[str, Any]) -> Progress:
         """Rank 0's progress, with this rank's own report of the last step."""
         scores, hashes = facts["scores"], tuple(facts["hashes"])
-        told = {**facts, "scores": Scores(**scores) if scores else None, "hashes": hashes}
+        best = Best(**facts["best"]) if facts["best"] else None
+        scored = Scores(**scores) if scores else None
+        told = {**facts, "scores": scored, "best": best, "hashes": hashes}
         return Progress(**{**told, "last": self.last, "notes": {}})

@@ -15,7 +15,7 @@ from mpitrain.data.order import steps_per_epoch
 from mpitrain.data.source import Dataset, open_source
 from mpitrain.exchange.registry import find
 from mpitrain.job import toml
-from mpitrain.job.config import Run, is_made_up, known, numbers
+from mpitrain.job.config import Run, is_made_up, kept, known, numbers
 from mpitrain.job.errors import UserError
 from mpitrain.job.plain import plain
 from mpitrain.job.run_folder import Hold, make_new
@@ -84,6 +84,9 @@ def look(run: Run, ranks: int, alive: Callable[[], None], hold: Hold) -> tuple[P
         bad=bad,
         layout=run.layout,
     )
+    scored = f"--patience {run.patience}" if run.patience else f"--keep {run.keep}"
+    if not data.test and (run.patience or kept(run.keep)[1]):
+        raise UserError(f"{scored}: {known(run.data)} has no test images to score")
     batch_size = known(run.batch_size)
     if batch_size < ranks:
         raise UserError(f"--batch-size {batch_size}: {ranks} ranks need at least one image each")

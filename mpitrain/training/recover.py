@@ -73,7 +73,9 @@ class _Recovery:
         local.device.finish()
         replicated = world.sgd is not None and plan.run.update == "replicated"
         velocity = [world.sgd.velocity] if world.sgd and replicated else []
-        world.state.spread(local.graph.weights, *velocity)
+        # Not all may have heard the last step's end, and so taken up its weights.
+        average = local.average.vectors if local.average else []
+        world.state.spread(local.graph.weights, *velocity, *average)
         undo.hand_on(held, world.exchange, coder, plan.batch_size, progress.step)
         local.log.event("lost", step=progress.step, ranks=lost, left=wire.ranks.size)
         local.display.say(

@@ -1,8 +1,6 @@
-"""Momentum SGD on flat device vectors, and how the learning rate moves."""
+"""Momentum SGD on flat device vectors."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
@@ -19,7 +17,10 @@ CHUNK = 16384
 
 class MomentumSgd:
     """v = momentum v - rate (g + decay w),  w = w + v,  for a range of the vector at a time.
-    Source: PAPER's optimiser, with decay."""
+
+    nesterov: w = w + momentum v - rate (g + decay w), with the new v: PyTorch's, while the rate
+    stays the same. Source: PAPER's optimiser, with decay; Sutskever et al., 2013.
+    """
 
     def __init__(
         self,
@@ -27,11 +28,12 @@ class MomentumSgd:
         weights: Array,
         momentum: float,
         weight_decay: float,
+        nesterov: bool = False,
         velocity: Array | None = None,
     ) -> None:
         """velocity: zeros (n,) to take as such; None: new memory."""
         self._device = device
-        self._kernels = device.program("sgd")
+        self._kernel = device.program("sgd", NESTEROV=int(nesterov)).momentum_sgd
         self.weights, self.momentum, self.weight_decay = weights, momentum, weight_decay
         self.velocity = velocity or device.zeros(weights.shape)
         self._rate = Varying(np.float32(0))
@@ -56,25 +58,9 @@ class MomentumSgd:
     def _prepare(self, move: Move) -> Launch:
         n = move.stop - move.start
         chunk = CHUNK if self._device.long_items else self._device.wide
-        return self._kernels.momentum_sgd.prepare(
+        return self._kernel.prepare(
             parts(n, chunk), self.weights.part(move.start, move.stop),
             self.velocity.part(move.start, move.stop), move.mean, n, chunk, self._rate,
             float(self.momentum), float(self.weight_decay),
             move.terms, np.int64(move.apart), float(move.factor),
         )  # fmt: skip
-
-
-def learning_rate(step: int, steps: int, lr: float, schedule: str, warmup: int) -> float:
-    """The rate of step 0 .. steps - 1.
-
-    warmup: so many steps rise in a line to lr. Then "constant"; "step": a tenth after 1/2 and again
-    after 3/4 of the run; "cosine": half a cosine down to 0.
-    """
-    if step < warmup:
-        return lr * (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    if schedule == "step":
-        return lr * 0.1 ** ((done >= 0.5) + (done >= 0.75))
-    if schedule == "cosine":
-        return lr * 0.5 * (1 + math.cos(math.pi * done))
-    return lr

@@ -19,11 +19,15 @@ from mpitrain.job import checkpoint
 from mpitrain.job.checkpoint import Entry, Newest, Reader
 from mpitrain.job.config import Run, known
 from mpitrain.job.errors import UserError
+from mpitrain.job.weights import open_weights
 from mpitrain.mpi.wire import Wire
-from mpitrain.network.graph import Graph, parameters_of
+from mpitrain.network import models
+from mpitrain.network.graph import Graph, parameters_of, statistics_of
 from mpitrain.network.memory import infer_shapes
 from mpitrain.network.network import Network
+from mpitrain.network.parameters import Layout
 from mpitrain.runtime.array import Array
+from mpitrain.training.average import WeightAverage
 from mpitrain.training.sgd import MomentumSgd
 
 PIECE = 1 << 22
@@ -34,8 +38,8 @@ Pieces = Callable[[], Iterator[NDArray[np.float32]]]
 
 
 class State:
-    """Weights, momentum, statistics and residuals of all ranks. `alive` is called between pieces of
-    long work."""
+    """Weights, their average, momentum, statistics and residuals of all ranks. `alive` is called
+    between pieces of long work."""
 
     def __init__(
         self,
@@ -44,15 +48,17 @@ class State:
         sgd: MomentumSgd | None,
         exchange: Exchange,
         alive: Callable[[], None],
+        average: WeightAverage | None = None,
         alike: bool = False,
     ) -> None:
         """alike: steps leave the same statistics on all ranks."""
-        self._wire, self._graph, self._sgd, self._exchange, self._alive = (
+        self._wire, self._graph, self._sgd, self._exchange, self._alive, self._average = (
             wire,
             graph,
             sgd,
             exchange,
             alive,
+            average,
         )
         self._alike = alike
         self._master = sgd.weights if sgd else graph.weights
@@ -65,6 +71,8 @@ class State:
         """
         said: str = self._wire.agree.from_root(lambda: self._draw(seed, init, partial))
         self.spread(self._graph.weights, self._graph.statistics)
+        if self._average:
+            self._average.begin()
         return said
 
     def _draw(self, seed: int, init: str | None, partial: bool) -> str:
@@ -86,8 +94,13 @@ class State:
             )
             for name, slot in layout.slots.items()
         }
-        with Reader(path) as reader:
-            theirs = reader.weights()
+        with open_weights(path) as reader:
+            theirs, like = reader.weights(), ""
+            other = models.counterparts(graph.network.name, theirs) if partial else None
+            if other:
+                family, names = other
+                theirs = {name: theirs[its] for name, its in names.items() if its in theirs}
+                like = f" as {family} has them, convolutions by their place in a stage"
             odd = [
                 f"{name} is {reader.shape(theirs[name]) if name in theirs else 'not in it'}, "
                 f"expected {slot.shape}"
@@ -107,7 +120,7 @@ class State:
                     if not np.isfinite(values).all():
                         raise UserError(f"--init {path}: {name} has values that are not finite")
                     vector.part(slot.start, slot.stop).write(values)
-        said = f"--init {path}: {len(slots) - len(odd)} of {len(slots)} tensors taken"
+        said = f"--init {path}: {len(slots) - len(odd)} of {len(slots)} tensors taken{like}"
         return f"{said}; drawn anew: {_few(odd)}" if odd else said
 
     def spread(self, *vectors: Array) -> None:
@@ -123,10 +136,12 @@ class State:
     def average_statistics(self) -> None:
         """Running means and variances, which every rank measured on its own images, become their
         average on all ranks."""
-        if self._graph.statistics.size and self._wire.ranks.size > 1 and not self._alike:
-            mean = self._graph.statistics.download()
-            self._wire.transfer.allreduce(mean)  # whole, or not at all where a rank dies meanwhile
-            self._graph.statistics.write(mean / np.float32(self._wire.ranks.size))
+        vectors = [self._graph.statistics, *([self._average.statistics] if self._average else [])]
+        for vector in vectors if self._wire.ranks.size > 1 and not self._alike else []:
+            if vector.size:
+                mean = vector.download()
+                self._wire.transfer.allreduce(mean)  # whole, or not at all where a rank dies
+                vector.write(mean / np.float32(self._wire.ranks.size))
 
     def sha256(self) -> str:
         """Of this rank's parameters as little-endian float32 in network order."""
@@ -151,7 +166,6 @@ class State:
         entries = list(self._entries())
         if self._wire.ranks.rank == 0:
             checkpoint.write(path, entries, {"mpitrain": json.dumps(settings)})
-            checkpoint.prune(path.parent)
             return
         for entry in entries:
             for piece in entry.pieces():
@@ -171,6 +185,8 @@ class State:
                 yield from self._tensors(
                     "momentum/", self._sgd.velocity, graph.layout.slots.values()
                 )
+            for average, layout in self._averages():
+                yield from self._tensors(checkpoint.AVERAGE, average, layout.slots.values())
             if self._master is not graph.weights:
                 whole = partial(self._pieces, self._master, 0, self._master.size)
                 yield Entry("state/master", self._master.shape, whole)
@@ -183,6 +199,16 @@ class State:
                         partial(self._received, size, owner),
                     )
                     yield Entry(_residual(name, number), (size,), mine if rank == owner else theirs)
+
+    def _averages(self) -> list[tuple[Array, Layout]]:
+        """The averages of weights and statistics, and where tensors lie in them."""
+        graph, average = self._graph, self._average
+        if not average:
+            return []
+        return [
+            (average.weights, graph.layout),
+            (average.statistics, graph.statistics_layout),
+        ]
 
     def _tensors(self, prefix: str, vector: Array, slots: Sequence[Any] | Any) -> Iterator[Entry]:
         for slot in slots:
@@ -223,9 +249,20 @@ class State:
                     self._master.write(reader.read("state/master"))
                 else:  # every rank updated its own weights: they were the master's
                     self._master.copy_from(graph.weights)
+            self._resume_average(reader)
             if self._exchange.residuals():
                 self._take_residuals(reader, settings, known(run.batch_size))
             return int(settings["step"])
+
+    def _resume_average(self, reader: Reader) -> None:
+        """A run that kept none before begins with the weights."""
+        if self._average and not reader.averaged:
+            self._average.begin()
+            return
+        for average, layout in self._averages():
+            for name, slot in layout.slots.items():
+                average.part(slot.start, slot.stop).write(reader.read(checkpoint.AVERAGE + name))
+                self._alive()
 
     def _take_residuals(self, reader: Reader, settings: Mapping[str, Any], batch: int) -> None:
         """Share what the ranks of then have left out among those of now. An exact exchange has left
@@ -271,7 +308,12 @@ def check_resumable(found: Newest, network: Network, run: Run, images: int, iden
     """
     settings = found.settings
     with Reader(found.path, verified=True) as reader:
-        for name, parameter in parameters_of(network, infer_shapes(network)).items():
+        shapes = infer_shapes(network)
+        wanted = parameters_of(network, shapes)
+        if run.ema and reader.averaged:
+            averaged = {**wanted, **statistics_of(network, shapes)}
+            wanted |= {checkpoint.AVERAGE + name: each for name, each in averaged.items()}
+        for name, parameter in wanted.items():
             if name not in reader.names:
                 raise UserError(
                     f"--resume {found.path}: a checkpoint of {settings['name']}, it has no {name} "

@@ -44,6 +44,8 @@ class StepReport:
     """By this rank."""
     rate: float
     """Learning rate."""
+    gradient_norm: float | None = None
+    """Of the mean gradient before it was clipped, on ranks that have it."""
 
 
 class Own:
@@ -147,6 +149,7 @@ def step(world: World, t: int) -> StepReport:
         seconds=seconds,
         bytes_sent=world.wire.bytes_sent - sent,
         rate=plan.rate(t),
+        gradient_norm=report.gradient_norm,
     )
 
 

@@ -19,7 +19,6 @@ from mpitrain.training.faults import Fault
 from mpitrain.training.hooks.registry import make_hooks
 from mpitrain.training.hooks.words import say_header
 from mpitrain.training.join import introduce, join
-from mpitrain.training.plan import Progress
 from mpitrain.watch.signals import Stop
 from mpitrain.watch.watchdog import Watchdog
 
@@ -76,11 +75,11 @@ def _train(run: Run, wire: Wire, watch: Watchdog, fault: Fault, stop: Stop, hold
     try:
         say_header(world, said)
         local.display.begin(plan.begun, plan.steps)
-        _, progress = loop.run(world, Progress(plan.begun), make_hooks(plan))
+        _, progress = loop.run(world, plan.first(), make_hooks(plan))
     finally:
         world.exchange.close()
         local.display.close()
         local.log.close()
-    code = DONE if progress.step >= plan.steps else STOPPED
+    code = DONE if plan.is_done(progress) else STOPPED
     top1 = progress.scores.top1 if progress.scores else None
     return Result(code, progress.step, progress.loss, top1, progress.hashes, plan.folder)

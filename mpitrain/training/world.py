@@ -20,6 +20,7 @@ from mpitrain.job.log import Log
 from mpitrain.mpi.wire import Wire
 from mpitrain.network.graph import Graph
 from mpitrain.runtime.array import Array
+from mpitrain.training.average import WeightAverage
 from mpitrain.training.faults import Fault
 from mpitrain.training.plan import Plan
 from mpitrain.training.sgd import MomentumSgd
@@ -50,6 +51,8 @@ class Local:
     stop: Stop
     log: Log
     display: Display
+    average: WeightAverage | None
+    """With --ema."""
 
 
 @dataclass(frozen=True)
@@ -115,16 +118,16 @@ def make_world(
     sgd, velocity = None, local.home.velocity if local.home else None
     if applies_mean(wire.ranks.rank, run.update) or velocity is not None:
         sgd = MomentumSgd(
-            aside, master, run.momentum, known(run.weight_decay),
+            aside, master, run.momentum, known(run.weight_decay), run.nesterov,
             aside.around(velocity) if velocity is not None else None,
         )  # fmt: skip
     updates = Updates(local, sgd)
     exchange = Exchange(
         wire, device, graph.weights, graph.gradient, graph.buckets, plan.exchange, run.update,
         updates, master if own_master else None, streaming=not run.no_streaming,
-        home=local.home,
+        clip_norm=run.clip_norm, home=local.home,
     )  # fmt: skip
-    state = State(wire, graph, sgd, exchange, updates.alive, run.strict)
+    state = State(wire, graph, sgd, exchange, updates.alive, local.average, run.strict)
     undo = None
     if plan.continues and wire.ranks.size > 1:
         undo = Undo(graph, sgd if wire.ranks.rank == 0 else None, exchange)

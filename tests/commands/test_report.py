@@ -261,6 +261,14 @@ def test_other_ends_are_told(code: int, words: str, tmp_path: Path) -> None:
     assert words in page(run).rows["How it went"]["state"][0]
 
 
+def test_a_run_that_ended_early_says_why(tmp_path: Path) -> None:
+    early = {"event": "early", "time": 0.0, "step": 3, "best_step": 1, "best_top1": 0.5}
+    run = write(tmp_path / "a", [start(), step(3), early, {**END, "step": 3, "exit": 0}])
+    assert page(run).rows["How it went"]["state"] == [
+        "done after step 3 (exit code 0); no score after step 1 was better (--patience)"
+    ]
+
+
 def test_steps_done_twice_count_once(tmp_path: Path) -> None:
     """A run that was killed after step 4 goes on from the checkpoint of step 2."""
     first = [start(), *(step(number) for number in range(1, 5))]

@@ -94,3 +94,24 @@ def test_relative_data_are_found_again_from_another_folder(launch: Launch, tmp_p
     ended = launch("evaluate", tmp_path / "run")
     assert ended.code == 0, ended.err
     assert "(20 images)" in ended.out
+
+
+def test_how_each_class_fares_is_the_same_on_any_number_of_ranks(
+    launch: Launch, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    launch.trains("lenet", "--steps", 30, "--quiet", out=out)
+    words = ("evaluate", out, "--per-class", "--confusion", "--batch-size", 50, "--json")
+    one, two = (json.loads(launch(*words, ranks=ranks).out) for ranks in (0, 2))
+    assert one["confusion"] == two["confusion"] and one["per_class"] == two["per_class"]
+    matrix = np.array(one["confusion"])
+    assert matrix.sum() == one["images"] == 360
+    assert np.trace(matrix) / 360 == one["top1"]
+    assert [each["images"] for each in one["per_class"]] == matrix.sum(axis=1).tolist()
+    printed = launch("evaluate", out, "--per-class", "--confusion").out.splitlines()
+    assert len(printed) == 1 + 11 + 11 and printed[1].split() == [
+        "class",
+        "images",
+        "top-1",
+        "precision",
+    ]

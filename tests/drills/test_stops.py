@@ -129,8 +129,22 @@ def test_a_rank_that_is_leaving_keeps_its_code_when_it_is_told_to_end(
     assert ended.end["exit"] == STOPPED
 
 
+def averages(out: Path) -> dict[str, bytes]:
+    """The moving averages of all weights in the last checkpoint. (Those of statistics were averaged
+    over ranks once more in the run that stopped.)"""
+    tensors = load_file(out / "checkpoints" / "step-00000020.safetensors")
+    found = {name: values.tobytes() for name, values in tensors.items() if "ema/" in name}
+    assert any(name.endswith("running_mean") for name in found)
+    return {name: values for name, values in found.items() if "running" not in name}
+
+
 @pytest.mark.parametrize(
-    ("exchange", "update"), [("dynamic8", "replicated"), ("float16", "root"), ("float32", "root")]
+    ("exchange", "update", "more"),
+    [
+        ("dynamic8", "replicated", ("--nesterov",)),
+        ("float16", "root", ("--clip-norm", 0.5)),
+        ("float32", "root", ("--ema", 0.9)),
+    ],
 )
 def test_dropout_batch_norm_and_augmentation_go_on_in_the_middle_of_an_epoch(
     launch: Launch,
@@ -139,11 +153,13 @@ def test_dropout_batch_norm_and_augmentation_go_on_in_the_middle_of_an_epoch(
     small_data: Path,
     exchange: str,
     update: str,
+    more: tuple[object, ...],
 ) -> None:
     """Ten steps an epoch, stopped after 13 of 20."""
     arguments = (
         small_network, "--data", small_data, "--steps", 20, "--augment", "crop,flip",
         "--exchange", exchange, "--update", update, "--schedule", "step", "--warmup", 5,
+        *more,
     )  # fmt: skip
     straight = launch.trains(*arguments, ranks=3, out=tmp_path / "straight")
     out = tmp_path / "stopped"
@@ -154,6 +170,8 @@ def test_dropout_batch_norm_and_augmentation_go_on_in_the_middle_of_an_epoch(
     assert stopped.end["step"] == 13
     resumed = launch.trains(*arguments, "--resume", ranks=3, out=out)
     assert resumed.weights == straight.weights
+    if "--ema" in more:
+        assert averages(out) == averages(tmp_path / "straight")
     (before, *_), (after, *_) = straight.events("evaluate")[-1:], resumed.events("evaluate")[-1:]
     assert abs(before["loss"] - after["loss"]) < 1e-5
 
@@ -368,3 +386,15 @@ def test_images_that_have_changed_since_are_no_way_to_go_on(
     launch.trains(
         small_network, "--steps", 1, "--data", data, "--init", newest, out=tmp_path / "new"
     )
+
+
+def test_a_run_that_ends_early_is_done_on_every_rank_and_stays_so(
+    launch: Launch, tmp_path: Path
+) -> None:
+    """Its weights do not move, so no score is better than the first."""
+    words = ("lenet", "--steps", 9, "--lr", 1e-30, "--evaluate-every", 1, "--patience", 2)
+    more = ("--keep", "best,1", "--exchange", "dynamic8", "--ema", 0.9)
+    ended = launch.trains(*words, *more, ranks=2, out=tmp_path / "run")
+    assert ended.end["step"] == 3 and "ends early (--patience 2)" in ended.out
+    again = launch.trains(*words, *more, "--resume", ranks=2, out=tmp_path / "run")
+    assert again.end["step"] == 3 and again.weights == ended.weights

@@ -273,3 +273,17 @@ def test_a_vector_by_itself_has_the_same_mean_everywhere(
     if kind == "dynamic8":
         again = allreduce(vector, comm, kind, out=vector)
         assert digest(again) == digest(mean)
+
+
+@pytest.mark.parametrize(("kind", "update"), WAYS)
+def test_clipping_waits_for_all_vectors_of_all_hosts(wire: Wire, kind: str, update: str) -> None:
+    """More buckets than shared memory has slots, each spread after all were gathered."""
+    found = []
+    for streaming in (True, False):
+        model = Model(wire, kind, update, buckets=MANY, streaming=streaming, clip_norm=1.0)
+        for t in range(3):
+            wire.ranks.delay.seconds = 0.002 * (wire.ranks.rank % 2)
+            model.step(t)
+        found += wire.agree.gather_facts(digest(model.weights.download()))
+    wire.ranks.delay.seconds = 0.0
+    assert len(set(found)) == 1

@@ -44,11 +44,31 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "compute_seconds": ([-0.1, math.inf, NAN], [0.0, 0.37]),
     "steps": ([-1], [0]),
     "lr": ([0.0, -0.1, NAN], [1e-9]),
+    "patience": ([0, -1], [1]),
+    "keep": (["", "0", "best", "best,0", "3,best", "-1"], ["1", "best,3"]),
+    "ema": ([0.0, 1.0, -0.1, NAN], [1e-9, 0.9999]),
+    "clip_norm": ([0.0, -1.0, NAN, math.inf], [1e-9, 5.0]),
     "momentum": ([-0.1, 1.0, NAN], [0.0, 0.99]),
     "weight_decay": ([-1e-9, NAN], [0.0]),
-    "schedule": (["linear", ""], ["constant", "step", "cosine"]),
+    "schedule": (
+        [
+            "",
+            "fast",
+            "cosine:2",
+            "constant:",
+            "step:",
+            "step:0",
+            "step:1,x",
+            "polynomial:",
+            "polynomial:0",
+            "polynomial:nan",
+            "polynomial:inf",
+            "polynomial:-1",
+        ],
+        ["constant", "step", "step:30ep,60ep", "cosine", "linear", "polynomial", "polynomial:0.5"],
+    ),
     "layout": (["hwc"], ["nchw", "nhwc"]),
-    "warmup": ([-1], [0]),
+    "warmup": (["-1", "", "ep", "1.5"], ["0", "0ep", "7", "2ep"]),
     "update": (["sharded"], ["root", "replicated"]),
     "precision": (["float16"], ["float32", "high", "tf32", "bf16"]),
     "balance": (["fast"], ["equal", "speed"]),
@@ -146,3 +166,12 @@ def test_a_value_of_another_type_is_refused(name: str, value: Any, message: str)
 
 def test_numbers_of_numpy_are_numbers() -> None:
     assert Run("lenet", lr=np.float32(0.5), steps=np.int64(3)).steps == 3
+
+
+def test_whole_numbers_are_steps() -> None:
+    run = Run("lenet", warmup=5, checkpoint_every=np.int64(100))
+    assert (run.warmup, run.checkpoint_every) == ("5", "100")
+    with pytest.raises(UserError, match="--warmup -1: expected steps"):
+        Run("lenet", warmup=-1)
+    with pytest.raises(UserError, match="--warmup True: expected a string, got bool"):
+        Run("lenet", warmup=True)

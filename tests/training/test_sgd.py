@@ -1,4 +1,4 @@
-"""Momentum SGD is its two lines, and the rate moves as it says."""
+"""Momentum SGD is its two lines, and Nesterov's is PyTorch's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from mpitrain.engine.engine import Engine
 from mpitrain.exchange.move import Move
-from mpitrain.training.sgd import MomentumSgd, learning_rate
+from mpitrain.training.sgd import MomentumSgd
 
 
 @pytest.mark.parametrize("size", [512, 512 * 37])
@@ -43,20 +43,33 @@ def test_an_update_is_the_same_bytes_as_numpys_in_float32(device: Engine) -> Non
     np.testing.assert_array_equal(weights.download(), w)
 
 
-def test_the_rate_warms_up_and_follows_its_schedule() -> None:
-    def rates(schedule: str) -> list[float]:
-        return [learning_rate(t, 104, 0.4, schedule, 4) for t in range(104)]
+def test_nesterovs_momentum_is_pytorchs(device: Engine) -> None:
+    """torch.optim.SGD(nesterov=True, momentum=0.9, weight_decay=5e-4), written out in float64."""
+    random = np.random.default_rng(2)
+    w = random.normal(size=512 * 3).astype(np.float32)
+    weights, gradient = device.upload(w), device.zeros(w.shape)
+    sgd = MomentumSgd(device, weights, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    sgd.rate, wanted, kept = 0.03, w.astype(np.float64), np.zeros(w.size)
+    for _ in range(4):
+        g = random.normal(size=w.size).astype(np.float32)
+        gradient.write(g)
+        sgd.update(Move(0, w.size, gradient))
+        pull = g + 5e-4 * wanted
+        kept = 0.9 * kept + pull
+        wanted = wanted - 0.03 * (pull + 0.9 * kept)
+    np.testing.assert_allclose(weights.download(), wanted, rtol=1e-5, atol=1e-6)
 
-    for schedule in ("constant", "step", "cosine"):
-        np.testing.assert_allclose(rates(schedule)[:4], [0.1, 0.2, 0.3, 0.4])
-    assert set(rates("constant")[4:]) == {0.4}
-    np.testing.assert_allclose(
-        [rates("step")[t] for t in (53, 54, 78, 79, 103)], [0.4, 0.04, 0.04, 0.004, 0.004]
-    )
-    cosine = rates("cosine")[4:]
-    assert (
-        cosine[0] == 0.4
-        and cosine[50] == pytest.approx(0.2)
-        and cosine == sorted(cosine, reverse=True)
-    )
-    assert 0 < cosine[-1] < 0.001
+
+def test_a_step_of_nesterov_is_the_same_bytes_as_numpys_in_float32(device: Engine) -> None:
+    random = np.random.default_rng(3)
+    w, g = (random.normal(size=523).astype(np.float32) for _ in range(2))
+    weights, gradient = device.upload(w), device.upload(g)
+    sgd = MomentumSgd(device, weights, momentum=0.9, weight_decay=1e-4, nesterov=True)
+    sgd.rate, v = 0.03, np.zeros_like(w)
+    rate, momentum, decay = np.float32(0.03), np.float32(0.9), np.float32(1e-4)
+    for _ in range(3):
+        sgd.update(Move(0, w.size, gradient))
+        pull = rate * (g + decay * w)
+        v = momentum * v - pull
+        w = w + (momentum * v - pull)
+    np.testing.assert_array_equal(weights.download(), w)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +32,16 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # too long for a name, or with a NUL
         return False
+
+
+def counterparts(name: str, tensors: Collection[str]) -> tuple[str, dict[str, str]] | None:
+    """Of the tensors of another network of one's family: that network's name, and under which name
+    it has each tensor. None if they are no such network's, or the family needs no such names."""
+    depth = name.removeprefix("vgg")
+    if name not in BUILDERS or not name.startswith("vgg"):
+        return None
+    found = vgg.counterparts(int(depth), tensors)
+    return (f"vgg{found[0]}", found[1]) if found else None
 
 
 def load(

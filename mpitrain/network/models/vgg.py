@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from mpitrain.layers import Convolution, Dense, Dropout, Flatten, MaxPool, Relu, SoftmaxCrossEntropy
 from mpitrain.layers.layer import Shape
 from mpitrain.network.models.chain import Chain
@@ -11,6 +13,39 @@ CHANNELS = (64, 128, 256, 512, 512)
 REPEATS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Convolutions before each of the five pools, by depth (columns A, B, D and E of the paper's table
 1)."""
+
+
+def convolutions(depth: int) -> dict[tuple[int, int], str]:
+    """(stage, number in it) -> the convolution's name, by which torchvision counts all layers."""
+    found, place = {}, 0
+    for stage, repeats in enumerate(REPEATS[depth]):
+        for number in range(repeats):
+            found[stage, number] = f"features.{place}"
+            place += 2
+        place += 1  # the pool
+    return found
+
+
+def counterparts(depth: int, names: Collection[str]) -> tuple[int, dict[str, str]] | None:
+    """Of the tensors of a VGG of another depth: that depth, and the name of each tensor of ours in
+    it, the convolutions by stage and number as the VGG paper (section 3.1) begins deep networks.
+
+    names: of all tensors. None if they are no such network's.
+    """
+    layers = {name.removesuffix(".weight") for name in names if name.endswith(".weight")}
+    features = {name for name in layers if name.startswith("features.")}
+    for other in REPEATS:
+        theirs = convolutions(other)
+        if other != depth and features == set(theirs.values()):
+            pairs = [
+                (name, theirs[place])
+                for place, name in convolutions(depth).items()
+                if place in theirs
+            ]
+            pairs += [(name, name) for name in layers - features]
+            ends = ("weight", "bias")
+            return other, {f"{mine}.{end}": f"{its}.{end}" for mine, its in pairs for end in ends}
+    return None
 
 
 def build(

@@ -1,12 +1,14 @@
-"""Write a checkpoint: every so many steps or epochs, and at the end of a run."""
+"""Write a checkpoint: every so many steps or epochs, at the end of a run, and of the best score."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpitrain.job import checkpoint
+from mpitrain.job.config import kept
 from mpitrain.job.errors import RunError
 from mpitrain.network.models import netfile
 from mpitrain.training.step import diverged
@@ -23,11 +25,17 @@ class Checkpoint:
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._every = plan, plan.every("checkpoint_every")
+        self._count, self._keeps_best = kept(plan.run.keep)
 
     def due(self, progress: Progress) -> bool:
         if self._plan.simulated:
             return False  # nothing has been learnt
-        return self._plan.is_over(progress) or progress.step % self._every == 0
+        due = self._plan.is_over(progress) or progress.step % self._every == 0
+        return due or self._is_best(progress)
+
+    def _is_best(self, progress: Progress) -> bool:
+        best = progress.best
+        return self._keeps_best and best is not None and best.step == progress.step
 
     def run(self, world: World, progress: Progress) -> Progress:
         """Raises RunError, on every rank, rather than write weights that are not finite."""
@@ -42,7 +50,9 @@ class Checkpoint:
         world.state.average_statistics()
         path = checkpoint.path_of(world.plan.folder / "checkpoints", t)
         try:
-            world.state.save(path, _settings(world, t))
+            world.state.save(path, _settings(world, progress))
+            if world.wire.ranks.rank == 0:
+                self._keep(path, progress)
         except RunError:
             # Says more than "no such file" where the disk has gone meanwhile.
             local.log.check_place()
@@ -51,15 +61,23 @@ class Checkpoint:
         local.log.event("checkpoint", step=t, path=str(path), seconds=seconds)
         return progress
 
+    def _keep(self, path: Path, progress: Progress) -> None:
+        """Remove those that are too old."""
+        if self._is_best(progress):
+            checkpoint.point_to(path)
+        best = progress.best if self._keeps_best else None
+        stays = checkpoint.path_of(path.parent, best.step) if best else None
+        checkpoint.prune(path.parent, self._count, stays)
 
-def _settings(world: World, t: int) -> dict[str, Any]:
+
+def _settings(world: World, progress: Progress) -> dict[str, Any]:
     """What a checkpoint says of the run that it is of."""
     plan, local = world.plan, world.local
     mean, std = local.graph.normal
     return {
         "network": netfile.encode(plan.network),
         "name": plan.network.name,
-        "step": t,
+        "step": progress.step,
         "run": asdict(plan.run),
         "mean": mean.tolist(),
         "std": std.tolist(),
@@ -72,4 +90,6 @@ def _settings(world: World, t: int) -> dict[str, Any]:
         "identity": plan.prepared.identity,
         "sub_batch": plan.sub_batch,
         "speeds": world.feed.speeds if plan.by_speed else None,
+        "best": asdict(progress.best) if progress.best else None,
+        "waited": progress.waited,
     }

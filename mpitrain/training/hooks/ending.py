@@ -33,7 +33,7 @@ class Ending:
         plan, local, t = world.plan, world.local, progress.step
         seconds = time.perf_counter() - self._begin
         local.watch.at("end", t)
-        code = DONE if t >= plan.steps else STOPPED
+        code = DONE if plan.is_done(progress) else STOPPED
         hashes = tuple(world.wire.agree.gather_facts(world.state.sha256()))
         same = len(set(hashes)) == 1
         memory = sum(world.wire.agree.gather_facts(_peak(world.wire.ranks.local_rank == 0)))

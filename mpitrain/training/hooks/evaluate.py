@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from mpitrain.layers.accuracy import Accuracy
 from mpitrain.layers.layer import Pass
 from mpitrain.mpi.wire import Wire
 from mpitrain.network.graph import Graph
+from mpitrain.training.confusion import Confusion
 from mpitrain.training.step import diverged
 
 if TYPE_CHECKING:
@@ -35,6 +37,19 @@ class Scores:
         """For a line; the best five of five classes are always right."""
         top5 = f"  top-5 {self.top5:.4f}" if classes > 5 else ""
         return f"loss {self.loss:.4f}  top-1 {self.top1:.4f}{top5}  ({self.images} images)"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best score so far."""
+
+    step: int
+    top1: float
+    loss: float
+
+    def is_beaten_by(self, scores: Scores) -> bool:
+        """By a higher top-1, or the same and a lower loss."""
+        return (scores.top1, -scores.loss) > (self.top1, -self.loss)
 
 
 class Evaluate:
@@ -62,12 +77,32 @@ class Evaluate:
         world.state.average_statistics()
         test = local.dataset.test if local.dataset else None
         count = self._plan.prepared.tests
-        found = score(world.wire, local.graph, test, count, lambda: local.watch.at("evaluate", t))
+        with local.average.in_place() if local.average else nullcontext():
+            found = score(
+                world.wire, local.graph, test, count, lambda: local.watch.at("evaluate", t)
+            )
         if not math.isfinite(found.loss):
             raise diverged(world, t, f"the loss on the test images is {found.loss}")
         local.log.event("evaluate", step=t, **asdict(found))
         local.display.say(f"Test:  step {t:6d}  {found.words(self._plan.network.classes)}")
-        return replace(progress, scores=found)
+        return self._judge(world, replace(progress, scores=found))
+
+    def _judge(self, world: World, progress: Progress) -> Progress:
+        """Whether the new scores are the best ones, and whether the run's patience is over."""
+        scores, best, t = progress.scores, progress.best, progress.step
+        assert scores is not None
+        if best is None or best.is_beaten_by(scores):
+            return replace(progress, best=Best(t, scores.top1, scores.loss), waited=0)
+        progress = replace(progress, waited=progress.waited + 1)
+        patience = self._plan.run.patience
+        if patience is None or progress.waited < patience or t >= self._plan.steps:
+            return progress
+        world.local.log.event("early", step=t, best_step=best.step, best_top1=best.top1)
+        world.local.display.say(
+            f"step {t}: no better score in {progress.waited} evaluations than top-1 "
+            f"{best.top1:.4f} at step {best.step}; the run ends early (--patience {patience})"
+        )
+        return replace(progress, early=True)
 
 
 def score(
@@ -76,9 +111,13 @@ def score(
     split: Split | None,
     count: int,
     alive: Callable[[], None] = lambda: None,
+    confusion: Confusion | None = None,
 ) -> Scores:
     """Collective. Rank 0 holds the split of `count` images and sends each rank its part, a graph's
-    capacity at a time."""
+    capacity at a time.
+
+    confusion: it counts them all, on every rank.
+    """
     accuracy = Accuracy(graph.device, graph.network.classes)
     rank_of = graph.device.empty((graph.capacity,), np.int32)
     batch = min(wire.agree.gather_facts(graph.capacity)) * wire.ranks.size
@@ -107,6 +146,13 @@ def score(
                 (found < 1).sum(),
                 (found < 5).sum(),
             )
+            if confusion is not None:
+                scores = graph.scores.reshape((len(images), graph.network.classes))
+                confusion.add(labels, scores.download())
         alive()
+    if confusion is not None:
+        counts = confusion.counts
+        mine = counts.astype(np.float64).reshape(-1)  # which holds counts exactly
+        counts[:] = wire.agree.sum(mine).reshape(counts.shape)
     loss, top1, top5 = wire.agree.sum(sums) / count
     return Scores(float(loss), float(top1), float(top5), count)

@@ -76,6 +76,7 @@ def _say_step(world: World, progress: Progress, mean: float, left: str) -> None:
     speed = plan.batch_size / total
     coded = plan.exchange == "dynamic8" and world.wire.ranks.size > 1
     bound = {"error_bound": report.error_bound} if coded else {}
+    norm = {} if report.gradient_norm is None else {"gradient_norm": report.gradient_norm}
     world.local.log.event(
         "step",
         step=t,
@@ -88,6 +89,7 @@ def _say_step(world: World, progress: Progress, mean: float, left: str) -> None:
         cpu_seconds=round(report.cpu_seconds, 6),
         bytes_sent=report.bytes_sent,
         **bound,
+        **norm,
         **progress.notes,
     )
 
@@ -125,7 +127,7 @@ def say_header(world: World, said: str) -> None:
         "coded_from": plan.coded_from,
         "coders": exchange.coder_count if exchange.codes else 0,
         "capacity": graph.capacity,
-    }
+    }  # job/recipe.py knows these by name
     tables = {"run": settings, "versions": versions, "ranks": {"devices": devices, "hosts": hosts}}
     toml.write(plan.folder / "config.toml", tables)
     local.log.event(

@@ -8,7 +8,7 @@ import pytest
 
 from mpitrain.job.errors import UserError
 from mpitrain.layers import Dropout
-from mpitrain.network.models import NAMES, load
+from mpitrain.network.models import NAMES, counterparts, load
 
 # LeNet, VGG16 and ResNet152 as in the paper, the others as torchvision publishes them.
 PUBLISHED = {
@@ -139,3 +139,24 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 def test_impossible_sizes_are_refused(shape, classes):
     with pytest.raises(UserError, match="lenet: expected"):
         load("lenet", shape, classes, True)
+
+
+def test_a_deeper_vgg_begins_with_the_convolutions_of_each_stage(tensors):
+    """Simonyan and Zisserman, section 3.1, with the later stages too."""
+    ours, theirs = (tensors(load(name, None, None, True)) for name in ("vgg16", "vgg11"))
+    found = counterparts("vgg16", theirs)
+    assert found and found[0] == "vgg11"
+    names = found[1]
+    assert {int(mine.split(".")[1]): int(its.split(".")[1]) for mine, its in names.items()
+            if mine.startswith("features") and mine.endswith("weight")} == {
+        0: 0, 5: 3, 10: 6, 12: 8, 17: 11, 19: 13, 24: 16, 26: 18
+    }  # fmt: skip
+    assert all(ours[mine] == theirs[its] for mine, its in names.items())
+    assert len(names) == len(theirs) == 22
+
+
+@pytest.mark.parametrize(
+    ("name", "others"), [("vgg16", "vgg16"), ("vgg16", "resnet18"), ("resnet18", "vgg11")]
+)
+def test_other_networks_have_no_counterparts(name, others, tensors):
+    assert counterparts(name, tensors(load(others, None, None, True))) is None
