@@ -93,7 +93,7 @@ class Model:
         self.means: NDArray[np.float32] = np.zeros(LENGTH, np.float32)
         self.exchange = Exchange(
             wire, self.device, self.weights, self.gradient, buckets, kind, update, self,
-            self.master, streaming, clip_norm,
+            self.master, streaming, clip_norm=clip_norm,
         )  # fmt: skip
 
     def set_out(self, gradient: Array) -> None: ...
