@@ -55,9 +55,21 @@ NEEDED_OF_RUN: dict[str, type] = {
     "no_dropout": bool,
 }
 """Those of them in the table `run` that are read again; the others are there for people."""
-OPTIONAL: dict[str, type] = {"coders": int, "coded_from": int, "sub_batch": int, "speeds": list}
+OPTIONAL: dict[str, type] = {
+    "coders": int,
+    "coded_from": int,
+    "sub_batch": int,
+    "speeds": list,
+    "split": list,
+}
 """Settings that may be missing, or null."""
-OF_EACH: dict[str, type] = {"mean": float, "std": float, "classes": str, "speeds": float}
+OF_EACH: dict[str, type] = {
+    "mean": float,
+    "std": float,
+    "classes": str,
+    "speeds": float,
+    "split": str,
+}
 """What the lists among them hold."""
 MIB = 1 << 20
 LOOK = 1 << 24
@@ -268,8 +280,10 @@ class Reader:
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._file.get_slice(name).get_shape())
 
-    def read(self, name: str, start: int | None = None, stop: int | None = None) -> NDArray[Any]:
-        """One tensor, or its first axis from start to stop; safetensors maps the file, so only its
+    def read(
+        self, name: str, start: int | None = None, stop: int | None = None, axis: int = 0
+    ) -> NDArray[Any]:
+        """One tensor, or an axis of it from start to stop; safetensors maps the file, so only its
         own bytes are read."""
         kind = str(self._file.get_slice(name).get_dtype())
         if kind == "BF16" and start is None:
@@ -279,7 +293,7 @@ class Reader:
                 f"{self.path}: {name} is {kind}; expected one of {', '.join(READABLE)}, BF16"
             )
         array: NDArray[Any] = (
-            self._file.get_slice(name)[start:stop]
+            self._file.get_slice(name)[(slice(None),) * axis + (slice(start, stop),)]
             if start is not None
             else self._file.get_tensor(name)
         )

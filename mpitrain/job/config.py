@@ -12,6 +12,9 @@ from mpitrain.job.errors import UserError
 
 NETWORK_DEFAULTS = {"data": "synthetic", "batch_size": 256, "weight_decay": 0.0}
 """For settings that are None until the network has its say."""
+LARGE_DENSE = 1 << 20
+"""Weights from which on --dense split splits a layer, unless it says. Of a smaller one the gradient
+is soon sent."""
 
 
 def _option(default: Any, help: str, **more: Any) -> Any:
@@ -70,6 +73,13 @@ class Run:
         "MPI, or through memory that ranks of one host share; lowrank[:RANK]: as factors of "
         "matrices, with which every rank updates its own weights (--update replicated); star-: all "
         "through rank 0, the paper's way, for comparisons.",
+    )
+    dense: str = _option(
+        "auto",
+        "Dense layers: whole on every rank; or split, from 1,048,576 weights on or from as many as "
+        "split:WEIGHTS says: each rank keeps and updates a slice of such a layer, and activations "
+        "travel instead of its gradients. auto: whole, and says when split would be faster.",
+        metavar="auto|whole|split[:WEIGHTS]",
     )
     update: str = _option(
         "root", "Who applies momentum SGD: rank 0, or every rank.", choices=("root", "replicated")
@@ -175,6 +185,11 @@ class Run:
             _check_type(each.name, getattr(self, each.name), str(each.type))
             if each.metadata:
                 _check(each.name, getattr(self, each.name), each.metadata)
+        if split_from(self.dense) is not None and self.on_failure == "continue":
+            raise UserError(
+                f"--dense {self.dense}: expected --on-failure stop, got continue; a rank that dies "
+                "takes its slices with it"
+            )
         for name in ("checkpoint_every", "evaluate_every"):
             interval(getattr(self, name), 1, option(name))
 
@@ -222,6 +237,18 @@ def interval(text: str, steps_per_epoch: int, name: str) -> int:
     if not number:
         raise UserError(f"{name} {text}: expected steps (100) or epochs (2ep)")
     return number * (steps_per_epoch if text.endswith("ep") else 1)
+
+
+def split_from(dense: str) -> int | None:
+    """From how many weights on --dense splits a dense layer; None: none is split. Raises UserError
+    for what --dense cannot be."""
+    name, colon, text = dense.partition(":")
+    least = whole(text) if colon else LARGE_DENSE
+    if name not in ("auto", "whole", "split") or not least or (colon and name != "split"):
+        raise UserError(
+            f"--dense {dense}: expected auto, whole, split, or split: and from how many weights on"
+        )
+    return least if name == "split" else None
 
 
 def whole(text: str) -> int | None:

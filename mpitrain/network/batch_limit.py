@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from mpitrain.engine.engine import Engine
 from mpitrain.network.fuse import fuse
-from mpitrain.network.graph import LARGEST_SLOT, parameters_of
+from mpitrain.network.graph import LARGEST_SLOT, layouts_of, parameters_of
 from mpitrain.network.memory import infer_shapes, make_plan
 from mpitrain.network.network import Network
-from mpitrain.network.parameters import Layout
 
 
 def batch_limit(network: Network, device: Engine, room: float, vectors: int) -> int:
@@ -18,7 +17,8 @@ def batch_limit(network: Network, device: Engine, room: float, vectors: int) -> 
     one, two = (
         make_plan(fused, shapes, images, True, device.format, device.repeats) for images in (1, 2)
     )
-    room -= vectors * 4 * Layout(parameters_of(network, shapes)).length
+    layouts = layouts_of(parameters_of(network, shapes))
+    room -= sum(vectors * 4 * layout.length for layout in layouts)
     by_memory = int(room / max(1, two.nbytes - one.nbytes))
     by_largest = min(device.largest, LARGEST_SLOT) // max(one.slots)
     return max(1, min(by_memory, by_largest))

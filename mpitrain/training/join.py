@@ -20,7 +20,7 @@ from mpitrain.exchange.probe import measure
 from mpitrain.exchange.registry import find, is_lossy
 from mpitrain.exchange.window import floats
 from mpitrain.job import checkpoint
-from mpitrain.job.config import Run, known
+from mpitrain.job.config import Run, known, split_from
 from mpitrain.job.cut import parts as count_of_parts
 from mpitrain.job.display import Display
 from mpitrain.job.errors import UserError, agreed
@@ -35,6 +35,7 @@ from mpitrain.network.graph import Graph
 from mpitrain.network.network import Network
 from mpitrain.network.parameters import BUCKET
 from mpitrain.network.simulated import SimulatedGraph
+from mpitrain.network.split import split
 from mpitrain.runtime.platforms import available_memory, own_cores, share_of_cores
 from mpitrain.training.faults import Fault
 from mpitrain.training.plan import Plan, Resumed
@@ -71,6 +72,8 @@ def join(
     prepared, dataset = _prepare(run, wire, watch, hold)
     run = prepared.complete(run)
     network = models.load(run.network, prepared.shape, prepared.classes, dropout=not run.no_dropout)
+    least = split_from(run.dense)
+    placed = network if least is None else split(network, wire.activations, least)
     neighbours = wire.agree.neighbours(own_cores())
     cores = share_of_cores(neighbours, wire.ranks.local_rank)
     device: Engine = wire.agree.together(lambda: _open_device(run, wire, cores))
@@ -85,13 +88,13 @@ def join(
     sub_batch = (
         run.sub_batch
         or (resumed and resumed.sub_batch)
-        or min(wire.agree.gather_facts(_batch_limit(run, wire, network, device, kind)))
+        or min(wire.agree.gather_facts(_batch_limit(run, wire, placed, device, kind)))
     )
     plan = Plan(run, prepared, network, kind, reason, coded, sub_batch, resumed)
     speaks = wire.ranks.rank == 0
     display = Display(silent=not speaks or run.quiet or run.json)
     device.on_compile = _Compiling(watch, display, device.name)
-    graph = wire.agree.leaders_first(lambda: _graph(plan, wire, device))
+    graph = wire.agree.leaders_first(lambda: _graph(plan, placed, wire, device))
     graph.buckets = graph.layout.buckets(coded, strategy.whole_tensors)
     graph.normalise(np.array(prepared.mean, np.float32), np.array(prepared.std, np.float32))
     local = Local(
@@ -164,7 +167,7 @@ def _to_resume(
         if found is None:
             return None
         check_resumable(found, network, run, prepared.count)
-        names = ("step", "sub_batch", "exchange", "coded_from", "ranks", "speeds")
+        names = ("step", "sub_batch", "exchange", "coded_from", "ranks", "split", "speeds")
         settings = {name: found.settings.get(name) for name in names}
         return {"path": str(found.path), "refused": found.refused, **settings}
 
@@ -209,15 +212,16 @@ def _batch_limit(run: Run, wire: Wire, network: Network, device: Engine, kind: s
     return batch_limit(network, device, room, vectors)
 
 
-def _graph(plan: Plan, wire: Wire, device: Engine) -> Graph:
+def _graph(plan: Plan, placed: Network, wire: Wire, device: Engine) -> Graph:
     # With --balance speed a part may grow; one of more than twice the equal size is computed in
-    # sub-batches.
-    part = parts(plan.batch_size, wire.ranks.size)[wire.ranks.rank]
+    # sub-batches. Ranks that compute layers together need the same capacity: the first one's.
+    every = parts(plan.batch_size, wire.ranks.size)
+    part = every[wire.ranks.rank if placed is plan.network else 0]
     room = (part.stop - part.start) * (2 if plan.by_speed else 1)
     capacity = min(plan.sub_batch, room)
     if plan.run.compute_seconds is not None:
-        return SimulatedGraph(device, plan.network, capacity, plan.run.compute_seconds)
-    return Graph(device, plan.network, capacity)
+        return SimulatedGraph(device, placed, capacity, plan.run.compute_seconds)
+    return Graph(device, placed, capacity)
 
 
 class _Compiling:
@@ -258,6 +262,10 @@ def _resume(world: World, resumed: Resumed) -> str:
     if is_lossy(before) and resumed.ranks > 1 and find(before).left_out != now.left_out:
         why = f"{world.plan.exchange} does not take it up" if now.left_out else "nothing is coded"
         said.append(f"what {before} had left out of {path.name} stays out: {why} here")
+    elif is_lossy(before) and resumed.ranks > 1 and not world.state.splits(resumed.split):
+        said.append(
+            f"what {before} had left out of {path.name} stays out: --dense splits other layers here"
+        )
     return "; ".join(said)
 
 

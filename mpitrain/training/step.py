@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ def step(world: World, t: int) -> StepReport:
     """
     plan, local, feed, graph = world.plan, world.local, world.feed, world.local.graph
     watch, fault = local.watch, local.fault
-    sent = world.wire.bytes_sent
+    sent, swapped = world.wire.bytes_sent, world.wire.activations.seconds
     begin, cpu = time.perf_counter(), time.process_time()
     watch.at("scatter", t)
     fault("scatter", t)
@@ -61,15 +62,18 @@ def step(world: World, t: int) -> StepReport:
     if computes_here:  # this thread would not come to it before the step is over
         _read_ahead(world, t)
     loss = blocked = 0.0
-    for first in range(0, max(1, len(images)), graph.capacity):
+    # Where layers are split, all ranks make as many runs.
+    longest = max(feed.counts) if graph.together else len(images)
+    for first in range(0, max(1, longest), graph.capacity):
         part = slice(first, first + graph.capacity)
-        last = part.stop >= len(images)
+        last = part.stop >= longest
         run = Pass(
             len(images[part]),
             True,
             first > 0,
             seed=(plan.run.seed << 32) + t,
             first=feed.mine.start + first,
+            everyone=_everyone(feed.counts, part) if graph.together else (),
         )
         watch.at("forward", t)
         fault("forward", t)
@@ -89,17 +93,20 @@ def step(world: World, t: int) -> StepReport:
         blocking = time.perf_counter() - queued - aside
         waited += max(0.0, aside - blocking)  # the device was done first: it has waited for images
         blocked += blocking
+    if world.own:
+        world.own.update(plan.batch_size)
     watch.at("exchange", t)
     queued = time.perf_counter()
     report = world.exchange.finish()  # every rank now holds the new weights
     blocked += time.perf_counter() - queued
-    total, exchanged = time.perf_counter() - begin, report.seconds - report.hidden
+    swapped = world.wire.activations.seconds - swapped
+    total, exchanged = time.perf_counter() - begin, report.seconds - report.hidden + swapped
     seconds = {
         "total": total,
         "compute": total - exchanged - waited,
         "exchange": exchanged,
         "wait": waited,
-        "host": total - blocked - waited,
+        "host": total - blocked - waited - swapped,
     }
     watch.at("agree", t + 1)
     table = _agree(world, loss, report, seconds["compute"], time.process_time() - cpu)
@@ -119,6 +126,11 @@ def step(world: World, t: int) -> StepReport:
         bytes_sent=world.wire.bytes_sent - sent,
         rate=plan.rate(t),
     )
+
+
+def _everyone(counts: Sequence[int], part: slice) -> tuple[int, ...]:
+    """How many images each rank has in a run of these places of its part."""
+    return tuple(len(range(count)[part]) for count in counts)
 
 
 def _read_ahead(world: World, t: int) -> None:

@@ -19,6 +19,7 @@ from mpitrain.mpi.wire import Wire
 from mpitrain.network.graph import Graph
 from mpitrain.runtime.array import Array
 from mpitrain.training.faults import Fault
+from mpitrain.training.own import OwnUpdate
 from mpitrain.training.plan import Plan
 from mpitrain.training.sgd import MomentumSgd
 from mpitrain.training.state import State
@@ -59,6 +60,8 @@ class World:
     feed: Feed
     sgd: MomentumSgd | None
     """On ranks that apply the mean gradient."""
+    own: OwnUpdate | None
+    """Where this rank keeps slices that no other rank has."""
     exchange: Exchange
     state: State
     undo: Undo | None
@@ -115,11 +118,14 @@ def make_world(
         wire, device, graph.weights, graph.gradient, graph.buckets, plan.exchange, run.update,
         updates, master if own_master else None, streaming=not run.no_streaming,
     )  # fmt: skip
-    state = State(wire, graph, sgd, exchange, updates.alive)
+    own = None
+    if graph.own_layout.slots:
+        own = OwnUpdate(graph, run.momentum, known(run.weight_decay))
+    state = State(wire, graph, sgd, own.sgd if own else None, exchange, updates.alive)
     undo = None
     if plan.continues and wire.ranks.size > 1:
         undo = Undo(graph, sgd if wire.ranks.rank == 0 else None, exchange)
-    return World(plan, local, wire, feed, sgd, exchange, state, undo)
+    return World(plan, local, wire, feed, sgd, own, exchange, state, undo)
 
 
 def applies_mean(rank: int, update: str) -> bool:

@@ -96,10 +96,12 @@ def score(
         )
         labels32 = None if batch_labels is None else batch_labels.astype(np.int32)
         images, labels = wire.scatter.start(batch_images, labels32, shares, shape, dtype).wait()
-        if len(images):
-            run = Pass(len(images), training=False)
+        if len(images) or graph.together:
+            counts = tuple(share.stop - share.start for share in shares)
+            run = Pass(len(images), training=False, everyone=counts if graph.together else ())
             graph.load(images, labels)
             graph.forward(run)
+        if len(images):
             accuracy(rank_of, graph.scores, graph.labels, len(images))
             found = rank_of.reshape((len(images),)).download()
             sums += (

@@ -132,7 +132,7 @@ def say_header(world: World, said: str) -> None:
     local.log.event(
         "start",
         network=plan.network.name,
-        parameters=graph.layout.count,
+        parameters=graph.count,
         ranks=count,
         devices=devices,
         batch_size=plan.batch_size,
@@ -145,7 +145,7 @@ def say_header(world: World, said: str) -> None:
     test = f", {prepared.tests:,} test" if prepared.tests else ""
     divided = graph.capacity < world.feed.mine.stop - world.feed.mine.start
     say(
-        f"mpitrain {__version__}: {plan.network.name}, {graph.layout.count:,} parameters, on "
+        f"mpitrain {__version__}: {plan.network.name}, {graph.count:,} parameters, on "
         f"{run.data} "
         f"({prepared.count:,} images{test}); batch {plan.batch_size} over {count} "
         f"rank{'s' * (count > 1)}" + (f" in sub-batches of {graph.capacity}" if divided else "")
