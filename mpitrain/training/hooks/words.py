@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from mpitrain import __version__
 from mpitrain.job import toml
+from mpitrain.job.config import split_from
+from mpitrain.layers.layer import size
 
 if TYPE_CHECKING:
     from mpitrain.training.plan import Plan, Progress
@@ -100,6 +102,21 @@ def _say_step(world: World, progress: Progress, mean: float, left: str) -> None:
     world.local.display.step(t, brief, line, whole)
 
 
+def _split_words(world: World) -> str:
+    """What --dense split has split, or why nothing; empty without it."""
+    plan, ranks, own = world.plan, world.wire.ranks.size, world.local.graph.own_layout
+    least = split_from(plan.run.dense)
+    if least is None or ranks == 1:
+        return ""
+    if not own.slots:
+        return f"--dense {plan.run.dense}: no dense layer has {least:,} weights or more"
+    whole = sum(size(each.whole) for each in own.parameters.values())
+    return (
+        f"--dense split: each rank keeps 1/{ranks} of {', '.join(own.slots)}, {whole:,} weights in "
+        "all"
+    )
+
+
 def say_header(world: World, said: str) -> None:
     """Say and log what runs where; said: of where the run starts. Collective."""
     plan, local, wire = world.plan, world.local, world.wire
@@ -168,6 +185,8 @@ def say_header(world: World, said: str) -> None:
         f"  {wire.ranks.library}; exchange {plan.exchange}{where} ({plan.reason}), update "
         f"{run.update}"
     )
+    if words := _split_words(world):
+        say(f"  {words}")
     if local.dataset:
         local.dataset.bad.tell(local.display, local.log)
     for words in filter(None, (local.log.lacks, said)):
