@@ -110,6 +110,8 @@ class Layer:
     only where y > 0."""
     together: ClassVar[bool] = False
     """Whether all ranks compute it together, so that a rank without images takes part, too."""
+    waited: float = 0.0
+    """Seconds for which passes that ranks make together have waited for the device so far."""
     capacity: int = 16
     """Set by the graph: images in a run at most, for which algorithms are chosen."""
     name: str = ""

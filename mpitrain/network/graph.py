@@ -214,6 +214,11 @@ class Graph:
         return any(node.layer.together for node in self.network.nodes)
 
     @property
+    def waited(self) -> float:
+        """Seconds for which split layers have waited for the device so far."""
+        return sum(node.layer.waited for node in self.network.nodes)
+
+    @property
     def count(self) -> int:
         """Parameters of the network, all ranks' slices together."""
         return sum(size(each.whole) for each in self.parameters.values())

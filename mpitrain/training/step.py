@@ -61,7 +61,7 @@ def step(world: World, t: int) -> StepReport:
     computes_here = plan.simulated or (world.wire.ranks.size > 1 and not world.exchange.streams)
     if computes_here:  # this thread would not come to it before the step is over
         _read_ahead(world, t)
-    loss = blocked = 0.0
+    loss, blocked = 0.0, -graph.waited
     # Where layers are split, all ranks make as many runs.
     longest = max(feed.counts) if graph.together else len(images)
     for first in range(0, max(1, longest), graph.capacity):
@@ -98,7 +98,7 @@ def step(world: World, t: int) -> StepReport:
     watch.at("exchange", t)
     queued = time.perf_counter()
     report = world.exchange.finish()  # every rank now holds the new weights
-    blocked += time.perf_counter() - queued
+    blocked += time.perf_counter() - queued + graph.waited
     swapped = world.wire.activations.seconds - swapped
     total, exchanged = time.perf_counter() - begin, report.seconds - report.hidden + swapped
     seconds = {

@@ -3,6 +3,7 @@ whole batch."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -97,7 +98,14 @@ class SplitDense(Dense):
     def _queue(self, travel: Callable[[], None]) -> None:
         """Rows travel through the host's memory, after all that was queued on the device before;
         and again whenever the run is repeated."""
-        self._device.queue_command(travel)
+
+        def command() -> None:
+            begin = time.perf_counter()
+            self._device.finish()
+            self.waited += time.perf_counter() - begin
+            travel()
+
+        self._device.queue_command(command)
 
     def _bias_of(self) -> Array | None:
         return self.bias if self.has_bias else None
