@@ -10,15 +10,15 @@ from mpitrain.network.network import Network
 
 
 def batch_limit(network: Network, device: Engine, room: float, vectors: int) -> int:
-    """At least 1, with so many bytes for their values and for that many flat vectors of the
-    network's length."""
+    """At least 1, with so many bytes for their values, and for that many flat vectors of what all
+    ranks have: weights, gradients and more. Of slices there are weights, gradient and momentum."""
     shapes = infer_shapes(network)
     fused = fuse(network, device.format)
     one, two = (
         make_plan(fused, shapes, images, True, device.format, device.repeats) for images in (1, 2)
     )
-    layouts = layouts_of(parameters_of(network, shapes))
-    room -= sum(vectors * 4 * layout.length for layout in layouts)
+    shared, own = layouts_of(parameters_of(network, shapes))
+    room -= 4 * (vectors * shared.length + 3 * own.length)
     by_memory = int(room / max(1, two.nbytes - one.nbytes))
     by_largest = min(device.largest, LARGEST_SLOT) // max(one.slots)
     return max(1, min(by_memory, by_largest))

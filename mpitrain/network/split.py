@@ -20,6 +20,8 @@ def split(network: Network, peers: Peers, least: int) -> Network:
         return network
     shapes = infer_shapes(network)
     large = {node.name for node in large_layers(network, shapes, least, peers.size)}
+    if not large:
+        return network
     nodes = tuple(
         replace(node, layer=SplitDense(node.layer, peers))
         if node.name in large and isinstance(node.layer, Dense)

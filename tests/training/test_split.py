@@ -4,10 +4,12 @@ exact in any order, bit for bit."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from ranks import open_cpu
 
 from mpitrain.engine.engine import Engine
 from mpitrain.layers import Dense, Dropout, Flatten, Relu, SquaredLoss
@@ -18,6 +20,7 @@ from mpitrain.mpi.wire import Wire
 from mpitrain.network.graph import Graph
 from mpitrain.network.models.chain import Chain
 from mpitrain.network.network import Network
+from mpitrain.network.simulated import SimulatedGraph
 from mpitrain.network.split import split
 
 pytestmark = pytest.mark.mpi(min_size=2)
@@ -136,6 +139,29 @@ def test_a_recorded_run_of_as_many_images_of_others_is_not_taken_for_this_one(
         found.append(Passes(graph, everyone, rank).dweights["fc1.weight"])
     alike = [np.array_equal(found[0], found[2]), np.array_equal(found[1], found[3])]
     assert wire.agree.gather_facts(alike) == [[True, True]] * size
+
+
+def test_real_and_simulated_passes_send_as_many_bytes_as_is_written_down(wire: Wire) -> None:
+    """docs/wire.md: 8 B (N - 1) (whole + cut / N), which ranks' shares of an axis round."""
+    size, rank = wire.ranks.size, wire.ranks.rank
+    cpu, everyone = open_cpu(), counts_of(size)
+    everyone = tuple(min(count, CAPACITY) for count in everyone)
+    run = Pass(everyone[rank], everyone=everyone)
+    expected = sum(
+        8 * sum(everyone) * (size - 1) * (min(sides) + max(sides) / size)
+        for sides in ((75, 21), (21, 40), (40, CLASSES))
+    )
+    found = []
+    for make in (Graph, partial(SimulatedGraph, seconds=0.0)):
+        graph = make(cpu, split(network(), wire.activations, 1), CAPACITY)
+        before = wire.bytes_sent
+        graph.load(whole_numbers(run.images, *SHAPE), np.zeros(run.images, np.int64))
+        graph.forward(run)
+        for _ in graph.backward(run):
+            pass
+        found.append(sum(wire.agree.gather_facts(wire.bytes_sent - before)))
+    assert found[0] == found[1]
+    assert found[0] == pytest.approx(expected, rel=0.02)
 
 
 def sides(wire: Wire) -> Iterator[tuple[Side, int]]:
