@@ -27,7 +27,8 @@ from measure import HERE, circumstances, spread
 from rich.console import Console
 from rich.table import Table
 
-OURS = ("lowrank", "dynamic8", "float32")
+OURS = ("lowrank", "dynamic8", "float32", "lowrank+split", "dynamic8+split", "float32+split")
+"""An --exchange, and whether --dense split goes with it."""
 DDP = ("float32", "float16", "powersgd")
 METHODS = (*(f"mpitrain {each}" for each in OURS), *(f"DDP {each}" for each in DDP))
 WARM = 2
@@ -47,14 +48,15 @@ def sent() -> int:
 
 def ours(options: Any, exchange: str, steps: int) -> list[float]:
     """Seconds of each step, by the log of the command."""
+    exchange, _, dense = exchange.partition("+")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         words = [
             *lab.mpirun(options.lab, options.ranks), "-n", str(options.ranks),
             str(Path(sys.executable).parent / "mpitrain"), options.network,
             "--data", "synthetic:64", "--batch-size", str(options.batch), "--steps", str(steps),
-            "--exchange", exchange, "--checkpoint-every", "9999", "--evaluate-every", "9999",
-            "--out", str(out), "--quiet",
+            "--exchange", exchange, "--dense", dense or "whole", "--checkpoint-every", "9999",
+            "--evaluate-every", "9999", "--out", str(out), "--quiet",
         ]  # fmt: skip
         run = subprocess.run(words, capture_output=True, text=True, timeout=options.limit)
         if run.returncode:

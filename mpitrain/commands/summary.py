@@ -4,6 +4,7 @@ devices`."""
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -12,14 +13,16 @@ from mpitrain.data.source import open_source
 from mpitrain.engine.cpu import WIDEST
 from mpitrain.engine.format import Format
 from mpitrain.engine.registry import open_device
-from mpitrain.layers.layer import size
+from mpitrain.job.config import LARGE_DENSE
+from mpitrain.layers.layer import Shape, size
 from mpitrain.network import models
 from mpitrain.network.fuse import fuse
 from mpitrain.network.graph import parameters_of, statistics_of
 from mpitrain.network.memory import infer_shapes, make_plan
 from mpitrain.network.models import netfile
-from mpitrain.network.network import Network
+from mpitrain.network.network import Network, Node
 from mpitrain.network.parameters import Layout
+from mpitrain.network.split import large_layers
 from mpitrain.runtime.device import list_devices
 from mpitrain.runtime.platforms import own_cores, share_of_cores
 
@@ -87,11 +90,32 @@ def print_summary(
         f"on the wire a step, {ranks} ranks, sent by all together: "
         + ", ".join(_wire(layout, ranks))
     )
+    large = large_layers(network, shapes, LARGE_DENSE, ranks)
+    if ranks > 1 and large:
+        print(
+            f"with --dense split, {batch_size} images a rank: "
+            + ", ".join(_split_wire(network, shapes, large, batch_size, ranks))
+        )
 
 
-def _wire(layout: Layout, ranks: int) -> list[str]:
+def _split_wire(
+    network: Network, shapes: Mapping[str, Shape], large: Sequence[Node], images: int, ranks: int
+) -> list[str]:
+    """The same where these layers are split, whose activations travel (docs/wire.md)."""
+    names = {f"{node.name}.weight" for node in large}
+    rest = {
+        name: each for name, each in parameters_of(network, shapes).items() if name not in names
+    }
+    activations = 0.0
+    for node in large:
+        short, long = sorted((size(shapes[node.inputs[0]]), size(shapes[node.name])))
+        activations += 8 * images * ranks * (ranks - 1) * (short + long / ranks)
+    return _wire(Layout(rest), ranks, activations)
+
+
+def _wire(layout: Layout, ranks: int, more: float = 0.0) -> list[str]:
     """Bytes a step with rank 0 updating: gradients to it (a reduction), and deltas or weights from
-    it."""
+    it; and `more`."""
     values = layout.length
     coded = sum(bucket.stop - bucket.start for bucket in layout.buckets() if bucket.coded)
     rest = values - coded
@@ -102,7 +126,7 @@ def _wire(layout: Layout, ranks: int) -> list[str]:
         again = 0 if kind == "float32" or ranks == 2 else each * coded * (ranks - 1) / ranks
         gradients = each * coded * (1 if ranks == 2 else ranks - 1) + again
         found.append(
-            f"{kind} {(gradients + (ranks - 1) * (each * coded + 8 * rest)) / MIB:,.1f} MiB"
+            f"{kind} {(more + gradients + (ranks - 1) * (each * coded + 8 * rest)) / MIB:,.1f} MiB"
         )
     return found if ranks > 1 else ["nothing"]
 

@@ -71,6 +71,11 @@ class Feed:
         """This rank's places in the batch that `part` returned last."""
         return self.current_parts[self.rank]
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Images of each rank in that batch."""
+        return tuple(part.stop - part.start for part in self.current_parts)
+
     def divide(self, speeds: Sequence[float]) -> None:
         """Divide the batches that are not yet read ahead in proportion to the ranks' speeds."""
         self.speeds = tuple(speeds)

@@ -67,11 +67,18 @@ OPTIONAL: dict[str, type] = {
     "identity": str,
     "best": dict,
     "waited": int,
+    "split": list,
 }
 """Settings that may be missing, or null."""
 OF_BEST: dict[str, type] = {"step": int, "top1": float, "loss": float}
 """What `best` holds."""
-OF_EACH: dict[str, type] = {"mean": float, "std": float, "classes": str, "speeds": float}
+OF_EACH: dict[str, type] = {
+    "mean": float,
+    "std": float,
+    "classes": str,
+    "speeds": float,
+    "split": str,
+}
 """What the lists among them hold."""
 MIB = 1 << 20
 LOOK = 1 << 24
@@ -308,8 +315,10 @@ class Reader:
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._file.get_slice(name).get_shape())
 
-    def read(self, name: str, start: int | None = None, stop: int | None = None) -> NDArray[Any]:
-        """One tensor, or its first axis from start to stop; safetensors maps the file, so only its
+    def read(
+        self, name: str, start: int | None = None, stop: int | None = None, axis: int = 0
+    ) -> NDArray[Any]:
+        """One tensor, or an axis of it from start to stop; safetensors maps the file, so only its
         own bytes are read."""
         kind = str(self._file.get_slice(name).get_dtype())
         if kind == "BF16" and start is None:
@@ -319,7 +328,7 @@ class Reader:
                 f"{self.path}: {name} is {kind}; expected one of {', '.join(READABLE)}, BF16"
             )
         array: NDArray[Any] = (
-            self._file.get_slice(name)[start:stop]
+            self._file.get_slice(name)[(slice(None),) * axis + (slice(start, stop),)]
             if start is not None
             else self._file.get_tensor(name)
         )

@@ -14,6 +14,9 @@ NETWORK_DEFAULTS = {"data": "synthetic", "batch_size": 256, "weight_decay": 0.0}
 """For settings that are None until the network has its say."""
 SCHEDULES = ("constant", "step", "cosine", "linear", "polynomial")
 """Ways in which a learning rate moves; training/schedule.py has their equations."""
+LARGE_DENSE = 1 << 20
+"""Weights from which on --dense split splits a layer, unless it says. Of a smaller one the gradient
+is soon sent."""
 
 
 def _option(default: Any, help: str, **more: Any) -> Any:
@@ -96,6 +99,13 @@ class Run:
         "MPI, or through memory that ranks of one host share; lowrank[:RANK]: as factors of "
         "matrices, with which every rank updates its own weights (--update replicated); star-: all "
         "through rank 0, the paper's way, for comparisons.",
+    )
+    dense: str = _option(
+        "auto",
+        "Dense layers: whole on every rank; or split, from 1,048,576 weights on or from as many as "
+        "split:WEIGHTS says: each rank keeps and updates a slice of such a layer, and activations "
+        "travel instead of its gradients. auto: whole, and says when split would be faster.",
+        metavar="auto|whole|split[:WEIGHTS]",
     )
     update: str = _option(
         "root", "Who applies momentum SGD: rank 0, or every rank.", choices=("root", "replicated")
@@ -230,6 +240,22 @@ class Run:
             if each.metadata:
                 _check(each.name, value, each.metadata)
         kept(self.keep)
+        if split_from(self.dense) is not None:
+            self._check_split()
+
+    def _check_split(self) -> None:
+        """Raise UserError for what nobody can do with layers of which each rank has a slice."""
+        reasons = {
+            "--on-failure continue": (
+                self.on_failure == "continue", "a rank that dies takes its slices with it"
+            ),
+            "--strict": (self.strict, "which products are added up depends on the ranks"),
+            "--ema": (self.ema is not None, "slices have no average"),
+            "--clip-norm": (self.clip_norm is not None, "slices are not in the norm"),
+        }  # fmt: skip
+        for option, (given, why) in reasons.items():
+            if given:
+                raise UserError(f"--dense {self.dense}: not together with {option}; {why}")
 
     def completed(
         self, defaults: dict[str, Any], synthetic_steps: int = 10, epochs: int = 10
@@ -284,6 +310,18 @@ def kept(text: str) -> tuple[int, bool]:
     if not number:
         raise UserError(f"--keep {text}: expected a number of checkpoints (3), or best,3")
     return number, text.startswith("best,")
+
+
+def split_from(dense: str) -> int | None:
+    """From how many weights on --dense splits a dense layer; None: none is split. Raises UserError
+    for what --dense cannot be."""
+    name, colon, text = dense.partition(":")
+    least = whole(text) if colon else LARGE_DENSE
+    if name not in ("auto", "whole", "split") or not least or (colon and name != "split"):
+        raise UserError(
+            f"--dense {dense}: expected auto, whole, split, or split: and from how many weights on"
+        )
+    return least if name == "split" else None
 
 
 def whole(text: str) -> int | None:

@@ -14,8 +14,30 @@ from numpy.typing import DTypeLike
 from mpitrain.engine.engine import Engine
 from mpitrain.engine.format import Format
 from mpitrain.engine.format import Shape as Shape  # layers are written in terms of it
+from mpitrain.job.cut import shards
 from mpitrain.job.errors import UserError
 from mpitrain.runtime.array import Array
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which slice of a whole tensor one of `size` ranks keeps: a shard of an axis."""
+
+    whole: Shape
+    axis: int
+    rank: int
+    size: int
+
+    @property
+    def shards(self) -> list[tuple[int, int]]:
+        """The range of the axis that each rank keeps, in rank order."""
+        return shards(self.whole[self.axis], self.size)
+
+    @property
+    def shape(self) -> Shape:
+        """Of this rank's slice."""
+        start, stop = self.shards[self.rank]
+        return (*self.whole[: self.axis], stop - start, *self.whole[self.axis + 1 :])
 
 
 @dataclass(frozen=True)
@@ -33,6 +55,14 @@ class Parameter:
     coded: bool = False
     """Whether its gradient may be quantised: matrices and filters are; biases and scales are few
     and sensitive."""
+    placement: Placement | None = None
+    """Where its values are: None for on every rank; else `shape` is of the slice that this rank
+    keeps and updates alone, of gradients of the whole batch."""
+
+    @property
+    def whole(self) -> Shape:
+        """The shape of the tensor, all slices together."""
+        return self.placement.whole if self.placement else self.shape
 
 
 @dataclass
@@ -52,6 +82,9 @@ class Pass:
     first: int = 0
     """Place of this run's first image in the global batch, so that draws do not depend on who
     computes."""
+    everyone: tuple[int, ...] = ()
+    """Images of each rank in this run, which all ranks make together; needed where a layer is split
+    over ranks. `images` may be 0 then."""
 
 
 class Layer:
@@ -77,6 +110,8 @@ class Layer:
     rectify: bool = False
     """Set by the graph in layers that take on the ReLU after them: y = max(y, 0), and dy counts
     only where y > 0."""
+    together: ClassVar[bool] = False
+    """Whether all ranks compute it together, so that a rank without images takes part, too."""
     capacity: int = 16
     """Set by the graph: images in a run at most, for which algorithms are chosen."""
     name: str = ""

@@ -16,7 +16,7 @@ class Sent:
         self.feed = feed
         """Images."""
         self.within: list[Sent] = []
-        """Of the wires between some of these ranks, whose bytes count here as well."""
+        """Of the wires between some of these ranks, and of other threads; counted here as well."""
 
     @property
     def total(self) -> int:

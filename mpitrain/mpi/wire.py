@@ -1,7 +1,7 @@
 """The Wire: everything with which one rank communicates with the others of one communicator.
 
-Facts, images and each lane of the exchange have a duplicate of the communicator each, because they
-are sent at the same time. Everything is sent by mpi4py's upper-case buffer calls.
+Facts, images, activations and each lane of the exchange have a duplicate of the communicator each,
+because they are sent at the same time. Everything is sent by mpi4py's upper-case buffer calls.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from mpi4py import MPI
 
+from mpitrain.mpi.activations import Activations
 from mpitrain.mpi.agree import Agree
 from mpitrain.mpi.blocking import BlockingMean
 from mpitrain.mpi.delay import Delay
@@ -32,6 +33,7 @@ class Wire:
     agree: Agree
     transfer: Transfer
     scatter: Scatter
+    activations: Activations
     shared: SharedMemory
     blocking: BlockingMean
     sent: Sent
@@ -45,7 +47,7 @@ class Wire:
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes this rank has sent so far: gradients, weights and images."""
+        """Bytes this rank has sent so far: gradients, weights, activations and images."""
         return self.sent.total
 
 
@@ -65,21 +67,24 @@ def make(
     """
     facts = communicator.Dup()
     lanes = [communicator.Dup() for _ in range(LANES)]
-    images = communicator.Dup()
+    images, within_passes = communicator.Dup(), communicator.Dup()
     within = split(communicator, host)
     delay, sent = delay or Delay(communicator.rank), sent or Sent()
     ranks = Ranks(communicator, within, delay, numbers, began)
     agree, transfer = Agree(ranks, facts), Transfer(ranks, lanes, sent)
+    beside = Sent()  # counted by itself: the exchange counts in another thread
+    sent.within.append(beside)
     return Wire(
         ranks=ranks,
         agree=agree,
         transfer=transfer,
         scatter=Scatter(ranks, images, sent),
+        activations=Activations(Transfer(ranks, [within_passes], beside)),
         shared=SharedMemory(ranks, agree, transfer, within, facts, sent),
         blocking=BlockingMean(ranks, facts, sent),
         sent=sent,
         facts=facts,
-        communicators=(facts, *lanes, images, within),
+        communicators=(facts, *lanes, images, within_passes, within),
         host=host,
     )
 

@@ -17,11 +17,11 @@ from mpitrain.job.errors import UserError
 from mpitrain.layers.add import add_into
 from mpitrain.layers.conv.packed_weights import NO_BIAS, PackedWeights
 from mpitrain.layers.images import Images
-from mpitrain.layers.layer import Layer, Parameter, Pass, Shape
+from mpitrain.layers.layer import Layer, Parameter, Pass, Shape, size
 from mpitrain.network.fuse import fuse
 from mpitrain.network.memory import INPUT, infer_shapes, make_plan
 from mpitrain.network.network import Network, Node
-from mpitrain.network.parameters import Layout
+from mpitrain.network.parameters import Layout, Slot
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.recording import Recordings
 
@@ -48,6 +48,19 @@ def statistics_of(network: Network, shapes: Mapping[str, Shape]) -> dict[str, Pa
     }
 
 
+def layouts_of(parameters: Mapping[str, Parameter]) -> tuple[Layout, Layout]:
+    """Of the parameters that every rank has, and of the slices that are this rank's alone."""
+    return (
+        Layout({name: each for name, each in parameters.items() if not each.placement}),
+        Layout({name: each for name, each in parameters.items() if each.placement}),
+    )
+
+
+def _takes_part(node: Node, run: Pass) -> bool:
+    """Whether this rank has anything to do in a node."""
+    return run.images > 0 or node.layer.together
+
+
 LARGEST_SLOT = 2**31 - 1
 """Numbers of the longest array that kernels can count through in int32."""
 
@@ -57,8 +70,10 @@ class Graph:
     something does not fit.
 
     `weights` and `gradient` are flat float32 vectors laid out by `layout`; gradients are sums over
-    images. `statistics` is the flat vector of running means and variances. Without `training` there
-    is no gradient and memory only for the way forward.
+    images. `own_weights` and `own_gradient`, laid out by `own_layout`, hold the slices that this
+    rank alone keeps (`Parameter.placement`); their gradients are of the whole batch. `statistics`
+    is the flat vector of running means and variances. Without `training` there is no gradient and
+    memory only for the way forward.
     """
 
     def __init__(
@@ -72,7 +87,8 @@ class Graph:
     ) -> None:
         """weights, gradient: zeros (n,) to take as these vectors; None: new memory."""
         self.shapes = infer_shapes(network)
-        self.layout = Layout(parameters_of(network, self.shapes))
+        self.parameters = parameters_of(network, self.shapes)
+        self.layout, self.own_layout = layouts_of(self.parameters)
         self.statistics_layout = Layout(statistics_of(network, self.shapes))
         # What is fused differs from device to device; the layouts must not.
         network = fuse(network, device.format)
@@ -89,6 +105,8 @@ class Graph:
             )
         self.weights = weights or device.zeros((self.layout.length,))
         self.gradient = gradient or device.zeros((self.layout.length if training else 0,))
+        self.own_weights = device.zeros((self.own_layout.length,))
+        self.own_gradient = device.zeros((self.own_layout.length if training else 0,))
         self.statistics = device.upload(self.statistics_layout.initial(0))
         slots = [
             device.empty((nbytes // kind.itemsize,), kind)
@@ -139,18 +157,19 @@ class Graph:
         complete after its backward pass."""
         start = self.layout.coded
         for node in reversed(network.nodes):
-            places = (
-                self.layout.slots[f"{node.name}.{name}"]
-                for name in node.layer.parameters(*self._inputs_of(node))
-            )
             start = self._complete_from[node.name] = min(
-                [start, *(slot.start for slot in places if slot.coded)]
+                [start, *(slot.start for slot in self._slots_of(node) if slot.coded)]
             )
         loss = network.nodes[-1]
         self._labels: Array = loss.layer.labels  # type: ignore[attr-defined]  # every loss has them
 
     def _inputs_of(self, node: Node) -> list[Shape]:
         return [self.shapes[name] for name in node.inputs]
+
+    def _slots_of(self, node: Node) -> list[Slot]:
+        """Its tensors' places in the vector that all ranks share."""
+        names = (f"{node.name}.{name}" for name in node.layer.parameters(*self._inputs_of(node)))
+        return [self.layout.slots[name] for name in names if name in self.layout.slots]
 
     def _array(self, storage: int, shape: Shape) -> Array:
         return self._storages[storage].reshape((self.capacity, *self.device.format.stored(shape)))
@@ -161,9 +180,12 @@ class Graph:
         layer, inputs = node.layer, self._inputs_of(node)
         arrays: dict[str, Array] = {}
         for name in layer.parameters(*inputs):
-            arrays[name] = self.view(self.weights, f"{node.name}.{name}")
+            own = f"{node.name}.{name}" in self.own_layout.slots
+            weights = self.own_weights if own else self.weights
+            gradient = self.own_gradient if own else self.gradient
+            arrays[name] = self.view(weights, f"{node.name}.{name}")
             if training:
-                arrays[f"d{name}"] = self.view(self.gradient, f"{node.name}.{name}")
+                arrays[f"d{name}"] = self.view(gradient, f"{node.name}.{name}")
         for name in layer.statistics(*inputs):
             slot = self.statistics_layout.slots[f"{node.name}.{name}"]
             arrays[name] = self.statistics.part(slot.start, slot.stop).reshape(slot.shape)
@@ -188,14 +210,26 @@ class Graph:
         return PackedWeights(self.device, places) if places else None
 
     def view(self, vector: Array, name: str) -> Array:
-        """One parameter's tensor in a flat vector of this graph's layout."""
-        slot = self.layout.slots[name]
+        """One parameter's tensor, or this rank's slice of it, in a flat vector of the layout that
+        has it."""
+        slot = self.layout.slots.get(name) or self.own_layout.slots[name]
         return vector.part(slot.start, slot.stop).reshape(slot.shape)
+
+    @property
+    def together(self) -> bool:
+        """Whether all ranks must make each run together: a layer is split over them."""
+        return any(node.layer.together for node in self.network.nodes)
+
+    @property
+    def count(self) -> int:
+        """Parameters of the network, all ranks' slices together."""
+        return sum(size(each.whole) for each in self.parameters.values())
 
     @property
     def nbytes(self) -> int:
         """Bytes of device memory that it holds: vectors, planned values and scratch."""
         vectors = self.weights.nbytes + self.gradient.nbytes + self.statistics.nbytes
+        vectors += self.own_weights.nbytes + self.own_gradient.nbytes
         packed = self._packed.nbytes if self._packed else 0
         return vectors + self.plan.nbytes + self.scratch.nbytes + packed
 
@@ -210,6 +244,8 @@ class Graph:
 
         Both must stay as they are until the run has begun to compute.
         """
+        if not len(images):
+            return
         self._images.load(self._values[INPUT], images)
         self._labels.send(np.ascontiguousarray(labels, np.int32))
 
@@ -223,13 +259,13 @@ class Graph:
         if self._packed:
             self._packed.write(self.weights, self.weights)
         for node in self.network.nodes:
-            node.layer.forward(
-                run, self._values[node.name], *(self._values[name] for name in node.inputs)
-            )
+            if _takes_part(node, run):
+                x = (self._values[name] for name in node.inputs)
+                node.layer.forward(run, self._values[node.name], *x)
 
     def _play(self, run: Pass, part: tuple[str, ...], queue: Callable[[], None]) -> None:
         """Queue a part of a run by `queue`, or as it was queued for a run like this one."""
-        recorded = self._recordings.of((run.images, run.training, run.accumulate))
+        recorded = self._recordings.of((run.images, run.training, run.accumulate, run.everyone))
         commands = recorded.get(part)
         if commands is None:
             with self.device.record() as commands:
@@ -256,12 +292,14 @@ class Graph:
 
     def _backward_of(self, node: Node, run: Pass, missing: dict[str, Node]) -> None:
         """One node's; `missing` values that it reads are computed first."""
+        if not _takes_part(node, run):
+            return
         dx: list[Array | None] = []
         for number, name in enumerate(node.inputs):
             dx.append(self._terms.get((node.name, number)) or self._gradients.get(name))
         x = [self._repeated.get(name, self._values[name]) for name in node.inputs]
         for name in node.inputs:
-            if name in missing:
+            if name in missing and run.images:
                 origin = missing.pop(name)
                 origin.layer.repeat(
                     run, self._repeated[name], *(self._values[each] for each in origin.inputs)
@@ -269,7 +307,7 @@ class Graph:
         node.layer.backward(run, dx, self._gradients[node.name], x, self._values[node.name])
         for number, name in enumerate(node.inputs):
             term = self._terms.get((node.name, number))
-            if term is not None:
+            if term is not None and run.images:
                 add_into(self.device, self._gradients[name], term, self.shapes[name], run.images)
 
     def losses(self, images: int) -> NDArray[np.float32]:

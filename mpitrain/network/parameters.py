@@ -1,5 +1,5 @@
-"""Where each parameter lies in the one flat vector that is trained, exchanged and saved, and the
-buckets it is sent in.
+"""Where each parameter lies in a flat vector that is trained, exchanged and saved, and the buckets
+that one is sent in.
 
 Every tensor starts at a multiple of 512 values: a codec block never spans two tensors, and OpenCL
 can make a sub-buffer of each. The gaps hold zeros. Tensors that may be quantised come first, in
@@ -9,21 +9,22 @@ network order; then the others (biases, scales).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.exchange.bucket import Bucket, Matrix
 from mpitrain.job.cut import round_up
-from mpitrain.layers.layer import Parameter, Shape, size
+from mpitrain.layers.layer import Parameter, Placement, Shape, size
 
 BLOCK = 512
 BUCKET = 1 << 21
 """Values in a bucket (8 MiB): large enough that a message's fixed cost vanishes, small enough that
 the first leaves early."""
+DRAWN = 1 << 20
+"""Values that are drawn at a time, of a tensor of which less may be kept."""
 SMALL = 1 << 14
 """A coded part of fewer values than this (64 KiB) is not worth quantising."""
 
@@ -106,20 +107,50 @@ class Layout:
 
     def initial(self, seed: int) -> NDArray[np.float32]:
         """The vector a run with this seed starts from. Each tensor is drawn from (seed, its name),
-        whatever else there is."""
+        whatever else there is; of a slice the whole tensor, and what is this rank's is kept."""
         vector = np.zeros(self.length, np.float32)
         for name, parameter in self.parameters.items():
             vector[self.slots[name].start : self.slots[name].stop] = _draw(name, parameter, seed)
         return vector
 
 
-def _draw(name: str, parameter: Parameter, seed: int) -> Any:
-    count = size(parameter.shape)
+def slices(
+    whole: Iterable[NDArray[np.float32]], placement: Placement | None
+) -> Iterator[NDArray[np.float32]]:
+    """This rank's slice of a tensor whose rows come in pieces, piece by piece in C order; all of it
+    where there is no placement."""
+    at = 0
+    for rows in whole:
+        if placement is None:
+            yield rows
+        else:
+            start, stop = placement.shards[placement.rank]
+            if placement.axis == 0:
+                yield rows[max(0, start - at) : max(0, stop - at)]
+            else:
+                yield rows[:, start:stop]
+        at += len(rows)
+
+
+def _draw(name: str, parameter: Parameter, seed: int) -> NDArray[np.float32]:
+    pieces = slices(_rows(name, parameter, seed), parameter.placement)
+    return np.concatenate([piece.reshape(-1) for piece in pieces])
+
+
+def _rows(name: str, parameter: Parameter, seed: int) -> Iterator[NDArray[np.float32]]:
+    """The whole tensor in pieces of rows, whose cut changes no value."""
     random = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    if parameter.initial == "he":
-        return random.standard_normal(count, np.float32) * np.float32(np.sqrt(2 / parameter.fan))
-    if parameter.initial == "normal":
-        return random.standard_normal(count, np.float32) * np.float32(0.01)
-    if parameter.initial == "uniform":
-        return (random.random(count, np.float32) * 2 - 1) * np.float32(1 / np.sqrt(parameter.fan))
-    return 1.0 if parameter.initial == "ones" else 0.0
+    rows, *others = parameter.whole
+    each = max(1, DRAWN // max(1, size(tuple(others))))
+    for start in range(0, rows, each):
+        shape = (min(each, rows - start), *others)
+        if parameter.initial == "he":
+            scale = np.float32(np.sqrt(2 / parameter.fan))
+            yield random.standard_normal(shape, np.float32) * scale
+        elif parameter.initial == "normal":
+            yield random.standard_normal(shape, np.float32) * np.float32(0.01)
+        elif parameter.initial == "uniform":
+            scale = np.float32(1 / np.sqrt(parameter.fan))
+            yield (random.random(shape, np.float32) * 2 - 1) * scale
+        else:
+            yield np.full(shape, 1.0 if parameter.initial == "ones" else 0.0, np.float32)

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from mpitrain.engine.engine import Engine
 from mpitrain.exchange.bucket import Bucket
+from mpitrain.layers.dense.split import SplitDense
+from mpitrain.layers.dense.travel import TravellingRows
 from mpitrain.layers.layer import Pass
-from mpitrain.network.graph import Graph, parameters_of, statistics_of
+from mpitrain.network.graph import Graph, layouts_of, parameters_of, statistics_of
 from mpitrain.network.memory import infer_shapes
 from mpitrain.network.network import Network
 from mpitrain.network.parameters import Layout
@@ -36,34 +38,40 @@ class SimulatedGraph(Graph):
     def __init__(self, device: Engine, network: Network, capacity: int, seconds: float) -> None:
         self.device, self.network, self.capacity = device, network, capacity
         self.shapes = infer_shapes(network)
-        self.layout = Layout(parameters_of(network, self.shapes))
+        self.parameters = parameters_of(network, self.shapes)
+        self.layout, self.own_layout = layouts_of(self.parameters)
         self.statistics_layout = Layout(statistics_of(network, self.shapes))
         self.buckets = self.layout.buckets()
         self.weights = device.zeros((self.layout.length,))
         self.gradient = device.zeros((self.layout.length,))
+        self.own_weights = device.zeros((self.own_layout.length,))
+        self.own_gradient = device.zeros((self.own_layout.length,))
+        self.own_gradient.fill(GRADIENT)
         self.statistics = device.upload(self.statistics_layout.initial(0))
         self.normal = np.zeros(0, np.float32), np.ones(0, np.float32)
         self._seconds = seconds
         self._pace = self._paces()
+        self._rows = [
+            TravellingRows(node.layer, *self._inputs_of(node))
+            for node in network.nodes
+            if isinstance(node.layer, SplitDense)
+        ]
 
     def _paces(self) -> list[tuple[int, float]]:
         """For each node, last first: where the gradients that are complete after it start, and its
         share of the FLOPs."""
         found, start = [], self.layout.coded
         for node in reversed(self.network.nodes):
-            inputs = self._inputs_of(node)
-            slots = [
-                self.layout.slots[f"{node.name}.{name}"] for name in node.layer.parameters(*inputs)
-            ]
-            start = min([start, *(slot.start for slot in slots if slot.coded)])
-            found.append((start, float(node.layer.flops(*inputs))))
+            start = min([start, *(slot.start for slot in self._slots_of(node) if slot.coded)])
+            found.append((start, float(node.layer.flops(*self._inputs_of(node)))))
         total = sum(flops for _, flops in found) or 1.0
         return [(start, flops / total) for start, flops in found]
 
     @property
     def nbytes(self) -> int:
         """Bytes of device memory that it holds."""
-        return self.weights.nbytes + self.gradient.nbytes + self.statistics.nbytes
+        shared = self.weights.nbytes + self.gradient.nbytes + self.statistics.nbytes
+        return shared + self.own_weights.nbytes + self.own_gradient.nbytes
 
     def normalise(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
         """Remembered, and not used."""
@@ -73,12 +81,16 @@ class SimulatedGraph(Graph):
         """Images have come all the way; they are not looked at."""
 
     def forward(self, run: Pass) -> None:
-        """The time of the forward pass."""
+        """The time of the forward pass; rows of split layers travel."""
         time.sleep(run.images * self._seconds * (1 - BACKWARD))
+        for rows in self._rows:
+            rows.forward(run.everyone)
 
     def backward(self, run: Pass, last: bool = True) -> Iterator[Bucket]:
         """The time of the backward pass, layer by layer, and each bucket when its layers' time is
-        over."""
+        over; rows of split layers travel first, which are the last ones of a network."""
+        for rows in reversed(self._rows):
+            rows.backward(run.everyone)
         waiting, debt = (list(self.buckets) if last else []), 0.0
         for start, share in self._pace:
             debt += run.images * self._seconds * BACKWARD * share

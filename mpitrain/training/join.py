@@ -21,7 +21,7 @@ from mpitrain.exchange.probe import measure
 from mpitrain.exchange.registry import find, is_lossy
 from mpitrain.exchange.window import floats
 from mpitrain.job import checkpoint
-from mpitrain.job.config import Run, kept, known
+from mpitrain.job.config import Run, kept, known, split_from
 from mpitrain.job.cut import parts as count_of_parts
 from mpitrain.job.display import Display
 from mpitrain.job.errors import UserError, agreed
@@ -32,11 +32,12 @@ from mpitrain.mpi.heartbeat import with_heartbeat
 from mpitrain.mpi.wire import Wire
 from mpitrain.network import models
 from mpitrain.network.batch_limit import batch_limit
-from mpitrain.network.graph import Graph, parameters_of
+from mpitrain.network.graph import Graph, layouts_of, parameters_of
 from mpitrain.network.memory import infer_shapes
 from mpitrain.network.network import Network
-from mpitrain.network.parameters import BUCKET, Layout
+from mpitrain.network.parameters import BUCKET
 from mpitrain.network.simulated import SimulatedGraph
+from mpitrain.network.split import split
 from mpitrain.runtime.platforms import available_memory, own_cores, share_of_cores
 from mpitrain.training.average import WeightAverage
 from mpitrain.training.faults import Fault
@@ -78,6 +79,8 @@ def join(
     prepared, dataset = _prepare(run, wire, watch, hold)
     run = prepared.complete(run)
     network = models.load(run.network, prepared.shape, prepared.classes, dropout=not run.no_dropout)
+    least = split_from(run.dense)
+    placed = network if least is None else split(network, wire.activations, least)
     neighbours = wire.agree.neighbours(own_cores())
     cores = share_of_cores(neighbours, wire.ranks.local_rank)
     device: Engine = wire.agree.together(lambda: _open_device(run, wire, cores))
@@ -96,7 +99,7 @@ def join(
         run.sub_batch
         or (resumed and (resumed.exchange == "exact" or not run.strict) and resumed.sub_batch)
         or (run.strict and count_of_parts(known(run.batch_size), PIECES))
-        or min(wire.agree.gather_facts(_batch_limit(run, wire, network, device, kind)))
+        or min(wire.agree.gather_facts(_batch_limit(run, wire, placed, device, kind)))
     )
     if run.strict and count_of_parts(known(run.batch_size), sub_batch) < wire.ranks.size:
         raise agreed(
@@ -109,8 +112,8 @@ def join(
     speaks = wire.ranks.rank == 0
     display = Display(silent=not speaks or run.quiet or run.json)
     device.on_compile = _Compiling(watch, display, device.name)
-    home = _home(plan, wire, device)
-    graph = wire.agree.leaders_first(lambda: _graph(plan, wire, device, home))
+    home = _home(plan, placed, wire, device)
+    graph = wire.agree.leaders_first(lambda: _graph(plan, placed, wire, device, home))
     graph.buckets = graph.layout.buckets(coded, strategy.whole_tensors)
     graph.normalise(np.array(prepared.mean, np.float32), np.array(prepared.std, np.float32))
     local = Local(
@@ -196,7 +199,10 @@ def _to_resume(
         if found is None:
             return None
         check_resumable(found, network, run, prepared.count, prepared.identity)
-        names = ("step", "sub_batch", "exchange", "coded_from", "ranks", "speeds", "best", "waited")
+        names = (
+            "step", "sub_batch", "exchange", "coded_from", "ranks", "split", "speeds", "best",
+            "waited",
+        )  # fmt: skip
         settings = {name: found.settings.get(name) for name in names}
         return {"path": str(found.path), "refused": found.refused, **settings}
 
@@ -244,34 +250,36 @@ def _batch_limit(run: Run, wire: Wire, network: Network, device: Engine, kind: s
     return batch_limit(network, device, room, vectors)
 
 
-def _home(plan: Plan, wire: Wire, device: Engine) -> Home | None:
-    """Memory for weights and gradients that all ranks share, if the exchange is by such memory and
-    all devices compute in the host's. Collective."""
-    other = plan.continues or plan.simulated or plan.run.clip_norm is not None
-    if plan.exchange != "window" or wire.ranks.size == 1 or other:
+def _home(plan: Plan, placed: Network, wire: Wire, device: Engine) -> Home | None:
+    """Memory for weights and gradients that all ranks share, if the exchange is by such memory,
+    all devices compute in the host's, and nothing else changes weights. Collective."""
+    run = plan.run
+    others = plan.continues or plan.simulated or run.clip_norm is not None or run.ema is not None
+    if plan.exchange != "window" or wire.ranks.size == 1 or others:
         return None
-    length = Layout(parameters_of(plan.network, infer_shapes(plan.network))).length
+    length = layouts_of(parameters_of(placed, infer_shapes(placed)))[0].length
     largest = 4 * (length + PAGE) * wire.ranks.size
     if not all(wire.agree.gather_facts(device.shares_memory and largest <= device.largest)):
         return None
-    return make_home(wire, length, plan.run.update == "root")
+    return make_home(wire, length, run.update == "root")
 
 
-def _graph(plan: Plan, wire: Wire, device: Engine, home: Home | None) -> Graph:
+def _graph(plan: Plan, placed: Network, wire: Wire, device: Engine, home: Home | None) -> Graph:
     # With --balance speed a part may grow; one of more than twice the equal size is computed in
-    # sub-batches.
+    # sub-batches. Ranks that compute layers together need the same capacity: the first one's.
     if plan.run.strict:
         return Graph(device, plan.network, plan.sub_batch)
-    part = parts(plan.batch_size, wire.ranks.size)[wire.ranks.rank]
+    every = parts(plan.batch_size, wire.ranks.size)
+    part = every[wire.ranks.rank if placed is plan.network else 0]
     room = (part.stop - part.start) * (2 if plan.by_speed else 1)
     capacity = min(plan.sub_batch, room)
     if plan.run.compute_seconds is not None:
-        return SimulatedGraph(device, plan.network, capacity, plan.run.compute_seconds)
+        return SimulatedGraph(device, placed, capacity, plan.run.compute_seconds)
     weights = gradient = None
     if home:
         gradient = device.around(home.gradients[wire.ranks.rank, : home.length])
         weights = None if home.weights is None else device.around(home.weights)
-    return Graph(device, plan.network, capacity, weights=weights, gradient=gradient)
+    return Graph(device, placed, capacity, weights=weights, gradient=gradient)
 
 
 class _Compiling:
@@ -312,6 +320,10 @@ def _resume(world: World, resumed: Resumed) -> str:
     if is_lossy(before) and resumed.ranks > 1 and find(before).left_out != now.left_out:
         why = f"{world.plan.exchange} does not take it up" if now.left_out else "nothing is coded"
         said.append(f"what {before} had left out of {path.name} stays out: {why} here")
+    elif is_lossy(before) and resumed.ranks > 1 and not world.state.splits(resumed.split):
+        said.append(
+            f"what {before} had left out of {path.name} stays out: --dense splits other layers here"
+        )
     return "; ".join(said)
 
 

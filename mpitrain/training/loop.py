@@ -39,8 +39,9 @@ def one_step(world: World, progress: Progress) -> Progress:
     weights."""
     t = progress.step
     world.local.stop.listen()
-    if world.sgd:
-        world.sgd.rate = world.plan.rate(t)
+    for sgd in (world.sgd, world.own.sgd if world.own else None):
+        if sgd:
+            sgd.rate = world.plan.rate(t)
     if world.undo:
         world.undo.begin(t)
     choose_sample(world.exchange, t + 1)

@@ -28,6 +28,8 @@ class Resumed:
     ranks: int
     sub_batch: int | None = None
     coded_from: int | None = None
+    split: list[str] | None = None
+    """Tensors of which each rank kept a slice."""
     speeds: list[float] | None = None
     best: dict[str, Any] | None = None
     waited: int | None = None

@@ -6,9 +6,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,21 +21,25 @@ from mpitrain.job.checkpoint import Entry, Newest, Reader
 from mpitrain.job.config import Run, known
 from mpitrain.job.errors import UserError
 from mpitrain.job.weights import open_weights
+from mpitrain.layers.layer import Shape, size
 from mpitrain.mpi.wire import Wire
 from mpitrain.network import models
 from mpitrain.network.graph import Graph, parameters_of, statistics_of
 from mpitrain.network.memory import infer_shapes
 from mpitrain.network.network import Network
-from mpitrain.network.parameters import Layout
+from mpitrain.network.parameters import Layout, Slot
 from mpitrain.runtime.array import Array
 from mpitrain.training.average import WeightAverage
 from mpitrain.training.sgd import MomentumSgd
+from mpitrain.training.slices import blocks, joined
 
 PIECE = 1 << 22
 """Values of a vector that are brought to the host at once (16 MiB)."""
 FEW = 2
 """Tensors in a sentence."""
-Pieces = Callable[[], Iterator[NDArray[np.float32]]]
+Floats: TypeAlias = NDArray[np.float32]
+Take: TypeAlias = Callable[[Floats, Sequence[Shape]], Sequence[Floats]]
+"""take(mine, shapes): all ranks' parts of a block of rows, of these shapes. Collective."""
 
 
 class State:
@@ -46,20 +51,18 @@ class State:
         wire: Wire,
         graph: Graph,
         sgd: MomentumSgd | None,
+        own: MomentumSgd | None,
         exchange: Exchange,
         alive: Callable[[], None],
         average: WeightAverage | None = None,
         alike: bool = False,
     ) -> None:
-        """alike: steps leave the same statistics on all ranks."""
-        self._wire, self._graph, self._sgd, self._exchange, self._alive, self._average = (
-            wire,
-            graph,
-            sgd,
-            exchange,
-            alive,
-            average,
-        )
+        """own: of the slices that this rank alone keeps; None where there are none.
+
+        alike: steps leave the same statistics on all ranks.
+        """
+        self._wire, self._graph, self._sgd, self._own = wire, graph, sgd, own
+        self._exchange, self._alive, self._average = exchange, alive, average
         self._alike = alike
         self._master = sgd.weights if sgd else graph.weights
 
@@ -69,59 +72,96 @@ class State:
 
         partial: take what fits of the file. Raises UserError for a file that does not fit.
         """
-        said: str = self._wire.agree.from_root(lambda: self._draw(seed, init, partial))
-        self.spread(self._graph.weights, self._graph.statistics)
+        graph = self._graph
+        said, sliced = self._wire.agree.from_root(lambda: self._draw(seed, init, partial))
+        self.spread(graph.weights, graph.statistics)
+        if self._own:
+            graph.own_weights.write(graph.own_layout.initial(seed))
+            for name in sliced:
+                self._hand_out(Path(str(init)), name, partial)
         if self._average:
             self._average.begin()
-        return said
+        return str(said)
 
-    def _draw(self, seed: int, init: str | None, partial: bool) -> str:
+    def _draw(self, seed: int, init: str | None, partial: bool) -> tuple[str, list[str]]:
+        """On rank 0: what to say, and of which tensors of the file every rank gets a slice."""
         graph = self._graph
         self._master.write(graph.layout.initial(seed))
-        said = self._take(Path(init), partial) if init else ""
+        found = self._take(Path(init), partial) if init else ("", [])
         if self._master is not graph.weights:
             graph.weights.copy_from(self._master)
-        return said
+        return found
 
-    def _take(self, path: Path, partial: bool) -> str:
+    def _take(self, path: Path, partial: bool) -> tuple[str, list[str]]:
         """Weights and statistics of a file under names and shapes that are here, too."""
         graph = self._graph
-        slots = {
-            name: (vector, slot)
-            for vector, layout in (
-                (self._master, graph.layout),
-                (graph.statistics, graph.statistics_layout),
-            )
-            for name, slot in layout.slots.items()
-        }
+        shapes = {name: each.whole for name, each in graph.parameters.items()}
+        shapes |= {name: slot.shape for name, slot in graph.statistics_layout.slots.items()}
         with open_weights(path) as reader:
-            theirs, like = reader.weights(), ""
-            other = models.counterparts(graph.network.name, theirs) if partial else None
-            if other:
-                family, names = other
-                theirs = {name: theirs[its] for name, its in names.items() if its in theirs}
-                like = f" as {family} has them, convolutions by their place in a stage"
+            theirs, like = self._named(reader, partial)
             odd = [
                 f"{name} is {reader.shape(theirs[name]) if name in theirs else 'not in it'}, "
-                f"expected {slot.shape}"
-                for name, (_, slot) in slots.items()
-                if name not in theirs or reader.shape(theirs[name]) != slot.shape
+                f"expected {shape}"
+                for name, shape in shapes.items()
+                if name not in theirs or reader.shape(theirs[name]) != shape
             ]
-            more = [f"it has {name}" for name in theirs if name not in slots]
-            if ((odd or more) and not partial) or len(odd) == len(slots):
-                hint = "" if len(odd) == len(slots) else "; --init-partial takes what fits"
+            more = [f"it has {name}" for name in theirs if name not in shapes]
+            if ((odd or more) and not partial) or len(odd) == len(shapes):
+                hint = "" if len(odd) == len(shapes) else "; --init-partial takes what fits"
                 raise UserError(
                     f"--init {path}: not the tensors of {graph.network.name}: "
                     f"{_few([*odd, *more])}{hint}"
                 )
-            for name, (vector, slot) in slots.items():
-                if name in theirs and reader.shape(theirs[name]) == slot.shape:
+            sliced = []
+            for name, shape in shapes.items():
+                if name in theirs and reader.shape(theirs[name]) == shape:
                     values = reader.read(theirs[name]).astype(np.float32)
                     if not np.isfinite(values).all():
                         raise UserError(f"--init {path}: {name} has values that are not finite")
-                    vector.part(slot.start, slot.stop).write(values)
-        said = f"--init {path}: {len(slots) - len(odd)} of {len(slots)} tensors taken{like}"
-        return f"{said}; drawn anew: {_few(odd)}" if odd else said
+                    if name in graph.own_layout.slots:
+                        sliced.append(name)
+                    else:
+                        self._place_of(name).write(values)
+        said = f"--init {path}: {len(shapes) - len(odd)} of {len(shapes)} tensors taken{like}"
+        return (f"{said}; drawn anew: {_few(odd)}" if odd else said), sliced
+
+    def _place_of(self, name: str) -> Array:
+        """Where a tensor's exact values are that this rank shares with others."""
+        graph = self._graph
+        if name in graph.statistics_layout.slots:
+            slot = graph.statistics_layout.slots[name]
+            return graph.statistics.part(slot.start, slot.stop)
+        slot = graph.layout.slots[name]
+        return self._master.part(slot.start, slot.stop)
+
+    def _named(self, reader: Any, partial: bool) -> tuple[Mapping[str, str], str]:
+        """The names that a file's weights have here -> there, and what to say of them."""
+        theirs = reader.weights()
+        other = models.counterparts(self._graph.network.name, theirs) if partial else None
+        if not other:
+            return theirs, ""
+        family, names = other
+        found = {name: theirs[its] for name, its in names.items() if its in theirs}
+        return found, f" as {family} has them, convolutions by their place in a stage"
+
+    def _hand_out(self, path: Path, name: str, partial: bool) -> None:
+        """Send every rank its slice of a tensor of a file that rank 0 can read. Collective."""
+        graph, transfer = self._graph, self._wire.transfer
+        placement = graph.parameters[name].placement
+        assert placement is not None
+        mine = np.empty(placement.shape, np.float32)
+        if transfer.rank == 0:
+            with open_weights(path) as reader:
+                whole = reader.read(self._named(reader, partial)[0][name]).astype(np.float32)
+            for rank, (start, stop) in enumerate(placement.shards):
+                part = np.ascontiguousarray(whole.take(range(start, stop), placement.axis))
+                if rank:
+                    transfer.send(part, rank)
+                else:
+                    mine = part
+        else:
+            transfer.receive(mine, 0)
+        graph.view(graph.own_weights, name).write(mine)
 
     def spread(self, *vectors: Array) -> None:
         """Rank 0's vectors to every rank, bit for bit; master weights of other ranks follow their
@@ -144,18 +184,34 @@ class State:
                 vector.write(mean / np.float32(self._wire.ranks.size))
 
     def sha256(self) -> str:
-        """Of this rank's parameters as little-endian float32 in network order."""
-        digest = hashlib.sha256()
-        for slot in self._graph.layout.slots.values():
-            for piece in self._pieces(self._graph.weights, slot.start, slot.stop):
+        """Of this rank's parameters as little-endian float32 in network order; of tensors that are
+        in slices with all ranks' slices, for which it is collective."""
+        graph, digest = self._graph, hashlib.sha256()
+        for name in graph.parameters:
+            if name in graph.own_layout.slots:
+                pieces = self._whole(graph.own_weights, name, self._from_all)
+            else:
+                slot = graph.layout.slots[name]
+                pieces = self._pieces(graph.weights, slot.start, slot.stop)
+            for piece in pieces:
                 digest.update(piece.astype("<f4").tobytes())
         return digest.hexdigest()
 
     def is_finite(self) -> bool:
-        """Whether this rank's weights, or the master's on rank 0, are numbers: float32 carries a
-        NaN to them unseen."""
-        vector = self._master
-        return all(np.isfinite(piece).all() for piece in self._pieces(vector, 0, vector.size))
+        """Whether the weights that this rank alone has are numbers, its slices and on rank 0 the
+        master's: float32 carries a NaN to them unseen."""
+        vectors = [self._graph.own_weights]
+        if self._wire.ranks.rank == 0:
+            vectors.append(self._master)
+        return all(
+            np.isfinite(piece).all()
+            for vector in vectors
+            for piece in self._pieces(vector, 0, vector.size)
+        )
+
+    def splits(self, tensors: Sequence[str] | None) -> bool:
+        """Whether these are the tensors of which each rank keeps a slice."""
+        return set(tensors or ()) == set(self._graph.own_layout.slots)
 
     # -- checkpoints
     # ----------------------------------------------------------------------------------------------
@@ -178,27 +234,30 @@ class State:
     def _entries(self) -> Iterator[Entry]:
         """On rank 0 every tensor of a checkpoint; on the others those that they must send."""
         graph, rank = self._graph, self._wire.ranks.rank
+        yield from self._parameters("", graph.weights, graph.own_weights)
         if rank == 0:
-            yield from self._tensors("", graph.weights, graph.layout.slots.values())
-            yield from self._tensors("", graph.statistics, graph.statistics_layout.slots.values())
-            if self._sgd:
-                yield from self._tensors(
-                    "momentum/", self._sgd.velocity, graph.layout.slots.values()
-                )
-            for average, layout in self._averages():
-                yield from self._tensors(checkpoint.AVERAGE, average, layout.slots.values())
-            if self._master is not graph.weights:
-                whole = partial(self._pieces, self._master, 0, self._master.size)
-                yield Entry("state/master", self._master.shape, whole)
+            for slot in graph.statistics_layout.slots.values():
+                yield self._entry("", graph.statistics, slot)
+        if self._sgd or self._own:
+            velocity = self._sgd.velocity if self._sgd else graph.weights
+            own = self._own.velocity if self._own else graph.own_weights
+            yield from self._parameters("momentum/", velocity, own)
+        for average, layout in self._averages() if rank == 0 else []:
+            for slot in layout.slots.values():
+                yield self._entry(checkpoint.AVERAGE, average, slot)
+        if rank == 0 and self._master is not graph.weights:
+            whole = partial(self._pieces, self._master, 0, self._master.size)
+            yield Entry("state/master", self._master.shape, whole)
         for name, vector in self._exchange.residuals().items():
             facts = self._wire.agree.gather_facts([vector.size, self._exchange.coder_index])
-            for owner, (size, number) in enumerate(facts):
-                if size and rank in (0, owner):
+            for owner, (count, number) in enumerate(facts):
+                if count and rank in (0, owner):
                     mine, theirs = (
-                        partial(self._pieces, vector, 0, size),
-                        partial(self._received, size, owner),
+                        partial(self._pieces, vector, 0, count),
+                        partial(self._received, count, owner),
                     )
-                    yield Entry(_residual(name, number), (size,), mine if rank == owner else theirs)
+                    pieces = mine if rank == owner else theirs
+                    yield Entry(_residual(name, number), (count,), pieces)
 
     def _averages(self) -> list[tuple[Array, Layout]]:
         """The averages of weights and statistics, and where tensors lie in them."""
@@ -210,11 +269,52 @@ class State:
             (average.statistics, graph.statistics_layout),
         ]
 
-    def _tensors(self, prefix: str, vector: Array, slots: Sequence[Any] | Any) -> Iterator[Entry]:
-        for slot in slots:
-            yield Entry(
-                prefix + slot.name, slot.shape, partial(self._pieces, vector, slot.start, slot.stop)
-            )
+    def _parameters(self, prefix: str, shared: Array, own: Array) -> Iterator[Entry]:
+        """In network order: shared tensors on rank 0, and those of which every rank has a slice."""
+        graph, rank = self._graph, self._wire.ranks.rank
+        for name, parameter in graph.parameters.items():
+            if name in graph.own_layout.slots:
+                take = self._at_root if rank == 0 else None
+                yield Entry(prefix + name, parameter.whole, partial(self._whole, own, name, take))
+            elif rank == 0:
+                yield self._entry(prefix, shared, graph.layout.slots[name])
+
+    def _entry(self, prefix: str, vector: Array, slot: Slot) -> Entry:
+        pieces = partial(self._pieces, vector, slot.start, slot.stop)
+        return Entry(prefix + slot.name, slot.shape, pieces)
+
+    def _whole(self, vector: Array, name: str, take: Take | None) -> Iterator[NDArray[np.float32]]:
+        """The rows of a tensor of which every rank has a slice in its vector, block by block.
+
+        take: gets all ranks' parts of a block; None: yield this rank's part alone, to be sent.
+        """
+        slot, placement = self._graph.own_layout.slots[name], self._graph.parameters[name].placement
+        assert placement is not None
+        for block in blocks(placement):
+            self._alive()
+            start, shape = slot.start + block.start, block.shapes[placement.rank]
+            mine = vector.part(start, start + size(shape)).download().reshape(shape)
+            if take is not None:
+                yield joined(take(mine, block.shapes), placement.axis)
+            elif mine.size:
+                yield mine
+
+    def _from_all(self, mine: Floats, shapes: Sequence[Shape]) -> list[Floats]:
+        """All ranks' parts of a block, on every rank."""
+        activations = self._wire.activations
+        parts = [np.empty(shape, np.float32) for shape in shapes]
+        activations.swap([mine] * activations.size, parts)
+        parts[activations.rank] = mine
+        return parts
+
+    def _at_root(self, mine: Floats, shapes: Sequence[Shape]) -> list[Floats]:
+        """All ranks' parts of a block, on rank 0, to which the others send theirs."""
+        parts = [mine]
+        for source, shape in enumerate(shapes[1:], 1):
+            parts.append(np.empty(shape, np.float32))
+            if parts[-1].size:
+                self._wire.transfer.receive(parts[-1], source)
+        return parts
 
     def _pieces(self, vector: Array, start: int, stop: int) -> Iterator[NDArray[np.float32]]:
         """A range of a device vector in host arrays of bearable size."""
@@ -242,13 +342,19 @@ class State:
                         reader.read(f"momentum/{name}")
                     )
                 self._alive()
+            if self._own:
+                for vector, prefix in (
+                    (graph.own_weights, ""),
+                    (self._own.velocity, "momentum/"),
+                ):
+                    self._take_slices(reader, vector, prefix)
             for name, slot in graph.statistics_layout.slots.items():
                 graph.statistics.part(slot.start, slot.stop).write(reader.read(name))
             if self._master is not graph.weights:
+                # Where every rank updated its own weights, they were the master's.
+                self._master.copy_from(graph.weights)
                 if "state/master" in reader.names:
-                    self._master.write(reader.read("state/master"))
-                else:  # every rank updated its own weights: they were the master's
-                    self._master.copy_from(graph.weights)
+                    self._take_master(reader, settings.get("split") or [])
             self._resume_average(reader)
             if self._exchange.residuals():
                 self._take_residuals(reader, settings, known(run.batch_size))
@@ -264,10 +370,36 @@ class State:
                 average.part(slot.start, slot.stop).write(reader.read(checkpoint.AVERAGE + name))
                 self._alive()
 
+    def _take_slices(self, reader: Reader, vector: Array, prefix: str) -> None:
+        """This rank's slices of a checkpoint's whole tensors."""
+        for name, parameter in self._graph.own_layout.parameters.items():
+            placement = parameter.placement
+            assert placement is not None
+            start, stop = placement.shards[placement.rank]
+            mine = reader.read(prefix + name, start, stop, placement.axis)
+            self._graph.view(vector, name).write(np.ascontiguousarray(mine))
+            self._alive()
+
+    def _take_master(self, reader: Reader, sliced: Sequence[str]) -> None:
+        """Rank 0's exact weights of then, a flat vector without the tensors that were `sliced`."""
+        whole = {
+            name: replace(each, shape=each.whole, placement=None)
+            for name, each in self._graph.parameters.items()
+            if name not in sliced
+        }
+        theirs = Layout(whole).slots
+        for name, slot in self._graph.layout.slots.items():
+            if name in theirs:
+                then = theirs[name]
+                values = reader.read("state/master", then.start, then.stop)
+                self._master.part(slot.start, slot.stop).write(values)
+
     def _take_residuals(self, reader: Reader, settings: Mapping[str, Any], batch: int) -> None:
         """Share what the ranks of then have left out among those of now. An exact exchange has left
         nothing."""
         before = int(settings.get("coders") or settings["ranks"])
+        if not self.splits(settings.get("split")):
+            before = 0  # other values were exchanged, at other places
         mine = self._exchange.residuals()
         kind = self._exchange.left_out
         sizes = {name: vector.size for name, vector in mine.items()}

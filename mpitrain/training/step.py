@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -75,7 +75,7 @@ def step(world: World, t: int) -> StepReport:
     """
     plan, local, feed, graph = world.plan, world.local, world.feed, world.local.graph
     watch, fault = local.watch, local.fault
-    sent = world.wire.bytes_sent
+    sent, swapped = world.wire.bytes_sent, world.wire.activations.seconds
     begin, cpu = time.perf_counter(), time.process_time()
     watch.at("scatter", t)
     fault("scatter", t)
@@ -88,15 +88,18 @@ def step(world: World, t: int) -> StepReport:
             _read_ahead(world, t)
     pieces = Pieces(world.exchange, graph.statistics) if plan.run.strict else None
     loss = 0.0
-    for first in range(0, max(1, len(images)), graph.capacity):
+    # Where layers are split, all ranks make as many runs.
+    longest = max(feed.counts) if graph.together else len(images)
+    for first in range(0, max(1, longest), graph.capacity):
         part = slice(first, first + graph.capacity)
-        last = part.stop >= len(images)
+        last = part.stop >= longest
         run = Pass(
             len(images[part]),
             True,
             first > 0 and not plan.run.strict,
             seed=(plan.run.seed << 32) + t,
             first=feed.mine.start + first,
+            everyone=_everyone(feed.counts, part) if graph.together else (),
         )
         watch.at("forward", t)
         fault("forward", t)
@@ -119,12 +122,15 @@ def step(world: World, t: int) -> StepReport:
             loss += float(graph.losses(run.images).sum(dtype="float64"))
         blocking = time.perf_counter() - queued - aside
         waited += max(0.0, aside - blocking)  # the device was done first: it has waited for images
+    if world.own:
+        world.own.update(plan.batch_size)
     watch.at("exchange", t)
     with own.pause():
         report = world.exchange.finish()  # every rank now holds the new weights
     if pieces:
         pieces.finish(world.wire, plan.batch_size, plan.sub_batch)
-    total, exchanged = time.perf_counter() - begin, report.seconds - report.hidden
+    swapped = world.wire.activations.seconds - swapped
+    total, exchanged = time.perf_counter() - begin, report.seconds - report.hidden + swapped
     seconds = {
         "total": total,
         "compute": total - exchanged - waited,
@@ -151,6 +157,11 @@ def step(world: World, t: int) -> StepReport:
         rate=plan.rate(t),
         gradient_norm=report.gradient_norm,
     )
+
+
+def _everyone(counts: Sequence[int], part: slice) -> tuple[int, ...]:
+    """How many images each rank has in a run of these places of its part."""
+    return tuple(len(range(count)[part]) for count in counts)
 
 
 def _read_ahead(world: World, t: int) -> None:

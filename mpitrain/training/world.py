@@ -22,6 +22,7 @@ from mpitrain.network.graph import Graph
 from mpitrain.runtime.array import Array
 from mpitrain.training.average import WeightAverage
 from mpitrain.training.faults import Fault
+from mpitrain.training.own import OwnUpdate
 from mpitrain.training.plan import Plan
 from mpitrain.training.sgd import MomentumSgd
 from mpitrain.training.state import State
@@ -66,6 +67,8 @@ class World:
     feed: Feed
     sgd: MomentumSgd | None
     """On ranks that apply the mean gradient."""
+    own: OwnUpdate | None
+    """Where this rank keeps slices that no other rank has."""
     exchange: Exchange
     state: State
     undo: Undo | None
@@ -127,11 +130,17 @@ def make_world(
         updates, master if own_master else None, streaming=not run.no_streaming,
         clip_norm=run.clip_norm, home=local.home,
     )  # fmt: skip
-    state = State(wire, graph, sgd, exchange, updates.alive, local.average, run.strict)
+    own = None
+    if graph.own_layout.slots:
+        own = OwnUpdate(graph, run.momentum, known(run.weight_decay), run.nesterov)
+    state = State(
+        wire, graph, sgd, own.sgd if own else None, exchange, updates.alive, local.average,
+        run.strict,
+    )  # fmt: skip
     undo = None
     if plan.continues and wire.ranks.size > 1:
         undo = Undo(graph, sgd if wire.ranks.rank == 0 else None, exchange)
-    return World(plan, local, wire, feed, sgd, exchange, state, undo)
+    return World(plan, local, wire, feed, sgd, own, exchange, state, undo)
 
 
 def applies_mean(rank: int, update: str) -> bool:

@@ -22,6 +22,10 @@ from mpitrain.job.errors import UserError
         ("lr", 0.0, "--lr 0.0: must be above 0.0"),
         ("lr", float("nan"), "--lr nan: must be above"),
         ("momentum", 1.0, "--momentum 1.0: must be below 1.0"),
+        *(
+            ("dense", wrong, f"--dense {wrong}: expected auto, whole, split, or split: and from")
+            for wrong in ("half", "split:", "split:0", "split:few", "whole:3", "")
+        ),
         (
             "checkpoint_every",
             "soon",

@@ -24,7 +24,7 @@ class Dense(Layer):
     x (N, in), y (N, features), weight (features, in).
     """
 
-    keeps = ("x",)
+    keeps: tuple[str, ...] = ("x",)
     weight: Array
     dweight: Array
     bias: Array
@@ -56,10 +56,12 @@ class Dense(Layer):
         return max(way.workspace(int(min(images, way.most_images))) for way in self._ways)
 
     def build(self, device: Engine, *shapes: Shape) -> None:
-        inputs = size(shapes[0])
-        self._ways = [WAYS[name](device, inputs, self.features) for name in device.products]
+        self._make_ways(device, size(shapes[0]), self.features)
         self._way(self.capacity).compile(self.capacity)
         self._bias_gradient = BiasGradient(device, self.features, None)
+
+    def _make_ways(self, device: Engine, inputs: int, features: int) -> None:
+        self._ways = [WAYS[name](device, inputs, features) for name in device.products]
 
     def _way(self, images: int) -> Way:
         return next(way for way in self._ways if images <= way.most_images)

@@ -44,7 +44,7 @@ class Checkpoint:
         local.log.catch_up()
         local.watch.at("checkpoint", t)
         local.fault("checkpoint", t)
-        if not world.wire.agree.from_root(world.state.is_finite):
+        if not all(world.wire.agree.gather_facts(world.state.is_finite())):
             raise diverged(world, t, "the weights are not finite (NaN or infinite)")
         local.log.check_place()
         world.state.average_statistics()
@@ -89,6 +89,7 @@ def _settings(world: World, progress: Progress) -> dict[str, Any]:
         "images": plan.prepared.count,
         "identity": plan.prepared.identity,
         "sub_batch": plan.sub_batch,
+        "split": list(local.graph.own_layout.slots),
         "speeds": world.feed.speeds if plan.by_speed else None,
         "best": asdict(progress.best) if progress.best else None,
         "waited": progress.waited,

@@ -135,24 +135,26 @@ def score(
         )
         labels32 = None if batch_labels is None else batch_labels.astype(np.int32)
         images, labels = wire.scatter.start(batch_images, labels32, shares, shape, dtype).wait()
-        if len(images):
-            run = Pass(len(images), training=False)
+        if len(images) or graph.together:
+            counts = tuple(share.stop - share.start for share in shares)
+            run = Pass(len(images), training=False, everyone=counts if graph.together else ())
             graph.load(images, labels)
             graph.forward(run)
+        if len(images):
             accuracy(rank_of, graph.scores, graph.labels, len(images))
-            found = rank_of.reshape((len(images),)).download()
+            places = rank_of.reshape((len(images),)).download()
             sums += (
                 graph.losses(len(images)).sum(dtype=np.float64),
-                (found < 1).sum(),
-                (found < 5).sum(),
+                (places < 1).sum(),
+                (places < 5).sum(),
             )
             if confusion is not None:
                 scores = graph.scores.reshape((len(images), graph.network.classes))
                 confusion.add(labels, scores.download())
         alive()
     if confusion is not None:
-        counts = confusion.counts
-        mine = counts.astype(np.float64).reshape(-1)  # which holds counts exactly
-        counts[:] = wire.agree.sum(mine).reshape(counts.shape)
+        found = confusion.counts
+        mine = found.astype(np.float64).reshape(-1)  # which holds counts exactly
+        found[:] = wire.agree.sum(mine).reshape(found.shape)
     loss, top1, top5 = wire.agree.sum(sums) / count
     return Scores(float(loss), float(top1), float(top5), count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mpitrain.training.hooks.advise import Advise
 from mpitrain.training.hooks.balance import Divide
 from mpitrain.training.hooks.checkpoint import Checkpoint
 from mpitrain.training.hooks.compare import Compare
@@ -13,7 +14,7 @@ from mpitrain.training.hooks.hook import Hook
 from mpitrain.training.hooks.words import Words
 from mpitrain.training.plan import Plan
 
-HOOKS: list[Callable[[Plan], Hook]] = [Divide, Compare, Words, Evaluate, Checkpoint, Ending]
+HOOKS: list[Callable[[Plan], Hook]] = [Divide, Compare, Words, Advise, Evaluate, Checkpoint, Ending]
 """How each is made for a plan. A signal gives little time, so on one nothing slow stands before the
 checkpoint."""
 

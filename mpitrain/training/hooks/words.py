@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from mpitrain import __version__
 from mpitrain.job import slurm, toml
+from mpitrain.job.config import split_from
+from mpitrain.layers.layer import size
 
 if TYPE_CHECKING:
     from mpitrain.training.plan import Plan, Progress
@@ -101,6 +103,21 @@ def _say_step(world: World, progress: Progress, mean: float, left: str) -> None:
     world.local.display.step(t, brief, line, whole)
 
 
+def _split_words(world: World) -> str:
+    """What --dense split has split, or why nothing; empty without it."""
+    plan, ranks, own = world.plan, world.wire.ranks.size, world.local.graph.own_layout
+    least = split_from(plan.run.dense)
+    if least is None or ranks == 1:
+        return ""
+    if not own.slots:
+        return f"--dense {plan.run.dense}: no dense layer has {least:,} weights or more"
+    whole = sum(size(each.whole) for each in own.parameters.values())
+    return (
+        f"--dense split: each rank keeps 1/{ranks} of {', '.join(own.slots)}, {whole:,} weights in "
+        "all"
+    )
+
+
 def say_header(world: World, said: str) -> None:
     """Say and log what runs where; said: of where the run starts. Collective."""
     plan, local, wire = world.plan, world.local, world.wire
@@ -133,7 +150,7 @@ def say_header(world: World, said: str) -> None:
     local.log.event(
         "start",
         network=plan.network.name,
-        parameters=graph.layout.count,
+        parameters=graph.count,
         ranks=count,
         devices=devices,
         batch_size=plan.batch_size,
@@ -147,7 +164,7 @@ def say_header(world: World, said: str) -> None:
     test = f", {prepared.tests:,} test" if prepared.tests else ""
     divided = graph.capacity < world.feed.mine.stop - world.feed.mine.start
     say(
-        f"mpitrain {__version__}: {plan.network.name}, {graph.layout.count:,} parameters, on "
+        f"mpitrain {__version__}: {plan.network.name}, {graph.count:,} parameters, on "
         f"{run.data} "
         f"({prepared.count:,} images{test}); batch {plan.batch_size} over {count} "
         f"rank{'s' * (count > 1)}" + (f" in sub-batches of {graph.capacity}" if divided else "")
@@ -170,6 +187,8 @@ def say_header(world: World, said: str) -> None:
         f"  {wire.ranks.library}; exchange {plan.exchange}{where} ({plan.reason}), update "
         f"{run.update}"
     )
+    if words := _split_words(world):
+        say(f"  {words}")
     if local.dataset:
         local.dataset.bad.tell(local.display, local.log)
     for words in filter(None, (local.log.lacks, said)):
