@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import pickle
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -168,6 +169,18 @@ def cifar(data: bytes, folder: Path) -> None:
 
 
 @cache
+def good_pickle() -> bytes:
+    return pickle.dumps({b"data": np.zeros((3, 3072), np.uint8), b"labels": [0, 1, 9]}, 2)
+
+
+def cifar_python(data: bytes, folder: Path) -> None:
+    """One of CIFAR-10's pickled batches among good ones."""
+    for number in range(1, 6):
+        (folder / f"data_batch_{number}").write_bytes(data if number == 3 else good_pickle())
+    read_all(folder)
+
+
+@cache
 def good_npz() -> bytes:
     there = BytesIO()
     images, labels = np.zeros((6, 1, 8, 8), np.uint8), np.arange(6)
@@ -247,6 +260,7 @@ TARGETS = {
     "cifar": Target(
         cifar, lambda: [bytes([first]) + bytes(2 * 3073 + first // 64) for first in (0, 1, 130)]
     ),
+    "cifar_python": Target(cifar_python, lambda: [good_pickle()]),
     "npz": Target(npz, lambda: [good_npz()]),
     "images": Target(
         images, lambda: [bytes([first]) + data for data in pictures().values() for first in (0, 1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mpitrain.data import cifar, digits, folder, idx, npz, synthetic
+from mpitrain.data import cifar, cifar_python, digits, folder, idx, npz, synthetic
 from mpitrain.data.bad import Bad
 from mpitrain.data.dataset import MAX_CLASSES, Dataset, Shape, Split
 from mpitrain.job.config import is_made_up
@@ -67,10 +67,11 @@ def open_folder(path: Path, shape_hint: Shape, classes: int | None, bad: Bad) ->
         return idx.open_folder(path, classes=classes, bad=bad)
     if cifar.found(path):
         return cifar.open_folder(path, classes=classes, bad=bad)
+    if cifar_python.found(path):
+        return cifar_python.open_folder(path, classes=classes, bad=bad)
     if folder.found(path):
         return folder.open_folder(path, shape=shape_hint, classes=classes, bad=bad)
     raise UserError(
         f"{path}: expected IDX files (train-images-idx3-ubyte), CIFAR files (data_batch_1.bin, "
-        "train.bin) "
-        "or class folders with images, found none of them"
+        "train.bin, data_batch_1, train) or class folders with images, found none of them"
     )

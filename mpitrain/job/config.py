@@ -26,8 +26,9 @@ class Run:
     network: str
     data: str | None = _option(
         None,
-        "digits (a small real set that ships along), synthetic, an MNIST IDX or CIFAR folder, a "
-        "folder of class folders, or an .npz. "
+        "digits (a small real set that ships along), synthetic, an MNIST IDX or CIFAR folder "
+        "(binary or python version), a folder of class folders, or an .npz (with our names, "
+        "Keras's or MedMNIST's). "
         "[default: digits for lenet, synthetic for others]",
         metavar="SOURCE",
     )
