@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.data.folder import decode, image_files
+from mpitrain.data.folder import image_files
+from mpitrain.data.picture import decode
 from mpitrain.job.errors import DONE, FAILED, WRONG_USE, UserError
 from mpitrain.job.plain import plain
 from mpitrain.network.model import Model, load

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.data.bad import Bad
 from mpitrain.job.errors import UserError
+
+if TYPE_CHECKING:
+    from mpitrain.data.view import View
 
 Shape = tuple[int, int, int]
 """Channels, height and width of one image."""
@@ -40,9 +43,9 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, numbers: NDArray[np.int64]) -> tuple[Images, Labels]:
+    def read(self, numbers: NDArray[np.int64], view: View | None = None) -> tuple[Images, Labels]:
         """Images (k, C, H, W) and labels int64 (k,) of the sample numbers (k,), new arrays each
-        time."""
+        time; view: how training images are looked at."""
         ...
 
 
@@ -63,8 +66,9 @@ class ArraySplit:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def read(self, numbers: NDArray[np.int64]) -> tuple[Images, Labels]:
-        return self.images[numbers], self.labels[numbers]
+    def read(self, numbers: NDArray[np.int64], view: View | None = None) -> tuple[Images, Labels]:
+        images = self.images[numbers]
+        return view.of_arrays(images, numbers) if view else images, self.labels[numbers]
 
 
 @dataclass(frozen=True)

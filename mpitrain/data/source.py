@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mpitrain.data import cifar, cifar_python, digits, folder, idx, npz, synthetic
+from mpitrain.data import cifar, cifar_python, digits, folder, idx, npz, synthetic, tars
 from mpitrain.data.bad import Bad
 from mpitrain.data.dataset import MAX_CLASSES, Dataset, Shape, Split
 from mpitrain.job.config import is_made_up
@@ -21,15 +21,17 @@ def open_source(
     seed: int = 0,
     bad: Bad | None = None,
     layout: str | None = None,
+    side: int | None = None,
 ) -> Dataset:
-    """`digits`, `synthetic`, `synthetic:COUNT`, or the path of an .npz file or an IDX, CIFAR or
-    image folder.
+    """`digits`, `synthetic`, `synthetic:COUNT`, or the path of an .npz file, of tar shards or of an
+    IDX, CIFAR or image folder.
 
     shape_hint (C, H, W) is the shape of synthetic images and the one folder images are brought to;
     the others keep their own. classes: unless given, the labels' maximum + 1 (CIFAR: 10 or 100,
     folders: their number, synthetic: 1000). bad: what may be left out, nothing unless given.
-    layout: of an .npz's images. Raises UserError, naming the file, when the data cannot be what it
-    says.
+    layout: of an .npz's images. side: pixels that a photo's shorter side is scaled to before a part
+    around its centre is taken; as few as that part needs, unless given. Raises UserError, naming
+    the file, when the data cannot be what it says.
     """
     bad = bad or Bad()
     if classes is not None and not 1 <= classes <= MAX_CLASSES:
@@ -45,9 +47,13 @@ def open_source(
     path = Path(spec)
     try:
         if spec and path.is_file():
+            if tars.named(spec):
+                return tars.open_shards(spec, shape=shape_hint, classes=classes, bad=bad, side=side)
             return open_file(path, classes, bad, layout)
         if spec and path.is_dir():
-            return open_folder(path, shape_hint, classes, bad)
+            return open_folder(path, shape_hint, classes, bad, side)
+        if tars.named(spec) and "{" in spec:
+            return tars.open_shards(spec, shape=shape_hint, classes=classes, bad=bad, side=side)
     except OSError as error:
         raise UserError(f"{error.filename or spec}: cannot be read ({error.strerror})") from error
     raise UserError(
@@ -58,20 +64,25 @@ def open_source(
 
 def open_file(path: Path, classes: int | None, bad: Bad, layout: str | None = None) -> Dataset:
     if path.suffix.lower() != ".npz":
-        raise UserError(f"{path}: expected an .npz file or a folder, got a file that is no .npz")
+        raise UserError(f"{path}: expected an .npz file, a .tar or a folder, got none of them")
     return npz.open_npz(path, classes=classes, bad=bad, layout=layout)
 
 
-def open_folder(path: Path, shape_hint: Shape, classes: int | None, bad: Bad) -> Dataset:
+def open_folder(
+    path: Path, shape_hint: Shape, classes: int | None, bad: Bad, side: int | None
+) -> Dataset:
     if idx.found(path):
         return idx.open_folder(path, classes=classes, bad=bad)
     if cifar.found(path):
         return cifar.open_folder(path, classes=classes, bad=bad)
     if cifar_python.found(path):
         return cifar_python.open_folder(path, classes=classes, bad=bad)
+    if tars.found(path):
+        return tars.open_shards(str(path), shape=shape_hint, classes=classes, bad=bad, side=side)
     if folder.found(path):
-        return folder.open_folder(path, shape=shape_hint, classes=classes, bad=bad)
+        return folder.open_folder(path, shape=shape_hint, classes=classes, bad=bad, side=side)
     raise UserError(
         f"{path}: expected IDX files (train-images-idx3-ubyte), CIFAR files (data_batch_1.bin, "
-        "train.bin, data_batch_1, train) or class folders with images, found none of them"
+        "train.bin, data_batch_1, train), shards (.tar) or class folders with images, found "
+        "none of them"
     )

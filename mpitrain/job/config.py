@@ -27,8 +27,8 @@ class Run:
     data: str | None = _option(
         None,
         "digits (a small real set that ships along), synthetic, an MNIST IDX or CIFAR folder "
-        "(binary or python version), a folder of class folders, or an .npz (with our names, "
-        "Keras's or MedMNIST's). "
+        "(binary or python version), a folder of class folders, WebDataset shards (a .tar, a folder "
+        "of them, shard-{0000..0007}.tar), or an .npz (with our names, Keras's or MedMNIST's). "
         "[default: digits for lenet, synthetic for others]",
         metavar="SOURCE",
     )

@@ -155,15 +155,15 @@ import sys, time
 from pathlib import Path
 from mpitrain.commands import cli, evaluate
 from mpitrain.mpi import heartbeat
-from mpitrain.data import folder
-evaluate.STALL, heartbeat.BEAT_SECONDS, folder.CHUNK = 2.0, 0.2, 1
-quick, seconds, hangs = folder.trouble, float(sys.argv.pop()), float(sys.argv.pop())
+from mpitrain.data import decoded
+evaluate.STALL, heartbeat.BEAT_SECONDS, decoded.CHUNK = 2.0, 0.2, 1
+quick, seconds, hangs = decoded.trouble, float(sys.argv.pop()), float(sys.argv.pop())
 
-def slow(file, shape):
-    time.sleep((seconds if "val" in str(file) else 0.0) if hangs == 0 else hangs)
-    return quick(file, shape)
+def slow(split, number):
+    time.sleep((seconds if "val" in split.place else 0.0) if hangs == 0 else hangs)
+    return quick(split, number)
 
-folder.trouble = slow
+decoded.trouble = slow
 cli.main()
 """
 """An evaluation whose watchdog waits for two seconds, from a disk that takes as long for a test
