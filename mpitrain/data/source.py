@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from mpitrain.data import cifar, cifar_python, digits, folder, idx, npz, synthetic, tars
+from mpitrain.data import cifar, cifar_python, digits, folder, idx, npz, synthetic, tars, well_known
 from mpitrain.data.bad import Bad
 from mpitrain.data.dataset import MAX_CLASSES, Dataset, Shape, Split
 from mpitrain.job.config import is_made_up
@@ -23,8 +24,8 @@ def open_source(
     layout: str | None = None,
     side: int | None = None,
 ) -> Dataset:
-    """`digits`, `synthetic`, `synthetic:COUNT`, or the path of an .npz file, of tar shards or of an
-    IDX, CIFAR or image folder.
+    """`digits`, `synthetic`, `synthetic:COUNT`, a name of `well_known`, or the path of an .npz
+    file, of tar shards or of an IDX, CIFAR or image folder.
 
     shape_hint (C, H, W) is the shape of synthetic images and the one folder images are brought to;
     the others keep their own. classes: unless given, the labels' maximum + 1 (CIFAR: 10 or 100,
@@ -44,6 +45,8 @@ def open_source(
         return digits.open_digits(classes=classes)
     if is_made_up(spec):
         return synthetic.open_synthetic(spec, shape=shape_hint, classes=classes, seed=seed)
+    if spec in well_known.KNOWN:
+        return open_known(spec, classes, bad)
     path = Path(spec)
     try:
         if spec and path.is_file():
@@ -57,9 +60,20 @@ def open_source(
     except OSError as error:
         raise UserError(f"{error.filename or spec}: cannot be read ({error.strerror})") from error
     raise UserError(
-        f"data {spec!r}: expected digits, synthetic, or the path of a file or folder; there is no "
-        "such path"
+        f"data {spec!r}: expected digits, synthetic, {', '.join(well_known.KNOWN)}, or the path "
+        "of a file or folder; there is no such path"
     )
+
+
+def open_known(name: str, classes: int | None, bad: Bad) -> Dataset:
+    """A data set by its name; says where it was found, or that it is fetched."""
+    path = well_known.find(name)
+    if path is None:
+        path = well_known.fetch(name, bad.say, bad.alive)
+    bad.say(f"data {name}: in {path}")
+    data = open_source(str(path), shape_hint=(1, 1, 1), classes=classes, bad=bad)
+    names = well_known.KNOWN[name].classes
+    return replace(data, name=name, class_names=names if data.classes == len(names) else ())
 
 
 def open_file(path: Path, classes: int | None, bad: Bad, layout: str | None = None) -> Dataset:

@@ -26,9 +26,10 @@ class Run:
     network: str
     data: str | None = _option(
         None,
-        "digits (a small real set that ships along), synthetic, an MNIST IDX or CIFAR folder "
-        "(binary or python version), a folder of class folders, WebDataset shards (a .tar, a folder "
-        "of them, shard-{0000..0007}.tar), or an .npz (with our names, Keras's or MedMNIST's). "
+        "digits (a small real set that ships along), synthetic, mnist, fashion-mnist or cifar10 "
+        "(found on this machine, else fetched once), an MNIST IDX or CIFAR folder (binary or "
+        "python version), a folder of class folders, WebDataset shards (a .tar, a folder of them, "
+        "shard-{0000..0007}.tar), or an .npz (with our names, Keras's or MedMNIST's). "
         "[default: digits for lenet, synthetic for others]",
         metavar="SOURCE",
     )

@@ -13,6 +13,7 @@ from mpitrain.data import augment
 from mpitrain.data.bad import Bad
 from mpitrain.data.order import steps_per_epoch
 from mpitrain.data.source import Dataset, open_source
+from mpitrain.data.well_known import KNOWN
 from mpitrain.exchange.registry import find
 from mpitrain.job import toml
 from mpitrain.job.config import Run, is_made_up, known, numbers
@@ -113,7 +114,7 @@ def look(run: Run, ranks: int, alive: Callable[[], None], hold: Hold) -> tuple[P
 
 def _absolute(data: str) -> str:
     """Data as a checkpoint can name them: it may be looked at from another folder."""
-    words = data == "digits" or is_made_up(data)
+    words = data == "digits" or data in KNOWN or is_made_up(data)
     return data if words else str(Path(data).absolute())
 
 
