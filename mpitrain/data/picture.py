@@ -10,7 +10,7 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mpitrain.data.dataset import Shape
 from mpitrain.job.errors import UserError
@@ -55,7 +55,9 @@ def decode(
     except MemoryError:
         raise
     except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
-        words = f"{name or file}: cannot be decoded; expected an image ({error})"
+        # Pillow names the file once more, as Python shows an open one.
+        why = "no format that is known" if isinstance(error, UnidentifiedImageError) else error
+        words = f"{name or file}: cannot be decoded; expected an image ({why})"
         raise UserError(words) from error
     chw: NDArray[np.uint8] = pixels.transpose(2, 0, 1)
     return chw

@@ -23,6 +23,7 @@ def open_source(
     bad: Bad | None = None,
     layout: str | None = None,
     side: int | None = None,
+    may_fetch: bool = True,
 ) -> Dataset:
     """`digits`, `synthetic`, `synthetic:COUNT`, a name of `well_known`, or the path of an .npz
     file, of tar shards or of an IDX, CIFAR or image folder.
@@ -31,8 +32,9 @@ def open_source(
     the others keep their own. classes: unless given, the labels' maximum + 1 (CIFAR: 10 or 100,
     folders: their number, synthetic: 1000). bad: what may be left out, nothing unless given.
     layout: of an .npz's images. side: pixels that a photo's shorter side is scaled to before a part
-    around its centre is taken; as few as that part needs, unless given. Raises UserError, naming
-    the file, when the data cannot be what it says.
+    around its centre is taken; as few as that part needs, unless given. may_fetch: a data set of
+    `well_known` that is not here. Raises UserError, naming the file, when the data cannot be what
+    it says.
     """
     bad = bad or Bad()
     if classes is not None and not 1 <= classes <= MAX_CLASSES:
@@ -46,7 +48,7 @@ def open_source(
     if is_made_up(spec):
         return synthetic.open_synthetic(spec, shape=shape_hint, classes=classes, seed=seed)
     if spec in well_known.KNOWN:
-        return open_known(spec, classes, bad)
+        return open_known(spec, classes, bad, may_fetch)
     path = Path(spec)
     try:
         if spec and path.is_file():
@@ -65,10 +67,12 @@ def open_source(
     )
 
 
-def open_known(name: str, classes: int | None, bad: Bad) -> Dataset:
+def open_known(name: str, classes: int | None, bad: Bad, may_fetch: bool) -> Dataset:
     """A data set by its name; says where it was found, or that it is fetched."""
     path = well_known.find(name)
     if path is None:
+        if not may_fetch:
+            raise UserError(f"data {name}: it is not on this machine")
         path = well_known.fetch(name, bad.say, bad.alive)
     bad.say(f"data {name}: in {path}")
     data = open_source(str(path), shape_hint=(1, 1, 1), classes=classes, bad=bad)

@@ -30,10 +30,11 @@ class Model:
         trained_on: str,
         seed: int,
         layout: str | None = None,
+        resize: int | None = None,
     ) -> None:
         self.graph, self.network = graph, graph.network
         self.class_names, self.trained_on, self.seed = class_names, trained_on, seed
-        self.layout = layout
+        self.layout, self.resize = layout, resize
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Probabilities (n, classes) of images (n, C, H, W), uint8 or float32 as in training, in
@@ -102,7 +103,10 @@ def load(
     graph.normalise(np.array(mean, np.float32), np.array(std, np.float32))
     run = settings.get("run", {"data": "", "seed": 0})
     names = tuple(settings.get("classes", ()))
-    return Model(graph, names, run["data"], run["seed"], run.get("layout"))
+    resize = run.get("resize")
+    if resize is not None and (type(resize) is not int or resize < max(decoded.input_shape[1:])):
+        raise UserError(f"{path}: run.resize is {resize!r}; expected a number of pixels")
+    return Model(graph, names, run["data"], run["seed"], run.get("layout"), resize)
 
 
 def _fitting(name: str, reader: checkpoint.Reader) -> Network:

@@ -30,6 +30,16 @@ PIECE = 1 << 22
 """Values of a vector that are brought to the host at once (16 MiB)."""
 FEW = 2
 """Tensors in a sentence."""
+DECIDES = {
+    "batch_size": None,
+    "seed": None,
+    "augment": None,
+    "no_dropout": None,
+    "resize": None,
+    "label_smoothing": 0.0,
+    "mixup": 0.0,
+}
+"""Settings that a step's values depend on, and what a checkpoint means that lacks one."""
 Pieces = Callable[[], Iterator[NDArray[np.float32]]]
 
 
@@ -276,8 +286,10 @@ def check_resumable(found: Newest, network: Network, run: Run, images: int) -> N
                     f"--resume {found.path}: {name} is {reader.shape(name)} there, {network.name} "
                     f"needs {parameter.shape}"
                 )
-    names = ("batch_size", "seed", "augment", "no_dropout")
-    pairs = [(name, settings["run"][name], getattr(run, name)) for name in names]
+    pairs = [
+        (name, settings["run"].get(name, default), getattr(run, name))
+        for name, default in DECIDES.items()
+    ]
     for name, was, now in [*pairs, ("training images", settings["images"], images)]:
         if was != now:
             raise UserError(

@@ -34,9 +34,9 @@ class StepReport:
     cpu_seconds: float
     """CPU time of all ranks' processes."""
     seconds: dict[str, float]
-    """Of this rank: total, compute, exchange (not hidden by compute), wait (for images), and host:
-    what the main thread did of its own, waiting neither for the device nor for images nor for other
-    ranks."""
+    """Of this rank: total, compute, exchange (not hidden by compute), wait (for images), host: what
+    the main thread did of its own, waiting neither for the device nor for images nor for other
+    ranks, and data: CPU time of its threads that read and decode."""
     bytes_sent: int
     """By this rank."""
     rate: float
@@ -52,10 +52,10 @@ def step(world: World, t: int) -> StepReport:
     plan, local, feed, graph = world.plan, world.local, world.feed, world.local.graph
     watch, fault = local.watch, local.fault
     sent = world.wire.bytes_sent
-    begin, cpu = time.perf_counter(), time.process_time()
+    begin, cpu, decoded = time.perf_counter(), time.process_time(), feed.seconds
     watch.at("scatter", t)
     fault("scatter", t)
-    images, labels = feed.part(t)  # sent while the last step ran
+    images, labels, mixed = feed.part(t)  # read and sent while the last step ran
     waited = time.perf_counter() - begin
     computes_here = plan.simulated or (world.wire.ranks.size > 1 and not world.exchange.streams)
     if computes_here:  # this thread would not come to it before the step is over
@@ -73,7 +73,7 @@ def step(world: World, t: int) -> StepReport:
         )
         watch.at("forward", t)
         fault("forward", t)
-        graph.load(images[part], labels[part])
+        graph.load(images[part], labels[part], mixed[part] if mixed else None)
         graph.forward(run)
         fault.drag(run.images)
         watch.at("backward", t)
@@ -100,6 +100,7 @@ def step(world: World, t: int) -> StepReport:
         "exchange": exchanged,
         "wait": waited,
         "host": total - blocked - waited,
+        "data": feed.seconds - decoded,
     }
     watch.at("agree", t + 1)
     table = _agree(world, loss, report, seconds["compute"], time.process_time() - cpu)

@@ -10,29 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from launcher import Launch
-from PIL import Image
 
 from mpitrain.data.order import batch
 
 PER_CLASS, CLASSES, BATCH = 12, 4, 8
 STEPS = 9
 """An epoch of six, and a half."""
-
-
-@pytest.fixture
-def pictures(small_data: Path, tmp_path: Path) -> Path:
-    """The small digits as a folder of class folders."""
-    root = tmp_path / "pictures"
-    with np.load(small_data) as arrays:
-        for split, images, labels in (
-            ("train", arrays["images"], arrays["labels"]),
-            ("val", arrays["test_images"], arrays["test_labels"]),
-        ):
-            for label in range(CLASSES):
-                (root / split / str(label)).mkdir(parents=True)
-                for number, image in enumerate(images[labels == label][:PER_CLASS]):
-                    Image.fromarray(image[0]).save(root / split / str(label) / f"{number:02}.png")
-    return root
 
 
 def spoil(path: Path) -> None:

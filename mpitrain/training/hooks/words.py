@@ -126,6 +126,7 @@ def say_header(world: World, said: str) -> None:
         "coded_from": plan.coded_from,
         "coders": exchange.coder_count if exchange.codes else 0,
         "capacity": graph.capacity,
+        "read_chosen": "local" if plan.reading.local else "root",
     }
     tables = {"run": settings, "versions": versions, "ranks": {"devices": devices, "hosts": hosts}}
     toml.write(plan.folder / "config.toml", tables)
@@ -168,6 +169,8 @@ def say_header(world: World, said: str) -> None:
         f"  {wire.ranks.library}; exchange {plan.exchange}{where} ({plan.reason}), update "
         f"{run.update}"
     )
+    if words := plan.reading.words(count):
+        say(f"  {words}")
     if local.dataset:
         local.dataset.bad.tell(local.display, local.log)
     for words in filter(None, (local.log.lacks, said)):
