@@ -56,7 +56,8 @@ def decode(
         raise
     except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
         # Pillow names the file once more, as Python shows an open one.
-        why = "no format that is known" if isinstance(error, UnidentifiedImageError) else error
+        unknown = isinstance(error, UnidentifiedImageError)
+        why = "no format that is known" if unknown else str(error)
         words = f"{name or file}: cannot be decoded; expected an image ({why})"
         raise UserError(words) from error
     chw: NDArray[np.uint8] = pixels.transpose(2, 0, 1)
