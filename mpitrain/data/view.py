@@ -82,11 +82,14 @@ class View:
         random = self._random(number, 1)
         factors = random.uniform(1 - STRENGTH, 1 + STRENGTH, 3).astype(np.float32)
         x = image.astype(np.float32)
+        weights = GREY if len(x) == 3 else np.full(len(x), 1 / len(x), np.float32)
         for what in random.permutation(3 if len(x) == 3 else 2):
             if what == 0:
                 x *= factors[0]
             else:
-                grey = np.tensordot(GREY, x, 1) if len(x) == 3 else x.mean(axis=0)
+                # Pixel by pixel: a product of matrices would take threads of its own, and its last
+                # bits differ from machine to machine.
+                grey = sum(w * channel for w, channel in zip(weights, x, strict=True))
                 if what == 1:  # one grey for all, rounded, so that no machine has another mean
                     grey = np.float32(round(float(grey.mean(dtype=np.float64))))
                 x = grey + factors[what] * (x - grey)
