@@ -87,7 +87,7 @@ def look(run: Run, ranks: int, alive: Callable[[], None], hold: Hold) -> tuple[P
         layout=run.layout,
         side=run.resize,
     )
-    _check_looks(run, ways, data)
+    check_looks(run, ways, data)
     batch_size = known(run.batch_size)
     if batch_size < ranks:
         raise UserError(f"--batch-size {batch_size}: {ranks} ranks need at least one image each")
@@ -117,7 +117,7 @@ def look(run: Run, ranks: int, alive: Callable[[], None], hold: Hold) -> tuple[P
     return found, data
 
 
-def _check_looks(run: Run, ways: frozenset[str], data: Dataset) -> None:
+def check_looks(run: Run, ways: frozenset[str], data: Dataset) -> None:
     """Raise UserError for ways to look at images that these do not have."""
     if run.resize is not None:
         if not isinstance(data.train, DecodedSplit):

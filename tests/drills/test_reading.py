@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -99,25 +98,6 @@ def test_ranks_that_see_other_files_are_found_before_they_train_on_them(
         ended = launch(*command, ranks=2, program=program)
         assert ended.code == 0, ended.err
         assert "rank 0 reads images for all (rank 1 on " in ended.out
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        (("--resize", 20), "--resize 20: expected at least 28, of which lenet sees a part"),
-        (
-            ("--data", "digits", "--resize", 32),
-            "--resize 32: only photos .* are scaled, got digits",
-        ),
-        (("--augment", "crop,resized"), "augmentation crop and resized; expected one of them"),
-    ],
-)
-def test_looks_that_images_do_not_have_are_refused(
-    launch: Launch, pictures: Path, options: tuple[object, ...], sentence: str
-) -> None:
-    ended = launch(*words(pictures, *options))
-    launch.ends_with(ended, 2)
-    assert re.search(sentence, ended.sentence())
 
 
 def test_reading_locally_and_skipping_bad_ones_are_refused_together(
