@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mpitrain.data import tars
 from mpitrain.data.bad import Bad
 from mpitrain.data.source import open_source
 from mpitrain.job.errors import RunError, UserError
@@ -189,11 +188,3 @@ def test_packed_missing_and_too_many_shards_are_sentences(tmp_path):
         opened(tmp_path / "shard-9.tar")
     with pytest.raises(UserError, match="1 or 3 channels"):
         opened(tmp_path, shape=(2, 8, 8))
-
-
-def test_a_header_read_is_a_member(tmp_path):
-    file = shard(tmp_path / "x.tar", [("a.png", b"12345"), ("b.cls", b"7")])
-    with file.open("rb") as opened_file:
-        found = list(tars.members(file, opened_file))
-    assert [(each.name, each.size) for each in found] == [("a.png", 5), ("b.cls", 1)]
-    assert file.read_bytes()[found[0].start :][:5] == b"12345"
