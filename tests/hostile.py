@@ -10,6 +10,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import pickle
+import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -170,6 +172,18 @@ def cifar(data: bytes, folder: Path) -> None:
 
 
 @cache
+def good_pickle() -> bytes:
+    return pickle.dumps({b"data": np.zeros((3, 3072), np.uint8), b"labels": [0, 1, 9]}, 2)
+
+
+def cifar_python(data: bytes, folder: Path) -> None:
+    """One of CIFAR-10's pickled batches among good ones."""
+    for number in range(1, 6):
+        (folder / f"data_batch_{number}").write_bytes(data if number == 3 else good_pickle())
+    read_all(folder)
+
+
+@cache
 def good_npz() -> bytes:
     there = BytesIO()
     images, labels = np.zeros((6, 1, 8, 8), np.uint8), np.arange(6)
@@ -202,6 +216,30 @@ def images(data: bytes, folder: Path) -> None:
         (folder / "train" / name / "2.png").write_bytes(pictures()["png"])
     (folder / "train" / "cat" / "1.png").write_bytes(data[1:])
     read_all(folder, (data[0] if data else 0) % 2)
+
+
+@cache
+def good_tar() -> bytes:
+    """Two samples, the second with a name that needs a header of its own."""
+    there = BytesIO()
+    with tarfile.open(fileobj=there, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, label in (("a/1", b"0"), ("x" * 120, b"1\n")):
+            for suffix, content in (("png", pictures()["png"]), ("cls", label)):
+                member = tarfile.TarInfo(f"{name}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, BytesIO(content))
+    return there.getvalue()
+
+
+def tar(data: bytes, folder: Path) -> None:
+    """A shard, with none or one sample to leave out; from 2 on every header's sum is made right."""
+    which, come = data[0] % 4 if data else 0, bytearray(data[1:])
+    for at in range(0, len(come) - 511 if which >= 2 else 0, 512):
+        if come[at + 257 : at + 262] == b"ustar":
+            total = sum(come[at : at + 148]) + sum(come[at + 156 : at + 512]) + 256
+            come[at + 148 : at + 156] = b"%06o\0 " % total
+    (folder / "train-0.tar").write_bytes(come)
+    read_all(folder, which % 2)
 
 
 @cache
@@ -258,10 +296,12 @@ TARGETS = {
     "cifar": Target(
         cifar, lambda: [bytes([first]) + bytes(2 * 3073 + first // 64) for first in (0, 1, 130)]
     ),
+    "cifar_python": Target(cifar_python, lambda: [good_pickle()]),
     "npz": Target(npz, lambda: [good_npz()]),
     "images": Target(
         images, lambda: [bytes([first]) + data for data in pictures().values() for first in (0, 1)]
     ),
+    "tar": Target(tar, lambda: [bytes([first]) + good_tar() for first in range(4)]),
     "network": Target(network, lambda: [good_network()]),
     "pth": Target(pth, lambda: [(PTH / name).read_bytes() for name in ("now.pth", "old.pth")]),
 }

@@ -24,7 +24,7 @@ from PIL import Image
 
 from mpitrain.commands.scaling import parse_ranks
 from mpitrain.data import augment
-from mpitrain.data.folder import decode
+from mpitrain.data.picture import decode
 from mpitrain.data.source import open_source
 from mpitrain.exchange.codec_numpy import PlainDynamic8, PlainFloat16, flush
 from mpitrain.exchange.codec_protocol import BLOCK, Plain, blocks

@@ -6,7 +6,6 @@ from __future__ import annotations
 import io
 import json
 import string
-import tempfile
 import threading
 import webbrowser
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mpitrain.data.folder import decode
+from mpitrain.data.picture import decode
 from mpitrain.job.errors import UserError
 from mpitrain.network.model import Model, load
 
@@ -155,10 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
                     return centred(np.asarray(image.convert("L"), np.uint8), *self.shape[1:])
             except Exception as error:  # Pillow's decoders raise nearly anything
                 raise UserError(str(error)) from error
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(body)
-            file.flush()
-            return decode(Path(file.name), self.shape)
+        return decode(io.BytesIO(body), self.shape)
 
     def _answer(self, code: int, content: dict[str, Any]) -> None:
         self._send(code, json.dumps(content).encode(), "application/json")

@@ -71,6 +71,7 @@ def evaluate_checkpoint(
             seed=model.seed,
             bad=bad,
             layout=model.layout if spec.lower().endswith(".npz") else None,
+            side=model.resize,
         )
         if source.shape != model.network.input_shape:
             raise UserError(

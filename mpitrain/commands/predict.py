@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.data.folder import decode, image_files
+from mpitrain.data.folder import image_files
+from mpitrain.data.picture import centre, decode
 from mpitrain.job.errors import DONE, FAILED, WRONG_USE, UserError
 from mpitrain.job.plain import plain
 from mpitrain.network.model import Model, load
@@ -35,12 +36,13 @@ def predict_files(
     """
     files = [file for place in places for file in _files(place)]
     model = load(checkpoint, device, capacity=min(AT_ONCE, len(files)), network=network)
+    cut = centre(model.resize, _shape(model)) if model.resize else None
     bad = 0
     for first in range(0, len(files), AT_ONCE):
         readable: list[tuple[Path, NDArray[np.uint8]]] = []
         for file in files[first : first + AT_ONCE]:
             try:
-                readable.append((file, decode(file, _shape(model))))
+                readable.append((file, decode(file, _shape(model), cut)))
             except UserError as error:
                 bad += 1
                 print(f"mpitrain: {plain(str(error))}", file=sys.stderr, flush=True)

@@ -194,11 +194,13 @@ def _time(records: Sequence[Record], names: Sequence[str]) -> str:
     """Mean seconds of a step by part, and their shares, as bars and as numbers."""
     bars, rows = [], []
     for record, name in zip(records, names, strict=True):
-        means = {part: mean(record.usual(part)) for part in (*PARTS, "total", "host")}
+        means = {part: mean(record.usual(part)) for part in (*PARTS, "total", "host", "data")}
         whole = sum(known_or(means[part], 0.0) for part in PARTS)
         row = {label: _of(means[part], whole) for part, (label, _) in PARTS.items()}
         row["a whole step"] = in_seconds(means["total"])
         row["of it, rank 0's main thread"] = _of(means["host"], means["total"])
+        if means["data"] > 0:
+            row["decoding beside it, CPU time"] = in_seconds(means["data"])
         rows.append(row if len(record.steps) else {})
         if whole:
             label = f"<div>{_text(name)}</div>" if len(records) > 1 else ""

@@ -15,7 +15,7 @@ from mpitrain.job import toml
 from mpitrain.job.errors import UserError
 from mpitrain.job.run_folder import holder
 
-SECONDS = ("total", "compute", "exchange", "wait", "host")
+SECONDS = ("total", "compute", "exchange", "wait", "host", "data")
 STEP = ("epoch", "loss", "lr", "images_per_second", "bytes_sent")
 TEST = ("loss", "top1", "top5", "images")
 SMOOTHED_SHARE = 40

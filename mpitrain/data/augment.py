@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from mpitrain.data.dataset import Images, Shape
 from mpitrain.job.errors import UserError
 
-WAYS = ("crop", "flip")
+WAYS = ("crop", "flip", "resized", "jitter")
+"""`resized` and `jitter` are in view.py: each image is looked at so as it is read."""
 STREAM = 0x6175676D656E74
 """Makes these random numbers independent of others from the same seed."""
 
@@ -32,10 +33,13 @@ class Draws:
 
 
 def parse(text: str) -> frozenset[str]:
-    """`crop`, `flip` or `crop,flip` as a set, "" as an empty one. Raises UserError for others."""
+    """Ways with commas between, such as `crop,flip`, as a set; "" as an empty one. Raises UserError
+    for others, and for two that both choose a part of an image."""
     words = frozenset(word.strip() for word in text.split(",") if word.strip())
     if unknown := sorted(words - set(WAYS)):
         raise UserError(f"augmentation {unknown[0]!r}; expected {', '.join(WAYS)}")
+    if words >= {"crop", "resized"}:
+        raise UserError("augmentation crop and resized; expected one of them")
     return words
 
 

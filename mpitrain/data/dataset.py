@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from mpitrain.data.bad import Bad
 from mpitrain.job.cut import parts
 from mpitrain.job.errors import UserError
+
+if TYPE_CHECKING:
+    from mpitrain.data.view import View
 
 Shape = tuple[int, int, int]
 """Channels, height and width of one image."""
@@ -46,9 +49,9 @@ class Split(Protocol):
         """What tells these images from others at little cost: a run that goes on wants the same."""
         ...
 
-    def read(self, numbers: NDArray[np.int64]) -> tuple[Images, Labels]:
+    def read(self, numbers: NDArray[np.int64], view: View | None = None) -> tuple[Images, Labels]:
         """Images (k, C, H, W) and labels int64 (k,) of the sample numbers (k,), new arrays each
-        time."""
+        time; view: how training images are looked at."""
         ...
 
 
@@ -81,8 +84,9 @@ class ArraySplit:
             digest.update(np.ascontiguousarray(image).data)
         return digest.hexdigest()
 
-    def read(self, numbers: NDArray[np.int64]) -> tuple[Images, Labels]:
-        return self.images[numbers], self.labels[numbers]
+    def read(self, numbers: NDArray[np.int64], view: View | None = None) -> tuple[Images, Labels]:
+        images = self.images[numbers]
+        return view.of_arrays(images, numbers) if view else images, self.labels[numbers]
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,22 @@ itself. A new way to read is a class in a file of its own that overrides `start`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.data import augment, order
+from mpitrain.data import augment, mixup, order
 from mpitrain.data.dataset import Images, Shape
+from mpitrain.data.mixup import Mixed
 from mpitrain.data.share import parts
+from mpitrain.data.view import View
+
+DEPTH = 3
+"""Batches that are decoded ahead: one for the step that comes next, and more for images that take
+longer than others."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +36,24 @@ class Batches:
     batch_size: int
     seed: int
     ways: frozenset[str] = frozenset()
-    """Augmentation, of "crop" and "flip"."""
+    """Augmentation, of augment.WAYS."""
+    mixup: float = 0.0
+    """alpha of mixup; 0: none."""
+    steps: int = 1 << 62
+    """Of the whole run: nothing is read beyond the last one."""
     piece: int = 1
     """Images that are not divided between ranks; only the last piece of a batch may have fewer."""
 
 
-class Reading(Protocol):
-    """A rank's part of a batch that may still be on its way."""
+class Part(NamedTuple):
+    """A rank's part of a batch."""
 
-    def wait(self) -> tuple[Images, NDArray[np.int32]]:
-        """Images (k, C, H, W) and labels int32 (k,), when they are here."""
+    images: Images
+    """(k, C, H, W), augmented."""
+    labels: NDArray[np.int32]
+    """(k,)"""
+    mixed: Mixed | None = None
+    """What labels are blended with, where images are."""
 
 
 class Feed:
@@ -47,6 +61,9 @@ class Feed:
 
     All ranks call `ahead`, `part` and `divide` in the same order.
     """
+
+    depth = 1
+    """How many batches `ahead` starts to read."""
 
     def __init__(self, rank: int, size: int, batches: Batches) -> None:
         self.batches = batches
@@ -57,14 +74,22 @@ class Feed:
         self.speeds: tuple[float, ...] | None = None
         """Images a second of each rank, by which batches are divided; None: equal parts."""
         self.rank, self.size = rank, size
-        self._reading: dict[int, tuple[list[slice], Reading]] = {}
+        self._reading: dict[int, tuple[list[slice], Callable[[], Part]]] = {}
 
-    def start(self, numbers: NDArray[np.int64], parts: Sequence[slice]) -> Reading:
-        """Start to read this rank's part of the batch with these sample numbers (batch_size,).
+    def start(self, step: int, parts: Sequence[slice]) -> Callable[[], Part]:
+        """Start to read this rank's part of a step's batch; the result waits for it.
 
-        parts: a slice of the batch for each rank. A subclass overrides this, and nothing else.
+        parts: a slice of the batch for each rank. A subclass overrides this.
         """
         raise NotImplementedError
+
+    def close(self) -> None:
+        """Read nothing any more."""
+
+    @property
+    def seconds(self) -> float:
+        """CPU seconds that this rank's threads have spent on reading and decoding so far."""
+        return 0.0
 
     @property
     def mine(self) -> slice:
@@ -82,19 +107,45 @@ class Feed:
         self.next_parts = parts(self.batches.batch_size, self.size, speeds, self.batches.piece)
 
     def ahead(self, step: int) -> None:
-        """Start to read a step's batch; `part` of that step then waits for what is missing."""
-        of = self.batches
-        numbers = order.batch(step, of.count, of.batch_size, of.seed)
-        self._reading[step] = self.next_parts, self.start(numbers, self.next_parts)
+        """Start to read a step's batch, and perhaps some after it; `part` of that step then waits
+        for what is missing."""
+        for each in range(step, min(step + self.depth, max(self.batches.steps, step + 1))):
+            if each not in self._reading:
+                self._reading[each] = self.next_parts, self.start(each, self.next_parts)
 
-    def part(self, step: int) -> tuple[Images, NDArray[np.int32]]:
-        """Images (k, C, H, W), augmented, and labels int32 (k,) of this rank's part of a step."""
+    def part(self, step: int) -> Part:
+        """This rank's part of a step."""
         if step not in self._reading:
             self.ahead(step)
-        self.current_parts, reading = self._reading.pop(step)
-        images, labels = reading.wait()
-        if self.batches.ways:
-            places = np.arange(self.mine.start, self.mine.stop)
-            drawn = augment.draws(places, step, self.batches.seed, self.batches.shape)
-            images = augment.augment(images, drawn, self.batches.ways)
-        return images, labels
+        self.current_parts, wait = self._reading.pop(step)
+        return wait()
+
+    # -- what subclasses start with
+
+    def numbers(self, step: int) -> NDArray[np.int64]:
+        """The sample numbers (batch_size,) of a step."""
+        of = self.batches
+        return order.batch(step, of.count, of.batch_size, of.seed)
+
+    def view(self, step: int) -> View | None:
+        """How each image is looked at in the epoch of a step; None: as it is."""
+        of = self.batches
+        resized, jitter = "resized" in of.ways, "jitter" in of.ways
+        if not (resized or jitter):
+            return None
+        epoch = step // order.steps_per_epoch(of.count, of.batch_size)
+        return View(of.seed, epoch, of.shape, resized, jitter)
+
+    def needed(self, part: slice) -> slice:
+        """The places whose images a part is made of."""
+        return mixup.pairs(part, self.batches.batch_size) if self.batches.mixup else part
+
+    def finish(self, step: int, part: slice, images: Images, labels: NDArray[np.int32]) -> Part:
+        """A part of a batch from the images and labels of `needed(part)`."""
+        of, wide = self.batches, self.needed(part)
+        if of.ways & {"crop", "flip"}:
+            drawn = augment.draws(np.arange(wide.start, wide.stop), step, of.seed, of.shape)
+            images = augment.augment(images, drawn, of.ways)
+        if not of.mixup:
+            return Part(images, labels)
+        return Part(*mixup.mix(images, labels, part, of.batch_size, step, of.seed, of.mixup))

@@ -1,11 +1,12 @@
-"""NumPy archives: an .npz with `images` and `labels`, perhaps `test_images` and `test_labels`, in,
-a Dataset out."""
+"""NumPy archives: an .npz with images and labels, under our names, Keras's or MedMNIST's, in, a
+Dataset out."""
 
 from __future__ import annotations
 
 import math
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,13 +22,36 @@ DEFLATE = 1032
 """Deflate makes nothing smaller than by this factor, so an archive that promises more lies."""
 
 
+@dataclass(frozen=True)
+class Names:
+    """What an archive of one kind calls its arrays."""
+
+    train: tuple[str, str]
+    """Images and labels to train with."""
+    tests: tuple[tuple[str, str], ...]
+    """Those to test with: the first pair that is there counts."""
+    channels_last: bool = False
+    """Whether images of this kind are (n, H, W, C) by convention."""
+
+
+PLAIN = Names(("images", "labels"), (("test_images", "test_labels"),))
+KERAS = Names(("x_train", "y_train"), (("x_test", "y_test"),), channels_last=True)
+MEDMNIST = Names(
+    ("train_images", "train_labels"),
+    (("test_images", "test_labels"), ("val_images", "val_labels")),
+    channels_last=True,
+)
+KINDS = (PLAIN, KERAS, MEDMNIST)
+
+
 def open_npz(
     path: Path, *, classes: int | None, bad: Bad | None = None, layout: str | None = None
 ) -> Dataset:
-    """images (n, C, H, W) uint8 or float32 and labels (n,) of any integers, for both splits.
+    """images uint8 or float32 and labels (n,) or (n, 1) of any integers, for both splits.
 
-    layout: "nchw", or "nhwc" for images (n, H, W, C); where nothing is said, those that look like
-    the latter are refused.
+    Images are (n, H, W) of one channel, (n, C, H, W), or (n, H, W, C) with layout "nhwc". Where no
+    layout is said, arrays with Keras's and MedMNIST's names may have either order, as it looks;
+    under our own names what looks like (n, H, W, C) is refused.
     Raises UserError for missing arrays, other types or dimensions, truncated archives and sizes
     that lie: an array is allocated only after its header, its entry in the archive and the file
     agree. Nothing is ever unpickled.
@@ -35,20 +59,16 @@ def open_npz(
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.removesuffix(".npy") for name in archive.namelist()}
-            for name in ("images", "labels"):
-                if name not in names:
-                    raise UserError(
-                        f"{path}: expected arrays images and labels, found "
-                        f"{', '.join(sorted(names)) or 'none'}"
-                    )
-            train = read_split(path, archive, "", layout)
+            kind = kind_of(path, names)
+            train = read_split(path, archive, kind.train, kind, layout)
             test = None
-            if names & {"test_images", "test_labels"}:
-                if not names >= {"test_images", "test_labels"}:
-                    raise UserError(
-                        f"{path}: expected test_images and test_labels together, found one of them"
-                    )
-                test = read_split(path, archive, "test_", layout)
+            for pair in kind.tests:
+                if test is None and names & set(pair):
+                    if not names >= set(pair):
+                        raise UserError(
+                            f"{path}: expected {' and '.join(pair)} together, found one of them"
+                        )
+                    test = read_split(path, archive, pair, kind, layout)
     except (
         OSError,
         EOFError,
@@ -64,18 +84,61 @@ def open_npz(
     return from_arrays(path.stem, train, test, classes=classes, bad=bad)
 
 
-def read_split(path: Path, archive: zipfile.ZipFile, prefix: str, layout: str | None) -> ArraySplit:
+def kind_of(path: Path, names: set[str]) -> Names:
+    """The kind whose training arrays are among the names. Raises UserError if there is not exactly
+    one."""
+    kinds = [kind for kind in KINDS if names & set(kind.train)]
+    if len(kinds) > 1:
+        pairs = " and ".join(kind.train[0] for kind in kinds)
+        raise UserError(f"{path}: it has {pairs}; expected one set of training images")
+    for kind in kinds:
+        if names >= set(kind.train):
+            return kind
+    raise UserError(
+        f"{path}: expected arrays {' and '.join((kinds or [PLAIN])[0].train)}"
+        + ("" if kinds else " (or x_train and y_train, or train_images and train_labels)")
+        + f", found {', '.join(sorted(names)) or 'none'}"
+    )
+
+
+def read_split(
+    path: Path, archive: zipfile.ZipFile, pair: tuple[str, str], kind: Names, layout: str | None
+) -> ArraySplit:
+    """The images and labels of these two names."""
     form = "(n, H, W, C)" if layout == "nhwc" else "(n, C, H, W)"
-    images = read_array(path, archive, f"{prefix}images", 4, form, "uint8 or float32")
-    if layout is None and _channels_last(images.shape):
-        raise UserError(
-            f"{path}: {prefix}images has the shape {images.shape}, which looks like (n, H, W, C); "
-            "expected (n, C, H, W). --layout nhwc takes it as it looks, --layout nchw as it is"
-        )
-    if layout == "nhwc":
+    images = read_array(path, archive, pair[0], (3, 4), f"(n, H, W) or {form}", "uint8 or float32")
+    if images.ndim == 3:
+        images = images[:, np.newaxis]
+    elif is_channels_last(path, pair[0], images.shape, kind, layout):
         images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    labels = read_array(path, archive, f"{prefix}labels", 1, "(n,)", "integers")
-    return ArraySplit(images, labels.astype(np.int64), path, path)
+    labels = read_array(path, archive, pair[1], (1, 2), "(n,) or (n, 1)", "integers")
+    if labels.ndim == 2 and labels.shape[1] != 1:
+        raise UserError(
+            f"{path}: {pair[1]} has the shape {labels.shape}; expected (n,) or (n, 1), one class "
+            "an image"
+        )
+    return ArraySplit(images, labels.reshape(len(labels)).astype(np.int64), path, path)
+
+
+def is_channels_last(
+    path: Path, name: str, shape: tuple[int, ...], kind: Names, layout: str | None
+) -> bool:
+    """Whether images of this shape are (n, H, W, C). Raises UserError where that must be said."""
+    if layout is not None:
+        return layout == "nhwc"
+    last = _channels_last(shape)
+    if kind.channels_last:
+        if last or shape[1] in (1, 3, 4):
+            return last
+        looks = "could be (n, H, W, C) or (n, C, H, W)"
+    elif last:
+        looks = "looks like (n, H, W, C); expected (n, C, H, W)"
+    else:
+        return False
+    raise UserError(
+        f"{path}: {name} has the shape {shape}, which {looks}. --layout nhwc takes it as (n, H, W, "
+        "C), --layout nchw as (n, C, H, W)"
+    )
 
 
 def _channels_last(shape: tuple[int, ...]) -> bool:
@@ -85,7 +148,12 @@ def _channels_last(shape: tuple[int, ...]) -> bool:
 
 
 def read_array(
-    path: Path, archive: zipfile.ZipFile, name: str, dimensions: int, form: str, types: str
+    path: Path,
+    archive: zipfile.ZipFile,
+    name: str,
+    dimensions: tuple[int, ...],
+    form: str,
+    types: str,
 ) -> NDArray[Any]:
     """One array of the archive, native byte order, checked before it is allocated."""
     entry = archive.getinfo(f"{name}.npy" if f"{name}.npy" in archive.namelist() else name)
@@ -103,7 +171,7 @@ def read_array(
         )
         if not fits:
             raise UserError(f"{path}: {name} is {dtype}; expected {types}")
-        if len(shape) != dimensions:
+        if len(shape) not in dimensions:
             raise UserError(f"{path}: {name} has the shape {shape}; expected {form}")
         # Only file.tell() bytes of the entry are read so far: the rest must be exactly the array.
         size = math.prod(shape) * dtype.itemsize

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.data.dataset import Dataset, Images, Labels, Shape, statistics
+from mpitrain.data.view import View
 from mpitrain.job.cut import parts
 from mpitrain.job.errors import UserError
 
@@ -75,7 +76,7 @@ class SyntheticSplit:
     def identity(self) -> str:
         return f"synthetic {self.start} {self.count} {self.shape} {self.classes} {self.seed}"
 
-    def read(self, numbers: NDArray[np.int64]) -> tuple[Images, Labels]:
+    def read(self, numbers: NDArray[np.int64], view: View | None = None) -> tuple[Images, Labels]:
         """Images uint8 (k, C, H, W) and labels int64 (k,); the same for the same numbers, seed,
         shape and classes."""
         samples = np.asarray(numbers, np.int64) + self.start
@@ -90,4 +91,4 @@ class SyntheticSplit:
                 noise, 1, out=image
             )  # 0 .. 127, so that noise and pattern stay below 256
             image += pattern
-        return images, labels
+        return view.of_arrays(images, numbers) if view else images, labels

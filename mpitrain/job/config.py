@@ -31,8 +31,10 @@ class Run:
     network: str
     data: str | None = _option(
         None,
-        "digits (a small real set that ships along), synthetic, an MNIST IDX or CIFAR folder, a "
-        "folder of class folders, or an .npz. "
+        "digits (a small real set that ships along), synthetic, mnist, fashion-mnist or cifar10 "
+        "(found on this machine, else fetched once), an MNIST IDX or CIFAR folder (binary or "
+        "python version), a folder of class folders, WebDataset shards (a .tar, a folder of them, "
+        "shard-{0000..0007}.tar), or an .npz (with our names, Keras's or MedMNIST's). "
         "[default: digits for lenet, synthetic for others]",
         metavar="SOURCE",
     )
@@ -138,7 +140,42 @@ class Run:
         choices=("equal", "speed"),
     )
     augment: str = _option(
-        "", "Change training images a little: crop, flip or crop,flip.", metavar="WAYS"
+        "",
+        "Change training images at random, with commas between: crop (shift by up to an eighth), "
+        "resized (a part of any size, scaled), flip (left to right), jitter (brightness, contrast, "
+        "saturation).",
+        metavar="WAYS",
+    )
+    resize: int | None = _option(
+        None,
+        "Pixels that the shorter side of a photo (folders, shards) is scaled to before a part "
+        "around its centre is taken, to train without --augment resized and to test: 256 is usual "
+        "for 224. [default: as few as that part needs]",
+        metavar="PIXELS",
+        least=1,
+    )
+    label_smoothing: float = _option(
+        0.0, "Share of a label that all classes get alike: 0.1 is usual.", least=0.0, below=1.0
+    )
+    mixup: float = _option(
+        0.0,
+        "Blend training images, and their labels, in pairs by shares from Beta(A, A); 0: do not.",
+        metavar="A",
+        least=0.0,
+        below=math.inf,
+    )
+    read: str = _option(
+        "auto",
+        "Who reads training and test images: root (rank 0, for all), local (each rank its own, "
+        "which must see the same files), or auto: photos local where all ranks see the same.",
+        choices=("auto", "root", "local"),
+    )
+    decoders: int | None = _option(
+        None,
+        "Threads that decode photos on a rank that reads them. [default: by its share of cores]",
+        metavar="N",
+        least=1,
+        own=True,
     )
     mean: str = _option(
         "",

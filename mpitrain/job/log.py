@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ class Log:
         self._log: IO[str] | None = None
         self._board: _Board | None = None
         self._deferred: Callable[[], None] | None = None
+        # Who reads images ahead, in a thread, tells of those that cannot be read.
+        self._lock = threading.RLock()
 
     def _open(self, folder: Path) -> IO[str]:
         """Open the log and TensorBoard's file. Raises RunError if they cannot be written."""
@@ -50,6 +53,10 @@ class Log:
         Numbers also go to TensorBoard if its writer is installed. Raises RunError if the log cannot
         be written.
         """
+        with self._lock:
+            self._event(name, facts)
+
+    def _event(self, name: str, facts: Mapping[str, Any]) -> None:
         if self._folder is None:
             return
         self.catch_up()
@@ -88,14 +95,16 @@ class Log:
 
     def defer(self, action: Callable[[], None]) -> None:
         """Call an action that writes an event later: before the next event, or in `catch_up`."""
-        self.catch_up()
-        self._deferred = action
+        with self._lock:
+            self.catch_up()
+            self._deferred = action
 
     def catch_up(self) -> None:
         """Call the deferred action, if there is one."""
-        action, self._deferred = self._deferred, None
-        if action is not None:
-            action()
+        with self._lock:
+            action, self._deferred = self._deferred, None
+            if action is not None:
+                action()
 
     def close(self) -> None:
         """Catch up, and close the files."""
@@ -123,7 +132,7 @@ def _append(path: Path) -> IO[str]:
 
 
 class _Board:
-    """A file of TensorBoard's events, written by the main thread.
+    """A file of TensorBoard's events, written by the thread that writes the log.
 
     tensorboardX's own SummaryWriter writes in a thread that swallows write errors.
     """

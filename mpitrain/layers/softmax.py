@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -13,9 +14,28 @@ from mpitrain.layers.layer import Layer, Pass, Shape
 from mpitrain.runtime.array import Array
 
 
+@dataclass(frozen=True)
+class SoftLabels:
+    """What classes an image counts for beside its label: t[c] = (1 - smoothing) * (share * (c ==
+    label) + (1 - share) * (c == other)) + smoothing / classes.
+
+    Sources: C. Szegedy et al., Rethinking the Inception architecture for computer vision, CVPR
+    2016, section 7; H. Zhang et al., mixup: Beyond empirical risk minimization, ICLR 2018.
+    """
+
+    smoothing: float
+    others: Array
+    """int32 (N,)."""
+    shares: Array
+    """float32 (N,), 1 where an image is not blended with another."""
+
+
 class SoftmaxCrossEntropy(Layer):
     """y = log(sum of exp(x)) - x[label], one loss an image.  dx = exp(x) / sum - (c == label), of
     the sum of the losses.
+
+    After `soften`, training has y = log(sum of exp(x)) - sum of t[c] x[c] and dx = exp(x) / sum -
+    t[c], with the targets t of SoftLabels.
 
     x (N, classes) are the scores, y (N,); `labels` int32 (N,) is filled by the graph. Backward does
     not read dy.
@@ -23,6 +43,7 @@ class SoftmaxCrossEntropy(Layer):
 
     labels: Array
     probabilities: Array
+    _soft: SoftLabels | None = None
 
     def output_shape(self, *shapes: Shape) -> Shape:
         classes_of(shapes[0])
@@ -39,8 +60,22 @@ class SoftmaxCrossEntropy(Layer):
         self.kernels = device.program("softmax")
         self.classes = classes_of(shapes[0])
 
+    def soften(self, smoothing: float, capacity: int) -> SoftLabels:
+        """Train with soft labels from now on; they are for as many images as `capacity`."""
+        others = self.device.zeros((capacity,), np.int32)
+        shares = self.device.upload(np.ones(capacity, np.float32))
+        self._soft = SoftLabels(smoothing, others, shares)
+        self._soft_kernels = self.device.program("softmax_soft")
+        return self._soft
+
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
-        group = self.device.group
+        group, soft = self.device.group, self._soft
+        if soft and run.training:
+            self._soft_kernels.softmax_soft_forward(
+                run.images * group, y, self.probabilities, x[0], self.labels, soft.others,
+                soft.shares, soft.smoothing, self.classes, group=group,
+            )  # fmt: skip
+            return
         self.kernels.softmax_forward(
             run.images * group, y, self.probabilities, x[0], self.labels, self.classes, group=group
         )
@@ -50,7 +85,13 @@ class SoftmaxCrossEntropy(Layer):
     ) -> None:
         if dx[0] is None:
             return
-        group = self.device.group
+        group, soft = self.device.group, self._soft
+        if soft:
+            self._soft_kernels.softmax_soft_backward(
+                run.images * group, dx[0], self.probabilities, self.labels, soft.others,
+                soft.shares, soft.smoothing, self.classes, group=group,
+            )  # fmt: skip
+            return
         self.kernels.softmax_backward(
             run.images * group, dx[0], self.probabilities, self.labels, self.classes, group=group
         )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.data.mixup import Mixed
 from mpitrain.engine.engine import Engine
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.job.errors import UserError
@@ -18,6 +19,7 @@ from mpitrain.layers.add import add_into
 from mpitrain.layers.conv.packed_weights import NO_BIAS, PackedWeights
 from mpitrain.layers.images import Images
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape, size
+from mpitrain.layers.softmax import SoftLabels, SoftmaxCrossEntropy
 from mpitrain.network.fuse import fuse
 from mpitrain.network.memory import INPUT, infer_shapes, make_plan
 from mpitrain.network.network import Network, Node
@@ -130,6 +132,7 @@ class Graph:
         self._images = Images(device, self.shapes[INPUT], capacity)
         channels = self.shapes[INPUT][0]
         self.normalise(np.zeros(channels, np.float32), np.ones(channels, np.float32))
+        self._soft: SoftLabels | None = None
         self._values = {
             name: self._array(storage, self.shapes[name])
             for name, storage in self.plan.values.items()
@@ -238,16 +241,30 @@ class Graph:
         self.normal = mean, std
         self._images.normalise(mean, std)
 
-    def load(self, images: NDArray[Any], labels: NDArray[Any]) -> None:
-        """Queue bringing a run's images (n, C, H, W), uint8 or float32, and labels (n,) to the
-        device, normalised.
+    def soften(self, smoothing: float) -> None:
+        """Train from now on with labels of which all classes get the share `smoothing`, and with
+        the pairs of labels that `load` is given. Raises UserError if the loss has no such form."""
+        loss = self.network.nodes[-1]
+        if not isinstance(loss.layer, SoftmaxCrossEntropy):
+            raise UserError(
+                f"--label-smoothing and --mixup: {self.network.name} ends with "
+                f"{type(loss.layer).__name__}; expected SoftmaxCrossEntropy"
+            )
+        self._soft = loss.layer.soften(smoothing, self.capacity)
 
-        Both must stay as they are until the run has begun to compute.
+    def load(self, images: NDArray[Any], labels: NDArray[Any], mixed: Mixed | None = None) -> None:
+        """Queue bringing a run's images (n, C, H, W), uint8 or float32, and labels (n,) to the
+        device, normalised, and what the labels are blended with.
+
+        All must stay as they are until the run has begun to compute.
         """
         if not len(images):
             return
         self._images.load(self._values[INPUT], images)
         self._labels.send(np.ascontiguousarray(labels, np.int32))
+        if mixed is not None and self._soft is not None:
+            self._soft.others.send(np.ascontiguousarray(mixed.others))
+            self._soft.shares.send(np.ascontiguousarray(mixed.shares))
 
     def forward(self, run: Pass) -> None:
         """Compute every value for the loaded images."""

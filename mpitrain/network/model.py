@@ -25,10 +25,11 @@ class Model:
         trained_on: str,
         seed: int,
         layout: str | None = None,
+        resize: int | None = None,
     ) -> None:
         self.graph, self.network = graph, graph.network
         self.class_names, self.trained_on, self.seed = class_names, trained_on, seed
-        self.layout = layout
+        self.layout, self.resize = layout, resize
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Probabilities (n, classes) of images (n, C, H, W), uint8 or float32 as in training, in
@@ -82,4 +83,7 @@ def load(
                 vector.part(slot.start, slot.stop).write(trained.read(name))
     graph.normalise(np.array(trained.mean, np.float32), np.array(trained.std, np.float32))
     run = trained.run
-    return Model(graph, trained.classes, run["data"], run["seed"], run.get("layout"))
+    resize, least = run.get("resize"), max(trained.network.input_shape[1:])
+    if resize is not None and (type(resize) is not int or resize < least):
+        raise UserError(f"{path}: run.resize is {resize!r}; expected a number of pixels")
+    return Model(graph, trained.classes, run["data"], run["seed"], run.get("layout"), resize)

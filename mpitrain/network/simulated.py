@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.data.mixup import Mixed
 from mpitrain.engine.engine import Engine
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.layers.dense.split import SplitDense
@@ -77,8 +78,11 @@ class SimulatedGraph(Graph):
         """Remembered, and not used."""
         self.normal = mean, std
 
-    def load(self, images: NDArray[Any], labels: NDArray[Any]) -> None:
+    def load(self, images: NDArray[Any], labels: NDArray[Any], mixed: Mixed | None = None) -> None:
         """Images have come all the way; they are not looked at."""
+
+    def soften(self, smoothing: float) -> None:
+        """There is no loss."""
 
     def forward(self, run: Pass) -> None:
         """The time of the forward pass; rows of split layers travel."""

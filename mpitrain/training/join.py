@@ -43,6 +43,8 @@ from mpitrain.training.average import WeightAverage
 from mpitrain.training.faults import Fault
 from mpitrain.training.plan import Plan, Resumed
 from mpitrain.training.prepare import Prepared, look
+from mpitrain.training.reading import choose as choose_reading
+from mpitrain.training.reading import use_threads
 from mpitrain.training.state import check_resumable
 from mpitrain.training.world import Local, World, applies_mean, make_world
 from mpitrain.watch import witness
@@ -78,12 +80,14 @@ def join(
     _check_outlives(run, wire)
     prepared, dataset = _prepare(run, wire, watch, hold)
     run = prepared.complete(run)
+    reading, dataset = choose_reading(run, wire, dataset)
     network = models.load(run.network, prepared.shape, prepared.classes, dropout=not run.no_dropout)
     least = split_from(run.dense)
     placed = network if least is None else split(network, wire.activations, least)
     neighbours = wire.agree.neighbours(own_cores())
     cores = share_of_cores(neighbours, wire.ranks.local_rank)
     device: Engine = wire.agree.together(lambda: _open_device(run, wire, cores))
+    use_threads(dataset, run, device, len(cores))
     resumed = _to_resume(run, wire, prepared, network, watch) if run.resume else None
 
     watch.at("compile")
@@ -108,13 +112,15 @@ def join(
                 f"few pieces for {wire.ranks.size} ranks; a smaller --sub-batch makes more"
             )
         )
-    plan = Plan(run, prepared, network, kind, reason, coded, sub_batch, resumed)
+    plan = Plan(run, prepared, network, kind, reason, coded, sub_batch, reading, resumed)
     speaks = wire.ranks.rank == 0
     display = Display(silent=not speaks or run.quiet or run.json)
     device.on_compile = _Compiling(watch, display, device.name)
     home = _home(plan, placed, wire, device)
     graph = wire.agree.leaders_first(lambda: _graph(plan, placed, wire, device, home))
     graph.buckets = graph.layout.buckets(coded, strategy.whole_tensors)
+    if run.label_smoothing or run.mixup:
+        wire.agree.together(lambda: graph.soften(run.label_smoothing))
     graph.normalise(np.array(prepared.mean, np.float32), np.array(prepared.std, np.float32))
     local = Local(
         device=device,

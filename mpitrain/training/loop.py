@@ -32,6 +32,7 @@ def run(world: World, progress: Progress, hooks: Sequence[Hook]) -> tuple[World,
                 world, progress = recover(world, progress, error)  # fewer ranks, the same batches
     finally:
         world.exchange.close()
+        world.feed.close()
 
 
 def one_step(world: World, progress: Progress) -> Progress:

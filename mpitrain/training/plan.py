@@ -12,6 +12,7 @@ from mpitrain.job.config import Run, interval, known
 from mpitrain.network.network import Network
 from mpitrain.training.hooks.evaluate import Best, Scores
 from mpitrain.training.prepare import Prepared
+from mpitrain.training.reading import Reading
 from mpitrain.training.schedule import learning_rate
 from mpitrain.training.step import StepReport
 
@@ -50,6 +51,7 @@ class Plan:
     """Values from which on a bucket is coded."""
     sub_batch: int
     """Images a rank computes at a time at most. It decides in which order gradients are added."""
+    reading: Reading
     resumed: Resumed | None = None
 
     @property

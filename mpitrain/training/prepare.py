@@ -9,10 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mpitrain.data import augment
 from mpitrain.data.bad import Bad
+from mpitrain.data.decoded import DecodedSplit
 from mpitrain.data.order import steps_per_epoch
 from mpitrain.data.source import Dataset, open_source
+from mpitrain.data.well_known import KNOWN
 from mpitrain.exchange.registry import find
 from mpitrain.job import toml
 from mpitrain.job.config import Run, is_made_up, kept, known, numbers
@@ -69,7 +73,7 @@ def look(run: Run, ranks: int, alive: Callable[[], None], hold: Hold) -> tuple[P
         find(run.exchange)  # refuses a name that is none
     first = models.load(run.network, None, run.classes, dropout=not run.no_dropout)
     run = run.completed(dict(first.defaults))
-    augment.parse(run.augment)
+    ways = augment.parse(run.augment)
     c, h, w = first.input_shape
     bad = Bad(
         run.skip_bad,
@@ -83,10 +87,12 @@ def look(run: Run, ranks: int, alive: Callable[[], None], hold: Hold) -> tuple[P
         seed=run.seed,
         bad=bad,
         layout=run.layout,
+        side=run.resize,
     )
     scored = f"--patience {run.patience}" if run.patience else f"--keep {run.keep}"
     if not data.test and (run.patience or kept(run.keep)[1]):
         raise UserError(f"{scored}: {known(run.data)} has no test images to score")
+    check_looks(run, ways, data)
     batch_size = known(run.batch_size)
     if batch_size < ranks:
         raise UserError(f"--batch-size {batch_size}: {ranks} ranks need at least one image each")
@@ -117,9 +123,26 @@ def look(run: Run, ranks: int, alive: Callable[[], None], hold: Hold) -> tuple[P
     return found, data
 
 
+def check_looks(run: Run, ways: frozenset[str], data: Dataset) -> None:
+    """Raise UserError for ways to look at images that these do not have."""
+    if run.resize is not None:
+        if not isinstance(data.train, DecodedSplit):
+            raise UserError(
+                f"--resize {run.resize}: only photos (a folder of class folders, shards) are "
+                f"scaled, got {run.data}"
+            )
+        if run.resize < max(data.shape[1:]):
+            raise UserError(
+                f"--resize {run.resize}: expected at least {max(data.shape[1:])}, of which "
+                f"{run.network} sees a part"
+            )
+    if "jitter" in ways and data.train.dtype != np.uint8:
+        raise UserError("--augment jitter: expected uint8 images, which have a black and a white")
+
+
 def _absolute(data: str) -> str:
     """Data as a checkpoint can name them: it may be looked at from another folder."""
-    words = data == "digits" or is_made_up(data)
+    words = data == "digits" or data in KNOWN or is_made_up(data)
     return data if words else str(Path(data).absolute())
 
 

@@ -67,6 +67,7 @@ class _Recovery:
         self._progress = progress = mine.as_first_rank(wire.agree.from_root(mine.as_json))
         # What this rank had before the first death is what counts.
         self._held = held, coder = self._held or (undo.held(progress.step), coder)
+        before.feed.close()
         world = make_world(plan, local, wire)
         self._exchange = world.exchange
         undo.restore(held, world.sgd if wire.ranks.rank == 0 else None)

@@ -40,6 +40,16 @@ FEW = 2
 Floats: TypeAlias = NDArray[np.float32]
 Take: TypeAlias = Callable[[Floats, Sequence[Shape]], Sequence[Floats]]
 """take(mine, shapes): all ranks' parts of a block of rows, of these shapes. Collective."""
+DECIDES = {
+    "batch_size": None,
+    "seed": None,
+    "augment": None,
+    "no_dropout": None,
+    "resize": None,
+    "label_smoothing": 0.0,
+    "mixup": 0.0,
+}
+"""Settings that a step's values depend on, and what a checkpoint means that lacks one."""
 
 
 class State:
@@ -456,8 +466,10 @@ def check_resumable(found: Newest, network: Network, run: Run, images: int, iden
                     f"--resume {found.path}: {name} is {reader.shape(name)} there, {network.name} "
                     f"needs {parameter.shape}"
                 )
-    names = ("batch_size", "seed", "augment", "no_dropout")
-    pairs = [(name, settings["run"][name], getattr(run, name)) for name in names]
+    pairs = [
+        (name, settings["run"].get(name, default), getattr(run, name))
+        for name, default in DECIDES.items()
+    ]
     for name, was, now in [*pairs, ("training images", settings["images"], images)]:
         if was != now:
             raise UserError(

@@ -37,9 +37,9 @@ class StepReport:
     cpu_seconds: float
     """CPU time of all ranks' processes."""
     seconds: dict[str, float]
-    """Of this rank: total, compute, exchange (not hidden by compute), wait (for images), and host:
+    """Of this rank: total, compute, exchange (not hidden by compute), wait (for images), host:
     CPU time of what the main thread did of its own: neither reading images, nor waiting for the
-    device or for other ranks."""
+    device or for other ranks; and data: CPU time of its threads that read and decode."""
     bytes_sent: int
     """By this rank."""
     rate: float
@@ -76,10 +76,10 @@ def step(world: World, t: int) -> StepReport:
     plan, local, feed, graph = world.plan, world.local, world.feed, world.local.graph
     watch, fault = local.watch, local.fault
     sent, swapped = world.wire.bytes_sent, world.wire.activations.seconds
-    begin, cpu = time.perf_counter(), time.process_time()
+    begin, cpu, decoded = time.perf_counter(), time.process_time(), feed.seconds
     watch.at("scatter", t)
     fault("scatter", t)
-    images, labels = feed.part(t)  # sent while the last step ran
+    images, labels, mixed = feed.part(t)  # read and sent while the last step ran
     waited = time.perf_counter() - begin
     own = Own()
     computes_here = plan.simulated or (world.wire.ranks.size > 1 and not world.exchange.streams)
@@ -103,7 +103,7 @@ def step(world: World, t: int) -> StepReport:
         )
         watch.at("forward", t)
         fault("forward", t)
-        graph.load(images[part], labels[part])
+        graph.load(images[part], labels[part], mixed[part] if mixed else None)
         graph.forward(run)
         fault.drag(run.images)
         watch.at("backward", t)
@@ -137,6 +137,7 @@ def step(world: World, t: int) -> StepReport:
         "exchange": exchanged,
         "wait": waited,
         "host": own.seconds(),
+        "data": feed.seconds - decoded,
     }
     watch.at("agree", t + 1)
     table = _agree(world, loss, report, seconds["compute"], time.process_time() - cpu)

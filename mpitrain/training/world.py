@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mpitrain.data import augment
 from mpitrain.data.feed import Batches, Feed
+from mpitrain.data.from_disk import FromDisk
 from mpitrain.data.from_root import FromRoot
 from mpitrain.data.source import Dataset
 from mpitrain.engine.engine import Engine
@@ -44,7 +45,7 @@ class Local:
     home: Home | None
     """Where its weights and gradient lie, if other ranks share it."""
     dataset: Dataset | None
-    """On rank 0."""
+    """On rank 0, and where each rank reads its own part on all."""
     several_hosts: bool
     """Whether the job began on more than one."""
     watch: Watchdog
@@ -109,9 +110,16 @@ def make_world(
         plan.batch_size,
         run.seed,
         augment.parse(run.augment),
+        run.mixup,
+        plan.steps,
         plan.sub_batch if run.strict else 1,
     )
-    feed = FromRoot(wire.scatter, batches, local.dataset.train if local.dataset else None)
+    train = local.dataset.train if local.dataset else None
+    feed: Feed
+    if plan.reading.local and train is not None:
+        feed = FromDisk(wire.ranks.rank, wire.ranks.size, batches, train)
+    else:
+        feed = FromRoot(wire.scatter, batches, train)
     if speeds:
         feed.divide(speeds)
     own_master = needs_master(wire.ranks.rank, wire.ranks.size, plan.exchange, run.update)

@@ -191,6 +191,17 @@ def test_neither_opencl_nor_mpi_is_imported(real: Path) -> None:
     assert subprocess.run(words, timeout=60).returncode == 0
 
 
+def test_decoding_is_shown_where_there_was_any(tmp_path: Path) -> None:
+    steps = [step(1), step(2), step(3)]
+    for each in steps:
+        each["seconds"]["data"] = 0.012
+    photos = write(tmp_path / "a", [start(), *steps, END])
+    arrays = write(tmp_path / "b", [start(), step(1), step(2), END])
+    label, title = "decoding beside it, CPU time", "Where a step's time went"
+    assert page(photos).rows[title][label] == ["12.0 ms"]
+    assert label not in page(arrays).rows[title]
+
+
 def test_shares_leave_out_the_first_step_of_each_start(tmp_path: Path) -> None:
     run = write(tmp_path / "a", [start(), step(1, total=9.0), step(2), step(3), END])
     found = page(run).rows["Where a step's time went"]

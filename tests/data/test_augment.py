@@ -90,3 +90,6 @@ def test_unknown_ways_are_an_error():
     assert augment.parse("") == frozenset() and augment.parse(" flip , crop") == BOTH
     with pytest.raises(UserError, match="augmentation 'rotate'; expected crop, flip"):
         augment.parse("flip,rotate")
+    assert augment.parse("resized,jitter") == {"resized", "jitter"}
+    with pytest.raises(UserError, match="augmentation crop and resized; expected one of them"):
+        augment.parse("resized,flip,crop")

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mpitrain.data import folder
+from mpitrain.data import decoded, folder
 from mpitrain.data.bad import Bad
+from mpitrain.data.decoded import trouble
+from mpitrain.data.folder import FolderSplit
 from mpitrain.data.source import Dataset, open_source
 from mpitrain.job.errors import RunError, UserError
 
@@ -48,20 +50,24 @@ def open_it(path: Path, most: int, **more: int) -> Dataset:
     return open_source(str(path), shape_hint=SHAPE, bad=Bad(most), **more)
 
 
+def trouble_of(file: Path) -> str | None:
+    return trouble(FolderSplit(file.parent, [file.name], np.zeros(1, np.int64), SHAPE), 0)
+
+
 @pytest.mark.parametrize("form", ["png", "jpeg", "bmp", "webp"])
 @pytest.mark.parametrize("length", [0, 3, 100, -40])
 def test_a_quick_look_finds_cut_files(tmp_path: Path, form: str, length: int) -> None:
     content = encoded(1, form)
     file = tmp_path / f"x.{form}"
     file.write_bytes(content)
-    assert folder.trouble(file, SHAPE) is None
+    assert trouble_of(file) is None
     file.write_bytes(content[:length])
-    assert folder.trouble(file, SHAPE)
+    assert trouble_of(file)
 
 
 def test_a_file_without_an_end_mark_that_can_be_decoded_is_no_trouble(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(encoded(1) + bytes(1000))
-    assert folder.trouble(tmp_path / "x.png", SHAPE) is None
+    assert trouble_of(tmp_path / "x.png") is None
 
 
 def test_the_next_image_of_the_class_stands_in_the_place_of_one_left_out(tmp_path: Path) -> None:
@@ -137,7 +143,7 @@ def test_a_look_that_takes_too_long_ends_and_what_it_had_no_time_for_is_found_la
     root = folders(tmp_path / "data")
     (root / "1" / "3.png").write_bytes(b"")
     for name, value in {"LONGEST": 0.0, "QUIET": 0.0, "CHUNK": 2}.items():
-        monkeypatch.setattr(folder, name, value)
+        monkeypatch.setattr(folder if name == "LONGEST" else decoded, name, value)
     said: list[str] = []
     data = open_source(str(root), shape_hint=SHAPE, bad=Bad(1, say=said.append))
     assert data.bad.names == [] and len(said) == 1 and "of 8 images" in said[0]
@@ -154,7 +160,7 @@ def test_a_look_says_that_it_goes_on_at_training_and_at_test_images(
     """Once a class folder that is listed, and once a chunk of files."""
     folders(tmp_path / "train")
     folders(tmp_path / "val", count=6)
-    monkeypatch.setattr(folder, "CHUNK", 2)
+    monkeypatch.setattr(decoded, "CHUNK", 2)
     beats: list[int] = []
     open_source(str(tmp_path), shape_hint=SHAPE, bad=Bad(1, alive=lambda: beats.append(1)))
     assert len(beats) == 2 + 2 + 8 // 2 + 12 // 2

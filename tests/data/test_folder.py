@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from mpitrain.data import folder
+from mpitrain.data.picture import decode
 from mpitrain.job.errors import RunError, UserError
 
 SHAPE = (3, 8, 10)
@@ -51,7 +52,7 @@ def test_class_folders_alone_are_one_split(tmp_path):
 @pytest.mark.parametrize("name", ["x.png", "x.jpg"])
 def test_any_size_is_scaled_and_cut_around_the_centre(tmp_path, size, name):
     picture(tmp_path / name, size)
-    pixels = folder.decode(tmp_path / name, SHAPE)
+    pixels = decode(tmp_path / name, SHAPE)
     assert pixels.shape == SHAPE
     assert np.abs(pixels.astype(int) - np.array([200, 100, 50])[:, None, None]).max() <= 3
 
@@ -60,15 +61,15 @@ def test_the_centre_of_a_wide_image_is_kept(tmp_path):
     grey = np.zeros((8, 24), np.uint8)
     grey[:, 8:16] = 255
     Image.fromarray(grey).save(tmp_path / "x.png")
-    assert folder.decode(tmp_path / "x.png", (1, 8, 8)).min() == 255
+    assert decode(tmp_path / "x.png", (1, 8, 8)).min() == 255
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA", "CMYK"])
 def test_any_mode_becomes_the_channels_asked_for(tmp_path, mode):
     name = "x.tif" if mode == "CMYK" else "x.png"
     picture(tmp_path / name, mode=mode)
-    assert folder.decode(tmp_path / name, SHAPE).shape == SHAPE
-    assert folder.decode(tmp_path / name, (1, 8, 10)).shape == (1, 8, 10)
+    assert decode(tmp_path / name, SHAPE).shape == SHAPE
+    assert decode(tmp_path / name, (1, 8, 10)).shape == (1, 8, 10)
 
 
 def test_a_photo_held_sideways_stands_upright(tmp_path):
@@ -77,7 +78,7 @@ def test_a_photo_held_sideways_stands_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise: what was on top is right
     image.save(tmp_path / "x.jpg", exif=exif, quality=95)
-    pixels = folder.decode(tmp_path / "x.jpg", (1, 16, 16))[0]
+    pixels = decode(tmp_path / "x.jpg", (1, 16, 16))[0]
     assert pixels[:, 9:].min() > 240 and pixels[:, :7].max() < 15
 
 
@@ -91,7 +92,7 @@ def test_a_truncated_image_is_an_error_naming_the_file(tmp_path, form):
     for length in [*range(min(80, len(content))), len(content) // 2]:
         file.write_bytes(content[:length])
         with pytest.raises(UserError, match=rf"x\.{form}: cannot be decoded; expected an image"):
-            folder.decode(file, SHAPE)
+            decode(file, SHAPE)
     data = folder.open_folder(tmp_path, shape=SHAPE, classes=None)
     with pytest.raises(RunError, match=rf"x\.{form}: cannot be decoded"):
         data.train.read(np.array([0]))
@@ -109,7 +110,7 @@ def test_an_image_of_a_million_by_a_million_is_not_decoded(tmp_path):
     file = tmp_path / "x.ppm"
     file.write_bytes(b"P6 1000000 1000000 255\n" + bytes(100))
     with pytest.raises(UserError, match=r"x\.ppm: cannot be decoded"):
-        folder.decode(file, SHAPE)
+        decode(file, SHAPE)
 
 
 def test_folders_that_cannot_be_a_dataset_are_errors(tmp_path):

@@ -64,6 +64,45 @@ def test_images_with_their_channels_first_need_no_layout(tmp_path, shape):
     assert open_npz(tmp_path / "set.npz", classes=None).shape == shape
 
 
+@pytest.mark.parametrize("layout", [None, "nhwc", "nchw"])
+def test_images_of_one_channel_need_no_axis_for_it(tmp_path, layout):
+    grey = pictures(4, (9, 7))
+    np.savez(tmp_path / "set.npz", images=grey, labels=np.arange(4).reshape(4, 1))
+    data = open_npz(tmp_path / "set.npz", classes=None, layout=layout)
+    images, labels = data.train.read(np.arange(4))
+    assert np.array_equal(images[:, 0], grey) and labels.tolist() == [0, 1, 2, 3]
+
+
+def test_keras_archives_are_known_by_their_names(tmp_path):
+    """As keras.datasets leaves mnist.npz: grey images without an axis of channels."""
+    x, y = pictures(6, (28, 28)), np.arange(6, dtype=np.uint8)
+    np.savez(tmp_path / "mnist.npz", x_train=x, y_train=y, x_test=x[:2], y_test=y[:2])
+    data = open_npz(tmp_path / "mnist.npz", classes=None)
+    assert (data.shape, len(data.train), len(data.test)) == ((1, 28, 28), 6, 2)
+    for shape in ((32, 32, 3), (3, 32, 32)):
+        images = pictures(4, shape)
+        np.savez(tmp_path / "cifar.npz", x_train=images, y_train=y[:4, None])
+        data = open_npz(tmp_path / "cifar.npz", classes=None)
+        moved = images.transpose(0, 3, 1, 2) if shape[2] == 3 else images
+        assert np.array_equal(data.train.read(np.arange(4))[0], moved)
+
+
+@pytest.mark.parametrize(("tested", "of"), [("test", "test"), ("val", "val"), ("both", "test")])
+def test_medmnist_archives_are_known_by_their_names(tmp_path, tested, of):
+    splits = {"train": 6, "val": 3, "test": 2}
+    arrays = {
+        f"{name}_{kind}": pictures(count, (28, 28, 3)) if kind == "images" else np.ones((count, 1))
+        for name, count in splits.items()
+        if name in ("train", tested) or tested == "both"
+        for kind in ("images", "labels")
+    }
+    arrays |= {name: each.astype(np.uint8) for name, each in arrays.items() if "labels" in name}
+    np.savez(tmp_path / "pathmnist.npz", **arrays)
+    data = open_npz(tmp_path / "pathmnist.npz", classes=9)
+    assert (data.shape, len(data.train), len(data.test)) == ((3, 28, 28), 6, splits[of])
+    assert data.test.read(np.arange(2))[1].tolist() == [1, 1]
+
+
 def test_without_test_arrays_there_is_no_test_split(tmp_path):
     np.savez(tmp_path / "a.npz", images=pictures(2), labels=np.array([0, 1]))
     assert open_npz(tmp_path / "a.npz", classes=None).test is None
@@ -88,12 +127,23 @@ def test_without_test_arrays_there_is_no_test_split(tmp_path):
             "labels is <U1; expected integers",
         ),
         (
-            {"images": pictures(2)[:, 0], "labels": np.zeros(2, int)},
-            r"shape \(2, 4, 5\); expected \(n, C, H, W\)",
+            {"images": pictures(2)[:, 0, 0], "labels": np.zeros(2, int)},
+            r"shape \(2, 5\); expected \(n, H, W\) or \(n, C, H, W\)",
         ),
         (
-            {"images": pictures(2), "labels": np.zeros((2, 1), int)},
-            r"shape \(2, 1\); expected \(n,\)",
+            {"images": pictures(2), "labels": np.zeros((2, 14), int)},
+            r"shape \(2, 14\); expected \(n,\) or \(n, 1\), one class an image",
+        ),
+        (
+            {"images": pictures(2), "labels": np.zeros((2, 1, 1), int)},
+            r"shape \(2, 1, 1\); expected \(n,\) or \(n, 1\)",
+        ),
+        ({"images": pictures(2), "x_train": pictures(2)}, "it has images and x_train; expected"),
+        ({"x_train": pictures(2)}, "expected arrays x_train and y_train, found x_train"),
+        ({"data": pictures(2)}, r"labels \(or x_train and y_train, or .*\), found data"),
+        (
+            {"train_images": pictures(2, (8, 8, 5)), "train_labels": np.zeros(2, int)},
+            r"could be \(n, H, W, C\) or \(n, C, H, W\)\. --layout nhwc takes",
         ),
         ({"images": pictures(2), "labels": np.zeros(3, int)}, "3 labels; expected 2"),
         ({"images": pictures(0), "labels": np.zeros(0, int)}, "0 images"),

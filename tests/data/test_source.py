@@ -56,11 +56,11 @@ def test_what_is_no_source_is_one_clear_sentence(spec):
 def test_folders_and_files_of_no_known_form_are_errors(tmp_path):
     with pytest.raises(
         UserError,
-        match=r"expected IDX files .*, CIFAR files .* or class folders .*, found none of them",
+        match=r"expected IDX files .*, CIFAR .*, shards .* or class folders .*, found none of them",
     ):
         opened(tmp_path)
     (tmp_path / "a.csv").write_text("1,2")
-    with pytest.raises(UserError, match=r"a\.csv: expected an \.npz file or a folder"):
+    with pytest.raises(UserError, match=r"a\.csv: expected an \.npz file, a \.tar or a folder"):
         opened(tmp_path / "a.csv")
     (tmp_path / "empty.npz").write_bytes(b"")
     with pytest.raises(UserError, match=r"empty\.npz: .*expected an \.npz archive"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from launcher import Ended, Launch
+from PIL import Image
 
 from mpitrain.data.digits import DIGITS
 
@@ -103,3 +104,19 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arrays = {"images": images[:160], "labels": labels[:160]}
     np.savez(path, **arrays, test_images=images[160:], test_labels=labels[160:])
     return path
+
+
+@pytest.fixture
+def pictures(small_data: Path, tmp_path: Path) -> Path:
+    """Twelve of each class of the small digits as a folder of class folders."""
+    root = tmp_path / "pictures"
+    with np.load(small_data) as arrays:
+        for split, images, labels in (
+            ("train", arrays["images"], arrays["labels"]),
+            ("val", arrays["test_images"], arrays["test_labels"]),
+        ):
+            for label in range(4):
+                (root / split / str(label)).mkdir(parents=True)
+                for number, image in enumerate(images[labels == label][:12]):
+                    Image.fromarray(image[0]).save(root / split / str(label) / f"{number:02}.png")
+    return root

@@ -10,29 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from launcher import Launch
-from PIL import Image
 
 from mpitrain.data.order import batch
 
 PER_CLASS, CLASSES, BATCH = 12, 4, 8
 STEPS = 9
 """An epoch of six, and a half."""
-
-
-@pytest.fixture
-def pictures(small_data: Path, tmp_path: Path) -> Path:
-    """The small digits as a folder of class folders."""
-    root = tmp_path / "pictures"
-    with np.load(small_data) as arrays:
-        for split, images, labels in (
-            ("train", arrays["images"], arrays["labels"]),
-            ("val", arrays["test_images"], arrays["test_labels"]),
-        ):
-            for label in range(CLASSES):
-                (root / split / str(label)).mkdir(parents=True)
-                for number, image in enumerate(images[labels == label][:PER_CLASS]):
-                    Image.fromarray(image[0]).save(root / split / str(label) / f"{number:02}.png")
-    return root
 
 
 def spoil(path: Path) -> None:
@@ -155,15 +138,15 @@ import sys, time
 from pathlib import Path
 from mpitrain.commands import cli, evaluate
 from mpitrain.mpi import heartbeat
-from mpitrain.data import folder
-evaluate.STALL, heartbeat.BEAT_SECONDS, folder.CHUNK = 2.0, 0.2, 1
-quick, seconds, hangs = folder.trouble, float(sys.argv.pop()), float(sys.argv.pop())
+from mpitrain.data import decoded
+evaluate.STALL, heartbeat.BEAT_SECONDS, decoded.CHUNK = 2.0, 0.2, 1
+quick, seconds, hangs = decoded.trouble, float(sys.argv.pop()), float(sys.argv.pop())
 
-def slow(file, shape):
-    time.sleep((seconds if "val" in str(file) else 0.0) if hangs == 0 else hangs)
-    return quick(file, shape)
+def slow(split, number):
+    time.sleep((seconds if "val" in split.place else 0.0) if hangs == 0 else hangs)
+    return quick(split, number)
 
-folder.trouble = slow
+decoded.trouble = slow
 cli.main()
 """
 """An evaluation whose watchdog waits for two seconds, from a disk that takes as long for a test

@@ -65,3 +65,39 @@ def test_nan_scores_and_impossible_labels_give_nan(bench):
 def test_scores_are_one_row_an_image():
     with pytest.raises(UserError, match=r"got \(10, 1, 1\); flatten first"):
         SoftmaxCrossEntropy().output_shape((10, 1, 1))
+
+
+def targets(labels, others, shares, smoothing, classes):
+    """Soft labels (N, classes), float64."""
+    each = np.eye(classes)
+    pair = shares[:, None] * each[labels] + (1 - shares[:, None]) * each[others]
+    return (1 - smoothing) * pair + smoothing / classes
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("classes", [1, 2, 10, 1000])
+def test_soft_labels_give_the_cross_entropy_with_them(bench, smoothing, classes):
+    random = np.random.default_rng(classes)
+    x = (3 * random.normal(size=(4, classes))).astype(np.float32)
+    labels, others = random.integers(classes, size=(2, 4)).astype(np.int32)
+    shares = np.array([1, 0.25, 0, 0.7], np.float32)
+    trial = bench(SoftmaxCrossEntropy(), (classes,), images=4)
+    trial.set("labels", labels)
+    soft = trial.layer.soften(smoothing, 4)
+    soft.others.write(others)
+    soft.shares.write(shares)
+    t = targets(labels, others, shares.astype(np.float64), smoothing, classes)
+    p = np.exp(x.astype(np.float64))
+    p /= p.sum(axis=1, keepdims=True)
+    want = -(t * np.log(p)).sum(axis=1)
+    np.testing.assert_allclose(trial.forward(x), want, rtol=3e-5, atol=1e-5)
+    (dx,) = trial.backward(np.full(4, np.nan))
+    np.testing.assert_allclose(dx, p - t, rtol=3e-5, atol=1e-6)
+
+
+def test_soft_labels_that_are_no_class_make_the_loss_nan(bench):
+    trial = bench(SoftmaxCrossEntropy(), (3,), images=2)
+    trial.set("labels", np.array([0, 1], np.int32))
+    trial.layer.soften(0.1, 2).others.write(np.array([3, 2], np.int32))
+    loss = trial.forward(np.zeros((2, 3), np.float32))
+    assert np.isnan(loss[0]) and np.isfinite(loss[1])

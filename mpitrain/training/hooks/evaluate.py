@@ -6,10 +6,14 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpitrain.data.dataset import Images, Labels
+from mpitrain.data.reader import Reader
 from mpitrain.data.source import Split
 from mpitrain.job.config import is_made_up
 from mpitrain.layers.accuracy import Accuracy
@@ -79,7 +83,12 @@ class Evaluate:
         count = self._plan.prepared.tests
         with local.average.in_place() if local.average else nullcontext():
             found = score(
-                world.wire, local.graph, test, count, lambda: local.watch.at("evaluate", t)
+                world.wire,
+                local.graph,
+                test,
+                count,
+                lambda: local.watch.at("evaluate", t),
+                local=self._plan.reading.local,
             )
         if not math.isfinite(found.loss):
             raise diverged(world, t, f"the loss on the test images is {found.loss}")
@@ -112,9 +121,10 @@ def score(
     count: int,
     alive: Callable[[], None] = lambda: None,
     confusion: Confusion | None = None,
+    local: bool = False,
 ) -> Scores:
     """Collective. Rank 0 holds the split of `count` images and sends each rank its part, a graph's
-    capacity at a time.
+    capacity at a time; with `local` each rank holds it, and reads its own part.
 
     confusion: it counts them all, on every rank.
     """
@@ -124,19 +134,31 @@ def score(
     shape = graph.network.input_shape
     dtype = np.dtype(wire.agree.from_root(lambda: str(split.dtype) if split else ""))
     sums = np.zeros(3)
-    for first in range(0, count, batch):
+    reader = Reader(split) if split is not None else None
+
+    def shares(first: int) -> list[slice]:
         total = min(batch, count - first)
-        shares = [
-            slice(total * rank // wire.ranks.size, total * (rank + 1) // wire.ranks.size)
-            for rank in range(wire.ranks.size)
-        ]
-        batch_images, batch_labels = (
-            split.read(np.arange(first, first + total)) if split else (None, None)
-        )
-        labels32 = None if batch_labels is None else batch_labels.astype(np.int32)
-        images, labels = wire.scatter.start(batch_images, labels32, shares, shape, dtype).wait()
+        cuts = [total * rank // wire.ranks.size for rank in range(wire.ranks.size + 1)]
+        return [slice(start, stop) for start, stop in pairwise(cuts)]
+
+    def begin(first: int) -> Callable[[], tuple[Images, Labels]] | None:
+        if reader is None or first >= count:
+            return None
+        parts = shares(first)
+        mine = parts[wire.ranks.rank] if local else slice(0, parts[-1].stop)
+        return reader.begin(partial(reader.read, np.arange(first + mine.start, first + mine.stop)))
+
+    wait = begin(0)
+    for first in range(0, count, batch):
+        images, wide = wait() if wait else (None, None)
+        wait = begin(first + batch)  # while these are computed
+        labels = None if wide is None else wide.astype(np.int32)
+        if not local:
+            sent = wire.scatter.start(images, labels, shares(first), shape, dtype)
+            images, labels = sent.wait()
+        assert images is not None and labels is not None
         if len(images) or graph.together:
-            counts = tuple(share.stop - share.start for share in shares)
+            counts = tuple(share.stop - share.start for share in shares(first))
             run = Pass(len(images), training=False, everyone=counts if graph.together else ())
             graph.load(images, labels)
             graph.forward(run)
@@ -156,5 +178,7 @@ def score(
         found = confusion.counts
         mine = found.astype(np.float64).reshape(-1)  # which holds counts exactly
         found[:] = wire.agree.sum(mine).reshape(found.shape)
+    if reader is not None:
+        reader.close()
     loss, top1, top5 = wire.agree.sum(sums) / count
     return Scores(float(loss), float(top1), float(top5), count)

@@ -144,6 +144,7 @@ def say_header(world: World, said: str) -> None:
         "coded_from": plan.coded_from,
         "coders": exchange.coder_count if exchange.codes else 0,
         "capacity": graph.capacity,
+        "read_chosen": "local" if plan.reading.local else "root",
     }  # job/recipe.py knows these by name
     tables = {"run": settings, "versions": versions, "ranks": {"devices": devices, "hosts": hosts}}
     toml.write(plan.folder / "config.toml", tables)
@@ -187,6 +188,8 @@ def say_header(world: World, said: str) -> None:
         f"  {wire.ranks.library}; exchange {plan.exchange}{where} ({plan.reason}), update "
         f"{run.update}"
     )
+    if words := plan.reading.words(count):
+        say(f"  {words}")
     if words := _split_words(world):
         say(f"  {words}")
     if local.dataset:
