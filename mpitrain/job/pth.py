@@ -139,8 +139,8 @@ class PthReader:
 
     def settings(self) -> NoReturn:
         raise UserError(
-            f"{self.path} holds weights but no settings of mpitrain; --init and --network take "
-            "weights alone"
+            f"{self.path} holds weights but no settings of mpitrain; --init, and --network of "
+            "predict and export, take weights alone"
         )
 
     def _refuse(self, error: Exception) -> NoReturn:
