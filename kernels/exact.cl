@@ -8,8 +8,8 @@
 #define STUCK (1L << 56)
 
 /* total = x, or total = total + x. */
-__kernel void add_exact(__global long *total, __global const float *x, const int n,
-                        const int chunk, const int first) {
+__kernel void add_exact(__global long *total, __global const float *x, const int n, const int chunk,
+                        const int first) {
     const int from = get_global_id(0) * chunk, to = min(from + chunk, n);
     for (int i = from; i < to; i++) {
         const bool small = fabs(x[i]) < (float)LARGEST * UNIT;

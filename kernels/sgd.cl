@@ -23,8 +23,7 @@ __kernel void momentum_sgd(__global float *w, __global float *v, __global const 
         const WIDE weight = LOAD_ALIGNED(w + i);
         const WIDE pulled = decay * weight;
         WIDE gradient = LOAD_ALIGNED(g + i);
-        for (int t = 1; t < terms; t++)
-            gradient += LOAD_ALIGNED(g + t * apart + i);
+        for (int t = 1; t < terms; t++) gradient += LOAD_ALIGNED(g + t * apart + i);
         gradient *= factor;
         const WIDE pull = rate * (gradient + pulled);
         const WIDE kept = momentum * LOAD_ALIGNED(v + i);
@@ -35,8 +34,7 @@ __kernel void momentum_sgd(__global float *w, __global float *v, __global const 
     for (; i < to; i++) {
         const float pulled = decay * w[i];
         float gradient = g[i];
-        for (int t = 1; t < terms; t++)
-            gradient += g[t * apart + i];
+        for (int t = 1; t < terms; t++) gradient += g[t * apart + i];
         gradient *= factor;
         const float pull = rate * (gradient + pulled);
         const float kept = momentum * v[i];
