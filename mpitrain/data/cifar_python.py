@@ -17,6 +17,7 @@ from mpitrain.data import pickles
 from mpitrain.data.bad import Bad
 from mpitrain.data.dataset import ArraySplit, Dataset, from_arrays
 from mpitrain.job.errors import UserError
+from mpitrain.job.pickled import Unreadable
 
 PIXELS = 3 * 32 * 32
 TEN = [f"data_batch_{number}" for number in range(1, 6)]
@@ -91,7 +92,7 @@ def unpickled(file: Path) -> dict[str, Any]:
         batch = pickles.read(file.read_bytes())
     except OSError as failure:
         raise UserError(f"{file}: cannot be read ({failure.strerror})") from failure
-    except pickles.PickleError as error:
+    except Unreadable as error:
         raise UserError(f"{file}: expected a pickled batch of CIFAR's ({error})") from None
     if type(batch) is not dict:
         raise UserError(f"{file}: expected a pickled batch of CIFAR's, got no dict")

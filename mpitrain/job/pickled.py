@@ -39,7 +39,7 @@ Known = Mapping[str, Any]
 LONGEST = 80
 """Characters of a name in a sentence."""
 TEXT = ("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE")
-LONG_TEXT = ("BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8")
+LONG_TEXT = ("BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8")
 NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
 PLAIN = frozenset((*TEXT, *LONG_TEXT, *NUMBERS))
 """Instructions whose argument is a value. Text of Python 2 comes as str, a character a byte."""
