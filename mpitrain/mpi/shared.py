@@ -41,6 +41,7 @@ class SharedMemory:
         self._within, self._facts = within, facts
         self._window: MPI.Win | None = None
         self._floats = 0
+        self._kept: NDArray[np.float32] | None = None
 
     def share(self, count: int) -> list[NDArray[np.float32]]:
         """Every rank's vector of `count` float32, in rank order; all ranks see them. Collective.
@@ -58,11 +59,19 @@ class SharedMemory:
         return [each[:count] for each in self._seen(self._window)]
 
     def keep(self, count: int) -> NDArray[np.float32] | None:
-        """`count` float32 of zeros, which all ranks see, for as long as the process lives. None on
-        every rank where the host has no room for them, or there are several. Collective."""
-        if not self._is_roomy(count / self.size):
+        """`count` float32 of zeros, which all ranks see. They are never freed, but given out again
+        by the next call. None on every rank where the host has no room for them, or there are
+        several. Collective."""
+        if self._kept is not None and self._kept.size >= count:
+            self.barrier()  # all ranks are done with what was there before
+            if self.rank == 0:
+                self._kept[:count] = 0
+            self.barrier()
+        elif self._is_roomy(count / self.size):
+            self._kept = self._seen(self._allocate(count if self.rank == 0 else 0))[0]
+        else:
             return None
-        return self._seen(self._allocate(count if self.rank == 0 else 0))[0]
+        return self._kept[:count]
 
     def _allocate(self, count: int) -> MPI.Win:
         window = MPI.Win.Allocate_shared(4 * count, 4, comm=self._within)
