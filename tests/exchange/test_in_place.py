@@ -62,7 +62,7 @@ def test_gradients_that_lie_in_shared_memory_move_all_weights(
     weights.write(w)
     wire.agree.barrier()
     aside = device.beside() if wire.ranks.size > 1 else device
-    sgd = Sgd(aside, weights, float(MOMENTUM), float(DECAY), velocity)
+    sgd = Sgd(aside, weights, float(MOMENTUM), float(DECAY), velocity=velocity)
     sgd.rate = float(RATE)
     exchange = Exchange(
         wire, device, weights, gradient, buckets, "window", update, sgd, None, streaming, home
