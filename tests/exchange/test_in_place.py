@@ -89,8 +89,10 @@ def test_gradients_that_lie_in_shared_memory_move_all_weights(
     exchange.close()
 
 
-def test_no_home_where_ranks_are_on_several_hosts(
+def test_no_home_without_room_or_on_several_hosts(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Larger ones than there have been: those are given out again."""
+    assert make_home(wire, 1 << 50, True) is None
     monkeypatch.setattr(wire.ranks, "one_host", False)
-    assert make_home(wire, LENGTH, True) is None
+    assert make_home(wire, 1000 * LENGTH, True) is None
