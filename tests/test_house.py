@@ -217,6 +217,12 @@ def test_every_file_opens_with_its_purpose() -> None:
         assert path.read_text().startswith("/* "), f"{path.name} does not open with its equation"
 
 
+def test_every_file_of_tests_has_a_name_of_its_own() -> None:
+    """Pytest imports them by their names alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert len(set(names)) == len(names), sorted(names)
+
+
 SKIPS = {
     "test_house.py": "this one",
     "drills/test_demo.py": "a browser is no package of Python; CI installs one",
