@@ -629,7 +629,8 @@ def _end(error: BaseException | None) -> None:
     wire = sys.modules.get("mpitrain.mpi.connect")
     job = wire.connected() if wire else None
     # Before the ranks have met, what is wrong with the command is known to all of them.
-    agreed = expected and (job is None or (isinstance(error, MpitrainError) and error.agreed))
+    alone = job is None or job.ranks.size == 1
+    agreed = expected and (alone or (isinstance(error, MpitrainError) and error.agreed))
     if not agreed and wire is None:
         wire = _join()
     if agreed or wire is None:

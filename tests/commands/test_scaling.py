@@ -104,7 +104,8 @@ def test_two_real_runs_give_a_curve(tmp_path: Path, capsys: pytest.CaptureFixtur
         ("1", "3", "16"),
         ("2", "3", "16"),
     ]
-    assert float(rows[1]["bytes_sent"]) > 4 * 431080 > float(rows[0]["bytes_sent"])
+    # A half of the weights at least, which rank 0 writes into shared memory for the other.
+    assert float(rows[1]["bytes_sent"]) > 2 * 431080 > float(rows[0]["bytes_sent"])
     assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert "command: mpitrain scaling lenet --ranks 2,1" in (out / "curve.txt").read_text()
     shown = capsys.readouterr().out
