@@ -9,6 +9,7 @@ import click
 import pytest
 
 from mpitrain.commands import cli
+from mpitrain.network import models
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,7 +47,7 @@ def test_options_that_a_page_names_are_there(page: Path) -> None:
 def test_commands_files_and_links_of_a_page_are_there(page: Path) -> None:
     text = page.read_text()
     for word in re.findall(r"`(?:mpirun [^`\n]*)?mpitrain ([a-z]\w*)", text):
-        assert word in cli.commands.commands or word in ("lenet", "vgg16", "resnet152"), word
+        assert word in cli.commands.commands or word in models.NAMES, word
     for name in re.findall(
         r"\b((?:benchmarks|tests|jobs|docs)/[\w/-]+\.(?:py|md|sh|sbatch|txt))", text
     ):
