@@ -247,9 +247,9 @@ class Run:
     )
     strict: bool = _option(
         False,
-        "The same weights, bit for bit, for any number of ranks: the batch is computed in pieces "
-        "of --sub-batch images [default then: a 32nd of the batch], whose gradients are added up "
-        "in fixed point. Ranks must have the same kind of device.",
+        "The same weights, bit for bit, for any number of ranks of one kind of device: the batch "
+        "is computed in pieces of --sub-batch images, by default a 32nd of it, whose gradients are "
+        "added up in fixed point.",
     )
     on_failure: str = _option(
         "stop",

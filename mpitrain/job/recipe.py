@@ -12,7 +12,14 @@ from mpitrain.job import toml
 from mpitrain.job.config import Run
 from mpitrain.job.errors import UserError
 
-RECORDED = ("exchange_chosen", "exchange_reason", "coded_from", "coders", "capacity")
+RECORDED = (
+    "exchange_chosen",
+    "exchange_reason",
+    "coded_from",
+    "coders",
+    "capacity",
+    "read_chosen",
+)
 """What a run adds to its settings in the table [run]: what it found, not what it was asked for."""
 TABLES = ("run", "versions", "ranks")
 """Of a run's config.toml."""
