@@ -13,7 +13,7 @@ lint: $(VENV)/test.stamp  ## ruff, mypy and clang-format
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror kernels/*.cl kernels/*.h kernels/*/*
+	$(BIN)/clang-format --dry-run -Werror kernels/*.cl kernels/*.h kernels/*/*.cl kernels/*/*.h
 
 $(VENV)/bin/python:
 	@echo "Making $(VENV) with $(PYTHON)"
