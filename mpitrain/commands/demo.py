@@ -12,13 +12,12 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mpitrain.data.picture import decode
 from mpitrain.job.errors import UserError
 from mpitrain.network.model import Model, load
 
@@ -61,15 +60,11 @@ def make_server(model: Model, port: int) -> ThreadingHTTPServer:
         def classes(self, image: NDArray[np.uint8]) -> list[dict[str, Any]]:
             with lock:  # one queue, one image at a time
                 probabilities = model.predict(image[None])[0]
-            best = np.argsort(-probabilities, kind="stable")[:MOST_CLASSES].tolist()
-            names = model.class_names
-            return [
-                {
-                    "name": names[k] if k < len(names) else str(k),
-                    "probability": float(probabilities[k]),
-                }
-                for k in best
-            ]
+            best = model.best(probabilities, MOST_CLASSES)
+            return [{"name": name, "probability": share} for name, share in best]
+
+        def look(self, file: IO[bytes]) -> NDArray[np.uint8]:
+            return model.look(file)
 
     c, h, w = model.network.input_shape
     Handler.shape, Handler.content = (c, h, w), page(model).encode()
@@ -126,6 +121,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Names and probabilities of an image (C, H, W), best first."""
         raise NotImplementedError
 
+    def look(self, file: IO[bytes]) -> NDArray[np.uint8]:
+        """An image file as the network sees it, (C, H, W)."""
+        raise NotImplementedError
+
     def do_GET(self) -> None:
         if self.path != "/":
             self.send_error(404)
@@ -154,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
                     return centred(np.asarray(image.convert("L"), np.uint8), *self.shape[1:])
             except Exception as error:  # Pillow's decoders raise nearly anything
                 raise UserError(str(error)) from error
-        return decode(io.BytesIO(body), self.shape)
+        return self.look(io.BytesIO(body))
 
     def _answer(self, code: int, content: dict[str, Any]) -> None:
         self._send(code, json.dumps(content).encode(), "application/json")

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.data.folder import image_files
-from mpitrain.data.picture import centre, decode
 from mpitrain.job.errors import DONE, FAILED, WRONG_USE, UserError
 from mpitrain.job.plain import plain
 from mpitrain.network.model import Model, load
@@ -36,13 +35,12 @@ def predict_files(
     """
     files = [file for place in places for file in _files(place)]
     model = load(checkpoint, device, capacity=min(AT_ONCE, len(files)), network=network)
-    cut = centre(model.resize, _shape(model)) if model.resize else None
     bad = 0
     for first in range(0, len(files), AT_ONCE):
         readable: list[tuple[Path, NDArray[np.uint8]]] = []
         for file in files[first : first + AT_ONCE]:
             try:
-                readable.append((file, decode(file, _shape(model), cut)))
+                readable.append((file, model.look(file)))
             except UserError as error:
                 bad += 1
                 print(f"mpitrain: {plain(str(error))}", file=sys.stderr, flush=True)
@@ -69,17 +67,10 @@ def _files(place: Path) -> Iterator[Path]:
     yield from found
 
 
-def _shape(model: Model) -> tuple[int, int, int]:
-    c, h, w = model.network.input_shape
-    return c, h, w
-
-
 def _line(
     model: Model, file: Path, probabilities: NDArray[np.float32], top: int, as_json: bool
 ) -> str:
-    best = np.argsort(-probabilities, kind="stable")[:top].tolist()
-    names = [model.class_names[k] if k < len(model.class_names) else str(k) for k in best]
-    found = list(zip(names, probabilities[best].tolist(), strict=True))
+    found = model.best(probabilities, top)
     if as_json:
         classes = [{"class": name, "probability": p} for name, p in found]
         return json.dumps({"image": str(file), "classes": classes})

@@ -36,12 +36,10 @@ def watch(folder: Path, every: float, once: bool) -> int:
     """
     console = Console(highlight=False, markup=False, soft_wrap=True)
     record = read(folder) if once else _when_there(folder, every, console)
-    name = record.name
+    console.print(plain(lead(record, record.name)))
     if once:
-        console.print(plain(lead(record, name)))
         console.print(_table(facts(record, time.time())))
         return DONE
-    console.print(plain(lead(record, name)))
     return _follow(record, every, console)
 
 

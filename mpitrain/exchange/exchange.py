@@ -14,11 +14,12 @@ from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.clip import Clip
 from mpitrain.exchange.codec import make_scale
 from mpitrain.exchange.home import Home
+from mpitrain.exchange.in_place import InPlace
 from mpitrain.exchange.move import Move
 from mpitrain.exchange.plain import Float32
 from mpitrain.exchange.registry import check_update, find, is_lossy
 from mpitrain.exchange.residuals import Residuals
-from mpitrain.exchange.strategy import Parts, Sampled, Turn
+from mpitrain.exchange.strategy import Parts, Sampled, Strategy, Turn
 from mpitrain.exchange.stream import Stream
 from mpitrain.mpi.hops import Hops, Pending, complete
 from mpitrain.mpi.wire import Wire
@@ -91,7 +92,7 @@ class Exchange:
         weights, gradient: float32 (n,). Gradients are sums over images; `send` overwrites them.
         master: if `needs_master`, rank 0's exact float32 weights, equal to `weights` at the start;
         otherwise None or `weights` itself.
-        home: where weights and gradient lie, if the host's ranks share it.
+        home: for kind "window", where weights and gradient lie, if the host's ranks share it.
         clip_norm: the largest norm of the whole mean.
         """
         strategy = find(kind)
@@ -112,11 +113,14 @@ class Exchange:
             buckets,
             update == "replicated",
             make_scale(device),
-            home,
             kind.partition(":")[2],
             apart=clip_norm is not None,
         )
-        self._strategy = (strategy if several or strategy.alone else Float32)(parts)
+        self._strategy: Strategy
+        if home:
+            self._strategy = InPlace(parts, home)
+        else:
+            self._strategy = (strategy if several or strategy.alone else Float32)(parts)
         self._clips = clip_norm is not None
         self._clip: Clip | None = None
         to_all = update == "replicated"

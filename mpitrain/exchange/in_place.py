@@ -1,8 +1,8 @@
-"""Exchange within a host where the ranks' vectors themselves lie in memory that all of them share:
+"""The strategy `window` where the ranks' vectors themselves lie in memory that all of them share:
 exact, and nothing is copied.
 
 The optimiser adds up the gradients, in rank order, as it reads them. Where the ranks have one copy
-of the weights, each moves a shard of rank 0's.
+of the weights, each moves a shard of it.
 """
 
 from __future__ import annotations
@@ -10,31 +10,36 @@ from __future__ import annotations
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.home import Home
 from mpitrain.exchange.move import Move
-from mpitrain.exchange.window import COPIED, WRITTEN, Host
-from mpitrain.job.cut import parts, shards
+from mpitrain.exchange.strategy import Parts, Strategy, Turn
+from mpitrain.exchange.window import COPIED, WRITTEN
+from mpitrain.job.cut import parts as count_of_parts
+from mpitrain.job.cut import shards
 from mpitrain.mpi.hops import Hops
-from mpitrain.runtime.array import ALIGNMENT, Array
-from mpitrain.runtime.device import Device
+from mpitrain.runtime.array import ALIGNMENT
 
 STRETCH = ALIGNMENT // 4
 """Values of which shards are multiples."""
 
 
-class InPlace:
-    """Exchanges the vectors in a Home, which `device` computes with."""
+class InPlace(Strategy):
+    """Barriers between computing gradients, moving weights, and computing with them."""
 
-    def __init__(self, host: Host, home: Home, device: Device) -> None:
-        self._host, self._home = host, home
-        self._gradients = device.around(home.gradients.reshape(-1))
+    spreads = True
+
+    def __init__(self, parts: Parts, home: Home) -> None:
+        """home: where the gradients and weights in `parts` lie."""
+        super().__init__(parts)
+        self._host, self._home = parts.wire.shared, home
+        self._gradients = parts.device.around(home.gradients.reshape(-1))
         self._moves: dict[int, Move | None] = {}
 
-    def average(self, x: Array) -> Hops[None]:
-        """Wait until every rank has computed its part x of the gradient."""
-        with x.host():
+    def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
+        """Wait until every rank has computed its part of the gradient."""
+        with self.parts.gradients[bucket.number].host():
             yield self._host.start_barrier(COPIED)
+        return 0.0
 
     def move(self, bucket: Bucket, images: int) -> Move | None:
-        """What this rank moves of a bucket; None if it moves nothing."""
         if bucket.number not in self._moves:
             self._moves[bucket.number] = self._make_move(bucket, images)
         return self._moves[bucket.number]
@@ -43,7 +48,7 @@ class InPlace:
         host, home = self._host, self._home
         start, stop = bucket.start, bucket.stop
         if home.weights is not None:
-            cuts = shards(parts(bucket.size, STRETCH), host.size)
+            cuts = shards(count_of_parts(bucket.size, STRETCH), host.size)
             first, last = cuts[host.rank]
             start, stop = start + first * STRETCH, min(stop, start + last * STRETCH)
         if start >= stop:
@@ -51,8 +56,9 @@ class InPlace:
         gradients = self._gradients.part(start, self._gradients.size)
         return Move(start, stop, gradients, host.size, home.apart, 1 / images)
 
-    def spread(self, w: Array, bucket: Bucket) -> Hops[None]:
-        """Wait until every rank has moved its weights, of which w is the bucket's part."""
+    def spread(self, bucket: Bucket, turn: Turn) -> Hops[bool]:
+        """Wait until every rank has moved its weights."""
         move = self._moves[bucket.number]
-        with w.host():
+        with self.parts.weights.part(bucket.start, bucket.stop).host():
             yield self._host.start_barrier(WRITTEN, 4 * (move.stop - move.start) if move else 0)
+        return True

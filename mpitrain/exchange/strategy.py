@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mpitrain.exchange.bucket import Bucket
-from mpitrain.exchange.home import Home
 from mpitrain.exchange.move import Move
 from mpitrain.exchange.residuals import Residuals
 from mpitrain.mpi.hops import Hops
@@ -37,8 +36,6 @@ class Parts:
     """True: every rank gets the mean, and weights are not spread. False: rank 0 alone gets it."""
     scale: Callable[[Array, float], None]
     """scale(x, factor): x = x * factor."""
-    home: Home | None = None
-    """Where `gradients` and `weights` lie in memory that all ranks share; None if they do not."""
     argument: str = ""
     """What the user wrote after the strategy's name and a colon."""
     apart: bool = False
@@ -77,6 +74,8 @@ class Strategy:
     """Whether it gives the mean to rank 0 alone."""
     replicated_only: ClassVar[bool] = False
     """Whether every rank must have the mean, and update its own weights."""
+    spreads: bool = False
+    """Whether `spread` follows `move`; it does wherever not all ranks have the mean."""
     left_out: ClassVar[str] = ""
     """The residual that the next step's gradients are added to, by its name in `residuals`; empty
     if nothing is left out."""
@@ -88,6 +87,7 @@ class Strategy:
     def __init__(self, parts: Parts) -> None:
         """Collective."""
         self.parts = parts
+        self.spreads = self.spreads or not parts.to_all
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
         """The bucket's gradient becomes the sum over ranks divided by `images`, perhaps but for the
@@ -117,11 +117,6 @@ class Strategy:
             return None
         gradient = self.parts.gradients[bucket.number]
         return Move(bucket.start, bucket.stop, gradient, factor=factor)
-
-    @property
-    def spreads(self) -> bool:
-        """Whether `spread` follows `move`."""
-        return not self.parts.to_all
 
     def spread(self, bucket: Bucket, turn: Turn) -> Hops[bool]:
         """Send rank 0's new weights of the bucket to every rank.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mpitrain.data.picture import centre, decode
 from mpitrain.engine.registry import open_device
 from mpitrain.job.errors import UserError
 from mpitrain.layers.layer import Pass
@@ -30,6 +31,18 @@ class Model:
         self.graph, self.network = graph, graph.network
         self.class_names, self.trained_on, self.seed = class_names, trained_on, seed
         self.layout, self.resize = layout, resize
+
+    def look(self, file: Path | IO[bytes]) -> NDArray[np.uint8]:
+        """An image file as uint8 (C, H, W), scaled as the run scaled its test images. Raises
+        UserError for what is no image."""
+        c, h, w = self.network.input_shape
+        return decode(file, (c, h, w), centre(self.resize, (c, h, w)) if self.resize else None)
+
+    def best(self, probabilities: NDArray[np.float32], top: int) -> list[tuple[str, float]]:
+        """Names and probabilities of an image's likeliest classes, best first."""
+        order = np.argsort(-probabilities, kind="stable")[:top].tolist()
+        names = [self.class_names[k] if k < len(self.class_names) else str(k) for k in order]
+        return list(zip(names, probabilities[order].tolist(), strict=True))
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Probabilities (n, classes) of images (n, C, H, W), uint8 or float32 as in training, in

@@ -48,7 +48,7 @@ class StepReport:
     """Of the mean gradient before it was clipped, on ranks that have it."""
 
 
-class Own:
+class HostTime:
     """CPU time of this thread since it was made. A thread that waits for a CPU's runtime computes
     for it meanwhile, so waiting is left out."""
 
@@ -81,10 +81,10 @@ def step(world: World, t: int) -> StepReport:
     fault("scatter", t)
     images, labels, mixed = feed.part(t)  # read and sent while the last step ran
     waited = time.perf_counter() - begin
-    own = Own()
+    host = HostTime()
     computes_here = plan.simulated or (world.wire.ranks.size > 1 and not world.exchange.streams)
     if computes_here:  # this thread would not come to it before the step is over
-        with own.pause():
+        with host.pause():
             _read_ahead(world, t)
     pieces = Pieces(world.exchange, graph.statistics) if plan.run.strict else None
     loss = 0.0
@@ -114,18 +114,18 @@ def step(world: World, t: int) -> StepReport:
         queued = time.perf_counter()
         if first == 0:
             if not computes_here:
-                with own.pause():
+                with host.pause():
                     _read_ahead(world, t)
             local.log.catch_up()
         aside = time.perf_counter() - queued
-        with own.pause():
+        with host.pause():
             loss += float(graph.losses(run.images).sum(dtype="float64"))
         blocking = time.perf_counter() - queued - aside
         waited += max(0.0, aside - blocking)  # the device was done first: it has waited for images
     if world.own:
         world.own.update(plan.batch_size)
     watch.at("exchange", t)
-    with own.pause():
+    with host.pause():
         report = world.exchange.finish()  # every rank now holds the new weights
     if pieces:
         pieces.finish(world.wire, plan.batch_size, plan.sub_batch)
@@ -136,7 +136,7 @@ def step(world: World, t: int) -> StepReport:
         "compute": total - exchanged - waited,
         "exchange": exchanged,
         "wait": waited,
-        "host": own.seconds(),
+        "host": host.seconds(),
         "data": feed.seconds - decoded,
     }
     watch.at("agree", t + 1)
