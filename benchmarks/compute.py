@@ -74,7 +74,11 @@ def measure(part: str, networks: Sequence[str], options: argparse.Namespace) -> 
         if part == "steps":
             sides.close()  # fresh ones for each network
             asked = (networks, options.device, options.torch_python, options.n)
-            rows = gpu_steps.rows(*asked, options.precision) if gpu else steps.rows(*asked)
+            rows = (
+                gpu_steps.rows(*asked, options.precision, options.batch)
+                if gpu
+                else steps.rows(*asked)
+            )
         elif part == "layers":
             size = (lambda each: gpu_steps.CASES[each][0]) if gpu else steps.BATCHES.__getitem__
             batches = {each: size(each) for each in networks}
@@ -176,6 +180,9 @@ def _options() -> argparse.Namespace:
         type=lambda text: tuple(text.split(",")),
         default=tuple(gpu_steps.PEERS),
         help=f"on GPUs; default: {','.join(gpu_steps.PEERS)}",
+    )
+    parser.add_argument(
+        "--batch", type=int, action="append", default=[], help="on GPUs, this batch alone"
     )
     parser.add_argument(
         "-n", type=_positive, default=5, help="counted turns of each side (default 5)"

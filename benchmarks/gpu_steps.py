@@ -26,7 +26,7 @@ PEERS = {"float32": "float32", "high": "float32", "tf32": "tf32", "bf16": "bf16"
 ONLY = {"lenet": ("float32",)}
 """Precisions of networks that are too small for the others to matter."""
 STEPS = {"lenet": 600}
-"""Steps of one run; 40 where none are given."""
+"""Steps of one run; 20 where none are given."""
 UNCOUNTED = 5
 """First steps of a run, which load kernels and touch memory first."""
 IMAGES = 256
@@ -45,7 +45,7 @@ class GpuCommand(Command):
         lenet = self.network == "lenet"
         command = [sys.executable, "-m", "mpitrain", "train", self.network, "--quiet", "--out", out]
         command += ["--data", "digits" if lenet else self._data, "--batch-size", self.batch]
-        command += ["--classes", 10 if lenet else 1000, "--steps", STEPS.get(self.network, 40)]
+        command += ["--classes", 10 if lenet else 1000, "--steps", STEPS.get(self.network, 20)]
         command += ["--epochs", 1000000, "--evaluate-every", "1000000ep", "--lr", 1e-4]
         command += ["--checkpoint-every", "1000000ep", "--device", self.device]
         command += ["--precision", self._precision]
@@ -60,8 +60,9 @@ def rows(
     torch_python: str,
     n: int,
     precisions: Sequence[str] = tuple(PEERS),
+    batches: Sequence[int] = (),
 ) -> Iterator[dict[str, Any]]:
-    """One a network, batch and precision."""
+    """One a network, batch (of those given, if any) and precision."""
     with tempfile.TemporaryDirectory() as folder, Side(torch_python, "side_pytorch.py") as theirs:
         theirs("open")
         data = Path(folder) / "images.npz"
@@ -69,7 +70,7 @@ def rows(
         images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         np.savez(data, images=images, labels=np.arange(IMAGES))
         for network in networks:
-            for batch in CASES[network]:
+            for batch in (each for each in CASES[network] if each in batches or not batches):
                 peers: dict[str, dict[str, Any]] = {}
                 for precision in ONLY.get(network, precisions):
                     peer = PEERS[precision]
