@@ -30,11 +30,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("wheel") / "tree"
     tree.mkdir()
     for name in SOURCES:
-        caches = shutil.ignore_patterns("__pycache__", ".*")
-        links = {path.name for path in (ROOT / name).iterdir() if path.is_symlink()}
-        shutil.copytree(
-            ROOT / name, tree / name, ignore=lambda folder, names: {*caches(folder, names), *links}
-        )
+        shutil.copytree(ROOT / name, tree / name, ignore=lying_about)
     for name in ABOUT:
         shutil.copy(ROOT / name, tree)
     for folder in ("mpitrain/data", "kernels", "kernels/cpu", "jobs"):
@@ -44,6 +40,15 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in ("sdist", "wheel"):
         build(kind, tree)
     return tree
+
+
+def lying_about(folder: str, names: list[str]) -> list[str]:
+    """Caches, hidden files, and links such as mpitrain/kernels, which an editor follows."""
+    return [
+        name
+        for name in names
+        if name == "__pycache__" or name[0] == "." or (Path(folder) / name).is_symlink()
+    ]
 
 
 def build(kind: str, folder: Path) -> None:
