@@ -68,6 +68,8 @@ def blocks(page: Path) -> list[Block]:
 def inline(page: Path) -> list[str]:
     """Commands within sentences and tables, as `mpitrain devices`."""
     text = FENCE.sub("", page.read_text())
+    if page.name == "troubleshooting.md":
+        text = re.sub(r"^\| `.+?` \|", "|", text, flags=re.MULTILINE)  # messages
     spans = re.findall(r"`([^`\n]+)`", text)
     return [span.replace("\\|", "|") for span in spans if first_word(span) in PROGRAMS]
 
