@@ -265,6 +265,15 @@ def _take_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
         raise click.UsageError(f"--config {plain(str(error))}", ctx) from None
 
 
+_device = click.option(
+    "--device",
+    metavar="DEVICE",
+    default="auto",
+    shell_complete=_complete,
+    help=Run.__dataclass_fields__["device"].metadata["help"],
+)
+
+
 @commands.command()
 @click.argument("network", type=Network())
 @click.option(
@@ -309,7 +318,7 @@ def _agreed_run(options: Mapping[str, Any]) -> Run:
     "--data",
     metavar="SOURCE",
     shell_complete=_complete,
-    help="As in training. [default: what it was trained on]",
+    help="What training takes as --data. [default: what it was trained on]",
 )
 @click.option(
     "--batch-size",
@@ -317,10 +326,14 @@ def _agreed_run(options: Mapping[str, Any]) -> Run:
     type=click.IntRange(1),
     help="Images at a time, all ranks together.",
 )
+@_device
 @click.option(
-    "--device", metavar="DEVICE", default="auto", shell_complete=_complete, help="As in training."
+    "--skip-bad",
+    default=0,
+    metavar="N",
+    type=click.IntRange(0),
+    help="Leave out up to so many images that cannot be read.",
 )
-@click.option("--skip-bad", default=0, metavar="N", type=click.IntRange(0), help="As in training.")
 @click.option(
     "--raw", is_flag=True, help="Of a run with --ema: the weights of training, not their average."
 )
@@ -343,8 +356,10 @@ def evaluate(
     confusion: bool,
     as_json: bool,
 ) -> None:
-    """Score CHECKPOINT (a file, or a run directory, whose newest one it means) on
-    the test images of --data: loss, top-1 and top-5."""
+    """Score CHECKPOINT on the test images of --data: loss, top-1 and top-5.
+
+    CHECKPOINT is a file, or a run directory, of which the newest one is taken.
+    """
     from mpitrain.commands.evaluate import evaluate_checkpoint
 
     evaluate_checkpoint(
@@ -362,9 +377,7 @@ def evaluate(
     help="CHECKPOINT holds weights alone, of this network, with torchvision's names.",
 )
 @click.option("--top", default=5, type=click.IntRange(1), help="Classes to show for an image.")
-@click.option(
-    "--device", metavar="DEVICE", default="auto", shell_complete=_complete, help="As in training."
-)
+@_device
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object an image.")
 def predict(
     checkpoint: Path,
@@ -377,8 +390,8 @@ def predict(
     """Say what IMAGES show (files of any format that Pillow reads, or folders of them): classes and
     probabilities, best first.
 
-    CHECKPOINT is a file or a run directory, whose newest one it means. A file that is no image is
-    told, and makes the exit code 1.
+    CHECKPOINT is a file, or a run directory, of which the newest one is taken. A file that is no
+    image is named, and makes the exit code 1.
     """
     from mpitrain.commands.predict import predict_files
 
@@ -387,18 +400,17 @@ def predict(
 
 @commands.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option(
-    "--device", metavar="DEVICE", default="auto", shell_complete=_complete, help="As in training."
-)
+@_device
 @click.option(
     "--port", default=8765, type=click.IntRange(0, 65535), help="Of the page; 0 takes a free one."
 )
 @click.option("--no-browser", is_flag=True, help="Print the page's address, and open nothing.")
 def demo(checkpoint: Path, device: str, port: int, no_browser: bool) -> None:
-    """Open a page to draw a digit, choose an image or use the camera, and see what CHECKPOINT (a
-    file or a run directory) takes it for.
+    """Open a page to draw a digit, choose an image or use the camera, and see what CHECKPOINT
+    takes it for.
 
-    The page is on this machine alone.
+    CHECKPOINT is a file, or a run directory, of which the newest one is taken. The page is on this
+    machine alone.
     """
     from mpitrain.commands.demo import serve
 
@@ -418,8 +430,9 @@ def demo(checkpoint: Path, device: str, port: int, no_browser: bool) -> None:
     "--raw", is_flag=True, help="Of a run with --ema: the weights of training, not their average."
 )
 def export(checkpoint: Path, file: Path, network: str | None, raw: bool) -> None:
-    """Write the weights of CHECKPOINT (a file, or a run directory, whose newest one it means) to
-    FILE, for other programs.
+    """Write the weights of CHECKPOINT to FILE, for other programs.
+
+    CHECKPOINT is a file, or a run directory, of which the newest one is taken.
 
     FILE.safetensors has the tensors by torchvision's names, FILE.onnx the network that takes
     images (N, C, H, W) of pixels in [0, 1] and gives scores (N, classes).
@@ -472,9 +485,7 @@ def summary(
     type=click.IntRange(1),
     help="Images that one rank computes at a time.",
 )
-@click.option(
-    "--device", metavar="DEVICE", default="auto", shell_complete=_complete, help="As in training."
-)
+@_device
 @click.option("--again", is_flag=True, help="Measure also what is known.")
 def tune(network: str, data: str | None, batch_size: int, device: str, again: bool) -> None:
     """Measure which algorithm is fastest for each convolution of NETWORK on this device, and
@@ -492,9 +503,7 @@ def tune(network: str, data: str | None, batch_size: int, device: str, again: bo
 @click.option(
     "--ranks", default=4, type=click.IntRange(1), help="Local ranks to show the choice for."
 )
-@click.option(
-    "--device", metavar="DEVICE", default="auto", shell_complete=_complete, help="As in training."
-)
+@_device
 def devices(ranks: int, device: str) -> None:
     """List OpenCL platforms and devices, and which one each local rank would take, and why."""
     from mpitrain.commands.summary import print_devices
@@ -520,7 +529,10 @@ def scaling(
     network: str, ranks: str, launcher: str, out: Path | None, options: Sequence[str]
 ) -> None:
     """Train NETWORK with each number of ranks and draw the curve beside the paper's. Further
-    OPTIONS go to the training."""
+    OPTIONS go to the training.
+
+    It has 41 steps of lenet, or 6 of another network, unless OPTIONS say how long it is.
+    """
     from mpitrain.commands.scaling import measure
 
     measure(network, ranks, launcher, out, options)

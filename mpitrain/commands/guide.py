@@ -13,7 +13,8 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 }
 """Heading -> the commands under it, in this order; others come last."""
 OPTIONS: Mapping[str, str] = {
-    "config": "Data",
+    "config": "From a file",
+    "data": "Data",
     "batch_size": "How many images, how often",
     "lr": "Learning",
     "exchange": "Between ranks",
