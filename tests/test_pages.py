@@ -12,8 +12,9 @@ import pytest
 from pages import KINDS, PAGES, ROOT, Block, blocks, check, commands, first_word, inline
 
 from mpitrain.commands import cli, guide
+from mpitrain.job import recipe
+from mpitrain.job.config import Run
 from mpitrain.job.errors import MpitrainError
-from mpitrain.job.toml import parse
 from mpitrain.network import models
 
 OURS = {
@@ -116,8 +117,13 @@ def test_programs_of_a_page_are_python(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", blocks_of("toml"))
-def test_files_of_a_page_are_toml(block: Block) -> None:
-    assert parse(block.text)
+def test_files_of_a_page_are_taken(block: Block, tmp_path: Path) -> None:
+    path = tmp_path / "page.toml"
+    path.write_text(block.text)
+    if "[run]" in block.text:
+        Run(**recipe.read(path))
+    else:
+        assert models.load(str(path)).nodes
 
 
 @pytest.mark.parametrize(
