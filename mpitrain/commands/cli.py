@@ -128,11 +128,7 @@ class Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """All commands, under headings."""
-        titles = {name: guide.heading(name) for name in self.list_commands(ctx)}
-        for title in dict.fromkeys((*guide.COMMANDS, *titles.values())):
-            names = [*guide.COMMANDS.get(title, ())] or [
-                name for name in titles if titles[name] == title
-            ]
+        for title, names in guide.COMMANDS.items():
             with formatter.section(title):
                 formatter.write_dl(
                     [(name, self.commands[name].get_short_help_str()) for name in names]

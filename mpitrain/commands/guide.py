@@ -11,7 +11,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "Look before, meanwhile and after": ("devices", "summary", "watch", "report"),
     "On a cluster with SLURM": ("submit", "curve", "launcher", "requeue"),
 }
-"""Heading -> the commands under it, in this order; others come last."""
+"""Heading -> the commands under it, in this order."""
 OPTIONS: Mapping[str, str] = {
     "config": "From a file",
     "data": "Data",
@@ -86,11 +86,6 @@ WORDS: Mapping[str, tuple[str, ...]] = {
 FOLDERS = ("out", "outputs")
 FILES = ("data", "config", "init", "resume", "setup")
 """Options whose values are paths."""
-
-
-def heading(command: str) -> str:
-    """Over which heading of COMMANDS a command stands."""
-    return next((name for name, those in COMMANDS.items() if command in those), "Others")
 
 
 def examples(command: str) -> str | None:

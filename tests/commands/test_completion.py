@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.shell_completion import BashComplete
 
 from mpitrain.commands import cli, guide
+from mpitrain.exchange.registry import REGISTRY
 from mpitrain.network import known, models
 
 COMMAND = [sys.executable, "-m", "mpitrain"]
@@ -55,7 +56,8 @@ def offered(words: str) -> list[str]:
         ("mpitrain summary len", ["lenet"]),
         ("mpitrain lenet --check", ["--checkpoint-every"]),
         ("mpitrain resnet18 --keep 2 --patien", ["--patience"]),
-        ("mpitrain lenet --exchange l", ["lowrank"]),
+        ("mpitrain lenet --exchange l", [name for name in REGISTRY if name[0] == "l"]),
+        ("mpitrain lenet --exchange star-d", ["star-dynamic8"]),
         ("mpitrain lenet --update ", ["root", "replicated"]),
         ("mpitrain lenet --schedule co", ["constant", "cosine"]),
         ("mpitrain lenet --dense ", ["auto", "whole", "split"]),
@@ -99,17 +101,27 @@ def test_the_command_answers_each_shell() -> None:
     assert told("mpitrain tu", "fish").startswith("plain")
 
 
-def test_bash_completes() -> None:
-    bash = shutil.which("bash")
-    assert bash
+def test_bash_completes(tmp_path: Path) -> None:
+    """By the line that --help has, and the function that bash calls then."""
+    command = tmp_path / "mpitrain"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m mpitrain "$@"\n')
+    command.chmod(0o755)
+    (line,) = [line for line in guide.TOP.splitlines() if "bash_source" in line]
     text = f"""
-        mpitrain() {{ {sys.executable} -m mpitrain "$@"; }}
-        eval "$({cli.COMPLETE}=bash_source {sys.executable} -m mpitrain)"
+        {line.partition("      in")[0]}
         complete -p mpitrain
+        COMP_WORDS=(mpitrain lenet --update "") COMP_CWORD=3
+        _mpitrain_completion mpitrain
+        echo "${{COMPREPLY[@]}}"
     """
-    done = subprocess.run([bash, "-c", text], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-c", text], capture_output=True, text=True, check=False,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "complete -o nosort -F _mpitrain_completion mpitrain\n"
+    registered, found = done.stdout.splitlines()
+    assert registered == "complete -o nosort -F _mpitrain_completion mpitrain"
+    assert found == "root replicated"
 
 
 def test_completing_imports_nothing_that_takes_long() -> None:
