@@ -19,8 +19,10 @@ from types import ModuleType
 from typing import Any, NoReturn, TextIO
 
 import click
+from click.shell_completion import CompletionItem
 
 from mpitrain import __version__
+from mpitrain.commands import guide
 from mpitrain.commands.submit import Job
 from mpitrain.engine import registry as engines
 from mpitrain.exchange import registry as exchanges
@@ -39,6 +41,7 @@ from mpitrain.job.errors import (
 from mpitrain.job.plain import paragraph, plain
 from mpitrain.job.stdout import discard, open_all, refused_by
 from mpitrain.mpi.launch import begin, launched_ranks
+from mpitrain.network import known
 from mpitrain.watch import witness
 from mpitrain.watch.signals import ignore
 from mpitrain.watch.witness import LINGER, last_words
@@ -48,6 +51,10 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_con
 
 LENGTHS = ("steps", "epochs")
 """Options of how long a run is, of which the shorter counts."""
+COMPLETE = "_MPITRAIN_COMPLETE"
+"""What a shell sets when it asks for words (click's protocol)."""
+FORWARDING = ("submit", "scaling")
+"""Commands that hand further options to the training."""
 COLLECTIVE = ("train", "evaluate")
 """Commands that all ranks of a job carry out; the first rank alone carries out the others."""
 
@@ -68,6 +75,34 @@ class Command(click.Command):
     def get_short_help_str(self, limit: int = 45) -> str:
         """The whole first sentence, for click's cut one ends in the middle."""
         return super().get_short_help_str(limit=200)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """All options; those of training under headings."""
+        if ctx.info_name != "train":
+            return super().format_options(ctx, formatter)
+        title, sections = "", dict[str, list[tuple[str, str]]]()
+        for each in self.get_params(ctx):
+            title = guide.OPTIONS.get(str(each.name), title)
+            if isinstance(each, click.Option) and (record := each.get_help_record(ctx)):
+                sections.setdefault(title, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records, col_max=24)
+        return None
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Examples."""
+        self.epilog = guide.examples(str(ctx.info_name))
+        super().format_epilog(ctx, formatter)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Options; where others go to the training, also its."""
+        found = super().shell_complete(ctx, incomplete)
+        if self.name in FORWARDING and incomplete.startswith("-"):
+            names = {item.value for item in found}
+            more = train.shell_complete(click.Context(train, info_name="train"), incomplete)
+            return [*found, *(item for item in more if item.value not in names)]
+        return found
 
     def _carry_out(self, ctx: click.Context) -> Any:
         try:
@@ -91,12 +126,53 @@ class Commands(click.Group):
             args = ["train", *args]
         return super().parse_args(ctx, args)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """All commands, under headings."""
+        for title, names in guide.COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name, self.commands[name].get_short_help_str()) for name in names]
+                )
 
-@click.group(
-    cls=Commands,
-    context_settings=CONTEXT,
-    epilog="NETWORK alone trains it: mpirun -n 4 mpitrain lenet",
-)
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands, and networks, which stand in their place."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            return found
+        return [*found, *_words(known.NAMES, incomplete)] or [CompletionItem(incomplete, "file")]
+
+
+class Network(click.types.StringParamType):
+    """The name of a network, or a network file; `network/models` says whether there is such a
+    one."""
+
+    name = "network"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Names; files where no name begins so."""
+        return _words(known.NAMES, incomplete) or [CompletionItem(incomplete, "file")]
+
+
+def _words(words: Sequence[str], incomplete: str) -> list[CompletionItem]:
+    """Those that begin so."""
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The words, files or folders that an option may take; of several with commas between, the
+    last."""
+    name = str(param.name)
+    before, comma, last = incomplete.rpartition(",")
+    words = _words(guide.WORDS.get(name, ()), last if name == "augment" else incomplete)
+    if name == "augment":
+        return [CompletionItem(f"{before}{comma}{word.value}") for word in words]
+    kind = "dir" if name in guide.FOLDERS else "file" if name in guide.FILES else ""
+    return words or ([CompletionItem(incomplete, kind)] if kind else [])
+
+
+@click.group(cls=Commands, context_settings=CONTEXT, epilog=guide.TOP)
 @click.version_option(__version__, prog_name="mpitrain")
 def commands() -> None:
     """Train convolutional networks with MPI on whatever OpenCL devices the job has."""
@@ -165,6 +241,8 @@ def _options_of(
                 more["type"] = _choice_of(each.name, facts) or kinds[0]
                 more["metavar"] = facts.get("metavar")
                 more["show_default"] = each.default not in (None, "")
+            if kinds[0] is str and not isinstance(more["type"], click.Choice):
+                more["shell_complete"] = _complete
             if "optional_value" in facts:
                 more |= {"is_flag": False, "flag_value": facts["optional_value"]}
             function = click.option(option(each.name), each.name, **more)(function)
@@ -183,8 +261,17 @@ def _take_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
         raise click.UsageError(f"--config {plain(str(error))}", ctx) from None
 
 
+_device = click.option(
+    "--device",
+    metavar="DEVICE",
+    default="auto",
+    shell_complete=_complete,
+    help=Run.__dataclass_fields__["device"].metadata["help"],
+)
+
+
 @commands.command()
-@click.argument("network")
+@click.argument("network", type=Network())
 @click.option(
     "--config",
     metavar="FILE",
@@ -223,15 +310,26 @@ def _agreed_run(options: Mapping[str, Any]) -> Run:
 
 @commands.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--data", metavar="SOURCE", help="As in training. [default: what it was trained on]")
+@click.option(
+    "--data",
+    metavar="SOURCE",
+    shell_complete=_complete,
+    help="What training takes as --data. [default: what it was trained on]",
+)
 @click.option(
     "--batch-size",
     default=256,
     type=click.IntRange(1),
     help="Images at a time, all ranks together.",
 )
-@click.option("--device", default="auto", help="As in training.")
-@click.option("--skip-bad", default=0, metavar="N", type=click.IntRange(0), help="As in training.")
+@_device
+@click.option(
+    "--skip-bad",
+    default=0,
+    metavar="N",
+    type=click.IntRange(0),
+    help="Leave out up to so many images that cannot be read.",
+)
 @click.option(
     "--raw", is_flag=True, help="Of a run with --ema: the weights of training, not their average."
 )
@@ -254,8 +352,10 @@ def evaluate(
     confusion: bool,
     as_json: bool,
 ) -> None:
-    """Loss, top-1 and top-5 of CHECKPOINT (a file, or a run directory, whose newest one it means)
-    on the test images of --data."""
+    """Score CHECKPOINT on the test images of --data: loss, top-1 and top-5.
+
+    CHECKPOINT is a file, or a run directory, of which the newest one is taken.
+    """
     from mpitrain.commands.evaluate import evaluate_checkpoint
 
     evaluate_checkpoint(
@@ -269,10 +369,11 @@ def evaluate(
 @click.option(
     "--network",
     metavar="NETWORK",
+    type=Network(),
     help="CHECKPOINT holds weights alone, of this network, with torchvision's names.",
 )
 @click.option("--top", default=5, type=click.IntRange(1), help="Classes to show for an image.")
-@click.option("--device", default="auto", help="As in training.")
+@_device
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object an image.")
 def predict(
     checkpoint: Path,
@@ -282,11 +383,11 @@ def predict(
     device: str,
     as_json: bool,
 ) -> int:
-    """Classes and probabilities of IMAGES (files of any format that Pillow reads, or folders of
-    them), best first.
+    """Say what IMAGES show (files of any format that Pillow reads, or folders of them): classes and
+    probabilities, best first.
 
-    CHECKPOINT is a file or a run directory, whose newest one it means. A file that is no image is
-    told, and makes the exit code 1.
+    CHECKPOINT is a file, or a run directory, of which the newest one is taken. A file that is no
+    image is named, and makes the exit code 1.
     """
     from mpitrain.commands.predict import predict_files
 
@@ -295,16 +396,17 @@ def predict(
 
 @commands.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--device", default="auto", help="As in training.")
+@_device
 @click.option(
     "--port", default=8765, type=click.IntRange(0, 65535), help="Of the page; 0 takes a free one."
 )
 @click.option("--no-browser", is_flag=True, help="Print the page's address, and open nothing.")
 def demo(checkpoint: Path, device: str, port: int, no_browser: bool) -> None:
-    """Open a page to draw a digit, choose an image or use the camera, and see what CHECKPOINT (a
-    file or a run directory) takes it for.
+    """Open a page to draw a digit, choose an image or use the camera, and see what CHECKPOINT
+    takes it for.
 
-    The page is on this machine alone.
+    CHECKPOINT is a file, or a run directory, of which the newest one is taken. The page is on this
+    machine alone.
     """
     from mpitrain.commands.demo import serve
 
@@ -317,14 +419,16 @@ def demo(checkpoint: Path, device: str, port: int, no_browser: bool) -> None:
 @click.option(
     "--network",
     metavar="NETWORK",
+    type=Network(),
     help="CHECKPOINT holds weights alone, of this network, with torchvision's names.",
 )
 @click.option(
     "--raw", is_flag=True, help="Of a run with --ema: the weights of training, not their average."
 )
 def export(checkpoint: Path, file: Path, network: str | None, raw: bool) -> None:
-    """Write the weights of CHECKPOINT (a file, or a run directory, whose newest one it means) to
-    FILE, for other programs.
+    """Write the weights of CHECKPOINT to FILE, for other programs.
+
+    CHECKPOINT is a file, or a run directory, of which the newest one is taken.
 
     FILE.safetensors has the tensors by torchvision's names, FILE.onnx the network that takes
     images (N, C, H, W) of pixels in [0, 1] and gives scores (N, classes).
@@ -335,10 +439,11 @@ def export(checkpoint: Path, file: Path, network: str | None, raw: bool) -> None
 
 
 @commands.command()
-@click.argument("network")
+@click.argument("network", type=Network())
 @click.option(
     "--data",
     metavar="SOURCE",
+    shell_complete=_complete,
     help="Adapt the network to this data. [default: its own size and classes]",
 )
 @click.option("--classes", type=click.IntRange(1), help="Classes of the last layer.")
@@ -355,17 +460,19 @@ def export(checkpoint: Path, file: Path, network: str | None, raw: bool) -> None
 def summary(
     network: str, data: str | None, classes: int | None, batch_size: int, ranks: int, toml: bool
 ) -> None:
-    """Layers, shapes, parameters, work, memory and bytes per step of NETWORK."""
+    """Show the layers of NETWORK: shapes, parameters, work, memory, and bytes between ranks in a
+    step."""
     from mpitrain.commands.summary import print_summary
 
     print_summary(network, data, classes, batch_size, ranks, toml)
 
 
 @commands.command()
-@click.argument("network")
+@click.argument("network", type=Network())
 @click.option(
     "--data",
     metavar="SOURCE",
+    shell_complete=_complete,
     help="Adapt the network to this data. [default: its own size and classes]",
 )
 @click.option(
@@ -374,7 +481,7 @@ def summary(
     type=click.IntRange(1),
     help="Images that one rank computes at a time.",
 )
-@click.option("--device", default="auto", help="As in training.")
+@_device
 @click.option("--again", is_flag=True, help="Measure also what is known.")
 def tune(network: str, data: str | None, batch_size: int, device: str, again: bool) -> None:
     """Measure which algorithm is fastest for each convolution of NETWORK on this device, and
@@ -392,16 +499,16 @@ def tune(network: str, data: str | None, batch_size: int, device: str, again: bo
 @click.option(
     "--ranks", default=4, type=click.IntRange(1), help="Local ranks to show the choice for."
 )
-@click.option("--device", default="auto", help="As in training.")
+@_device
 def devices(ranks: int, device: str) -> None:
-    """OpenCL platforms and devices, which one each local rank would take, and why."""
+    """List OpenCL platforms and devices, and which one each local rank would take, and why."""
     from mpitrain.commands.summary import print_devices
 
     print_devices(ranks, device)
 
 
 @commands.command(context_settings={"ignore_unknown_options": True})
-@click.argument("network")
+@click.argument("network", type=Network())
 @click.option("--ranks", default="1,2,4,8", help="Numbers of ranks to run with.")
 @click.option(
     "--launcher",
@@ -418,7 +525,10 @@ def scaling(
     network: str, ranks: str, launcher: str, out: Path | None, options: Sequence[str]
 ) -> None:
     """Train NETWORK with each number of ranks and draw the curve beside the paper's. Further
-    OPTIONS go to the training."""
+    OPTIONS go to the training.
+
+    It has 41 steps of lenet, or 6 of another network, unless OPTIONS say how long it is.
+    """
     from mpitrain.commands.scaling import measure
 
     measure(network, ranks, launcher, out, options)
@@ -483,7 +593,7 @@ SBATCH = "mpitrain.sbatch"
 
 
 @commands.command(cls=Submitting, context_settings={"ignore_unknown_options": True})
-@click.argument("network")
+@click.argument("network", type=Network())
 @_options_of(Job)
 @click.option("--dry-run", is_flag=True, help="Print the job script instead of submitting it.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
@@ -528,6 +638,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Whatever happens on this rank, the whole job ends: with one line, and the
     exit code of CLI.md."""
     open_all()
+    if os.environ.get(COMPLETE):
+        commands.main(prog_name="mpitrain")  # click answers the shell, and exits
     stdout = sys.stdout
     threading.excepthook = lambda args: _end(args.exc_value)
     words = sys.argv[1:] if arguments is None else arguments
@@ -536,7 +648,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if _launched():
                 _compare({"command": asked[0]})
             if _rank():
-                sys.exit(DONE)  # the first rank says it
+                raise click.exceptions.Exit(DONE)  # the first rank says it
         result = commands.main(
             args=None if arguments is None else list(arguments),
             prog_name="mpitrain",

@@ -93,7 +93,10 @@ class Run:
         arguments=True,
     )
     warmup: str = _option(
-        "0", "Steps (100) or epochs (2ep) in which the learning rate rises to --lr.", interval=0
+        "0",
+        "Steps (100) or epochs (2ep) in which the learning rate rises to --lr.",
+        metavar="N|Nep",
+        interval=0,
     )
     exchange: str = _option(
         "auto",
@@ -118,6 +121,7 @@ class Run:
     device: str = _option(
         "auto",
         "auto, cpu, gpu, or part of a platform's name, with an index: pocl, nvidia:1.",
+        metavar="DEVICE",
         own=True,
     )
     engine: str = _option(
@@ -180,8 +184,9 @@ class Run:
     mean: str = _option(
         "",
         "Per-channel means of pixels in [0, 1], instead of the training set's: 0.5 or 0.5,0.5,0.4.",
+        metavar="NUMBERS",
     )
-    std: str = _option("", "Per-channel deviations, likewise.")
+    std: str = _option("", "Per-channel deviations, likewise.", metavar="NUMBERS")
     classes: int | None = _option(
         None, "Classes of the last layer. [default: the labels' maximum + 1]", least=1
     )
@@ -198,10 +203,14 @@ class Run:
     checkpoint_every: str = _option(
         "1ep",
         "Steps (100) or epochs (2ep) between checkpoints; one is always written at the end.",
+        metavar="N|Nep",
         interval=1,
     )
     evaluate_every: str = _option(
-        "1ep", "Steps or epochs between evaluations on the test images.", interval=1
+        "1ep",
+        "Steps or epochs between evaluations on the test images.",
+        metavar="N|Nep",
+        interval=1,
     )
     keep: str = _option(
         "3",

@@ -76,7 +76,7 @@ its cells are single runs.
 The line that names the cause comes from the rank itself, or, where it is dead or stopped, from a
 process beside it (`mpitrain/watch/witness.py`), as
 
-```
+```text
 mpitrain: rank 1 of 3, forward at step 2: died without a word: killed, or at fault in native code
 mpitrain: rank 1 of 3, forward at step 2: stopped (SIGSTOP), the others waited for it
 mpitrain: rank 1 of 3, forward at step 2: MemoryError
@@ -326,7 +326,7 @@ def machines() -> str:
     for what, (words, _) in MACHINES.items():
         text += f"| {words} | {' | '.join(show_all(each[what]) for each in cells)} |\n"
     said = next((cell["said"][0][-1] for cell in runs[0]["cells"] if cell["fault"] == "link"), "")
-    return text + f"\nThe last line after a cut link, for example:\n\n```\n{said}\n```\n"
+    return text + f"\nThe last line after a cut link, for example:\n\n```text\n{said}\n```\n"
 
 
 def show_all(cell: dict[str, Any]) -> str:

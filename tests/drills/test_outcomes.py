@@ -212,6 +212,13 @@ def test_help_tells_what_a_command_does(launch: Launch, command: tuple[str, ...]
     assert "--inject" not in ended.out
 
 
+@pytest.mark.parametrize("words", ["--help", "lenet --help", "--version"])
+def test_of_several_ranks_one_gives_help(launch: Launch, words: str) -> None:
+    ended = launch(*words.split(), ranks=2)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == launch(*words.split()).out
+
+
 def test_made_up_images_are_scored_as_they_were_trained(launch: Launch, tmp_path: Path) -> None:
     """With the seed of the training: another one would make other patterns."""
     arguments = (
