@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpitrain import __version__
+from mpitrain.commands import timeline
 from mpitrain.commands.picture import Curve, draw
 from mpitrain.commands.run_facts import (
     NONE,
@@ -64,6 +65,8 @@ figcaption { font-weight: 600; }
 figure svg, .bar { width: 100%; height: auto; display: block; }
 svg text { font: 12px system-ui, sans-serif; fill: #555; }
 .legend { margin: .2rem 0; }
+.wide { overflow-x: auto; }
+.wide svg { min-width: 44rem; }
 .key { margin-right: 1rem; display: inline-block; }
 figure .swatch, .swatch { width: 26px; height: 8px; display: inline; vertical-align: middle; }
 .bar { height: 1.4rem; margin: .2rem 0 .8rem; }
@@ -110,6 +113,7 @@ def page(records: Sequence[Record], now: float) -> str:
         f"<h2>How it went</h2>{went}",
         f"<h2>Curves</h2>{_pictures(records, names)}",
         f"<h2>Where a step's time went</h2>{_time(records, names)}",
+        _steps(records, names),
         f"<h2>What was trained on what</h2>{what}",
         _table("All settings", [settings(each) for each in records], names),
         _table("Device and host of each rank", [places(each) for each in records], names),
@@ -220,6 +224,19 @@ def _time(records: Sequence[Record], names: Sequence[str]) -> str:
         f'<p class="legend">{keys}</p>{"".join(bars)}{_table("", rows, names)}'
         f'<p class="note">{note}</p>'
     )
+
+
+def _steps(records: Sequence[Record], names: Sequence[str]) -> str:
+    """A step of each run that was traced."""
+    found = []
+    for record, name in zip(records, names, strict=True):
+        trace = timeline.read(record.folder)
+        whose = f"<p>{_text(name)}</p>" if len(records) > 1 else ""
+        if isinstance(trace, str):
+            found.append(f"{whose}<p>{_text(trace)}.</p>")
+        elif trace is not None:
+            found.append(whose + timeline.draw(trace))
+    return f"<h2>One step on all ranks</h2>{''.join(found)}" if found else ""
 
 
 def _of(seconds: float, whole: float) -> str:

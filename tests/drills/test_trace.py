@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from launcher import Ended, Launch
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ROUNDING = 0.0025
 """Microseconds: times of the file are whole nanoseconds."""
 
@@ -160,17 +162,41 @@ def test_a_trace_has_every_rank_and_both_ends_of_every_message(
     assert event["steps"] == [3, 4] and 0 <= event["clock_error"] < 1
 
 
-def test_the_weights_are_those_without_a_trace(launch: Launch, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def traced(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    out = tmp_path_factory.mktemp("traced") / "run"
+    words = ("lenet", "--steps", 6, "--exchange", "dynamic8", "--trace")
+    return launch.trains(*words, ranks=2, out=out)
+
+
+def test_the_weights_are_those_without_a_trace(
+    traced: Ended, launch: Launch, tmp_path: Path
+) -> None:
     words = ("lenet", "--steps", 6, "--exchange", "dynamic8")
     plain = launch.trains(*words, ranks=2, out=tmp_path / "plain")
     assert not (tmp_path / "plain" / "trace.json").exists()
-    traced = launch.trains(*words, "--trace", ranks=2, out=tmp_path / "traced")
     assert traced.weights == plain.weights
     assert "steps 3 to 6 are in" in traced.out
-    again = launch.trains(
-        "--config", tmp_path / "traced", "--steps", 4, ranks=2, out=tmp_path / "again"
-    )
-    assert not again.events("trace")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+def test_a_browser_shows_a_step_of_it(traced: Ended, launch: Launch, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    launch("report", traced.folder, out=page)
+    ended = subprocess.run(
+        [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path}", "--dump-dom", page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    _, heading, step = ended.stdout.partition("One step on all ranks")
+    picture, closed, _ = step.partition("</svg></div></figure>")
+    assert heading and closed, ended.stdout
+    for words in ("rank 1: ", "exchange thread", "conv2 backward, ", "codes of gradients, "):
+        assert words in picture
+    assert "CONSOLE" not in ended.stderr, ended.stderr
 
 
 def test_a_rank_that_dies_leaves_a_file_that_says_why_it_is_empty(

@@ -68,6 +68,7 @@ class TraceSteps:
             state = f"nothing is here: the run ended before steps {first} to {last} were done"
             self._write(world, trace_file.unfinished(wire.ranks.numbers, state))
         local.device.keep_times(True)
+        wire.agree.barrier()  # rank 0 has written meanwhile
         trace.begin()
 
     def _finish(self, world: World, step: int) -> None:
