@@ -435,16 +435,21 @@ def curve(folder: Path) -> None:
 
 
 @commands.command()
-@click.argument(
-    "runs", metavar="RUN [RUN]", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="The page. [default: report.html in the first run's folder]",
 )
-def report(runs: Sequence[Path], out: Path | None) -> None:
+@click.option(
+    "--csv",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a table instead: a row for each step, and what tests found after it, of any number "
+    "of runs.",
+)
+def report(runs: Sequence[Path], out: Path | None, csv: Path | None) -> None:
     """Write one HTML page of a run, or of two runs side by side: curves, where time went, bytes,
     devices and settings.
 
@@ -452,7 +457,7 @@ def report(runs: Sequence[Path], out: Path | None) -> None:
     """
     from mpitrain.commands.report import report as write
 
-    print(plain(str(write(runs, out))))
+    print(plain(str(write(runs, out, csv))))
 
 
 @commands.command()

@@ -1,5 +1,5 @@
 """`mpitrain report RUN [RUN]`: one HTML page of a run, or of two side by side, that needs no
-network."""
+network; with --csv a table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpitrain import __version__
-from mpitrain.commands import timeline
+from mpitrain.commands import steps_table, timeline
 from mpitrain.commands.picture import Curve, draw
 from mpitrain.commands.run_facts import (
     NONE,
@@ -77,25 +77,42 @@ summary { cursor: pointer; font-weight: 600; margin-top: 1rem; }
 """.strip()
 
 
-def report(runs: Sequence[Path], out: Path | None) -> Path:
-    """Write the page of one or two run directories and return its path.
+def report(runs: Sequence[Path], out: Path | None, csv: Path | None = None) -> Path:
+    """Write the page of one or two run directories, or a table of any number, and return its path.
 
-    out: the page; None: report.html in the first run directory. Raises UserError where a path is no
-    run directory, or there is nothing to show, or the page cannot be written.
+    out: the page; None: report.html in the first run directory. csv: the table, instead of a page.
+    Raises UserError where a path is no run directory, or there is nothing to show, or the file
+    cannot be written.
     """
+    if len(set(resolved := [run.resolve() for run in runs])) < len(runs):
+        twice = next(
+            run for run, each in zip(runs, resolved, strict=True) if resolved.count(each) > 1
+        )
+        raise UserError(f"report: {twice} is given twice")
+    if csv is not None:
+        return _table_of(runs, out, csv)
     if len(runs) > 2:
-        raise UserError(f"report: {len(runs)} runs; a page shows one, or two side by side")
+        raise UserError(
+            f"report: {len(runs)} runs; a page shows one, or two side by side, and --csv takes more"
+        )
     path = out or runs[0] / "report.html"
     if path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out {path}: expected a name that ends in .html")
-    if len({run.resolve() for run in runs}) < len(runs):
-        raise UserError(f"report: {runs[0]} is given twice")
     text = page([read(run) for run in runs], time.time())
     try:
         path.write_bytes(text.encode("utf-8", "xmlcharrefreplace"))
     except OSError as error:
         raise UserError(f"--out {path} cannot be written: {error.strerror or error}") from None
     return path
+
+
+def _table_of(runs: Sequence[Path], out: Path | None, csv: Path) -> Path:
+    if out is not None:
+        raise UserError(f"--out {out}: expected one of --out, for a page, and --csv, for a table")
+    if csv.suffix.lower() != ".csv":
+        raise UserError(f"--csv {csv}: expected a name that ends in .csv")
+    records = [read(run) for run in runs]
+    return steps_table.write(records, _names(records), csv)
 
 
 def page(records: Sequence[Record], now: float) -> str:
