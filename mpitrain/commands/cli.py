@@ -233,6 +233,9 @@ def _agreed_run(options: Mapping[str, Any]) -> Run:
 @click.option("--device", default="auto", help="As in training.")
 @click.option("--skip-bad", default=0, metavar="N", type=click.IntRange(0), help="As in training.")
 @click.option(
+    "--read", default="auto", type=click.Choice(("auto", "root", "local")), help="As in training."
+)
+@click.option(
     "--raw", is_flag=True, help="Of a run with --ema: the weights of training, not their average."
 )
 @click.option("--per-class", is_flag=True, help="Also images, top-1 and precision of each class.")
@@ -249,6 +252,7 @@ def evaluate(
     batch_size: int,
     device: str,
     skip_bad: int,
+    read: str,
     raw: bool,
     per_class: bool,
     confusion: bool,
@@ -259,7 +263,7 @@ def evaluate(
     from mpitrain.commands.evaluate import evaluate_checkpoint
 
     evaluate_checkpoint(
-        checkpoint, data, batch_size, device, as_json, skip_bad, raw, per_class, confusion
+        checkpoint, data, batch_size, device, as_json, skip_bad, raw, per_class, confusion, read
     )
 
 

@@ -89,7 +89,7 @@ def join(
     neighbours = wire.agree.neighbours(own_cores())
     cores = share_of_cores(neighbours, wire.ranks.local_rank)
     device: Engine = wire.agree.together(lambda: _open_device(run, wire, cores))
-    use_threads(dataset, run, device, len(cores))
+    use_threads(dataset, run.decoders, device, len(cores))
     resumed = _to_resume(run, wire, prepared, network, watch) if run.resume else None
 
     watch.at("compile")
