@@ -128,6 +128,8 @@ def read(folder: Path) -> Record:
     log = folder / "log.jsonl"
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected a run directory")
+    if not log.is_file() and (who := holder(folder)):
+        raise UserError(f"{folder}: a run begins in it ({who}) and has logged nothing yet")
     if not log.is_file():
         raise UserError(f"{folder}: no run directory, there is no log.jsonl in it")
     record = Record(folder, folder.resolve().name, _config(folder), holder(folder))

@@ -305,7 +305,7 @@ def test_what_happened_on_the_way_is_told(tmp_path: Path) -> None:
     events = [start(), skip, step(1), lost, step(2), slow, skip]
     went = page(write(tmp_path / "a", events)).rows["How it went"]
     assert went["skipped images"] == ["2: x.png, y.png"]
-    assert went["lost ranks"] == ["3 after step 1, 3 went on"]
+    assert went["lost ranks"] == ["rank 3 after step 1, the other 3 went on"]
     assert went["slow ranks"] == [
         "rank 1 held the others up at step 2, by 23 % of a step; 1 notice in all"
     ]
