@@ -103,7 +103,7 @@ def read(folder: Path) -> Trace | str | None:
         found = _trace([event for event in events if isinstance(event, dict)], other)
     except OSError as error:
         return f"{NAME} cannot be read: {error.strerror or error}"
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return f"{NAME} cannot be read: it is no trace of this program"
     if found.bars:
         return found
@@ -210,7 +210,7 @@ class _Picture:
         if right - left < THINNEST:
             return ""
         top = self._tops[bar.rank, bar.row]
-        facts = "".join(f"\n{name}: {value}" for name, value in bar.facts.items())
+        facts = "".join(f"\n{plain(f'{name}: {value}')}" for name, value in bar.facts.items())
         title = f"{plain(bar.name)}, {(bar.end - bar.begin) / 1000:.3g} ms{facts}"
         name = plain(bar.name)
         shown = (

@@ -112,6 +112,7 @@ def test_a_message_with_one_end_is_not_drawn_and_has_no_arrow() -> None:
         ('{"traceEvents": 3}', "it is no trace"),
         ('{"traceEvents": [{"ph": "X", "pid": "a", "tid": 0}]}', "it is no trace"),
         ('{"traceEvents": [{"ph": "X", "pid": 0, "tid": 0, "name": "x"}]}', "it is no trace"),
+        ('{"traceEvents": [{"ph": "X", "pid": Infinity, "tid": 0}]}', "it is no trace"),
         ("[" * 100_000, "it is no trace"),
         ('{"traceEvents": [1, "a", null], "otherData": 7}', "trace.json is empty"),
         (json.dumps(trace_file.unfinished([0, 1], "nothing <b>")), "trace.json: nothing <b>"),
@@ -129,7 +130,16 @@ def test_where_there_is_none_it_is_said_why(
 def test_odd_numbers_of_a_file_from_elsewhere_do_no_harm(tmp_path: Path) -> None:
     odd: list[dict[str, Any]] = [
         {"ph": "X", "pid": 0, "tid": 1, "name": "step 1", "cat": STEP, "ts": 0, "dur": 0},
-        {"ph": "X", "pid": 0, "tid": 1, "name": "<b>", "cat": "<b>", "ts": 0, "dur": 5},
+        {
+            "ph": "X",
+            "pid": 0,
+            "tid": 1,
+            "name": "<b>",
+            "cat": "<b>",
+            "ts": 0,
+            "dur": 5,
+            "args": {"<b>": "\x1b\x00"},
+        },
         {"ph": "X", "pid": 0, "tid": 1, "name": "x", "cat": MAIN, "ts": 1e300, "dur": 1e300},
         {"ph": "X", "pid": 0, "tid": 1, "name": None, "cat": MAIN, "ts": "1", "dur": -1},
         {"ph": "s", "pid": 0, "tid": 9, "id": [1], "ts": True},
@@ -138,4 +148,6 @@ def test_odd_numbers_of_a_file_from_elsewhere_do_no_harm(tmp_path: Path) -> None
     (tmp_path / "trace.json").write_text(json.dumps({"traceEvents": odd}))
     found = timeline.read(tmp_path)
     assert isinstance(found, timeline.Trace)
-    Picture(timeline.draw(found))
+    text = timeline.draw(found)
+    Picture(text)
+    assert "\x1b" not in text and "\x00" not in text

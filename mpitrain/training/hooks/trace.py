@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpitrain.job import trace_file
-from mpitrain.job.trace import Span
+from mpitrain.job.trace import Span, Trace
 from mpitrain.job.trace_file import RankTrace
 from mpitrain.mpi import clock
 from mpitrain.mpi.wire import Wire
@@ -26,58 +26,60 @@ queued."""
 
 
 class TraceSteps:
-    """Runs between steps from the one before the first that is traced to the last one."""
+    """Runs between steps from the one before the first that is traced to the last one.
+
+    What it does follows from the progress, which all ranks share: where one dies in it, those that
+    had come further do it again as well.
+    """
 
     name = "trace"
 
     def __init__(self, plan: Plan) -> None:
         count = plan.run.trace or 0
-        self._plan = plan
+        self._plan, self._traces = plan, count > 0
         self._begin = plan.begun + (WARM if plan.steps > plan.begun + WARM else 1)
         """Steps that are done when the trace begins."""
         self._last = min(self._begin + count, plan.steps)
-        self._active = count > 0
         self._spans: list[Span] | None = None
         """What this rank has noted, when that is all."""
-        self._readings: list[clock.Reading] = []
+        self._first_reading = clock.Reading(0, 0, 0)
 
     def due(self, progress: Progress) -> bool:
-        over = self._plan.is_over(progress)
-        return self._active and (progress.step >= self._begin or over)
+        if progress.step < self._begin:
+            return self._traces and self._plan.is_over(progress)
+        return self._traces and progress.step <= self._last
 
     def run(self, world: World, progress: Progress) -> Progress:
         trace = world.local.trace
         over = self._plan.is_over(progress)
-        if trace is None or (over and not self._readings):
-            self._active = False
-            world.local.display.say("--trace: the run ended before anything was traced")
-        elif not self._readings:
-            self._start(world)
-        else:
+        assert trace is not None
+        if progress.step > self._begin:
             trace.settle()
-            if over or progress.step >= self._last or self._spans is not None:
-                self._finish(world, progress.step)
+            if over or progress.step == self._last:
+                self._finish(world, trace, progress.step)
+        elif over:
+            world.local.display.say("--trace: the run ended before anything was traced")
+        else:
+            self._start(world, trace)
         return progress
 
-    def _start(self, world: World) -> None:
-        local, wire, trace = world.local, world.wire, world.local.trace
-        assert trace is not None
-        self._readings = [clock.read(wire)]
+    def _start(self, world: World, trace: Trace) -> None:
+        local, wire = world.local, world.wire
+        self._first_reading = clock.read(wire)
         first, last = self._begin + 1, self._last
         if wire.ranks.rank == 0:
             state = f"nothing is here: the run ended before steps {first} to {last} were done"
             self._write(world, trace_file.unfinished(wire.ranks.numbers, state))
         local.device.keep_times(True)
-        wire.agree.barrier()  # rank 0 has written meanwhile
         trace.begin()
+        wire.agree.barrier()  # rank 0 has written meanwhile
 
-    def _finish(self, world: World, step: int) -> None:
-        local, wire, trace = world.local, world.wire, world.local.trace
-        assert trace is not None
-        if self._spans is None:  # a death from here on makes this run again
+    def _finish(self, world: World, trace: Trace, step: int) -> None:
+        local, wire = world.local, world.wire
+        if self._spans is None:
             self._spans = trace.take()
             local.device.keep_times(False)
-        readings = [*self._readings, clock.read(wire)]
+        readings = [self._first_reading, clock.read(wire)]
         mine = {
             "rank": wire.ranks.numbers[wire.ranks.rank],
             "device": f"{local.device.name} on {wire.ranks.host.partition('/')[0]}",
@@ -86,7 +88,6 @@ class TraceSteps:
             "left_out": trace.left_out,
         }
         everyone = _to_root(wire, mine)
-        self._active = False
         if not everyone:
             return
         steps = self._begin + 1, step
