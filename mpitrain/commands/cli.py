@@ -331,6 +331,9 @@ def _agreed_run(options: Mapping[str, Any]) -> Run:
     help="Leave out up to so many images that cannot be read.",
 )
 @click.option(
+    "--read", default="auto", type=click.Choice(("auto", "root", "local")), help="As in training."
+)
+@click.option(
     "--raw", is_flag=True, help="Of a run with --ema: the weights of training, not their average."
 )
 @click.option("--per-class", is_flag=True, help="Also images, top-1 and precision of each class.")
@@ -347,6 +350,7 @@ def evaluate(
     batch_size: int,
     device: str,
     skip_bad: int,
+    read: str,
     raw: bool,
     per_class: bool,
     confusion: bool,
@@ -359,7 +363,7 @@ def evaluate(
     from mpitrain.commands.evaluate import evaluate_checkpoint
 
     evaluate_checkpoint(
-        checkpoint, data, batch_size, device, as_json, skip_bad, raw, per_class, confusion
+        checkpoint, data, batch_size, device, as_json, skip_bad, raw, per_class, confusion, read
     )
 
 
@@ -545,16 +549,21 @@ def curve(folder: Path) -> None:
 
 
 @commands.command()
-@click.argument(
-    "runs", metavar="RUN [RUN]", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="The page. [default: report.html in the first run's folder]",
 )
-def report(runs: Sequence[Path], out: Path | None) -> None:
+@click.option(
+    "--csv",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a table instead: a row for each step, and what tests found after it, of any number "
+    "of runs.",
+)
+def report(runs: Sequence[Path], out: Path | None, csv: Path | None) -> None:
     """Write one HTML page of a run, or of two runs side by side: curves, where time went, bytes,
     devices and settings.
 
@@ -562,7 +571,7 @@ def report(runs: Sequence[Path], out: Path | None) -> None:
     """
     from mpitrain.commands.report import report as write
 
-    print(plain(str(write(runs, out))))
+    print(plain(str(write(runs, out, csv))))
 
 
 @commands.command()

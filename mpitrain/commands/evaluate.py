@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mpitrain.data.bad import Bad
-from mpitrain.data.source import Split, open_source
+from mpitrain.data.source import Dataset, Split, open_source
 from mpitrain.job.config import is_made_up
 from mpitrain.job.cut import parts
 from mpitrain.job.errors import UserError
@@ -20,6 +20,7 @@ from mpitrain.network.model import Model, load
 from mpitrain.runtime.platforms import own_cores, prepare, share_of_cores
 from mpitrain.training.confusion import Confusion
 from mpitrain.training.hooks.evaluate import Scores, score
+from mpitrain.training.reading import settle, use_threads
 from mpitrain.watch.watchdog import Watchdog
 
 MOST_COLUMNS = 20
@@ -40,13 +41,15 @@ def evaluate_checkpoint(
     raw: bool = False,
     per_class: bool = False,
     matrix: bool = False,
+    read: str = "auto",
 ) -> Scores:
     """Score a checkpoint on the test images of a source (the training images where it has no test
-    split), and print it."""
+    split), and print it. read: as in training."""
     bad = Bad(skip_bad)
     wire = connect()
     # As in training; without it each rank would take all cores of its host.
-    prepare(share_of_cores(wire.agree.neighbours(own_cores()), wire.ranks.local_rank))
+    cores = share_of_cores(wire.agree.neighbours(own_cores()), wire.ranks.local_rank)
+    prepare(cores)
     model = wire.agree.together(
         lambda: load(
             path,
@@ -56,15 +59,12 @@ def evaluate_checkpoint(
             averaged=not raw,
         )
     )
-    split: Split | None = None
+    spec, classes = data or model.trained_on, model.network.classes
+    dataset: Dataset | None = None
 
-    def look(beat: Callable[[], None]) -> int:
-        nonlocal split
-        bad.alive = beat
-        spec = data or model.trained_on
-        classes = model.network.classes
+    def open_data(may_fetch: bool) -> Dataset:
         c, h, w = model.network.input_shape
-        source = open_source(
+        return open_source(
             spec,
             shape_hint=(c, h, w),
             classes=classes if is_made_up(spec) else None,
@@ -72,7 +72,13 @@ def evaluate_checkpoint(
             bad=bad,
             layout=model.layout if spec.lower().endswith(".npz") else None,
             side=model.resize,
+            may_fetch=may_fetch,
         )
+
+    def look(beat: Callable[[], None]) -> int:
+        nonlocal dataset
+        bad.alive = beat
+        dataset = source = open_data(may_fetch=True)
         if source.shape != model.network.input_shape:
             raise UserError(
                 f"--data {spec}: its images are {source.shape}, {path} was trained on "
@@ -87,14 +93,24 @@ def evaluate_checkpoint(
                 f"--data {spec}: its classes are {_few(source.class_names)}, {path} knows "
                 f"{_few(model.class_names)}"
             )
-        split = source.test or source.train
-        return len(split)
+        return len(_scored(source))
 
     watch = Watchdog(wire.ranks.rank, STALL, abort)
     watch.at("evaluate")
     count = int(with_heartbeat(wire.agree, look, lambda: watch.at("evaluate")))
-    confusion = Confusion(model.network.classes) if per_class or matrix else None
-    found = score(wire, model.graph, split, count, lambda: watch.at("evaluate"), confusion)
+    reading, dataset = settle(wire, dataset, read, skip_bad, spec, lambda: open_data(False))
+    use_threads(dataset, None, model.graph.device, len(cores))
+    split = None if dataset is None else _scored(dataset)
+    confusion = Confusion(classes) if per_class or matrix else None
+    found = score(
+        wire,
+        model.graph,
+        split,
+        count,
+        lambda: watch.at("evaluate"),
+        confusion,
+        local=reading.local,
+    )
     watch.stop()
     if wire.ranks.rank == 0:
         if as_json:
@@ -106,6 +122,10 @@ def evaluate_checkpoint(
             for line in _lines(model, confusion, per_class, matrix):
                 print(plain(line))
     return found
+
+
+def _scored(dataset: Dataset) -> Split:
+    return dataset.test or dataset.train
 
 
 def _as_json(

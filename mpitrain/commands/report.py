@@ -1,5 +1,5 @@
 """`mpitrain report RUN [RUN]`: one HTML page of a run, or of two side by side, that needs no
-network."""
+network; with --csv a table."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpitrain import __version__
+from mpitrain.commands import steps_table, timeline
 from mpitrain.commands.picture import Curve, draw
 from mpitrain.commands.run_facts import (
     NONE,
@@ -64,6 +65,8 @@ figcaption { font-weight: 600; }
 figure svg, .bar { width: 100%; height: auto; display: block; }
 svg text { font: 12px system-ui, sans-serif; fill: #555; }
 .legend { margin: .2rem 0; }
+.wide { overflow-x: auto; }
+.wide svg { min-width: 44rem; }
 .key { margin-right: 1rem; display: inline-block; }
 figure .swatch, .swatch { width: 26px; height: 8px; display: inline; vertical-align: middle; }
 .bar { height: 1.4rem; margin: .2rem 0 .8rem; }
@@ -74,25 +77,42 @@ summary { cursor: pointer; font-weight: 600; margin-top: 1rem; }
 """.strip()
 
 
-def report(runs: Sequence[Path], out: Path | None) -> Path:
-    """Write the page of one or two run directories and return its path.
+def report(runs: Sequence[Path], out: Path | None, csv: Path | None = None) -> Path:
+    """Write the page of one or two run directories, or a table of any number, and return its path.
 
-    out: the page; None: report.html in the first run directory. Raises UserError where a path is no
-    run directory, or there is nothing to show, or the page cannot be written.
+    out: the page; None: report.html in the first run directory. csv: the table, instead of a page.
+    Raises UserError where a path is no run directory, or there is nothing to show, or the file
+    cannot be written.
     """
+    if len(set(resolved := [run.resolve() for run in runs])) < len(runs):
+        twice = next(
+            run for run, each in zip(runs, resolved, strict=True) if resolved.count(each) > 1
+        )
+        raise UserError(f"report: {twice} is given twice")
+    if csv is not None:
+        return _table_of(runs, out, csv)
     if len(runs) > 2:
-        raise UserError(f"report: {len(runs)} runs; a page shows one, or two side by side")
+        raise UserError(
+            f"report: {len(runs)} runs; a page shows one, or two side by side, and --csv takes more"
+        )
     path = out or runs[0] / "report.html"
     if path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out {path}: expected a name that ends in .html")
-    if len({run.resolve() for run in runs}) < len(runs):
-        raise UserError(f"report: {runs[0]} is given twice")
     text = page([read(run) for run in runs], time.time())
     try:
         path.write_bytes(text.encode("utf-8", "xmlcharrefreplace"))
     except OSError as error:
         raise UserError(f"--out {path} cannot be written: {error.strerror or error}") from None
     return path
+
+
+def _table_of(runs: Sequence[Path], out: Path | None, csv: Path) -> Path:
+    if out is not None:
+        raise UserError(f"--out {out}: expected one of --out, for a page, and --csv, for a table")
+    if csv.suffix.lower() != ".csv":
+        raise UserError(f"--csv {csv}: expected a name that ends in .csv")
+    records = [read(run) for run in runs]
+    return steps_table.write(records, _names(records), csv)
 
 
 def page(records: Sequence[Record], now: float) -> str:
@@ -110,6 +130,7 @@ def page(records: Sequence[Record], now: float) -> str:
         f"<h2>How it went</h2>{went}",
         f"<h2>Curves</h2>{_pictures(records, names)}",
         f"<h2>Where a step's time went</h2>{_time(records, names)}",
+        _steps(records, names),
         f"<h2>What was trained on what</h2>{what}",
         _table("All settings", [settings(each) for each in records], names),
         _table("Device and host of each rank", [places(each) for each in records], names),
@@ -220,6 +241,19 @@ def _time(records: Sequence[Record], names: Sequence[str]) -> str:
         f'<p class="legend">{keys}</p>{"".join(bars)}{_table("", rows, names)}'
         f'<p class="note">{note}</p>'
     )
+
+
+def _steps(records: Sequence[Record], names: Sequence[str]) -> str:
+    """A step of each run that was traced."""
+    found = []
+    for record, name in zip(records, names, strict=True):
+        trace = timeline.read(record.folder)
+        whose = f"<p>{_text(name)}</p>" if len(records) > 1 else ""
+        if isinstance(trace, str):
+            found.append(f"{whose}<p>{_text(trace)}.</p>")
+        elif trace is not None:
+            found.append(whose + timeline.draw(trace))
+    return f"<h2>One step on all ranks</h2>{''.join(found)}" if found else ""
 
 
 def _of(seconds: float, whole: float) -> str:

@@ -93,8 +93,8 @@ def _events(record: Record) -> dict[str, str]:
     facts["lost ranks"] = "none"
     if record.lost:
         facts["lost ranks"] = "; ".join(
-            f"{', '.join(words(each.get('ranks')))} after step {each.get('step', 0):,}, "
-            f"{each.get('left')} went on"
+            f"rank{'s' * (len(who := words(each.get('ranks'))) > 1)} {', '.join(who)} after step "
+            f"{each.get('step', 0):,}, the other {each.get('left')} went on"
             for each in record.lost
         )
     facts["skipped images"] = "none"

@@ -16,7 +16,10 @@ from mpitrain.job.errors import UserError
 from mpitrain.job.run_folder import holder
 
 SECONDS = ("total", "compute", "exchange", "wait", "host", "data")
-STEP = ("epoch", "loss", "lr", "images_per_second", "bytes_sent")
+STEP = (
+    "epoch", "loss", "lr", "images", "images_per_second", "cpu_seconds", "bytes_sent",
+    "error_bound", "gradient_norm", "sampled_bucket", "measured_error", "flushed", "residual_norm",
+)  # fmt: skip
 TEST = ("loss", "top1", "top5", "images")
 SMOOTHED_SHARE = 40
 """A point of a smoothed curve is the mean of one such part of all steps."""
@@ -125,6 +128,8 @@ def read(folder: Path) -> Record:
     log = folder / "log.jsonl"
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected a run directory")
+    if not log.is_file() and (who := holder(folder)):
+        raise UserError(f"{folder}: a run begins in it ({who}) and has logged nothing yet")
     if not log.is_file():
         raise UserError(f"{folder}: no run directory, there is no log.jsonl in it")
     record = Record(folder, folder.resolve().name, _config(folder), holder(folder))

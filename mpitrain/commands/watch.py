@@ -59,7 +59,8 @@ def _when_there(folder: Path, every: float, console: Console) -> Record:
             return read(folder)
         except UserError as error:
             if not said:
-                console.print(plain(f"{error}; waiting for it (Ctrl-C ends this)"))
+                words = str(error) if folder.exists() else f"{folder} is not there yet"
+                console.print(plain(f"{words}; waiting for it (Ctrl-C ends this)"))
             said = True
         time.sleep(every)
 

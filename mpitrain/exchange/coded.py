@@ -6,6 +6,7 @@ host one codes for all of them, the leader. Buckets that may not be coded are ex
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from mpitrain.exchange.codec import DeviceCodec, make_codec
 from mpitrain.exchange.deltas import Deltas
 from mpitrain.exchange.leaders import Leaders
 from mpitrain.exchange.mean import Mean, Place, own_values
+from mpitrain.exchange.message import DELTAS, MEANS, PARTS
 from mpitrain.exchange.move import Move
 from mpitrain.exchange.plain import Float32
 from mpitrain.exchange.residuals import Residuals
@@ -34,6 +36,12 @@ class Coded(Strategy):
 
     lossy = True
     left_out = "sender"
+    lanes: ClassVar[Mapping[int, str]] = {
+        PARTS: "codes of gradients",
+        MEANS: "codes of means",
+        DELTAS: "codes of changes of weights",
+        **Float32.lanes,
+    }
     codec: ClassVar[str]
     """The codec's name, for make_codec."""
     uncoded: ClassVar[type[Strategy]] = Float32

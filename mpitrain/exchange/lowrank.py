@@ -16,6 +16,9 @@ Tensors whose factors have more than half as many values are exchanged as they a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 
 from mpitrain.exchange.bucket import Bucket
@@ -39,6 +42,12 @@ class LowRank(Strategy):
     left_out = "unsent"
     replicated_only = True
     whole_tensors = True
+    lanes: ClassVar[Mapping[int, str]] = {
+        SUM_LEFT: "left factors",
+        COPY_LEFT: "sums of left factors",
+        SUM_RIGHT: "right factors",
+        COPY_RIGHT: "sums of right factors",
+    }
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)

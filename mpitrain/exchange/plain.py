@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.move import Move
 from mpitrain.exchange.strategy import Strategy, Turn
@@ -14,6 +17,8 @@ have the lower ones."""
 
 class Float32(Strategy):
     """Rank 0 or all ranks get the sum; a single rank has it."""
+
+    lanes: ClassVar[Mapping[int, str]] = {LANE: "gradients", LANE + 1: "weights"}
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
         parts, transfer = self.parts, self.parts.wire.transfer

@@ -83,6 +83,8 @@ class Strategy:
     """Whether a single rank needs it, too."""
     whole_tensors: ClassVar[bool] = False
     """Whether buckets may be cut only between tensors."""
+    lanes: ClassVar[Mapping[int, str]] = {}
+    """What travels on each lane of Transfer, in words, for --trace."""
 
     def __init__(self, parts: Parts) -> None:
         """Collective."""

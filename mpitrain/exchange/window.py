@@ -26,6 +26,8 @@ CACHED = 1 << 15
 """Values added up at a time: 128 KiB, which stay in a core's cache between two additions."""
 COPIED, ADDED, WRITTEN, LEFT = 0, 1, 2, 3
 """Lanes of mpi's Transfer. Each kind of barrier has one, where all ranks start it in one order."""
+BARRIERS = {COPIED: "gradients are there", ADDED: "means are there", WRITTEN: "weights are there"}
+"""What is so after each barrier that somebody waits for, in words, for --trace."""
 
 
 class Host(Protocol):

@@ -260,6 +260,15 @@ class Run:
         "is computed in pieces of --sub-batch images, by default a 32nd of it, whose gradients are "
         "added up in fixed point.",
     )
+    trace: int | None = _option(
+        None,
+        "Write what every rank did in some steps, when and how long, to trace.json in the run "
+        "directory, for chrome://tracing or Perfetto: phases, layers on the device, messages. Of "
+        "so many steps (by default 5) after the first two, which compile.",
+        metavar="[STEPS]",
+        optional_value=5,
+        least=1,
+    )
     on_failure: str = _option(
         "stop",
         "When a rank dies: stop, or, once steps have begun, continue with the others (Open MPI 5 "

@@ -19,6 +19,9 @@ FLUSH_SECONDS = 10.0
 """How often TensorBoard's file is flushed."""
 STEP_SECONDS = 0.1
 """At least so long between two steps in TensorBoard's file; log.jsonl has all steps."""
+CHARTS = ("loss", "lr", "images_per_second", "gradient_norm", "top1", "top5")
+"""Numbers of a step or an evaluation that TensorBoard's file has, besides all of a step's
+seconds."""
 
 
 class Log:
@@ -148,12 +151,11 @@ class _Board:
         if name == "step" and now - self._stepped < STEP_SECONDS:
             return
         self._stepped = now if name == "step" else self._stepped
-        values = [
-            self._summary.Value(tag=f"{name}/{key}", simple_value=facts[key])
-            for key in ("loss", "lr", "images_per_second", "top1", "top5")
-            if key in facts
-        ]
-        summary = self._summary(value=values)
+        numbers = {f"{name}/{key}": facts[key] for key in CHARTS if key in facts}
+        numbers |= {f"seconds/{key}": value for key, value in facts.get("seconds", {}).items()}
+        summary = self._summary(
+            value=[self._summary.Value(tag=tag, simple_value=each) for tag, each in numbers.items()]
+        )
         self._writer.write_event(
             self._event(wall_time=time.time(), step=facts["step"], summary=summary)
         )

@@ -23,7 +23,7 @@ RECORDED = (
 """What a run adds to its settings in the table [run]: what it found, not what it was asked for."""
 TABLES = ("run", "versions", "ranks")
 """Of a run's config.toml."""
-OF_ONE_RUN = ("out", "resume", "inject", "quiet", "verbose", "json")
+OF_ONE_RUN = ("out", "resume", "trace", "inject", "quiet", "verbose", "json")
 """Settings of a run's own file that another run does not take over."""
 LARGEST = 1 << 20
 """Bytes of a file that may be settings."""

@@ -29,7 +29,13 @@ def _part(wire: Wire, communicator: Communicator) -> Wire:
     ranks = wire.ranks
     numbers = np.empty(communicator.size, np.int64)
     communicator.Allgather(np.array([ranks.numbers[ranks.rank]], np.int64), numbers)
-    made = make(communicator, delay=ranks.delay, numbers=numbers.tolist())
+    made = make(
+        communicator,
+        delay=ranks.delay,
+        numbers=numbers.tolist(),
+        trace=wire.trace,
+        name=f"ranks {' '.join(map(str, numbers))}",
+    )
     communicator.Free()
     wire.sent.within.append(made.sent)
     return made

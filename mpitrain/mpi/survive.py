@@ -57,4 +57,6 @@ def _over(living: Any, wire: Wire) -> Wire:
         numbers=[ranks.numbers[place] for place in places],
         began=ranks.began,
         sent=Sent(exchange=wire.sent.total - wire.sent.feed, feed=wire.sent.feed),
+        trace=wire.trace,
+        name=f"{living.size} left",
     )

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from mpi4py import MPI
 
+from mpitrain.job.trace import IMAGES, Trace
 from mpitrain.mpi.activations import Activations
 from mpitrain.mpi.agree import Agree
 from mpitrain.mpi.blocking import BlockingMean
@@ -20,6 +21,7 @@ from mpitrain.mpi.ranks import Ranks
 from mpitrain.mpi.scatter import Scatter
 from mpitrain.mpi.sent import Sent
 from mpitrain.mpi.shared import SharedMemory
+from mpitrain.mpi.traced import Notes, TracedScatter, TracedTransfer
 from mpitrain.mpi.transfer import LANES, Transfer
 
 Communicator: TypeAlias = MPI.Intracomm
@@ -42,6 +44,8 @@ class Wire:
     """All communicators, `facts` included."""
     host: int | None
     """As passed to `make`."""
+    trace: Trace | None = None
+    """Where its messages are noted, if they are."""
     kept: dict[str, Any] = field(default_factory=dict)
     """What other modules made once for these ranks, by a name of the module's."""
 
@@ -59,11 +63,14 @@ def make(
     numbers: Sequence[int] | None = None,
     began: int | None = None,
     sent: Sent | None = None,
+    trace: Trace | None = None,
+    name: str = "all",
 ) -> Wire:
     """A wire over all ranks of a communicator, which stays the caller's. Collective.
 
     host: for tests, a number; ranks with the same one count as ranks of one host. delay: that of
-    another wire. numbers, began: see Ranks. sent: where to count bytes.
+    another wire. numbers, began: see Ranks. sent: where to count bytes. trace: where to note
+    messages; name: unlike that of other wires that note theirs there.
     """
     facts = communicator.Dup()
     lanes = [communicator.Dup() for _ in range(LANES)]
@@ -71,21 +78,38 @@ def make(
     within = split(communicator, host)
     delay, sent = delay or Delay(communicator.rank), sent or Sent()
     ranks = Ranks(communicator, within, delay, numbers, began)
-    agree, transfer = Agree(ranks, facts), Transfer(ranks, lanes, sent)
+    agree = Agree(ranks, facts)
     beside = Sent()  # counted by itself: the exchange counts in another thread
     sent.within.append(beside)
+    transfer, scatter = Transfer(ranks, lanes, sent), Scatter(ranks, images, sent)
+    swaps = Transfer(ranks, [within_passes], beside)
+    if trace is not None:
+        transfer = TracedTransfer(ranks, lanes, sent, Notes(trace, ranks, name))
+        scatter = TracedScatter(ranks, images, sent, Notes(trace, ranks, f"{name} images", IMAGES))
+        notes = Notes(trace, ranks, f"{name} passes")
+        swaps = TracedTransfer(ranks, [within_passes], beside, notes, "activations")
     return Wire(
         ranks=ranks,
         agree=agree,
         transfer=transfer,
-        scatter=Scatter(ranks, images, sent),
-        activations=Activations(Transfer(ranks, [within_passes], beside)),
+        scatter=scatter,
+        activations=Activations(swaps),
         shared=SharedMemory(ranks, agree, transfer, within, facts, sent),
         blocking=BlockingMean(ranks, facts, sent),
         sent=sent,
         facts=facts,
         communicators=(facts, *lanes, images, within_passes, within),
         host=host,
+        trace=trace,
+    )
+
+
+def traced(wire: Wire, trace: Trace) -> Wire:
+    """A wire between the same ranks whose messages are noted. Collective."""
+    ranks = wire.ranks
+    numbers, began = ranks.numbers, ranks.began if ranks.bereaved else None
+    return make(
+        wire.facts, host=wire.host, delay=ranks.delay, numbers=numbers, began=began, trace=trace
     )
 
 

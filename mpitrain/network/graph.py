@@ -25,7 +25,7 @@ from mpitrain.network.memory import INPUT, infer_shapes, make_plan
 from mpitrain.network.network import Network, Node
 from mpitrain.network.parameters import Layout, Slot
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.recording import Recordings
+from mpitrain.runtime.recording import Command, Recordings
 
 
 def parameters_of(network: Network, shapes: Mapping[str, Shape]) -> dict[str, Parameter]:
@@ -273,12 +273,18 @@ class Graph:
         self._play(run, ("forward",), lambda: self._forward(run))
 
     def _forward(self, run: Pass) -> None:
+        self._write_packed()
+        for node in self.network.nodes:
+            self._forward_of(node, run)
+
+    def _write_packed(self) -> None:
         if self._packed:
             self._packed.write(self.weights, self.weights)
-        for node in self.network.nodes:
-            if _takes_part(node, run):
-                x = (self._values[name] for name in node.inputs)
-                node.layer.forward(run, self._values[node.name], *x)
+
+    def _forward_of(self, node: Node, run: Pass) -> None:
+        if _takes_part(node, run):
+            x = (self._values[name] for name in node.inputs)
+            node.layer.forward(run, self._values[node.name], *x)
 
     def _play(self, run: Pass, part: tuple[str, ...], queue: Callable[[], None]) -> None:
         """Queue a part of a run by `queue`, or as it was queued for a run like this one."""
@@ -287,10 +293,14 @@ class Graph:
         if commands is None:
             with self.device.record() as commands:
                 queue()
-            recorded[part] = commands
+            recorded[part] = self._kept(part, commands)
             return
         for command in commands:
             command()
+
+    def _kept(self, part: tuple[str, ...], commands: list[Command]) -> list[Command]:
+        """What is queued instead of a part's commands the next time."""
+        return commands
 
     def backward(self, run: Pass, last: bool = True) -> Iterator[Bucket]:
         """Compute every gradient, and yield each bucket as soon as it is complete if these are the

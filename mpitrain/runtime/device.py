@@ -270,6 +270,15 @@ class Device:
         self._held.append(event)
         self.last = event
 
+    def keep_times(self, on: bool) -> None:
+        """Whether commands keep when they ran (runtime/timed.py), from now on, and on the second
+        queue as well. Nothing may be on its way."""
+        kind: Any = cl.command_queue_properties.PROFILING_ENABLE if on else 0
+        for each in (self, self._beside):
+            if each is not None:
+                each.finish()
+                each.queue = cl.CommandQueue(each.context, properties=kind)
+
     def finish(self) -> None:
         """Wait for everything asked for so far."""
         last = self.last

@@ -134,6 +134,7 @@ class Launch:
         local: tuple[int, ...] | None,
         arguments: Sequence[Argument],
     ) -> None:
+        self.name: str = kernel.function_name
         self._device, self._size, self._local = device, size, local
         self._kernel: cl.Kernel | None = kernel
         self._memories = {each.memory for each in arguments if isinstance(each, Array)}

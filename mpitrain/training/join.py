@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from mpitrain.network.network import Network
 from mpitrain.network.parameters import BUCKET
 from mpitrain.network.simulated import SimulatedGraph
 from mpitrain.network.split import split
+from mpitrain.network.traced import TracedGraph
 from mpitrain.runtime.platforms import available_memory, own_cores, share_of_cores
 from mpitrain.training.average import WeightAverage
 from mpitrain.training.faults import Fault
@@ -88,7 +90,7 @@ def join(
     neighbours = wire.agree.neighbours(own_cores())
     cores = share_of_cores(neighbours, wire.ranks.local_rank)
     device: Engine = wire.agree.together(lambda: _open_device(run, wire, cores))
-    use_threads(dataset, run, device, len(cores))
+    use_threads(dataset, run.decoders, device, len(cores))
     resumed = _to_resume(run, wire, prepared, network, watch) if run.resume else None
     drawn = None if resumed else _drawing(placed, run.seed, wire)
 
@@ -138,6 +140,7 @@ def join(
         log=Log(plan.folder if speaks else None, run.json),
         display=display,
         average=WeightAverage(graph, run.ema) if run.ema else None,
+        trace=wire.trace if run.trace else None,
     )
     same_ranks = resumed is not None and resumed.ranks == wire.ranks.size
     world = make_world(
@@ -275,8 +278,10 @@ def _home(plan: Plan, placed: Network, wire: Wire, device: Engine) -> Home | Non
 def _graph(plan: Plan, placed: Network, wire: Wire, device: Engine, home: Home | None) -> Graph:
     # With --balance speed a part may grow; one of more than twice the equal size is computed in
     # sub-batches. Ranks that compute layers together need the same capacity: the first one's.
+    traces = plan.run.trace and wire.trace
+    kind: Callable[..., Graph] = partial(TracedGraph, traces) if traces else Graph
     if plan.run.strict:
-        return Graph(device, plan.network, plan.sub_batch)
+        return kind(device, plan.network, plan.sub_batch)
     every = parts(plan.batch_size, wire.ranks.size)
     part = every[wire.ranks.rank if placed is plan.network else 0]
     room = (part.stop - part.start) * (2 if plan.by_speed else 1)
@@ -287,7 +292,7 @@ def _graph(plan: Plan, placed: Network, wire: Wire, device: Engine, home: Home |
     if home:
         gradient = device.around(home.gradients[wire.ranks.rank, : home.length])
         weights = None if home.weights is None else device.around(home.weights)
-    return Graph(device, placed, capacity, weights=weights, gradient=gradient)
+    return kind(device, placed, capacity, weights=weights, gradient=gradient)
 
 
 class _Compiling:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mpitrain.data.bad import Bad
 from mpitrain.data.decoded import DecodedSplit
 from mpitrain.data.fingerprint import fingerprint
 from mpitrain.data.source import Dataset, open_source
-from mpitrain.engine.engine import Engine
 from mpitrain.job.config import Run, known
 from mpitrain.job.errors import MpitrainError, UserError, agreed
 from mpitrain.mpi.wire import Wire
 from mpitrain.network import models
+from mpitrain.runtime.device import Device
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,23 @@ def choose(run: Run, wire: Wire, data: Dataset | None) -> tuple[Reading, Dataset
 
     Raises UserError on every rank where --read local cannot be.
     """
+    return settle(wire, data, run.read, run.skip_bad, str(run.data), lambda: _open(run))
+
+
+def settle(
+    wire: Wire,
+    data: Dataset | None,
+    read: str,
+    skip_bad: int,
+    source: str,
+    open_again: Callable[[], Dataset],
+) -> tuple[Reading, Dataset | None]:
+    """As `choose`, of settings by themselves. source: as it is named to the user. open_again: opens
+    it on another rank."""
     facts = wire.agree.from_root(
         lambda: [
             data is not None and isinstance(data.train, DecodedSplit),
-            _reason_for_root(run, data),
+            _reason_for_root(read, skip_bad, data),
         ]
     )
     photos, reason = bool(facts[0]), str(facts[1])
@@ -52,7 +66,7 @@ def choose(run: Run, wire: Wire, data: Dataset | None) -> tuple[Reading, Dataset
     words = ""
     if data is None:
         try:
-            data = _open(run)
+            data = open_again()
         except MpitrainError as error:
             words = str(error)
     mine = fingerprint(data) if data else ""
@@ -60,25 +74,25 @@ def choose(run: Run, wire: Wire, data: Dataset | None) -> tuple[Reading, Dataset
     first = found[0][0]
     for rank, (theirs, said, host) in enumerate(found):
         if theirs != first:
-            why = f"rank {rank} on {host}: {said or f'{run.data} has other images there'}"
-            if run.read == "local":
+            why = f"rank {rank} on {host}: {said or f'{source} has other images there'}"
+            if read == "local":
                 raise agreed(UserError(f"--read local: {why}"))
             return Reading(False, why, photos), data if wire.ranks.rank == 0 else None
     return Reading(True, "all see the same", photos), data
 
 
-def _reason_for_root(run: Run, data: Dataset | None) -> str:
+def _reason_for_root(read: str, skip_bad: int, data: Dataset | None) -> str:
     """Why rank 0 reads without asking the others; "" if they are asked."""
-    if run.read == "root":
+    if read == "root":
         return "--read root"
-    if run.skip_bad:
-        if run.read == "local":
+    if skip_bad:
+        if read == "local":
             raise UserError(
                 "--read local: --skip-bad counts images on one rank; expected one of them"
             )
         return "--skip-bad counts them there"
     photos = data is not None and isinstance(data.train, DecodedSplit)
-    return "" if photos or run.read == "local" else "nothing to decode"
+    return "" if photos or read == "local" else "nothing to decode"
 
 
 def _open(run: Run) -> Dataset:
@@ -97,11 +111,12 @@ def _open(run: Run) -> Dataset:
     )
 
 
-def use_threads(data: Dataset | None, run: Run, device: Engine, cores: int) -> None:
-    """Have the data decoded by as many threads as this rank's share of cores has room for."""
+def use_threads(data: Dataset | None, wanted: int | None, device: Device, cores: int) -> None:
+    """Have the data decoded by so many threads; None: as this rank's share of cores has room
+    for."""
     for split in (data.train, data.test) if data else ():
         if isinstance(split, DecodedSplit):
-            split.use_threads(run.decoders or decoders(device.kind, cores))
+            split.use_threads(wanted or decoders(device.kind, cores))
 
 
 def decoders(kind: str, cores: int) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from mpitrain.exchange.exchange import ExchangeReport
 from mpitrain.job.errors import RunError, agreed
+from mpitrain.job.trace import Trace
 from mpitrain.layers.layer import Pass
 from mpitrain.training.pieces import Pieces
 
@@ -52,14 +53,18 @@ class HostTime:
     """CPU time of this thread since it was made. A thread that waits for a CPU's runtime computes
     for it meanwhile, so waiting is left out."""
 
-    def __init__(self) -> None:
-        self._begin = time.thread_time()
+    def __init__(self, trace: Trace | None) -> None:
+        self._trace, self._begin = trace, time.thread_time()
 
     @contextmanager
-    def pause(self) -> Iterator[None]:
-        """What happens inside does not count."""
+    def pause(self, why: str) -> Iterator[None]:
+        """What happens inside does not count; a trace has it by these words."""
         begin = time.thread_time()
-        yield
+        if self._trace:
+            with self._trace.span(why):
+                yield
+        else:
+            yield
         self._begin += time.thread_time() - begin
 
     def seconds(self) -> float:
@@ -81,10 +86,10 @@ def step(world: World, t: int) -> StepReport:
     fault("scatter", t)
     images, labels, mixed = feed.part(t)  # read and sent while the last step ran
     waited = time.perf_counter() - begin
-    host = HostTime()
+    host = HostTime(local.trace)
     computes_here = plan.simulated or (world.wire.ranks.size > 1 and not world.exchange.streams)
     if computes_here:  # this thread would not come to it before the step is over
-        with host.pause():
+        with host.pause("read ahead"):
             _read_ahead(world, t)
     pieces = Pieces(world.exchange, graph.statistics) if plan.run.strict else None
     loss = 0.0
@@ -114,18 +119,18 @@ def step(world: World, t: int) -> StepReport:
         queued = time.perf_counter()
         if first == 0:
             if not computes_here:
-                with host.pause():
+                with host.pause("read ahead"):
                     _read_ahead(world, t)
             local.log.catch_up()
         aside = time.perf_counter() - queued
-        with host.pause():
+        with host.pause("wait for the device"):
             loss += float(graph.losses(run.images).sum(dtype="float64"))
         blocking = time.perf_counter() - queued - aside
         waited += max(0.0, aside - blocking)  # the device was done first: it has waited for images
     if world.own:
         world.own.update(plan.batch_size)
     watch.at("exchange", t)
-    with host.pause():
+    with host.pause("finish the exchange"):
         report = world.exchange.finish()  # every rank now holds the new weights
     if pieces:
         pieces.finish(world.wire, plan.batch_size, plan.sub_batch)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mpitrain import __version__
@@ -19,6 +21,7 @@ from mpitrain.training.faults import Fault
 from mpitrain.training.hooks.registry import make_hooks
 from mpitrain.training.hooks.words import say_header
 from mpitrain.training.join import introduce, join
+from mpitrain.training.traced import TracedWatchdog, traced
 from mpitrain.watch.signals import Stop
 from mpitrain.watch.watchdog import Watchdog
 
@@ -56,7 +59,11 @@ def train(run: Run) -> Result:
     introduce(wire, not wire.ranks.one_host)
     fault = wire.agree.together(lambda: Fault(run.inject, wire.ranks.rank))
     wire.ranks.delay.seconds = fault.delay
-    _watch = Watchdog(wire.ranks.rank, run.stall_seconds, abort)
+    kind: Callable[..., Watchdog] = Watchdog
+    if run.trace:
+        wire, trace = traced(wire)
+        kind = partial(TracedWatchdog, trace)
+    _watch = kind(wire.ranks.rank, run.stall_seconds, abort)
     stop, hold = Stop(speaks=wire.ranks.rank == 0), Hold()
     try:
         with unfailing():

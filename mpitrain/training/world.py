@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mpitrain.data import augment
 from mpitrain.data.feed import Batches, Feed
@@ -12,12 +13,14 @@ from mpitrain.data.from_disk import FromDisk
 from mpitrain.data.from_root import FromRoot
 from mpitrain.data.source import Dataset
 from mpitrain.engine.engine import Engine
-from mpitrain.exchange.exchange import Exchange, needs_master
+from mpitrain.exchange.exchange import Exchange, Updater, needs_master
 from mpitrain.exchange.home import Home
 from mpitrain.exchange.move import Move
+from mpitrain.exchange.traced import TracedExchange
 from mpitrain.job.config import known
 from mpitrain.job.display import Display
 from mpitrain.job.log import Log
+from mpitrain.job.trace import DEVICE, SECOND, Trace
 from mpitrain.mpi.wire import Wire
 from mpitrain.network.graph import Graph
 from mpitrain.runtime.array import Array
@@ -27,6 +30,7 @@ from mpitrain.training.own import OwnUpdate
 from mpitrain.training.plan import Plan
 from mpitrain.training.sgd import MomentumSgd
 from mpitrain.training.state import State
+from mpitrain.training.traced import TracedUpdates
 from mpitrain.training.undo import Undo
 from mpitrain.watch.signals import Stop
 from mpitrain.watch.watchdog import Watchdog
@@ -55,6 +59,8 @@ class Local:
     display: Display
     average: WeightAverage | None
     """With --ema."""
+    trace: Trace | None
+    """With --trace."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +138,13 @@ def make_world(
             aside, master, run.momentum, known(run.weight_decay), run.nesterov,
             aside.around(velocity) if velocity is not None else None,
         )  # fmt: skip
-    updates = Updates(local, sgd)
-    exchange = Exchange(
+    updates: Updater = Updates(local, sgd)
+    kind: Callable[..., Exchange] = Exchange
+    if local.trace:
+        row = DEVICE if aside is device else SECOND
+        updates = TracedUpdates(local.trace, updates, aside, row)
+        kind = partial(TracedExchange, local.trace)
+    exchange = kind(
         wire, device, graph.weights, graph.gradient, graph.buckets, plan.exchange, run.update,
         updates, master if own_master else None, streaming=not run.no_streaming,
         clip_norm=run.clip_norm, home=local.home,

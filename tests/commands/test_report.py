@@ -200,6 +200,12 @@ def test_decoding_is_shown_where_there_was_any(tmp_path: Path) -> None:
     label, title = "decoding beside it, CPU time", "Where a step's time went"
     assert page(photos).rows[title][label] == ["12.0 ms"]
     assert label not in page(arrays).rows[title]
+    both = page(photos, arrays)
+    assert both.rows[title][label] == ["12.0 ms", "–"]
+    assert both.rows[title]["waiting for images"] == ["10.0 ms (10.0 %)"] * 2
+    assert [speed.partition(" (")[0] for speed in both.rows["How it went"]["speed"]] == (
+        ["640 images/s"] * 2
+    )
 
 
 def test_shares_leave_out_the_first_step_of_each_start(tmp_path: Path) -> None:
@@ -299,7 +305,7 @@ def test_what_happened_on_the_way_is_told(tmp_path: Path) -> None:
     events = [start(), skip, step(1), lost, step(2), slow, skip]
     went = page(write(tmp_path / "a", events)).rows["How it went"]
     assert went["skipped images"] == ["2: x.png, y.png"]
-    assert went["lost ranks"] == ["3 after step 1, 3 went on"]
+    assert went["lost ranks"] == ["rank 3 after step 1, the other 3 went on"]
     assert went["slow ranks"] == [
         "rank 1 held the others up at step 2, by 23 % of a step; 1 notice in all"
     ]

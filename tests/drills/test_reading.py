@@ -124,6 +124,24 @@ def test_a_run_goes_on_only_with_the_same_looks_and_is_scored_by_them(
     assert few.code == 0 and "00.png: " in few.out
 
 
+def test_an_evaluation_finds_the_same_whoever_reads(
+    launch: Launch, tmp_path: Path, pictures: Path
+) -> None:
+    out = tmp_path / "run"
+    launch.trains(*words(pictures, "--resize", 32), out=out)
+    found = []
+    for ranks, read in ((0, "auto"), (3, "root"), (3, "local"), (3, "auto")):
+        scored = launch("evaluate", out, "--json", "--confusion", "--read", read, ranks=ranks)
+        assert scored.code == 0, scored.err
+        found.append(json.loads(scored.out))
+    assert found[1] == found[2] == found[3]
+    assert found[0].pop("loss") == pytest.approx(found[1].pop("loss"), rel=1e-6)
+    assert found[0] == found[1]
+    refused = launch("evaluate", out, "--read", "local", "--skip-bad", 1, ranks=2)
+    launch.ends_with(refused, 2)
+    assert "--read local: --skip-bad counts images on one rank" in refused.sentence()
+
+
 def test_a_data_set_by_name_is_found_again_by_its_checkpoint(
     launch: Launch, tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "steps": ([-1], [0]),
     "lr": ([0.0, -0.1, NAN], [1e-9]),
     "patience": ([0, -1], [1]),
+    "trace": ([0, -1], [1]),
     "keep": (["", "0", "best", "best,0", "3,best", "-1"], ["1", "best,3"]),
     "ema": ([0.0, 1.0, -0.1, NAN], [1e-9, 0.9999]),
     "clip_norm": ([0.0, -1.0, NAN, math.inf], [1e-9, 5.0]),

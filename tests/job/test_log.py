@@ -33,6 +33,8 @@ def test_numbers_go_to_tensorboard_with_the_core_dependencies_alone(tmp_path: Pa
     names = {re.split(r"[<>=; ]", each)[0] for each in project["dependencies"]}
     assert "tensorboardX" in names
     log = Log(tmp_path)
+    seconds = {"total": 0.5, "wait": 0.125, "data": 0.25}
+    log.event("step", step=7, lr=0.25, images_per_second=64, seconds=seconds, bytes_sent=9)
     log.event("evaluate", step=7, top1=0.5)
     assert log.lacks == ""
     log.close()
@@ -42,9 +44,16 @@ def test_numbers_go_to_tensorboard_with_the_core_dependencies_alone(tmp_path: Pa
         (length,) = struct.unpack_from("<Q", data)
         found.append(Event.FromString(data[12 : 12 + length]))
         data = data[16 + length :]
-    (event,) = [event for event in found if event.summary.value]
-    (value,) = event.summary.value
-    assert (event.step, value.tag, value.simple_value) == (7, "evaluate/top1", 0.5)
+    step, test = (
+        (event.step, {value.tag: value.simple_value for value in event.summary.value})
+        for event in found
+        if event.summary.value
+    )
+    assert step == (7, {
+        "step/lr": 0.25, "step/images_per_second": 64, "seconds/total": 0.5,
+        "seconds/wait": 0.125, "seconds/data": 0.25,
+    })  # fmt: skip
+    assert test == (7, {"evaluate/top1": 0.5})
 
 
 def test_without_its_writer_there_are_no_events_and_the_log_says_so(

@@ -17,7 +17,7 @@ from mpitrain.job.errors import UserError
 def test_a_runs_own_file_says_what_it_was(tmp_path: Path) -> None:
     run = Run(
         "lenet", steps=1, lr=0.5, nesterov=True, warmup="2", keep="best,2", quiet=True, seed=7,
-        out=str(tmp_path / "run"),
+        trace=1, out=str(tmp_path / "run"),
     )  # fmt: skip
     mpitrain.train(run)
     for path in (tmp_path / "run", tmp_path / "run" / "config.toml"):
@@ -25,7 +25,7 @@ def test_a_runs_own_file_says_what_it_was(tmp_path: Path) -> None:
         again = Run(**found)
         assert (again.network, again.lr, again.nesterov, again.warmup) == ("lenet", 0.5, True, "2")
         assert (again.batch_size, again.data, again.keep, again.seed) == (64, "digits", "best,2", 7)
-        assert (again.out, again.quiet) == (None, False)
+        assert (again.out, again.quiet, again.trace) == (None, False, None)
     written = toml.parse((tmp_path / "run" / "config.toml").read_text())
     names = {each.name for each in fields(Run)}
     assert set(written["run"]) - names == set(recipe.RECORDED), "job/recipe.py knows all of them"

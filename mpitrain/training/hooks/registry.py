@@ -11,10 +11,20 @@ from mpitrain.training.hooks.compare import Compare
 from mpitrain.training.hooks.ending import Ending
 from mpitrain.training.hooks.evaluate import Evaluate
 from mpitrain.training.hooks.hook import Hook
+from mpitrain.training.hooks.trace import TraceSteps
 from mpitrain.training.hooks.words import Words
 from mpitrain.training.plan import Plan
 
-HOOKS: list[Callable[[Plan], Hook]] = [Divide, Compare, Words, Advise, Evaluate, Checkpoint, Ending]
+HOOKS: list[Callable[[Plan], Hook]] = [
+    TraceSteps,
+    Divide,
+    Compare,
+    Words,
+    Advise,
+    Evaluate,
+    Checkpoint,
+    Ending,
+]
 """How each is made for a plan. A signal gives little time, so on one nothing slow stands before the
 checkpoint."""
 
