@@ -1,0 +1,70 @@
+"""Bars side by side: the paper's, the peer's here, and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+COLORS = {"paper": "0.72", "peer": "C1", "ours": "C0"}
+Bar = tuple[str, float, str]
+"""What it is, how long, and a key of COLORS."""
+
+
+def draw(
+    panels: Mapping[str, Sequence[Bar]],
+    unit: str,
+    names: Mapping[str, str],
+    path: Path,
+    logarithmic: bool = True,
+    foot: str = "",
+) -> None:
+    """A panel a title, the first bar on top, with its value at its end.
+
+    names: what the legend calls each kind. foot: a line below, such as the hardware.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    across = 2 if len(panels) == 4 else len(panels)
+    down = -(-len(panels) // across)
+    most = max(len(bars) for bars in panels.values())
+    figure = Figure(
+        figsize=(4.8 * across + 1, down * (0.24 * most + 1) + 0.6), layout="constrained"
+    )
+    every = figure.subplots(down, across, squeeze=False).flat
+    for axes, (title, bars) in zip(every, panels.items(), strict=True):
+        places = range(len(bars))
+        axes.barh(
+            places, [value for _, value, _ in bars], color=[COLORS[kind] for _, _, kind in bars]
+        )
+        axes.set_yticks(places, [name for name, _, _ in bars], fontsize=8)
+        axes.invert_yaxis()
+        if logarithmic:
+            axes.set_xscale("log")
+        low, high = axes.get_xlim()
+        axes.set_xlim(low, high * (6 if logarithmic else 1.12))
+        for place, (_, value, _) in zip(places, bars, strict=True):
+            text = f" {value:,.0f}" if value >= 100 else f" {value:.3g}"
+            axes.text(value, place, text, va="center", fontsize=7)
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel(unit + (", logarithmic" if logarithmic else ""), fontsize=8)
+        axes.tick_params(axis="x", labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(
+        handles=[Patch(color=COLORS[kind], label=name) for kind, name in names.items()],
+        loc="outside upper center",
+        ncols=len(names),
+        frameon=False,
+        fontsize=8,
+    )
+    figure.supxlabel(foot, fontsize=7, color="0.4")
+    figure.savefig(path, dpi=120)
+
+
+def hardware(found: Mapping[str, Any]) -> str:
+    """The device of a task and the cores, in words for below a picture."""
+    ours, machine = found["ours"], found["machine"]
+    return (
+        f"here: {ours['device']} by {ours['platform']}, {machine['cores']} cores, n = {found['n']}"
+    )
