@@ -11,6 +11,7 @@ docs/paper.md. One that fails is said, and the others go on; the exit code is th
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import traceback
 from collections.abc import Callable
@@ -38,11 +39,16 @@ RESULTS = HERE / "results" / "paper"
 
 
 def main() -> int:
-    options, names, out = _options()
+    options, names, out, redraw = _options()
     try:
         check_plots()
     except MpitrainError as error:
         sys.exit(f"redo.py: {error}")
+    if redraw:
+        for path in (out / f"{name}.json" for name in names):
+            if path.exists():
+                write(path.stem, json.loads(path.read_text()), out)
+        return 0
     console, failed = Console(stderr=True), []
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -85,14 +91,20 @@ def run(
         found["rows"].append(row)
         say(task.brief(row))
         advance()
+    write(name, found, out)
+    return found
+
+
+def write(name: str, found: Found, out: Path) -> None:
+    """A task's files and, of results, its part of the page."""
+    task = TASKS[name]
     report.write(out / f"{name}.json", found, [sheet.rich() for sheet in task.sheets(found)])
     task.draw(found, out / f"{name}.png")
     if out == RESULTS:
         page.PAGE.write_text(page.rewrite(page.PAGE.read_text(), {name: task}, RESULTS))
-    return found
 
 
-def _options() -> tuple[Options, list[str], Path]:
+def _options() -> tuple[Options, list[str], Path, bool]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -102,6 +114,9 @@ def _options() -> tuple[Options, list[str], Path]:
     parser.add_argument("--torch-python", default=sys.executable, help="a Python that has torch")
     parser.add_argument(
         "--small", action="store_true", help="small sizes, whose figures say nothing; with --out"
+    )
+    parser.add_argument(
+        "--redraw", action="store_true", help="measure nothing: texts, pictures and page from .json"
     )
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the files")
     typed = parser.parse_args()
@@ -113,7 +128,8 @@ def _options() -> tuple[Options, list[str], Path]:
     if typed.small and typed.out == RESULTS:
         parser.error("--small needs --out: its figures are not results")
     options = Options(typed.n, typed.device, typed.torch_python, typed.small)
-    return options, list(dict.fromkeys(typed.tasks)) or list(TASKS), typed.out
+    names = list(dict.fromkeys(typed.tasks)) or list(TASKS)
+    return options, names, typed.out, typed.redraw
 
 
 if __name__ == "__main__":

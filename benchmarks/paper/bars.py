@@ -1,4 +1,4 @@
-"""Bars side by side: the paper's, the peer's here, and ours."""
+"""Pictures of figures side by side: the paper's, the peer's here, and ours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def draw(
     logarithmic: bool = True,
     foot: str = "",
 ) -> None:
-    """A panel a title, the first bar on top, with its value at its end.
+    """A panel a title, the first figure on top: bars, or points on a logarithmic scale.
 
     names: what the legend calls each kind. foot: a line below, such as the hardware.
     """
@@ -35,9 +35,15 @@ def draw(
     every = figure.subplots(down, across, squeeze=False).flat
     for axes, (title, bars) in zip(every, panels.items(), strict=True):
         places = range(len(bars))
-        axes.barh(
-            places, [value for _, value, _ in bars], color=[COLORS[kind] for _, _, kind in bars]
+        values, colors = (
+            [value for _, value, _ in bars],
+            [COLORS[kind] for _, _, kind in bars],
         )
+        if logarithmic:  # a bar's length would mean nothing there
+            axes.scatter(values, places, color=colors, zorder=2)
+            axes.grid(axis="y", color="0.9", zorder=0)
+        else:
+            axes.barh(places, values, color=colors)
         axes.set_yticks(places, [name for name, _, _ in bars], fontsize=8)
         axes.invert_yaxis()
         if logarithmic:
@@ -45,8 +51,10 @@ def draw(
         low, high = axes.get_xlim()
         axes.set_xlim(low, high * (6 if logarithmic else 1.12))
         for place, (_, value, _) in zip(places, bars, strict=True):
-            text = f" {value:,.0f}" if value >= 100 else f" {value:.3g}"
-            axes.text(value, place, text, va="center", fontsize=7)
+            text = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+            axes.annotate(
+                text, (value, place), (6, 0), textcoords="offset points", va="center", fontsize=7
+            )
         axes.set_title(title, fontsize=9)
         axes.set_xlabel(unit + (", logarithmic" if logarithmic else ""), fontsize=8)
         axes.tick_params(axis="x", labelsize=7)

@@ -44,9 +44,9 @@ class Sheet:
 
 
 def middle(spread: Sequence[float], scale: float = 1) -> str:
-    """Median (minimum to maximum) in a cell."""
+    """Median (minimum to maximum) in a cell; of one turn, what it was."""
     low, median, high = (short(scale * each) for each in spread)
-    return f"{median} ({low} to {high})"
+    return median if min(spread) == max(spread) else f"{median} ({low} to {high})"
 
 
 def short(value: float) -> str:
