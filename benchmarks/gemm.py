@@ -31,9 +31,9 @@ SHAPES: tuple[Product, ...] = (
 
 
 def rows(
-    ours: Side, theirs: Side, n: int, peak: float, shapes: Sequence[Product] = SHAPES
+    ours: Side, theirs: Side, n: int, peak: float | None, shapes: Sequence[Product] = SHAPES
 ) -> Iterator[dict[str, Any]]:
-    """One a product."""
+    """One a product. peak: GFLOPS of the device, where it is known."""
     for what, m, n_, k, a_lies, b_lies in shapes:
         shape: dict[str, Any] = {"m": m, "n": n_, "k": k, "a_lies": a_lies, "b_lies": b_lies}
         difference = ours("product", **shape)
@@ -50,7 +50,7 @@ def rows(
             "ours_alone": {"seconds": spread(alone), "gflops": rates(work, alone)},
             "numpy": {"seconds": spread(b), "gflops": rates(work, b)},
             "ratio": ratios(a, b),
-            "of_peak": round(rates(work, a)[1] / peak, 4),
+            **({"of_peak": round(rates(work, a)[1] / peak, 4)} if peak else {}),
             "largest_difference": difference,
         }
 

@@ -15,6 +15,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import report
@@ -49,6 +50,7 @@ def main() -> int:
             if path.exists():
                 write(path.stem, json.loads(path.read_text()), out)
         return 0
+    commit = circumstances(options.n)["commit"]  # before the first results differ from it
     console, failed = Console(stderr=True), []
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -59,10 +61,10 @@ def main() -> int:
             rows = bar.add_task(name, total=TASKS[name].count(options))
 
             def say(line: str, rows: object = rows, name: str = name) -> None:
-                bar.console.print(f"{name}: {line}", highlight=False, markup=False)
+                bar.console.print(f"{name}: {line}", highlight=False, markup=False, soft_wrap=True)
 
             try:
-                found = run(name, options, out, say, lambda rows=rows: bar.advance(rows))
+                found = run(name, options, commit, out, say, partial(bar.advance, rows))
                 for sentence in found.get("left_out", []):
                     say(sentence)
             except (SideError, MpitrainError) as error:
@@ -82,11 +84,17 @@ def main() -> int:
 
 
 def run(
-    name: str, options: Options, out: Path, say: Callable[[str], None], advance: Callable[[], None]
+    name: str,
+    options: Options,
+    commit: str,
+    out: Path,
+    say: Callable[[str], None],
+    advance: Callable[[], None],
 ) -> Found:
     """One task: measured, and written once it is whole."""
     task = TASKS[name]
-    found: Found = {"task": name, "title": task.TITLE, **circumstances(options.n), "rows": []}
+    facts = {**circumstances(options.n), "commit": commit}
+    found: Found = {"task": name, "title": task.TITLE, **facts, "rows": []}
     for row in task.measure(options, found):
         found["rows"].append(row)
         say(task.brief(row))

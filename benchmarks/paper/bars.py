@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 COLORS = {"paper": "0.72", "peer": "C1", "ours": "C0"}
-Bar = tuple[str, float, str]
+Bar: TypeAlias = tuple[str, float, str]
 """What it is, how long, and a key of COLORS."""
 
 

@@ -18,8 +18,8 @@ from typing import Any
 from measure import Side, cores
 
 from mpitrain.commands import curve, scaling
-from mpitrain.commands.curve import Point
-from paper.sheet import Sheet, short
+from mpitrain.commands.curve import Point, counted
+from paper.sheet import Sheet, middle, short
 from paper.task import Found, Options
 
 TITLE = "Figure 6 left: LeNet, batch 120, by number of ranks"
@@ -76,7 +76,7 @@ def point(network: str, ranks: int, start: str, options: Sequence[str]) -> Point
 
 
 def brief(row: Mapping[str, Any]) -> str:
-    return f"{curve.counted(row['ranks'], 'rank')}: {1e3 * row['seconds']:.3g} ms a step"
+    return f"{counted(row['ranks'], 'rank')}: {1e3 * row['seconds']:.3g} ms a step"
 
 
 def _points(found: Found) -> list[Point]:
@@ -92,7 +92,7 @@ def sheets(found: Found) -> Sequence[Sheet]:
         (
             str(one.ranks),
             str(one.cores or "-"),
-            f"{1e3 * one.seconds:.3g} ({1e3 * one.fastest:.3g} to {1e3 * one.slowest:.3g})",
+            middle((one.fastest, one.seconds, one.slowest), 1e3),
             short(one.images_per_second),
             f"{one.speed_up(points[0]):.2f}",
             str(min(one.ranks, one.cores or one.ranks)),
@@ -106,8 +106,9 @@ def sheets(found: Found) -> Sequence[Sheet]:
         "the paper's tablets",
     )  # fmt: skip
     notes = (
-        f"Median (fastest to slowest) of {points[0].steps} steps of one run after its first one.",
-        f"All ranks together have the {curve.counted(max(one.cores for one in points), 'core')} "
+        f"Median (fastest to slowest) of {counted(points[0].steps, 'step')} of one run, without "
+        "its first one.",
+        f"All ranks together have the {counted(max(one.cores for one in points), 'core')} "
         "of this machine; each rank has one of its own while there are any.",
         f"{points[-1].where}.",
         *(f"`{row['command']}`" for row in found["rows"][:1] + found["rows"][-1:]),

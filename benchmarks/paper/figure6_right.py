@@ -19,13 +19,13 @@ from typing import Any
 import lab
 from measure import SideError, available_memory
 
-from mpitrain.commands.curve import COMPUTE, PAPER, Point, sharded_seconds, star_seconds
+from mpitrain.commands.curve import COMPUTE, PAPER, Point, counted, sharded_seconds, star_seconds
 from paper.figure6_left import LIBRARY, point
 from paper.projection import PROJECTED, hidden_seconds, projection
 from paper.projection import draw as draw_curves
 from paper.published import PROJECTED as PUBLISHED
 from paper.published import SECONDS
-from paper.sheet import Sheet
+from paper.sheet import Sheet, middle
 from paper.task import Found, Options, leave_out
 
 TITLE = "Figure 6 right: VGG16, batch 256, by number of ranks"
@@ -129,7 +129,7 @@ def _measured(found: Found) -> Sheet:
             (
                 row["exchange"],
                 str(one.ranks),
-                f"{one.seconds:.2f} ({one.fastest:.2f} to {one.slowest:.2f})",
+                middle((one.fastest, one.seconds, one.slowest)),
                 f"{COMPUTE / one.seconds:.2f}",
                 f"{one.parts['exchange']:.2f}",
                 f"{one.bytes_sent / 1e6:,.0f}",
@@ -142,7 +142,7 @@ def _measured(found: Found) -> Sheet:
         "MB that rank 0 sends", "model, s", "paper's speed-up", "paper's s",
     )  # fmt: skip
     notes = (
-        f"Median (fastest to slowest) of {found['n']} steps after the first one.",
+        f"Median (fastest to slowest) of {counted(found['n'], 'step')} after the first one.",
         f"Computing is sleeping for {COMPUTE:.0f} s a batch; what travels is real, over links of 1 "
         f"Gbit/s between hosts that are network namespaces and share {cores_of(found)}.",
         f"Speed-up: against the {COMPUTE:.0f} s of one rank, which were not waited for.",

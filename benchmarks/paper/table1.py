@@ -10,6 +10,7 @@ from typing import Any
 
 from measure import Side, ratios, spread, take_turns
 
+from mpitrain.commands.curve import counted
 from paper import bars
 from paper.published import TABLE1
 from paper.sheet import Sheet, middle, short
@@ -82,7 +83,7 @@ def sheets(found: Found) -> Sequence[Sheet]:
     rows.append(("here", "NumPy's time / mpitrain's", *ratio))
     headings = ("where", "library", *(f"{row['task']}, {row['size']}" for row in found["rows"]))
     notes = (
-        f"Here: median (minimum to maximum) of {found['n']} turns, milliseconds.",
+        f"Here: median (minimum to maximum) of {counted(found['n'], 'turn')}, milliseconds.",
         "The text does not say whether the paper's times hold copies to the device and back.",
     )
     return [Sheet(TITLE, headings, rows, notes, words=2)]

@@ -12,6 +12,7 @@ import gemm
 from gemm import COLUMNS, ROWS
 from measure import Side, SideError, available_memory
 
+from mpitrain.commands.curve import counted
 from paper import bars
 from paper.published import TABLE5
 from paper.sheet import Sheet, middle, short
@@ -49,7 +50,6 @@ def measure(options: Options, found: Found) -> Iterator[dict[str, Any]]:
         Side(sys.executable, "side_numpy.py") as theirs,
     ):
         found["ours"], found["numpy"] = ours("open", device=options.device), theirs("open")
-        found["peak"] = {"gflops": round(ours("peak"), 1)}
         for layer in _layers(options):
             for product in products(layer):
                 needed, free = memory(product), available_memory()
@@ -61,9 +61,7 @@ def measure(options: Options, found: Found) -> Iterator[dict[str, Any]]:
                     )
                     continue
                 try:
-                    yield from gemm.rows(
-                        ours, theirs, options.n, found["peak"]["gflops"], [product]
-                    )
+                    yield from gemm.rows(ours, theirs, options.n, None, [product])
                 except SideError as error:
                     leave_out(found, f"{product[0]}: {error}.")
     if not found["rows"]:
@@ -91,15 +89,13 @@ def sheets(found: Found) -> Sequence[Sheet]:
             middle(row["ours"]["gflops"]),
             middle(row["numpy"]["gflops"]),
             middle(row["ratio"]),
-            f"{row['of_peak']:.0%}",
         )
         for row in found["rows"]
     ]
-    headings = ("product", "M x N x K", "mpitrain", "NumPy", "NumPy's time / mpitrain's", "of peak")
+    headings = ("product", "M x N x K", "mpitrain", "NumPy", "NumPy's time / mpitrain's")
     notes = (
-        f"Median (minimum to maximum) of {found['n']} turns.",
-        f"M, N and K are those of the product itself; peak: {found['peak']['gflops']:,.0f} GFLOP/s "
-        "of multiply-adds on registers, best of ten.",
+        f"Median (minimum to maximum) of {counted(found['n'], 'turn')}.",
+        "M, N and K are those of the product itself.",
         "The text of the paper has the shapes and no times.",
     )
     return [Sheet(TITLE, headings, rows, notes)]

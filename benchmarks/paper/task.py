@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from paper.sheet import Sheet
 
-Found = dict[str, Any]
+Found: TypeAlias = dict[str, Any]
 """All that a task has found, as its JSON file has it: circumstances, facts about each side, and
 `rows`."""
 

@@ -6,16 +6,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import steps
 from measure import Side, SideError
 
+from mpitrain.commands.curve import counted
 from paper import bars
 from paper.sheet import Sheet, middle, short
 from paper.task import Found, Options, leave_out
 
-Published = Sequence[tuple[str, str, Mapping[str, tuple[float, int]]]]
+Published: TypeAlias = Sequence[tuple[str, str, Mapping[str, tuple[float, int]]]]
 SMALL = {"lenet": 4}
 """Steps of a run where sizes are small."""
 
@@ -70,7 +71,7 @@ def sheet(title: str, published: Published, found: Found) -> Sheet:
         ratio = tuple(middle(row["ratio"]) for row in rows)
         lines.append((place, "PyTorch's time / mpitrain's", *ratio))
     notes = [
-        f"Here: median (minimum to maximum) of {found['n']} runs of "
+        f"Here: median (minimum to maximum) of {counted(found['n'], 'run')} of "
         f"{', '.join(str(number) for number in found['steps'].values())} steps, "
         "the first two and the last uncounted, by the command's log.",
         *(f"`{row['command']}`" for row in rows),

@@ -41,7 +41,8 @@ def test_every_task_leaves_figures_a_table_and_a_picture(tmp_path: Path) -> None
         rows = [redo.TASKS[name].brief(row) for row in found["rows"]]
         assert rows or "no" in found["left_out"][0]
         assert all(f"{name}: {row}" in done.stderr for row in rows)
-        assert found["title"].split(":")[0] in (tmp_path / f"{name}.txt").read_text() or not rows
+        text = " ".join((tmp_path / f"{name}.txt").read_text().split())
+        assert all(each.title in text for each in redo.TASKS[name].sheets(found))
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     products = json.loads((tmp_path / "table5.json").read_text())["rows"]
     assert len(products) == 3 and all(row["largest_difference"] < 1e-4 for row in products)
@@ -53,7 +54,9 @@ def test_a_task_that_fails_is_said_and_the_next_one_is_done(tmp_path: Path) -> N
     done = redo_in(tmp_path, "table1", "table5", "--device", "abacus")
     assert done.returncode == 1
     for name in ("table1", "table5"):
-        assert f"{name}: failed: no OpenCL device fits abacus" in " ".join(done.stderr.split())
+        assert f"{name}: failed: --device abacus: no such OpenCL device" in " ".join(
+            done.stderr.split()
+        )
     assert "failed: table1, table5" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
