@@ -35,10 +35,8 @@ def draw(
     every = figure.subplots(down, across, squeeze=False).flat
     for axes, (title, bars) in zip(every, panels.items(), strict=True):
         places = range(len(bars))
-        values, colors = (
-            [value for _, value, _ in bars],
-            [COLORS[kind] for _, _, kind in bars],
-        )
+        values = [value for _, value, _ in bars]
+        colors = [COLORS[kind] for _, _, kind in bars]
         if logarithmic:  # a bar's length would mean nothing there
             axes.scatter(values, places, color=colors, zorder=2)
             axes.grid(axis="y", color="0.9", zorder=0)

@@ -108,8 +108,8 @@ def sheets(found: Found) -> Sequence[Sheet]:
     notes = (
         f"Median (fastest to slowest) of {counted(points[0].steps, 'step')} of one run, without "
         "its first one.",
-        f"All ranks together have the {counted(max(one.cores for one in points), 'core')} "
-        "of this machine; each rank has one of its own while there are any.",
+        f"All ranks together have {counted(found['machine']['cores'], 'core')}; each rank has one "
+        "of its own while there are any.",
         f"{points[-1].where}.",
         *(f"`{row['command']}`" for row in found["rows"][:1] + found["rows"][-1:]),
     )

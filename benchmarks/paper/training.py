@@ -103,6 +103,6 @@ def draw(published: Published, found: Found, path: Path) -> None:
                 speed = row[side]["images_per_second"][1]
                 panel.append((f"{name}, batch {row['batch']}", speed, kind))
             else:
-                del names[kind]
+                names.pop(kind, None)
         panels[f"{network}, one rank"] = panel
     bars.draw(panels, "images/s", names, path, foot=bars.hardware(found))

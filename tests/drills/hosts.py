@@ -81,7 +81,7 @@ class Hosts:
     ) -> list[str]:
         """The words before the number of ranks, with ranks[i] of them on host i."""
         some = [str(self._on), self.names[0], mpirun, *flags]
-        pairs = [f"{name}:{count}" for name, count in zip(self.names, ranks, strict=False) if count]
+        pairs = [f"{name}:{count}" for name, count in zip(self.names, ranks, strict=True) if count]
         where, ssh = ",".join(pairs), str(self._ssh)
         if is_mpich:
             return [
