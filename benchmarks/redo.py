@@ -65,7 +65,7 @@ def main() -> int:
 
             try:
                 found = run(name, options, commit, out, say, partial(bar.advance, rows))
-                for sentence in found.get("left_out", []):
+                for sentence in report.missing(found):
                     say(sentence)
             except (SideError, MpitrainError) as error:
                 failed.append(name)

@@ -29,6 +29,13 @@ def show(console: Console, found: Mapping[str, Any], tables: Iterable[Table]) ->
     for table in tables:
         console.print()
         console.print(table)
+    for line in missing(found):
+        console.print(line, highlight=False, markup=False)
+
+
+def missing(found: Mapping[str, Any]) -> list[str]:
+    """What has been left out, and why, each in a sentence."""
+    return [f"Not measured: {what}" for what in found.get("left_out", [])]
 
 
 def lines(found: Mapping[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ def draw(
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
+    from matplotlib.ticker import NullFormatter
 
     across = 2 if len(panels) == 4 else len(panels)
     down = -(-len(panels) // across)
@@ -46,6 +47,8 @@ def draw(
         axes.invert_yaxis()
         if logarithmic:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         low, high = axes.get_xlim()
         axes.set_xlim(low, high * (6 if logarithmic else 1.12))
         for place, (_, value, _) in zip(places, bars, strict=True):

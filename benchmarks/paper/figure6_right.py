@@ -87,7 +87,7 @@ def measure(options: Options, found: Found) -> Iterator[dict[str, Any]]:
                     "command": f"mpirun -n {ranks} mpitrain {network} {shlex.join(words)}",
                 }
     except lab.NoHostsError as error:
-        leave_out(found, f"Nothing is measured here, these are the models alone: {error}.")
+        leave_out(found, f"all of it, these are the models alone: {error}.")
 
 
 def _mpirun() -> str:

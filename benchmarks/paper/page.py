@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import report
+
 from paper.task import Found, Task
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "paper.md"
@@ -48,4 +50,5 @@ def section(task: Task, found: Found, picture: str) -> str:
     )
     parts = [where, f"![{task.TITLE}]({picture})"]
     parts += [sheet.markdown() for sheet in task.sheets(found)]
-    return "\n\n".join([*parts, *found.get("left_out", [])])
+    missing = "\n".join(f"- {sentence}" for sentence in report.missing(found))
+    return "\n\n".join([*parts, *([missing] if missing else [])])

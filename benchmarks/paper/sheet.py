@@ -40,7 +40,8 @@ class Sheet:
         table = "\n".join(
             f"| {' | '.join(cells)} |" for cells in (self.headings, marks, *self.rows)
         )
-        return "\n\n".join([f"{self.title}.", table, *(["\n".join(self.notes)] * bool(self.notes))])
+        notes = "\n".join(f"- {note}" for note in self.notes)
+        return "\n\n".join(part for part in (f"{self.title}.", table, notes) if part)
 
 
 def middle(spread: Sequence[float], scale: float = 1) -> str:

@@ -51,6 +51,6 @@ class Task(Protocol):
         """The same as a picture."""
 
 
-def leave_out(found: Found, sentence: str) -> None:
-    """Say what is not measured, and why."""
-    found.setdefault("left_out", []).append(sentence)
+def leave_out(found: Found, what: str) -> None:
+    """Say what is not measured, and why: the rest of a sentence after "Not measured:"."""
+    found.setdefault("left_out", []).append(what)

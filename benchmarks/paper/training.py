@@ -36,14 +36,14 @@ def _peer(options: Options, found: Found) -> str | None:
     if found["ours"]["kind"] != "cpu":
         leave_out(
             found,
-            "PyTorch on a GPU is measured by `python benchmarks/compute.py steps`, not here.",
+            "PyTorch, which `python benchmarks/compute.py steps` measures on the same GPU.",
         )
         return None
     try:
         with Side(options.torch_python, "side_pytorch.py") as theirs:
             found["pytorch"] = theirs("open")
     except SideError as error:
-        leave_out(found, f"PyTorch is not beside it: {error}.")
+        leave_out(found, f"PyTorch: {error}.")
         return None
     return options.torch_python
 
@@ -72,7 +72,7 @@ def sheet(title: str, published: Published, found: Found) -> Sheet:
         lines.append((place, "PyTorch's time / mpitrain's", *ratio))
     notes = [
         f"Here: median (minimum to maximum) of {counted(found['n'], 'run')} of "
-        f"{', '.join(str(number) for number in found['steps'].values())} steps, "
+        f"{' and '.join(dict.fromkeys(map(str, found['steps'].values())))} steps, "
         "the first two and the last uncounted, by the command's log.",
         *(f"`{row['command']}`" for row in rows),
     ]

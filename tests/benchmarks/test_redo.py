@@ -39,7 +39,7 @@ def test_every_task_leaves_figures_a_table_and_a_picture(tmp_path: Path) -> None
         assert str(tmp_path) not in json.dumps(found)
         # Where there can be no hosts figure6-right has none, and says so.
         rows = [redo.TASKS[name].brief(row) for row in found["rows"]]
-        assert rows or found["left_out"][0].startswith("Nothing is measured here")
+        assert rows or found["left_out"][0].startswith("all of it")
         assert all(f"{name}: {row}" in done.stderr for row in rows)
         text = " ".join((tmp_path / f"{name}.txt").read_text().split())
         assert all(each.title in text for each in redo.TASKS[name].sheets(found))
@@ -117,4 +117,4 @@ def test_a_cell_has_the_spread_where_there_is_one() -> None:
     assert sheet.middle([0.001, 0.002, 0.1], 1e3) == "2 (1 to 100)"
     assert sheet.middle([2.0, 2.0, 2.0]) == "2"
     one = sheet.Sheet("T", ("a", "b"), [("x", "1")], ("Said.",))
-    assert one.markdown() == "T.\n\n| a | b |\n| --- | ---: |\n| x | 1 |\n\nSaid."
+    assert one.markdown() == "T.\n\n| a | b |\n| --- | ---: |\n| x | 1 |\n\n- Said."
