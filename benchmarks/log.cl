@@ -4,8 +4,10 @@
 #define PASTE(a, b) PASTE_(a, b)
 #define WIDE PASTE(float, WIDTH)
 
-__attribute__((reqd_work_group_size(GROUP, 1, 1))) __kernel void
-logarithm(__global float *y, __global const float *x, const int n, const int chunk) {
+__attribute__((reqd_work_group_size(GROUP, 1, 1))) __kernel void logarithm(__global float *y,
+                                                                           __global const float *x,
+                                                                           const int n,
+                                                                           const int chunk) {
     const int from = get_global_id(0) * chunk;
     const int to = min(from + chunk, n);
     int i = from;

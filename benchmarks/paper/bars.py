@@ -50,7 +50,8 @@ def draw(
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
         low, high = axes.get_xlim()
-        axes.set_xlim(low, high * (6 if logarithmic else 1.12))
+        longest = max(value for bars in panels.values() for _, value, _ in bars)
+        axes.set_xlim(*((low, 6 * high) if logarithmic else (0, 1.15 * longest)))
         for place, (_, value, _) in zip(places, bars, strict=True):
             text = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
             axes.annotate(
@@ -74,6 +75,6 @@ def draw(
 def hardware(found: Mapping[str, Any]) -> str:
     """The device of a task and the cores, in words for below a picture."""
     ours, machine = found["ours"], found["machine"]
-    return (
-        f"here: {ours['device']} by {ours['platform']}, {machine['cores']} cores, n = {found['n']}"
-    )
+    load = f", load {found['load']} before" if found.get("load") is not None else ""
+    where = f"{ours['device']} by {ours['platform']}, {machine['cores']} cores"
+    return f"here: {where}, n = {found['n']}{load}"
