@@ -31,7 +31,7 @@ def redo_in(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_task_leaves_figures_a_table_and_a_picture(tmp_path: Path) -> None:
-    done = redo_in(tmp_path, *SMALL)
+    done = redo_in(tmp_path, *SMALL, "--torch-python", "no-such-python")
     assert done.returncode == 0, done.stderr
     for name in SMALL:
         found = json.loads((tmp_path / f"{name}.json").read_text())
@@ -44,6 +44,7 @@ def test_every_task_leaves_figures_a_table_and_a_picture(tmp_path: Path) -> None
         text = " ".join((tmp_path / f"{name}.txt").read_text().split())
         assert all(each.title in text for each in redo.TASKS[name].sheets(found))
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert "table3: Not measured: PyTorch: no-such-python cannot be started" in done.stderr
     products = json.loads((tmp_path / "table5.json").read_text())["rows"]
     assert len(products) == 3 and all(row["largest_difference"] < 1e-4 for row in products)
     arrays = json.loads((tmp_path / "table1.json").read_text())["rows"]
