@@ -9,6 +9,10 @@ demo: $(VENV)/demo.stamp  ## train LeNet on real handwritten digits, on two rank
 test: $(VENV)/test.stamp  ## all tests: serial ones, then those of the exchange under 1, 2, 3 and 4 ranks; one summary
 	$(BIN)/python tests/every.py
 
+TASKS ?=
+paper: $(VENV)/test.stamp  ## the paper's tables and figures again (TASKS="table1 -n 9": one, or other options): some 20 minutes
+	$(BIN)/python benchmarks/redo.py $(TASKS)
+
 lint: $(VENV)/test.stamp  ## ruff, mypy and clang-format
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -30,4 +34,4 @@ $(VENV)/test.stamp: $(VENV)/demo.stamp
 	@touch $@
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint
+.PHONY: demo test paper lint

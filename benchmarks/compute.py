@@ -14,7 +14,6 @@ Python: --torch-python.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -24,13 +23,12 @@ from typing import Any
 import gemm
 import gpu_steps
 import layers
+import report
 import steps
 from measure import HERE, Side, SideError, circumstances
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 200
-"""Columns of the tables in files."""
 NETWORKS = {"steps": tuple(steps.BATCHES), "layers": tuple(steps.BATCHES), "products": ()}
 """Parts, and the networks each knows."""
 TABLES: dict[str, Callable[[Mapping[str, Any]], list[Table]]] = {
@@ -90,9 +88,10 @@ def measure(part: str, networks: Sequence[str], options: argparse.Namespace) -> 
         path = options.out / f"{part}-{platform_word(found['ours'])}.json"
         for row in rows:
             found["rows"].append(row)
-            write(path, found)
+            report.write(path, found, _tables(found))
             print(f"{part}: {brief(row)}", file=sys.stderr, flush=True)
-    _show(Console(width=max(Console().width, WIDTH)), found)
+    console = Console(width=max(Console().width, report.WIDTH))
+    report.show(console, found, _tables(found))
     print(f"written to {path} and {path.with_suffix('.txt').name}")
 
 
@@ -128,39 +127,10 @@ def brief(row: Mapping[str, Any]) -> str:
     return f"{where}: {speed}, {row['ratio'][1]:.3g} times the peer"
 
 
-def write(path: Path, found: Mapping[str, Any]) -> None:
-    """The figures as JSON, and as text beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + "\n")
-    with path.with_suffix(".txt").open("w") as file:
-        _show(Console(file=file, width=WIDTH), found)
-
-
-def _show(console: Console, found: Mapping[str, Any]) -> None:
-    machine, ours = found["machine"], found["ours"]
-    lines = [
-        found["command"],
-        f"commit {found['commit']}, {found['date']}; {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['system']}",
-        f"{ours['device']}, {ours['platform']} ({ours['platform_version']}, driver "
-        f"{ours['driver']}), {ours['units']} units",
-    ]
-    if "pytorch" in found:
-        peer = found["pytorch"]
-        lines.append(
-            f"PyTorch {peer['torch']}, {peer['capability']}, {peer['threads']} threads; "
-            f"{'; '.join(peer['blas'])}"
-        )
-    if "numpy" in found:
-        peer = found["numpy"]
-        lines.append(f"NumPy {peer['numpy']}, {peer['blas']}, kernels for {peer['kernel']}")
-    for line in lines:
-        console.print(line, highlight=False, markup=False)
-    on_gpu = found["part"] == "steps" and "precision" in found["rows"][0]
+def _tables(found: Mapping[str, Any]) -> list[Table]:
+    on_gpu = found["part"] == "steps" and found["rows"] and "precision" in found["rows"][0]
     shown = gpu_steps.tables if on_gpu else TABLES[found["part"]]
-    for table in shown(found):
-        console.print()
-        console.print(table)
+    return shown(found)
 
 
 def _options() -> argparse.Namespace:

@@ -3,16 +3,19 @@ layers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from measure import Side, rates, ratios, spread, take_turns
 from rich.table import Table
 from steps import three
 
 ROWS, COLUMNS = "rows", "columns"
-SHAPES = (
+Product: TypeAlias = tuple[str, int, int, int, str, str]
+"""What it is; M, N, K; and whether A (M, K) and B (K, N) lie in rows or in columns: y = x weight',
+dx = dy weight, dweight = dy' x."""
+SHAPES: tuple[Product, ...] = (
     ("square", 1024, 1024, 1024, ROWS, ROWS),
     ("square", 2048, 2048, 2048, ROWS, ROWS),
     ("vgg16 features.2, one image", 64, 50176, 576, ROWS, ROWS),
@@ -25,13 +28,13 @@ SHAPES = (
     ("vgg16 fc6: dweight", 4096, 25088, 16, COLUMNS, ROWS),
     ("resnet152 fc, batch 8: y", 8, 1000, 2048, ROWS, COLUMNS),
 )
-"""What it is; M, N, K; and whether A (M, K) and B (K, N) lie in rows or in columns: y = x weight',
-dx = dy weight, dweight = dy' x."""
 
 
-def rows(ours: Side, theirs: Side, n: int, peak: float) -> Iterator[dict[str, Any]]:
-    """One a product."""
-    for what, m, n_, k, a_lies, b_lies in SHAPES:
+def rows(
+    ours: Side, theirs: Side, n: int, peak: float | None, shapes: Sequence[Product] = SHAPES
+) -> Iterator[dict[str, Any]]:
+    """One a product. peak: GFLOPS of the device, where it is known."""
+    for what, m, n_, k, a_lies, b_lies in shapes:
         shape: dict[str, Any] = {"m": m, "n": n_, "k": k, "a_lies": a_lies, "b_lies": b_lies}
         difference = ours("product", **shape)
         theirs("product", **shape)
@@ -47,7 +50,7 @@ def rows(ours: Side, theirs: Side, n: int, peak: float) -> Iterator[dict[str, An
             "ours_alone": {"seconds": spread(alone), "gflops": rates(work, alone)},
             "numpy": {"seconds": spread(b), "gflops": rates(work, b)},
             "ratio": ratios(a, b),
-            "of_peak": round(rates(work, a)[1] / peak, 4),
+            **({"of_peak": round(rates(work, a)[1] / peak, 4)} if peak else {}),
             "largest_difference": difference,
         }
 

@@ -7,15 +7,13 @@ float32.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import Side, SideError, rates, ratios, spread
+from measure import Side, rates, ratios, spread
 from rich.table import Table
 from steps import LAYOUTS, Command, three
 
@@ -36,22 +34,20 @@ class GpuCommand(Command):
     """`mpitrain train NETWORK --precision PRECISION` on one rank."""
 
     def __init__(self, network: str, batch: int, device: str, precision: str, data: Path) -> None:
-        super().__init__(network, batch, 1, device)
+        super().__init__(network, batch, 1, device, STEPS.get(network, 40))
         self._precision, self._data = precision, data
 
     uncounted = UNCOUNTED
 
-    def _run(self, out: Path) -> None:
+    def words(self) -> list[str]:
         lenet = self.network == "lenet"
-        command = [sys.executable, "-m", "mpitrain", "train", self.network, "--quiet", "--out", out]
-        command += ["--data", "digits" if lenet else self._data, "--batch-size", self.batch]
-        command += ["--classes", 10 if lenet else 1000, "--steps", STEPS.get(self.network, 20)]
-        command += ["--epochs", 1000000, "--evaluate-every", "1000000ep", "--lr", 1e-4]
-        command += ["--checkpoint-every", "1000000ep", "--device", self.device]
-        command += ["--precision", self._precision]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-        if done.returncode:
-            raise SideError(f"{self.network} ended with {done.returncode}: {done.stderr.strip()}")
+        return [
+            "mpitrain", "train", self.network, "--data", "digits" if lenet else str(self._data),
+            "--batch-size", str(self.batch), "--classes", "10" if lenet else "1000",
+            "--steps", str(self.steps), "--epochs", "1000000", "--evaluate-every", "1000000ep",
+            "--lr", "1e-4", "--checkpoint-every", "1000000ep", "--device", self.device,
+            "--precision", self._precision,
+        ]  # fmt: skip
 
 
 def rows(

@@ -1,20 +1,37 @@
-"""Hosts of their own on one machine, behind shaped links: a folder with netlab.sh (makes and shapes
-them), nsrun and nsrsh; as root."""
+"""Hosts of their own on one machine, behind shaped links, as root: made here for the time of a
+measurement, or by a folder with netlab.sh (makes and shapes them), nsrun and nsrsh."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "drills"))
+import hosts
+from hosts import LARGEST_PACKET, Hosts
 
 PREFIX = os.environ.get("NETLAB_PREFIX", "mt")
 FIRST_ADDRESS = "10.77.0.1"
 """Of the first host, as netlab.sh gives it."""
-LARGEST = 1 << 15
-"""Bytes of a packet that a lab host hands to its interface. The shaper (tbf with a burst of 64 KiB)
-would cut longer ones into frames of 1,500 bytes, all by the machine's own cores, which is a network
-card's work elsewhere: four hosts on two cores then moved 38 MB/s each over links of 125."""
+
+
+@contextmanager
+def made(count: int, rate: str) -> Iterator[Hosts]:
+    """So many hosts behind links of a rate, such as "1gbit", taken down at the end. Raises
+    NoHostsError."""
+    why = hosts.missing()
+    if why:
+        raise NoHostsError(why)
+    with Hosts(count, rate) as found:
+        yield found
+
+
+class NoHostsError(Exception):
+    """This machine cannot have hosts of its own; says why."""
 
 
 def shape(lab: Path, rate: str, count: int) -> None:
@@ -23,7 +40,7 @@ def shape(lab: Path, rate: str, count: int) -> None:
     for number in range(count):
         for host, interface in ((f"{PREFIX}{number}", "eth0"), (f"{PREFIX}sw", f"p{number}")):
             subprocess.run(
-                ["ip", "-n", host, "link", "set", interface, "gso_max_size", str(LARGEST)],
+                ["ip", "-n", host, "link", "set", interface, "gso_max_size", str(LARGEST_PACKET)],
                 check=True,
             )
 

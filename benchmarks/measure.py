@@ -75,6 +75,12 @@ def take_turns(
     return [a for a, _ in pairs], [b for _, b in pairs]
 
 
+def in_a_row(work: Callable[[], float], n: int) -> list[float]:
+    """Seconds of n turns of one side alone, after one that does not count."""
+    work()
+    return [work() for _ in range(n)]
+
+
 def spread(values: Sequence[float], digits: int = 4) -> list[float]:
     """Minimum, median and maximum, to so many significant digits."""
     return [_round(each, digits) for each in (min(values), statistics.median(values), max(values))]
@@ -110,6 +116,15 @@ def peak_memory() -> int:
 
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def available_memory() -> int | None:
+    """Bytes that programs could still get without swapping; None where Linux does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvail"))
+    except (OSError, StopIteration):
+        return None
 
 
 class Side:
@@ -185,12 +200,14 @@ def serve(functions: Mapping[str, Callable[..., Any]]) -> None:
 
 
 def circumstances(n: int) -> dict[str, Any]:
-    """What a figure needs beside it, the devices and libraries excepted."""
+    """What a figure needs beside it, the devices and libraries excepted. load: processes that ran
+    or waited for a core in the minute before, on average."""
     return {
         "command": command(sys.argv[1:]),
         "commit": _commit(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "n": n,
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "machine": {
             "cpu": _cpu(),
             "architecture": platform.machine(),

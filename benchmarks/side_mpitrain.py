@@ -1,5 +1,5 @@
-"""mpitrain's side of a comparison: a network's layers, matrix products, and what the device can do
-at most.
+"""mpitrain's side of a comparison: a network's layers, matrix products, operations on whole arrays,
+and what the device can do at most.
 
 Layers are timed as their graph has built them, so this looks into one further than others may.
 """
@@ -7,22 +7,25 @@ Layers are timed as their graph has built them, so this looks into one further t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyopencl as cl
+import side_numpy
 from measure import HERE, SideError, peak_memory, seconds_of, serve
 
 from mpitrain.engine.engine import Engine
 from mpitrain.engine.gemm import Left, Result, matrix
 from mpitrain.engine.registry import open_device
 from mpitrain.exchange.move import Move
+from mpitrain.job.cut import round_up
 from mpitrain.job.errors import MpitrainError
 from mpitrain.layers import BatchNorm, Convolution
 from mpitrain.layers.conv.precision import use
+from mpitrain.layers.flat import split
 from mpitrain.layers.layer import Pass, Shape, pair
 from mpitrain.network import models
 from mpitrain.network.graph import Graph, layouts_of, parameters_of
@@ -54,6 +57,7 @@ class Ours:
         platform, version, name, driver = self.device.identity.split("|")
         return {
             "device": name,
+            "kind": self.device.kind,
             "platform": platform,
             "platform_version": version,
             "driver": driver,
@@ -68,12 +72,7 @@ class Ours:
         group, steps = (1, 1 << 19) if cpu else (256, 1 << 13)
         items = device.units * (8 if cpu else 16 * group)
         options = [f"-DWIDTH={device.wide}", f"-DGROUP={group}", "-cl-mad-enable"]
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", cl.CompilerWarning
-            )  # drivers chat there about what went well
-            program = cl.Program(device.context, (HERE / "peak.cl").read_text()).build(options)
-        kernel: Any = cl.Kernel(program, "peak")
+        kernel: Any = cl.Kernel(build(device, "peak.cl", options), "peak")
         y = device.empty((items,))
 
         def work() -> None:
@@ -213,13 +212,16 @@ class Ours:
         values = np.random.default_rng(len(shape)).standard_normal(shape, np.float32)
         return self.device.upload(values * np.float32(deviation))
 
-    def product(self, m: int, n: int, k: int, a_lies: str, b_lies: str) -> float:
-        """Prepare "product"; the largest difference of its first rows from NumPy's in float64."""
+    def product(
+        self, m: int, n: int, k: int, a_lies: str, b_lies: str, copied: bool = False
+    ) -> float:
+        """Prepare "product", "product alone" with a wait after each and, if asked for, "product
+        copied"; the largest difference of its first rows from NumPy's in float64."""
         self._prepare()
         device, gemm = self.device, self.device.gemm()
-        a, b = operands(m, n, k)
-        left = device.upload(np.ascontiguousarray(a.T) if a_lies == "columns" else a)
-        right = device.upload(np.ascontiguousarray(b.T) if b_lies == "columns" else b)
+        a, b = side_numpy.operands(m, n, k, a_lies, b_lies)
+        host = a.T if a_lies == "columns" else a, b.T if b_lies == "columns" else b
+        left, right = map(device.upload, host)
         c, scratch = device.zeros((m, n)), device.empty((max(1, gemm.scratch(m, k)),))
         at = Left(left, 1, m, k) if a_lies == "columns" else Left(left, k, 1, k)
         strides = (1, k) if b_lies == "columns" else (n, 1)
@@ -227,18 +229,67 @@ class Ours:
         def work() -> None:
             gemm(Result(c, n, n), at, matrix(right, *strides), m, n, k, scratch)
 
-        def alone() -> None:
-            work()
-            device.finish()
-
-        alone()
+        self._take("product", work, list(zip((left, right), host, strict=True)) * copied, c)
         rows = min(m, 8)
         expected = a[:rows].astype(np.float64) @ b.astype(np.float64)
+        with c.host() as found:
+            return float(np.abs(found[:rows] - expected).max())
+
+    def elementwise(self, operation: str, rows: int, columns: int) -> float:
+        """Prepare "elementwise alone" and "elementwise copied"; the largest difference from NumPy's
+        in float64."""
+        self._prepare()
+        device, size = self.device, rows * columns
+        host = side_numpy.positive(operation, rows, columns)
+        x, y = [device.upload(each) for each in host], device.zeros((rows, columns))
+        items, chunk = split(device, size)
+        kernel: Any = device.program("add").add if operation == "add" else None
+        numbers = [np.int32(size), np.int32(chunk)]
+        log = None if kernel else self._own("log.cl", "logarithm")
+
+        def work() -> None:
+            if kernel:
+                kernel(items, y, *x, size, chunk, 0, group=device.group)
+            else:
+                whole = (round_up(items, device.group),)
+                log(device.queue, whole, (device.group,), y.buffer, x[0].buffer, *numbers)
+
+        self._take("elementwise", work, list(zip(x, host, strict=True)), y)
+        expected = side_numpy.OPERATIONS[operation](*(each.astype(np.float64) for each in host))
+        return float(np.abs(y.download() - expected).max())
+
+    def _take(
+        self,
+        name: str,
+        work: Callable[[], None],
+        given: Sequence[tuple[Array, Any]],
+        result: Array,
+    ) -> None:
+        """Compute something once, and keep it to be timed: queued in a row, with a wait after each,
+        and with all operands copied to the device before and the result back after."""
+
+        def alone() -> None:
+            work()
+            self.device.finish()
+
+        def copied() -> None:
+            for array, host in given:
+                array.write(host)
+            work()
+            result.download()
+
+        alone()
         self._works = {
-            "product": partial(seconds_of, work, device.finish),
-            "product alone": partial(seconds_of, alone),
+            name: partial(seconds_of, work, self.device.finish),
+            f"{name} alone": partial(seconds_of, alone),
         }
-        return float(np.abs(c.download()[:rows] - expected).max())
+        if given:
+            self._works[f"{name} copied"] = partial(seconds_of, copied)
+
+    def _own(self, file: str, name: str) -> Any:
+        """A kernel of the benchmarks' own."""
+        options = [f"-DWIDTH={self.device.wide}", f"-DGROUP={self.device.group}"]
+        return cl.Kernel(build(self.device, file, [*options, "-cl-mad-enable"]), name)
 
 
 def _step(graph: Graph, run: Pass) -> None:
@@ -270,13 +321,14 @@ def _numbers(graph: Graph, node: Node) -> dict[str, Any]:
     return facts
 
 
-def operands(m: int, n: int, k: int) -> tuple[Any, Any]:
-    """A (M, K) and B (K, N)."""
-    random = np.random.default_rng(0)
-    return random.standard_normal((m, k), np.float32), random.standard_normal((k, n), np.float32)
+def build(device: Engine, file: str, options: Sequence[str]) -> Any:
+    """A program of a file that lies beside this one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cl.CompilerWarning)  # drivers chat there of what went well
+        return cl.Program(device.context, (HERE / file).read_text()).build(list(options))
 
 
 if __name__ == "__main__":
     ours = Ours()
-    names = ("open", "peak", "time", "layers", "copies", "update", "product")
+    names = ("open", "peak", "time", "layers", "copies", "update", "product", "elementwise")
     serve({name: getattr(ours, name) for name in names} | {"memory": peak_memory})

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from measure import Side, SideError, cores, rates, ratios, spread, take_turns
+from measure import Side, SideError, cores, in_a_row, rates, ratios, spread, take_turns
 from rich.table import Table
 
 BATCHES = {"lenet": 64, "vgg16": 16, "resnet152": 8}
@@ -28,43 +29,63 @@ RANKS = (1, 2)
 
 
 def rows(
-    networks: Sequence[str], device: str, torch_python: str, n: int
+    networks: Sequence[str],
+    device: str,
+    torch_python: str | None,
+    n: int,
+    ranks: Sequence[int] = RANKS,
+    steps: Mapping[str, int] = STEPS,
 ) -> Iterator[dict[str, Any]]:
-    """One a network and number of ranks. PyTorch is a fresh process for each network, so that its
-    peak of memory is this network's."""
+    """One a network and number of ranks; without a Python that has torch ours alone."""
     for network in networks:
-        batch = BATCHES[network]
-        with Side(torch_python, "side_pytorch.py") as theirs:
-            theirs("open")  # says what is missing before anything has been measured
-        tried = {layout: _try(torch_python, network, layout) for layout in LAYOUTS}
-        layout = min(LAYOUTS, key=tried.__getitem__)
-        alone: Sequence[float] = ()
-        for ranks in RANKS:
+        if torch_python:
             with Side(torch_python, "side_pytorch.py") as theirs:
-                theirs("open")
-                peer = theirs("step", network=network, batch=batch, layout=layout)
-                command = Command(network, batch, ranks, device)
-                a, b = take_turns(command, partial(theirs, "time", name="step"), n)
-                ours = command.figures(n)
-                if peer["parameters"] != ours.pop("parameters"):
-                    raise SideError(f"{network}: not the same parameters as PyTorch's {peer}")
-                alone = alone or a
-                yield {
-                    "network": network,
-                    "batch": batch,
-                    "ranks": ranks,
-                    "ours": {"images_per_second": rates(batch, a), "seconds": spread(a), **ours},
-                    "pytorch": {
-                        "images_per_second": rates(batch, b),
-                        "seconds": spread(b),
-                        "peak_memory": theirs("memory"),
-                        "layout": layout,
-                        "optimizer": peer["optimizer"],
-                        "tried_seconds": tried,
-                    },
-                    "ratio": ratios(a, b),
-                    "of_one_rank": ratios(a, alone),
-                }
+                theirs("open")  # says what is missing before anything has been measured
+            tried = {layout: _try(torch_python, network, layout) for layout in LAYOUTS}
+        alone: Sequence[float] = ()
+        for count in ranks:
+            command = Command(network, BATCHES[network], count, device, steps[network])
+            if torch_python:
+                seconds, beside = _beside(torch_python, command, tried, n)
+            else:
+                seconds, beside = in_a_row(command, n), {}
+            alone = alone or seconds
+            yield {
+                "network": network,
+                "batch": command.batch,
+                "ranks": count,
+                "command": command.shown(),
+                "ours": {
+                    "images_per_second": rates(command.batch, seconds),
+                    "seconds": spread(seconds),
+                    **command.figures(n),
+                },
+                **beside,
+                "of_one_rank": ratios(seconds, alone),
+            }
+
+
+def _beside(
+    torch_python: str, command: Command, tried: Mapping[str, float], n: int
+) -> tuple[list[float], dict[str, Any]]:
+    """Seconds of the command in turns with PyTorch, and PyTorch's figures. PyTorch is a fresh
+    process, so that its peak of memory is this network's."""
+    layout = min(tried, key=lambda each: tried[each])
+    with Side(torch_python, "side_pytorch.py") as theirs:
+        theirs("open")
+        peer = theirs("step", network=command.network, batch=command.batch, layout=layout)
+        a, b = take_turns(command, partial(theirs, "time", name="step"), n)
+        if peer["parameters"] != command.parameters:
+            raise SideError(f"{command.network}: not the same parameters as PyTorch's {peer}")
+        figures = {
+            "images_per_second": rates(command.batch, b),
+            "seconds": spread(b),
+            "peak_memory": theirs("memory"),
+            "layout": layout,
+            "optimizer": peer["optimizer"],
+            "tried_seconds": tried,
+        }
+    return a, {"pytorch": figures, "ratio": ratios(a, b)}
 
 
 @dataclass
@@ -75,6 +96,7 @@ class Command:
     batch: int
     ranks: int
     device: str
+    steps: int
     uncounted = 1
     """First steps of a run."""
 
@@ -111,7 +133,7 @@ class Command:
         """What the last n runs were besides fast."""
         runs = self._runs[-n:]
         return {
-            "parameters": runs[-1]["parameters"],
+            "parameters": self.parameters,
             "peak_memory": runs[-1]["peak_memory"],
             "device_memory": runs[-1]["device_memory"],
             "loss": runs[-1]["loss"],
@@ -119,21 +141,36 @@ class Command:
             "host_seconds": spread([run["host"] for run in runs]),
         }
 
+    @property
+    def parameters(self) -> int:
+        """Of the network, by the last run's log."""
+        return int(self._runs[-1]["parameters"])
+
+    def words(self) -> list[str]:
+        """What is run, but for where it leaves its log."""
+        return [
+            "mpirun", "-n", str(self.ranks), "mpitrain", self.network,
+            "--data", DATA.get(self.network, "synthetic"), "--batch-size", str(self.batch),
+            "--steps", str(self.steps), "--epochs", "100", "--evaluate-every", "1000ep",
+            "--checkpoint-every", "1000ep", "--device", self.device,
+        ]  # fmt: skip
+
+    def shown(self) -> str:
+        """`words` as one types them."""
+        return shlex.join(self.words())
+
     def _run(self, out: Path) -> None:
-        near = Path(sys.executable).parent
-        command = [near / "mpirun", "-n", self.ranks, near / "mpitrain", self.network]
-        command += ["--data", DATA.get(self.network, "synthetic"), "--batch-size", self.batch]
-        command += ["--steps", STEPS[self.network], "--epochs", 100, "--evaluate-every", "1000ep"]
-        command += [
-            "--checkpoint-every",
-            "1000ep",
-            "--device",
-            self.device,
-            "--out",
-            out,
-            "--quiet",
-        ]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        words: list[str] = []
+        for word in self.words():
+            beside = Path(sys.executable).with_name("mpirun")
+            started = {
+                "mpirun": [str(beside if beside.is_file() else word)],
+                "mpitrain": [sys.executable, "-m", "mpitrain"],
+            }
+            words += started.get(word, [word])
+        done = subprocess.run(
+            [*words, "--out", str(out), "--quiet"], capture_output=True, text=True
+        )
         if done.returncode:
             raise SideError(
                 f"mpitrain {self.network} ended with {done.returncode}: {done.stderr.strip()}"

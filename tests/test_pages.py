@@ -38,7 +38,7 @@ OTHERS = {
     },
     "env of coreutils": {"--ignore-signal"},
     "pytest": {"--only-mpi", "--devices"},
-    "benchmarks": {"--fashion", "--lab", "--links", "--per-host"},
+    "benchmarks": {"--fashion", "--lab", "--links", "--per-host", "--torch-python"},
 }
 """Options of other programs that pages name."""
 

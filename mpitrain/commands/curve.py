@@ -73,16 +73,19 @@ COMPUTE, STAR, SHARE, LINK = 96.0, 2.50, 138.4, 110.7
 gradient, MB/s of the link."""
 
 
-def star_seconds(ranks: int) -> float:
+def star_seconds(ranks: int, slowdown: float = 1, compression: float = 1) -> float:
     """Seconds a step of VGG16 as in the paper: all clients' gradients and weights go through one
-    server. T(N) = A/N + b*N."""
-    return COMPUTE / ranks + STAR * ranks
+    server. T(N) = g*A/N + b*N/c.
+
+    slowdown: g, of a device against a K80. compression: c, beyond the 8 bits.
+    """
+    return slowdown * COMPUTE / ranks + STAR * ranks / compression
 
 
-def sharded_seconds(ranks: int) -> float:
-    """The same devices and link, but each rank averages a shard of the gradient. T(N) = A/N +
+def sharded_seconds(ranks: int, slowdown: float = 1) -> float:
+    """The same devices and link, but each rank averages a shard of the gradient. T(N) = g*A/N +
     2*S*(N-1)/(N*B)."""
-    return COMPUTE / ranks + 2 * SHARE * (ranks - 1) / (ranks * LINK)
+    return slowdown * COMPUTE / ranks + 2 * SHARE * (ranks - 1) / (ranks * LINK)
 
 
 PAPER = {
@@ -344,6 +347,9 @@ def draw(network: str, points: Sequence[Point], path: Path) -> None:
             left.plot(
                 *zip(*paper.measured.items(), strict=True), "C1s", label="paper, K80s, 8 bits"
             )
+    if core_note(points):
+        allowed = [min(one.ranks / base.ranks, one.cores / base.cores) for one in points]
+        left.plot(here, allowed, color="0.6", linestyle=":", label="as many cores as there are")
     left.plot(here, [one.speed_up(base) for one in points], "C0o-", label="measured here")
     left.set(
         xlabel="ranks",

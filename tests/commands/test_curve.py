@@ -109,6 +109,9 @@ def test_the_models_give_the_papers_figures() -> None:
     assert curve.star_seconds(1) / curve.star_seconds(4) == pytest.approx(2.9, abs=0.05)
     assert curve.sharded_seconds(8) == pytest.approx(14, abs=0.5)
     assert curve.sharded_seconds(1) == curve.COMPUTE
+    assert curve.star_seconds(16, slowdown=10) == pytest.approx(100)
+    assert curve.star_seconds(64, slowdown=10, compression=10) == pytest.approx(31)
+    assert curve.sharded_seconds(16, slowdown=10) == pytest.approx(62, abs=0.5)
 
 
 def test_the_table_has_lenet_beside_the_papers_nearly_linear_curve() -> None:

@@ -1,5 +1,5 @@
-"""Hosts of their own for drills: network namespaces behind links of 100 Mbit/s, each with a host
-name, that a drill can cut off. As root on Linux."""
+"""Hosts of their own for drills and benchmarks: network namespaces behind links of a given rate,
+each with a host name, that a drill can cut off. As root on Linux."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from launcher import Job, Launch
+if TYPE_CHECKING:
+    from launcher import Job, Launch
 
 PROGRAMS = ("ip", "tc", "unshare")
 RATE = "100mbit"
 """An exchange of LeNet's 8-bit gradient is then most of a step, and what strikes between two steps
 strikes it."""
+LARGEST_PACKET = 1 << 15
+"""Bytes of a packet that a host hands to its interface. The shaper (tbf with a burst of 64 KiB)
+would cut longer ones into frames of 1,500 bytes, all by the machine's own cores, which is a network
+card's work elsewhere: four hosts on two cores then moved 38 MB/s each over links of 125."""
 ON = """#!/bin/sh
 host=$1; shift
 exec ip netns exec "$host" unshare -u -i sh -c 'hostname "$0"; exec "$@"' "$host" "$@"
@@ -33,7 +39,8 @@ exec {on} "$host" sh -c "$*"
 class Hosts:
     """`with Hosts(3) as hosts:` makes them, and always takes them down."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, rate: str = RATE) -> None:
+        self._rate = rate
         mark = f"d{os.getpid()}"
         self.names = [f"{mark}h{number}" for number in range(count)]
         self._switch = f"{mark}sw"
@@ -66,30 +73,21 @@ class Hosts:
     def program(self, launch: Launch, ranks: Sequence[int], flags: Sequence[str] = ()) -> list[str]:
         """The words that start mpitrain with ranks[i] ranks on host i, from host 0. flags: the
         launcher's."""
-        some = [str(self._on), self.names[0], launch.mpirun, *flags]
+        start = self.launcher(launch.mpirun, launch.exact, ranks, flags)
+        return [*start, "-n", str(sum(ranks)), *launch.mpitrain]
+
+    def launcher(
+        self, mpirun: str, is_mpich: bool, ranks: Sequence[int], flags: Sequence[str] = ()
+    ) -> list[str]:
+        """The words before the number of ranks, with ranks[i] of them on host i."""
+        some = [str(self._on), self.names[0], mpirun, *flags]
         pairs = [f"{name}:{count}" for name, count in zip(self.names, ranks, strict=True) if count]
-        if launch.exact:
-            some += [
-                "-launcher",
-                "ssh",
-                "-launcher-exec",
-                str(self._ssh),
-                "-hosts",
-                ",".join(pairs),
-                "-iface",
-                "eth0",
-            ]
-        else:
-            some += [
-                "--host",
-                ",".join(pairs),
-                "--map-by",
-                "slot",
-                "--prtemca",
-                "plm_ssh_agent",
-                str(self._ssh),
-            ]
-        return [*some, "-n", str(sum(ranks)), *launch.mpitrain]
+        where, ssh = ",".join(pairs), str(self._ssh)
+        if is_mpich:
+            return [
+                *some, "-launcher", "ssh", "-launcher-exec", ssh, "-hosts", where, "-iface", "eth0",
+            ]  # fmt: skip
+        return [*some, "--host", where, "--map-by", "slot", "--prtemca", "plm_ssh_agent", ssh]
 
     def _make(self) -> None:
         for path, text in ((self._on, ON), (self._ssh, SSH.format(on=self._on))):
@@ -126,7 +124,9 @@ class Hosts:
             _ip("-n", name, "addr", "add", f"10.77.0.{number + 1}/24", "dev", "eth0")
             _ip("-n", name, "link", "set", "eth0", "up")
             for where, device in ((name, "eth0"), (self._switch, f"p{number}")):
-                shape = ["tbf", "rate", RATE, "burst", "64kb", "latency", "50ms"]
+                largest = ["gso_max_size", str(LARGEST_PACKET)]
+                _ip("-n", where, "link", "set", device, *largest)
+                shape = ["tbf", "rate", self._rate, "burst", "64kb", "latency", "50ms"]
                 _run(
                     "ip",
                     "netns",
