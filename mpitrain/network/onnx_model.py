@@ -115,8 +115,8 @@ class _Graph:
             raise UserError(f"{node.name}: {type(layer).__name__} has no form in ONNX here")
         mine = [f"{node.name}.{name}" for name in TENSORS.get(type(layer), ())]
         more = [self.parameter(name) for name in mine if name in self._trained.shapes]
-        for number, value in enumerate(CONSTANTS.get(type(layer), ())):
-            more.append(self.tensor(f"{node.name}.{number}", np.array(value, np.float32)))
+        for name, value in CONSTANTS.get(type(layer), {}).items():
+            more.append(self.tensor(f"{node.name}.{name}", np.array(value, np.float32)))
         try:
             kind, attributes = make(layer, shapes[node.inputs[0]])
         except UserError as error:
@@ -184,5 +184,5 @@ TENSORS: dict[type[Layer], tuple[str, ...]] = {
     layers.BatchNorm: ("weight", "bias", "running_mean", "running_var"),
 }
 """Layer -> its tensors, in the order of the operator's inputs; a bias may be missing."""
-CONSTANTS: dict[type[Layer], tuple[float, ...]] = {layers.Relu6: (0.0, layers.Relu6.most or 0.0)}
-"""Layer -> numbers that its operator takes after its values and tensors."""
+CONSTANTS: dict[type[Layer], dict[str, float]] = {layers.Relu6: {"min": 0.0, "max": 6.0}}
+"""Layer -> numbers that its operator takes after its values and tensors, in its order."""
