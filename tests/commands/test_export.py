@@ -154,7 +154,7 @@ def test_lenet_gives_the_same_scores_in_onnxruntime(lenet: Path, tmp_path: Path)
 
 
 def test_every_layer_and_every_edge_is_the_same_there(tmp_path: Path) -> None:
-    """Uneven strides, groups, shortcuts, joined channels, pools that round up, measured statistics."""
+    """Uneven strides, groups, shortcuts, joined channels, pools that round up, and statistics."""
     file = tmp_path / "everything.toml"
     file.write_text(EVERYTHING)
     out = tmp_path / "run"
