@@ -142,7 +142,7 @@ def _options() -> argparse.Namespace:
         "--network",
         type=_names,
         default=(),
-        help="of lenet,vgg16,resnet152; default: all that a part knows",
+        help=f"of {','.join(steps.BATCHES)}; default: all that a part knows",
     )
     parser.add_argument("--device", default="auto", help="as for mpitrain")
     parser.add_argument(

@@ -34,7 +34,7 @@ class GpuCommand(Command):
     """`mpitrain train NETWORK --precision PRECISION` on one rank."""
 
     def __init__(self, network: str, batch: int, device: str, precision: str, data: Path) -> None:
-        super().__init__(network, batch, 1, device, STEPS.get(network, 40))
+        super().__init__(network, batch, 1, device, STEPS.get(network, 20))
         self._precision, self._data = precision, data
 
     uncounted = UNCOUNTED

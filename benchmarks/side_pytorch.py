@@ -60,7 +60,14 @@ def layout_of(name: str) -> Any:
 
 HELD = 256
 """Images in host memory from which batches are drawn."""
-DECAY = {"lenet": 0.0, "vgg16": 5e-4, "resnet152": 1e-4}
+DECAY = {
+    "lenet": 0.0,
+    "vgg16": 5e-4,
+    "resnet152": 1e-4,
+    "alexnet": 5e-4,
+    "densenet121": 1e-4,
+    "mobilenetv2": 4e-5,
+}
 
 
 def step(network: str, batch: int, layout: str) -> dict[str, Any]:
@@ -330,7 +337,19 @@ def _bottleneck() -> Any:
     return Bottleneck
 
 
-NETWORKS: dict[str, Callable[[], Any]] = {"lenet": lenet, "vgg16": vgg16, "resnet152": resnet152}
+def _other(name: str) -> Any:
+    """A network of the file that needs torch to be there."""
+    import pytorch_networks
+
+    return getattr(pytorch_networks, name)()
+
+
+NETWORKS: dict[str, Callable[[], Any]] = {
+    "lenet": lenet,
+    "vgg16": vgg16,
+    "resnet152": resnet152,
+    **{name: partial(_other, name) for name in ("alexnet", "densenet121", "mobilenetv2")},
+}
 
 if __name__ == "__main__":
     serve(

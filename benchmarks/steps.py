@@ -18,9 +18,23 @@ from typing import Any
 from measure import Side, SideError, cores, in_a_row, rates, ratios, spread, take_turns
 from rich.table import Table
 
-BATCHES = {"lenet": 64, "vgg16": 16, "resnet152": 8}
+BATCHES = {
+    "lenet": 64,
+    "vgg16": 16,
+    "resnet152": 8,
+    "alexnet": 16,
+    "densenet121": 16,
+    "mobilenetv2": 16,
+}
 """Networks, and images in a step of theirs."""
-STEPS = {"lenet": 800, "vgg16": 6, "resnet152": 6}
+STEPS = {
+    "lenet": 800,
+    "vgg16": 6,
+    "resnet152": 6,
+    "alexnet": 12,
+    "densenet121": 6,
+    "mobilenetv2": 8,
+}
 """Steps of one turn. Those before the second do not count: they compile, and touch memory first."""
 DATA = {"lenet": "digits"}
 """Networks that have real images here; the others get made-up ones."""

@@ -4,12 +4,13 @@
      y = weight * (x - mean) * inverse + bias
      dbias = sum of dy,   dweight = sum of dy * (x - mean) * inverse,
      dx = weight * inverse * (dy - dbias / m - (x - mean) * inverse * dweight / m)
-   With `rectify`, y = max(that, 0) and dy counts where that was above 0, which x tells as well
-   as y: y need not be kept. With RESIDUAL, a shortcut is added before the ReLU, and y is what
-   tells. Each way is one reading for the sums (a work-item per block and share of the images), a
-   small kernel that adds up the shares in order, and one reading that writes the result (a
-   work-item per plane). */
+   With `rectify`, y = max(that, 0) and dy counts where that was above 0, which x tells as well as
+   y: y need not be kept. With CEILING, y is cut off there, too (ceiling.h). With RESIDUAL, a
+   shortcut is added before the ReLU, and y is what tells. Each way is one reading for the sums (a
+   work-item per block and share of the images), a small kernel that adds up the shares in order,
+   and one reading that writes the result (a work-item per plane). */
 #include "prelude.h"
+#include "ceiling.h"
 
 #define PLANE(n) (((size_t)(n) * blocks + block) * I * WIDTH)
 
@@ -85,11 +86,11 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void apply(
     for (int i = 0; i < I * WIDTH; i += WIDTH) {
         WIDE value = (LOAD(from + i) - centre) * scale + shift;
         if (RESIDUAL) value += LOAD(added + i);
-        STORE(select(value, floor, value < floor), to + i);
+        STORE(CUT(select(value, floor, value < floor)), to + i);
     }
 }
 
-#define GATED(x, dy) select((dy), (WIDE)(0.0f), ((x) - centre) * scale + shift <= floor)
+#define GATED(x, dy) PASSED((dy), ((x) - centre) * scale + shift, floor)
 
 /* partial[share][0] = sum of dy, [1] = sum of dy * (x - mean), dy being what passes the ReLU;
    with a shortcut, that is kept in `passed`. */

@@ -4,13 +4,15 @@
      (x - mean) * inverse + bias
      dbias = sum of dy,   dweight = sum of dy * (x - mean) * inverse,
      dx = weight * inverse * (dy - dbias / m - (x - mean) * inverse * dweight / m)
-   With `rectify`, y = max(that, 0) and dy counts where that was above 0, which x tells as well
-   as y: y need not be kept. With RESIDUAL, a shortcut is added before the ReLU, and y is what
-   tells. Each way is one reading for the sums (a group per block and share of the pixels; a
-   work-item sums four channels of every LANES-th pixel), a small kernel that adds up the shares
-   in order, and one reading that writes the result (a work-item per VECTORS vectors of a plane). */
+   With `rectify`, y = max(that, 0) and dy counts where that was above 0, which x tells as well as
+   y: y need not be kept. With CEILING, y is cut off there, too (ceiling.h). With RESIDUAL, a
+   shortcut is added before the ReLU, and y is what tells. Each way is one reading for the sums (a
+   group per block and share of the pixels; a work-item sums four channels of every LANES-th
+   pixel), a small kernel that adds up the shares in order, and one reading that writes the result
+   (a work-item per VECTORS vectors of a plane). */
 #include "prelude.h"
 #include "values.h"
+#include "ceiling.h"
 #include "gpu/quads.h"
 
 /* partial[share][0] = sum of x - pivot, [1] = sum of its square, where the pivot, the channel's
@@ -106,11 +108,11 @@ IN_GROUPS __kernel void apply(__global VALUE *y, __global const VALUE *x,
     EACH_VECTOR
     WIDE value = (LOAD_VALUES(x + i) - centre) * scale + shift;
     if (RESIDUAL) value += LOAD_VALUES(shortcut + i);
-    STORE_VALUES(select(value, floor, value < floor), y + i);
+    STORE_VALUES(CUT(select(value, floor, value < floor)), y + i);
 }
 }
 
-#define GATED(x, dy) select((dy), (WIDE)(0.0f), ((x) - centre) * scale + shift <= floor)
+#define GATED(x, dy) PASSED((dy), ((x) - centre) * scale + shift, floor)
 
 /* partial[share][0] = sum of dy, [1] = sum of dy * (x - mean), dy being what passes the ReLU;
    with a shortcut, that is kept in `passed`, which may be dy's memory. */

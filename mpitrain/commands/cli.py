@@ -285,7 +285,8 @@ _device = click.option(
 @_options_of(Run)
 @click.pass_context
 def train(ctx: click.Context, /, **options: Any) -> int:
-    """Train NETWORK: lenet, vgg11 to vgg19, resnet18 to resnet152, or a network file (.toml)."""
+    """Train NETWORK: lenet, alexnet, vgg11 to vgg19, resnet18 to resnet152, densenet121 to
+    densenet201, mobilenetv2, or a network file (.toml)."""
     typed = click.core.ParameterSource.COMMANDLINE
     if typed in (ctx.get_parameter_source(name) for name in LENGTHS):
         # How long the run in --config was says nothing then.

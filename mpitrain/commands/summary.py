@@ -30,6 +30,8 @@ MIB = 1 << 20
 PIPED = 1000
 """Columns where nobody looks: nothing is cut, and a table is as wide as its words."""
 
+FEW = 2
+"""Inputs of a layer that the table names."""
 FORMAT = Format(WIDEST)
 """That the memory plan is shown for: a CPU's with AVX-512."""
 
@@ -61,7 +63,7 @@ def print_summary(
         count = sum(size(parameter.shape) for parameter in node.layer.parameters(*inputs).values())
         work = node.layer.flops(*inputs)
         flops += work
-        origin = "" if node.inputs == (previous,) else ", ".join(node.inputs)
+        origin = "" if node.inputs == (previous,) else _names(node.inputs)
         row = (node.name, netfile.type_of(node.layer), origin, _shape(shapes[node.name]))
         table.add_row(*row, f"{count:,}" if count else "", f"{work / 1e6:,.1f}" if work else "")
         previous = node.name
@@ -129,6 +131,13 @@ def _wire(layout: Layout, ranks: int, more: float = 0.0) -> list[str]:
             f"{kind} {(more + gradients + (ranks - 1) * (each * coded + 8 * rest)) / MIB:,.1f} MiB"
         )
     return found if ranks > 1 else ["nothing"]
+
+
+def _names(names: tuple[str, ...]) -> str:
+    """Of inputs: all where they are few."""
+    if len(names) <= FEW:
+        return ", ".join(names)
+    return f"{names[0]}, {len(names) - 2} more, {names[-1]}"
 
 
 def _shape(shape: tuple[int, ...]) -> str:

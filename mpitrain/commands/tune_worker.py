@@ -60,7 +60,11 @@ def measure(device: Engine, what: Any, g: Geometry, way: str, images: int) -> di
     algorithm = candidates(device, g, what)[way].make(way, device, g, what)
     x, y, weight = (
         random.standard_normal(shape, np.float32)
-        for shape in ((images, g.c, g.h, g.w), (images, g.k, g.p, g.q), (g.k, g.c, g.r, g.s))
+        for shape in (
+            (images, g.groups * g.c, g.h, g.w),
+            (images, g.groups * g.k, g.p, g.q),
+            (g.groups * g.k, g.c, g.r, g.s),
+        )
     )
     scratch = device.empty((max(1, algorithm.workspace(images)),))
     device_x, device_y, device_weight = (
@@ -102,21 +106,24 @@ def _expected(
     total = 0.0
     if what == "backward filter":
         k, c, r, s = place
-        padded = np.pad(x[:, c], ((0, 0), (pad_h, pad_h + u), (pad_w, pad_w + v)))
+        padded = np.pad(x[:, k // g.k * g.c + c], ((0, 0), (pad_h, pad_h + u), (pad_w, pad_w + v)))
         seen = padded[:, r : r + u * g.p : u, s : s + v * g.q : v][:, : g.p, : g.q]
         return float(np.sum(seen.astype(np.float64) * y[:, k]))
+    group = place[1] // (g.k if what == "forward" else g.c)
+    ins, outs = (slice(group * each, (group + 1) * each) for each in (g.c, g.k))
     for r in range(g.r):
         for s in range(g.s):
             if what == "forward":
                 n, k, p, q = place
                 h, w = p * u + r - pad_h, q * v + s - pad_w
                 if 0 <= h < g.h and 0 <= w < g.w:
-                    total += float(np.dot(weight[k, :, r, s].astype(np.float64), x[n, :, h, w]))
+                    total += float(np.dot(weight[k, :, r, s].astype(np.float64), x[n, ins, h, w]))
             else:
                 n, c, h, w = place
                 (p, rest_h), (q, rest_w) = divmod(h + pad_h - r, u), divmod(w + pad_w - s, v)
                 if not rest_h and not rest_w and 0 <= p < g.p and 0 <= q < g.q:
-                    total += float(np.dot(weight[:, c, r, s].astype(np.float64), y[n, :, p, q]))
+                    column = weight[outs, c % g.c, r, s].astype(np.float64)
+                    total += float(np.dot(column, y[n, outs, p, q]))
     return total
 
 

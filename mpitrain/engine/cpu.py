@@ -16,7 +16,7 @@ class Cpu(Engine):
 
     engine = "cpu"
     folders = ("cpu",)
-    convolutions = ("winograd", "direct", "implicit")
+    convolutions = ("winograd", "direct", "grouped", "implicit")
     products = ("rows", "packed")
     repeats = True
 

@@ -18,7 +18,7 @@ class Gpu(Engine):
 
     engine = "gpu"
     folders: ClassVar[tuple[str, ...]] = ("gpu",)
-    convolutions: ClassVar[tuple[str, ...]] = ("tiles", "winograd_tiles", "implicit")
+    convolutions: ClassVar[tuple[str, ...]] = ("tiles", "winograd_tiles", "grouped", "implicit")
     products = ("tiled",)
     repeats = False
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,6 +39,8 @@ COUNTERS = ".num_batches_tracked"
 """PyTorch's batch normalisations count their batches, which nothing here needs."""
 WRAPPERS = ("_orig_mod.", "module.")
 """What torch.compile and DistributedDataParallel put before names."""
+OLDER = re.compile(r"(\bdenselayer\d+\.(?:norm|conv))\.([12]\.)")
+"""Names in torchvision's files of DenseNet, which are older than its own: norm.1 for norm1."""
 NEEDED: dict[str, type] = {
     "network": str,
     "name": str,
@@ -350,7 +353,7 @@ class Reader:
 
     def weights(self, averaged: bool = False) -> dict[str, str]:
         """The network's own name of each tensor of numbers -> the file's: PyTorch's wrappers put
-        `module.` or `_orig_mod.` before all of them.
+        `module.` or `_orig_mod.` before all of them, and DenseNet's had dots.
 
         averaged: of the moving averages, where the file has them.
         """
@@ -395,7 +398,7 @@ def names_of_weights(names: Iterable[str]) -> dict[str, str]:
 def _unwrapped(name: str) -> str:
     for wrapper in WRAPPERS:
         name = name.removeprefix(wrapper)
-    return name
+    return OLDER.sub(r"\1\2", name)
 
 
 def _wrong(found: Any) -> list[str]:

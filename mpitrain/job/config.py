@@ -65,7 +65,8 @@ class Run:
     nesterov: bool = _option(False, "Nesterov's momentum, which looks a step ahead.")
     weight_decay: float | None = _option(
         None,
-        "Pull of each weight towards 0. [default: 5e-4 for vgg, 1e-4 for resnet, else 0]",
+        "Pull of each weight towards 0. [default: 5e-4 for vgg and alexnet, 1e-4 for resnet and "
+        "densenet, 4e-5 for mobilenetv2, else 0]",
         least=0.0,
     )
     clip_norm: float | None = _option(

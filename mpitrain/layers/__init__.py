@@ -9,7 +9,7 @@ from mpitrain.layers.dense import Dense
 from mpitrain.layers.dropout import Dropout
 from mpitrain.layers.flatten import Flatten
 from mpitrain.layers.pool import AveragePool, GlobalAveragePool, MaxPool
-from mpitrain.layers.relu import Relu
+from mpitrain.layers.relu import Relu, Relu6
 from mpitrain.layers.softmax import SoftmaxCrossEntropy
 from mpitrain.layers.squared import SquaredLoss
 
@@ -26,6 +26,7 @@ __all__ = [
     "GlobalAveragePool",
     "MaxPool",
     "Relu",
+    "Relu6",
     "SoftmaxCrossEntropy",
     "SquaredLoss",
 ]

@@ -14,6 +14,7 @@ from mpitrain.job.cut import parts, round_up
 from mpitrain.job.errors import UserError
 from mpitrain.layers.flat import shares, shares_of
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape, size
+from mpitrain.layers.relu import ceiling_facts
 from mpitrain.runtime.array import Array
 
 VECTORS = 4
@@ -30,6 +31,7 @@ class BatchNorm(Layer):
     """
 
     keeps: tuple[str, ...] = ("x",)
+    can_cut: ClassVar[bool] = True
     residual: ClassVar[int] = 0
     """Whether a shortcut is added to the result; layers/residual.py."""
     weight: Array
@@ -96,7 +98,12 @@ class BatchNorm(Layer):
         self.numbers = device.format.numbers(shapes[0])
         if self.blocked:
             facts = {"RESIDUAL": self.residual, "BLOCK": self.block, "VECTORS": VECTORS}
-            self.kernels = device.program("batchnorm_blocks", **facts, **self.numbers.definitions)
+            self.kernels = device.program(
+                "batchnorm_blocks",
+                **facts,
+                **self.numbers.definitions,
+                **ceiling_facts(self.ceiling),
+            )
         else:
             self.kernels = device.program("batchnorm")
 

@@ -110,6 +110,10 @@ class Layer:
     rectify: bool = False
     """Set by the graph in layers that take on the ReLU after them: y = max(y, 0), and dy counts
     only where y > 0."""
+    ceiling: float | None = None
+    """Set together with `rectify` where that ReLU has an upper end: y = min(that, ceiling)."""
+    can_cut: ClassVar[bool] = False
+    """Whether it can take on a ReLU with an upper end, where it can take on one without."""
     together: ClassVar[bool] = False
     """Whether all ranks compute it together, so that a rank without images takes part, too."""
     capacity: int = 16

@@ -1,8 +1,9 @@
-"""Rectified linear unit."""
+"""Rectified linear unit, without an upper end or with one at 6."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from mpitrain.engine.engine import Engine
 from mpitrain.layers.flat import split
@@ -16,6 +17,8 @@ class Relu(Layer):
 
     keeps = ("y",)
     in_place = True
+    most: ClassVar[float | None] = None
+    """The largest y, if there is one."""
 
     def output_shape(self, *shapes: Shape) -> Shape:
         (shape,) = shapes
@@ -24,7 +27,9 @@ class Relu(Layer):
     def build(self, device: Engine, *shapes: Shape) -> None:
         self.device = device
         self.numbers = device.format.numbers(shapes[0])
-        self.kernels = device.program("relu", **self.numbers.definitions)
+        self.kernels = device.program(
+            "relu", **self.numbers.definitions, **ceiling_facts(self.most)
+        )
         self.size = device.format.stored_size(shapes[0])
 
     def forward(self, run: Pass, y: Array, *x: Array) -> None:
@@ -40,3 +45,15 @@ class Relu(Layer):
         n = run.images * self.size
         items, chunk = split(self.device, n, self.numbers)
         self.kernels.relu_backward(items, dx[0], dy, y, n, chunk, group=self.device.group)
+
+
+class Relu6(Relu):
+    """y = min(max(x, 0), 6).  dx = dy where 0 < y < 6, as PyTorch has it. Source: Krizhevsky,
+    Convolutional deep belief networks on CIFAR-10, 2010."""
+
+    most = 6.0
+
+
+def ceiling_facts(most: float | None) -> Mapping[str, str]:
+    """For kernels/ceiling.h."""
+    return {} if most is None else {"CEILING": f"{most}f"}

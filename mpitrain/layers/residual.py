@@ -25,6 +25,7 @@ class BatchNormAdd(BatchNorm):
     keeps = ("x1",)
     keeps_rectified = ("y",)
     residual = 1
+    can_cut = False
 
     @classmethod
     def of(cls, norm: BatchNorm) -> BatchNormAdd:

@@ -53,8 +53,8 @@ def _taken_on(
     """One of the nodes that it `alone` reads, doing its work too; None if none can."""
     for origin in alone:
         inputs = [shapes[name] for name in origin.inputs]
-        if isinstance(node.layer, Relu) and origin.layer.can_rectify(fmt, *inputs):
-            return replace(origin, layer=_rectifying(origin.layer))
+        if isinstance(node.layer, Relu) and _can_take_on(origin.layer, node.layer, inputs, fmt):
+            return replace(origin, layer=_rectifying(origin.layer, node.layer))
         if (
             isinstance(node.layer, Add)
             and type(origin.layer) is BatchNorm
@@ -68,7 +68,12 @@ def _taken_on(
     return None
 
 
-def _rectifying(layer: Layer) -> Layer:
+def _can_take_on(layer: Layer, relu: Relu, inputs: list[Shape], fmt: Format) -> bool:
+    return layer.can_rectify(fmt, *inputs) and (relu.most is None or layer.can_cut)
+
+
+def _rectifying(layer: Layer, relu: Relu) -> Layer:
     layer = copy.copy(layer)
     layer.rectify, layer.keeps = True, (*layer.keeps, *layer.keeps_rectified)
+    layer.ceiling = layer.ceiling if relu.most is None else relu.most
     return layer

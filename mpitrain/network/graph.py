@@ -325,8 +325,8 @@ class Graph:
         for number, name in enumerate(node.inputs):
             dx.append(self._terms.get((node.name, number)) or self._gradients.get(name))
         x = [self._repeated.get(name, self._values[name]) for name in node.inputs]
-        for name in node.inputs:
-            if name in missing and run.images:
+        for number, name in enumerate(node.inputs):
+            if name in missing and run.images and node.layer.keeps_input(number):
                 origin = missing.pop(name)
                 origin.layer.repeat(
                     run, self._repeated[name], *(self._values[each] for each in origin.inputs)

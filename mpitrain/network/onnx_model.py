@@ -115,6 +115,8 @@ class _Graph:
             raise UserError(f"{node.name}: {type(layer).__name__} has no form in ONNX here")
         mine = [f"{node.name}.{name}" for name in TENSORS.get(type(layer), ())]
         more = [self.parameter(name) for name in mine if name in self._trained.shapes]
+        for name, value in CONSTANTS.get(type(layer), {}).items():
+            more.append(self.tensor(f"{node.name}.{name}", np.array(value, np.float32)))
         try:
             kind, attributes = make(layer, shapes[node.inputs[0]])
         except UserError as error:
@@ -170,6 +172,8 @@ OPERATORS: dict[type[Layer], Callable[[Any, Shape], Operator]] = {
     layers.GlobalAveragePool: lambda layer, shape: ("GlobalAveragePool", {}),
     layers.BatchNorm: lambda layer, shape: ("BatchNormalization", {"epsilon": layer.epsilon}),
     layers.Relu: lambda layer, shape: ("Relu", {}),
+    layers.Relu6: lambda layer, shape: ("Clip", {}),
+    layers.Concat: lambda layer, shape: ("Concat", {"axis": 1}),
     layers.Add: lambda layer, shape: ("Add", {}),
     layers.Flatten: lambda layer, shape: ("Flatten", {"axis": 1}),
 }
@@ -180,3 +184,5 @@ TENSORS: dict[type[Layer], tuple[str, ...]] = {
     layers.BatchNorm: ("weight", "bias", "running_mean", "running_var"),
 }
 """Layer -> its tensors, in the order of the operator's inputs; a bias may be missing."""
+CONSTANTS: dict[type[Layer], dict[str, float]] = {layers.Relu6: {"min": 0.0, "max": 6.0}}
+"""Layer -> numbers that its operator takes after its values and tensors, in its order."""

@@ -51,6 +51,24 @@ name = "add"
 type = "add"
 inputs = ["conv2", "relu1"]
 [[layer]]
+name = "scale"
+type = "batch_norm"
+[[layer]]
+name = "relu2"
+type = "relu6"
+[[layer]]
+name = "concat"
+type = "concat"
+inputs = ["relu2", "conv2", "add"]
+[[layer]]
+name = "depthwise"
+type = "convolution"
+channels = 24
+kernel = 3
+padding = 1
+groups = 24
+initial = "pytorch"
+[[layer]]
 name = "up"
 type = "max_pool"
 kernel = 3
@@ -136,7 +154,7 @@ def test_lenet_gives_the_same_scores_in_onnxruntime(lenet: Path, tmp_path: Path)
 
 
 def test_every_layer_and_every_edge_is_the_same_there(tmp_path: Path) -> None:
-    """Uneven strides, groups, shortcuts, pools that round up, and statistics that were measured."""
+    """Uneven strides, groups, shortcuts, joined channels, pools that round up, and statistics."""
     file = tmp_path / "everything.toml"
     file.write_text(EVERYTHING)
     out = tmp_path / "run"

@@ -19,6 +19,7 @@ from mpitrain.layers.conv.registry import FAMILIES
 from mpitrain.network import models
 
 SMALL = Geometry(20, 12, 12, 50, 3, 3, 12, 12, (1, 1), (1, 1), 1)
+GROUPS = Geometry(2, 9, 8, 4, 3, 3, 5, 4, (2, 2), (1, 1), 6)
 
 
 @pytest.fixture(autouse=True)
@@ -89,10 +90,13 @@ def test_what_is_faster_by_less_than_the_noise_changes_no_choice(
     assert open_device("intel").tuned.choice(str(problem), 2) == taken
 
 
-def test_the_worker_finds_errors_small_for_every_algorithm(device: Engine) -> None:
+@pytest.mark.parametrize("geometry", [SMALL, GROUPS], ids=str)
+def test_the_worker_finds_errors_small_for_every_algorithm(
+    device: Engine, geometry: Geometry
+) -> None:
     for what in ("forward", "backward data", "backward filter"):
-        for way in candidates(device, SMALL, what):
-            assert measure(device, what, SMALL, way, 2)["error"] < tune.BOUND, (what, way)
+        for way in candidates(device, geometry, what):
+            assert measure(device, what, geometry, way, 2)["error"] < tune.BOUND, (what, way)
 
 
 def test_an_algorithm_that_is_too_inexact_is_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ from mpitrain.job.checkpoint import (
     Entry,
     Reader,
     check_space,
+    names_of_weights,
     newest,
     path_of,
     prune,
@@ -336,3 +337,15 @@ def test_a_kill_at_any_moment_leaves_the_newest_or_the_one_before_it(tmp_path: P
             within += begun > done
         process.stdin.close()
     assert within > KILLS / 4, "the kills came between checkpoints"
+
+
+def test_names_of_wrappers_and_of_older_files_are_the_networks_own() -> None:
+    block = "features.denseblock3.denselayer12"
+    theirs = {
+        f"{block}.norm.1.running_mean": f"{block}.norm1.running_mean",
+        f"module.{block}.conv.2.weight": f"{block}.conv2.weight",
+        f"{block}.norm1.bias": f"{block}.norm1.bias",
+        "features.norm.1.weight": "features.norm.1.weight",
+    }
+    found = names_of_weights([*theirs, "features.norm.1.num_batches_tracked"])
+    assert found == {own: name for name, own in theirs.items()}

@@ -92,6 +92,23 @@ def test_running_statistics_move_as_pytorchs_do(bench):
     np.testing.assert_allclose(trial.get("running_var"), var, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(4, 5, 7), (67, 3, 4)])
+def test_a_relu6_taken_on_cuts_at_both_ends(bench, shape):
+    """With the kernels that can rectify; the same as one of its own, both ways."""
+    x, dy = batch(shape)
+    plain, cut = bench(BatchNorm(), shape, images=6), BatchNorm()
+    cut.rectify, cut.ceiling = True, 0.75  # well inside what is normalised
+    both = bench(cut, shape, images=6)
+    y = plain.forward(x)
+    np.testing.assert_array_equal(both.forward(x), np.clip(y, 0, np.float32(0.75)))
+    assert 0.1 < (y > 0.75).mean() < 0.9 and (y < 0).mean() > 0.1
+    np.testing.assert_array_equal(
+        both.backward(dy)[0], plain.backward(np.where((y > 0) & (y < 0.75), dy, 0))[0]
+    )
+    for name in ("dweight", "dbias"):
+        np.testing.assert_array_equal(both.get(name), plain.get(name))
+
+
 def test_a_single_value_gives_the_bias_and_leaves_everything_finite(bench):
     trial = bench(BatchNorm(), (4,), images=1)
     y = trial.forward(np.array([[1, 2, 3, 4]], np.float32))

@@ -24,7 +24,9 @@ from mpitrain.layers import (
     Flatten,
     MaxPool,
     Relu,
+    Relu6,
 )
+from mpitrain.layers.conv.algorithm import PASSES
 from mpitrain.layers.layer import Layer, Shape
 from mpitrain.layers.residual import BatchNormAdd
 
@@ -39,8 +41,21 @@ def rectifying(layer: Layer) -> Layer:
     return layer
 
 
+def relu6(layer: Layer) -> Layer:
+    layer.ceiling = 6.0
+    return rectifying(layer)
+
+
+def in_groups(layer: Layer) -> Layer:
+    """By the kernels for groups, not by `implicit`, which takes any convolution."""
+    assert isinstance(layer, Convolution)
+    layer.forced = dict.fromkeys(PASSES, "grouped")
+    return layer
+
+
 LAYERS: dict[str, tuple[Callable[[], Layer], tuple[Shape, ...]]] = {
     "relu": (Relu, (IMAGE,)),
+    "relu6": (Relu6, (IMAGE,)),
     "add": (Add, (IMAGE, IMAGE)),
     "add and relu": (lambda: rectifying(Add()), (IMAGE, IMAGE)),
     "concat": (Concat, (IMAGE, (3, 6, 5), (32, 6, 5), (64, 6, 5))),
@@ -52,9 +67,15 @@ LAYERS: dict[str, tuple[Callable[[], Layer], tuple[Shape, ...]]] = {
     "average pool": (lambda: AveragePool(2, 2), (IMAGE,)),
     "batch norm": (BatchNorm, (IMAGE,)),
     "batch norm and relu": (lambda: rectifying(BatchNorm()), (IMAGE,)),
+    "batch norm and relu6": (lambda: relu6(BatchNorm()), (IMAGE,)),
     "batch norm and sum": (BatchNormAdd, (IMAGE, IMAGE)),
     "batch norm, sum and relu": (lambda: rectifying(BatchNormAdd()), (IMAGE, IMAGE)),
     "convolution in groups": (lambda: rectifying(Convolution(10, 3, groups=2)), (IMAGE,)),
+    "depthwise convolution": (
+        lambda: in_groups(rectifying(Convolution(70, 3, 2, 1, groups=70))),
+        (IMAGE,),
+    ),
+    "several channels a group": (lambda: in_groups(Convolution(20, 3, groups=10)), (IMAGE,)),
     "convolution of few channels": (lambda: Convolution(70, 3, padding=1), ((3, 6, 5),)),
     "convolution to few channels": (lambda: Convolution(2, 3, padding=1), (IMAGE,)),
 }
@@ -83,7 +104,7 @@ def both_ways(bench: Callable[..., Any], name: str) -> dict[str, Values]:
     trial = bench(make(), *shapes)
     layer = trial.layer
     if isinstance(layer, Convolution):
-        layer.forced = dict.fromkeys(("forward", "backward data", "backward filter"), "implicit")
+        layer.forced = layer.forced or dict.fromkeys(PASSES, "implicit")
         layer.build(trial.device, *shapes)
         trial.layer.scratch = trial.device.empty((layer.workspace(trial.capacity, *shapes),))
     x = [rounded(random.normal(size=(3, *shape)) + 0.5) for shape in shapes]

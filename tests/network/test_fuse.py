@@ -7,7 +7,16 @@ import pytest
 
 from mpitrain.engine.engine import Engine
 from mpitrain.engine.format import Format
-from mpitrain.layers import Add, BatchNorm, Convolution, Dense, Flatten, Relu, SoftmaxCrossEntropy
+from mpitrain.layers import (
+    Add,
+    BatchNorm,
+    Convolution,
+    Dense,
+    Flatten,
+    Relu,
+    Relu6,
+    SoftmaxCrossEntropy,
+)
 from mpitrain.layers.layer import Pass
 from mpitrain.layers.residual import BatchNormAdd
 from mpitrain.network import models
@@ -85,7 +94,38 @@ def test_a_resnets_blocks_end_in_one_layer() -> None:
     assert not any(isinstance(node.layer, Add) for node in fused.nodes)
 
 
-@pytest.mark.parametrize(("name", "left"), [("vgg16", 2), ("resnet152", 0), ("lenet", 1)])
+def test_only_a_batch_normalisation_takes_on_a_relu6() -> None:
+    nodes = (
+        ("conv", Convolution(20, 3), ("input",)),
+        ("relu1", Relu6(), ("conv",)),
+        ("norm", BatchNorm(), ("relu1",)),
+        ("relu2", Relu6(), ("norm",)),
+        ("relu3", Relu(), ("relu2",)),
+        ("norm2", BatchNorm(), ("relu3",)),
+        ("sum", Add(), ("norm2", "relu3")),
+        ("relu4", Relu6(), ("sum",)),
+        ("flat", Flatten(), ("relu4",)),
+        ("scores", Dense(3), ("flat",)),
+        ("loss", SoftmaxCrossEntropy(), ("scores",)),
+    )
+    network = Network("test", (3, 6, 5), 3, tuple(Node(*node) for node in nodes))
+    fused = {node.name: node.layer for node in fuse(network, Format(16)).nodes}
+    assert list(fused) == ["conv", "relu1", "norm", "norm2", "relu4", "flat", "scores", "loss"]
+    assert (fused["norm"].rectify, fused["norm"].ceiling) == (True, 6.0)
+    assert (fused["norm2"].rectify, fused["norm2"].ceiling) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("vgg16", 2),
+        ("resnet152", 0),
+        ("lenet", 1),
+        ("alexnet", 2),
+        ("densenet121", 0),
+        ("mobilenetv2", 0),
+    ],
+)
 def test_networks_keep_only_the_relus_of_dense_layers(name: str, left: int) -> None:
     assert (
         sum(isinstance(node.layer, Relu) for node in fuse(models.load(name), Format(16)).nodes)

@@ -21,6 +21,7 @@ from mpitrain.layers import (
     Flatten,
     MaxPool,
     Relu,
+    Relu6,
     SoftmaxCrossEntropy,
 )
 from mpitrain.layers.layer import Layer, Pass
@@ -359,6 +360,40 @@ def test_values_computed_twice_give_the_same_bits(
         )
         twice = set() if kept or not device.long_items else {"norm1", "norm2"}
         assert set(graph.plan.repeated) == twice
+    assert found[0] == found[1]
+
+
+def test_what_is_computed_twice_is_there_when_it_is_read(
+    device: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shortcut's sum takes such a value first on the way back, and reads nothing of it."""
+    nodes = network(
+        ("first", Convolution(20, 3, padding=1), ("input",)),
+        ("norm1", BatchNorm(), ("first",)),
+        ("wide", Convolution(40, 1, bias=False), ("norm1",)),
+        ("norm2", BatchNorm(), ("wide",)),
+        ("relu2", Relu6(), ("norm2",)),
+        ("depthwise", Convolution(40, 3, padding=1, groups=40, bias=False), ("relu2",)),
+        ("norm3", BatchNorm(), ("depthwise",)),
+        ("relu3", Relu6(), ("norm3",)),
+        ("narrow", Convolution(20, 1, bias=False), ("relu3",)),
+        ("norm4", BatchNorm(), ("narrow",)),
+        ("sum", Add(), ("norm4", "norm1")),
+        ("flat", Flatten(), ("sum",)),
+        ("scores", Dense(3), ("flat",)),
+        ("loss", SoftmaxCrossEntropy(), ("scores",)),
+        shape=(2, 9, 8),
+    )
+    random = np.random.default_rng(0)
+    images, labels = random.normal(size=(4, 2, 9, 8)).astype(np.float32), random.integers(0, 3, 4)
+    found = []
+    for kept in (False, True):
+        if kept:
+            monkeypatch.setattr(BatchNorm, "can_repeat", lambda *_: False)
+        graph = Graph(device, nodes, capacity=4)
+        filled(graph)
+        found.append((run(graph, images, labels), graph.gradient.download().tobytes()))
+        assert ("norm1" in graph.plan.repeated) == (device.long_items and not kept)
     assert found[0] == found[1]
 
 

@@ -17,8 +17,11 @@ carries no value across a ReLU or a pool's maximum; that of the other formats do
 gradients differ: PyTorch's own TF32 is off by up to 0.14, its autocast to bfloat16 by 0.51."""
 
 
+SMALL, LARGE = ["lenet", "mobilenetv2"], ["vgg11", "resnet18", "alexnet", "densenet121"]
+
+
 @pytest.mark.parametrize("device_name", ["intel", "pocl"])
-@pytest.mark.parametrize("network", ["lenet", "vgg11", "resnet18"])
+@pytest.mark.parametrize("network", LARGE)
 def test_one_step_is_pytorchs(network: str, device_name: str) -> None:
     reference = compare.reference(network)
     loss, found = mpitrain_gradients(
@@ -30,11 +33,14 @@ def test_one_step_is_pytorchs(network: str, device_name: str) -> None:
     assert error < LIMIT, f"{network}: {name} is off by {error:.1e}"
 
 
-def test_one_step_of_lenet_is_pytorchs_on_every_kind_of_device(device: Engine) -> None:
+@pytest.mark.parametrize("network", SMALL)
+def test_one_step_of_small_ones_is_pytorchs_on_every_kind_of_device(
+    device: Engine, network: str
+) -> None:
     """The kernels for GPUs, too: tests/conftest.py runs them on a CPU, or --devices names a GPU."""
-    reference = compare.reference("lenet")
+    reference = compare.reference(network)
     given = reference.images(), reference.labels(), reference.weights()
-    loss, found = mpitrain_gradients("lenet", *given, device)
+    loss, found = mpitrain_gradients(network, *given, device)
     assert loss == pytest.approx(reference.loss, rel=1e-5)
     assert set(found) == set(reference.gradients)
     name, error = reference.worst_error(found)

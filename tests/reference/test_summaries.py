@@ -75,4 +75,4 @@ def test_a_stored_reference_is_of_these_inputs(network):
     rows = np.arange(case.batch)
     logarithms = np.log(np.exp(stored.scores).sum(axis=1)) - stored.scores[rows, stored.labels()]
     assert stored.loss == pytest.approx(logarithms.sum(), rel=1e-12)
-    assert stored.float32_error < 1e-5
+    assert stored.float32_error < 2e-5

@@ -103,7 +103,7 @@ def missed_size(device: Engine, g: Geometry) -> int:
     """Values of an image of dx to clear first: all if the stride leaves pixels of x that no tap of
     the filter meets, else none."""
     missed = len(correlation.backward_data(g)) < g.stride[0] * g.stride[1]
-    return device.format.stored_size((g.c, g.h, g.w)) if missed else 0
+    return device.format.stored_size((g.groups * g.c, g.h, g.w)) if missed else 0
 
 
 def clear(dx: Array, count: int) -> None:

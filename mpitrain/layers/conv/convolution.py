@@ -12,6 +12,7 @@ from mpitrain.layers.conv.algorithm import PASSES
 from mpitrain.layers.conv.choice import choose
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.packed_weights import Packing
+from mpitrain.layers.initial import check, tensors
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape, pair
 from mpitrain.layers.relu import Relu
 from mpitrain.runtime.array import Array
@@ -41,7 +42,9 @@ class Convolution(Layer):
         padding: int | Sequence[int] = 0,
         groups: int = 1,
         bias: bool = True,
+        initial: str = "he",
     ) -> None:
+        """initial: one of those in layers/initial.py."""
         self.channels, self.kernel, self.stride, self.padding, self.groups = (
             channels,
             kernel,
@@ -49,7 +52,7 @@ class Convolution(Layer):
             padding,
             groups,
         )
-        self.has_bias = bias
+        self.has_bias, self.initial = bias, check(initial)
         self.forced: dict[str, str] = {}
         """Pass -> the algorithm that has to compute it, for tests and comparisons."""
         if (
@@ -96,13 +99,7 @@ class Convolution(Layer):
 
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
         g = self.geometry(shapes[0])
-        fan = g.c * g.r * g.s
-        weight = Parameter((self.channels, g.c, g.r, g.s), "he", fan, coded=True)
-        return (
-            {"weight": weight, "bias": Parameter((self.channels,), "zeros")}
-            if self.has_bias
-            else {"weight": weight}
-        )
+        return tensors((self.channels, g.c, g.r, g.s), self.initial, self.has_bias)
 
     def flops(self, *shapes: Shape) -> int:
         return self.geometry(shapes[0]).flops

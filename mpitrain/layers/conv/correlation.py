@@ -38,6 +38,13 @@ class Correlation:
     size: tuple[int, int]
     first_pixel: tuple[int, int] = (0, 0)
     pixel_step: tuple[int, int] = (1, 1)
+    groups: int = 1
+    """So many sums of this kind; x has c * groups channels in all, y k * groups."""
+
+    @property
+    def group_step(self) -> int:
+        """Weights from one group's to the next one's."""
+        return max(self.k * self.out_step, self.c * self.in_step)
 
     @property
     def within(self) -> bool:
@@ -49,7 +56,7 @@ class Correlation:
     @property
     def flops(self) -> int:
         """Multiplications and additions for one image."""
-        return 2 * self.k * self.c * self.r * self.s * self.p * self.q
+        return 2 * self.groups * self.k * self.c * self.r * self.s * self.p * self.q
 
 
 def forward(g: Geometry) -> Correlation:
@@ -57,7 +64,7 @@ def forward(g: Geometry) -> Correlation:
     g = g.flattened()
     return Correlation(
         g.c, g.h, g.w, g.k, g.p, g.q, g.r, g.s, g.stride, g.padding, g.c * g.r * g.s, g.r * g.s, (0,
-        0), (1, 1), g.s, (g.p, g.q)
+        0), (1, 1), g.s, (g.p, g.q), groups=g.groups
     )  # fmt: skip
 
 
@@ -81,7 +88,7 @@ def backward_data(g: Geometry) -> list[Correlation]:
                 sums.append(
                     Correlation( g.k, g.p, g.q, g.c, places_h, places_w, taps_h, taps_w, (1, 1),
                     (pad_h, pad_w), g.r * g.s, g.c * g.r * g.s, (last_r, last_s), backwards, g.s,
-                    (g.h, g.w), (a, b), g.stride, )
+                    (g.h, g.w), (a, b), g.stride, g.groups)
                 )  # fmt: skip
     return sums
 

@@ -11,6 +11,7 @@ from mpitrain.layers.dense.packed import Packed
 from mpitrain.layers.dense.rows import Rows
 from mpitrain.layers.dense.tiled import Tiled
 from mpitrain.layers.dense.way import Way
+from mpitrain.layers.initial import check, tensors
 from mpitrain.layers.layer import Layer, Parameter, Pass, Shape, size
 from mpitrain.runtime.array import Array
 
@@ -30,10 +31,11 @@ class Dense(Layer):
     bias: Array
     dbias: Array
 
-    def __init__(self, features: int, bias: bool = True) -> None:
+    def __init__(self, features: int, bias: bool = True, initial: str = "uniform") -> None:
+        """initial: one of those in layers/initial.py."""
         if features < 1:
             raise UserError(f"dense: features must be at least 1, got {features}")
-        self.features, self.has_bias = features, bias
+        self.features, self.has_bias, self.initial = features, bias, check(initial)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         if len(shapes[0]) != 1:
@@ -41,13 +43,7 @@ class Dense(Layer):
         return (self.features,)
 
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
-        inputs = size(shapes[0])
-        weight = Parameter((self.features, inputs), "uniform", inputs, coded=True)
-        return (
-            {"weight": weight, "bias": Parameter((self.features,), "zeros")}
-            if self.has_bias
-            else {"weight": weight}
-        )
+        return tensors((self.features, size(shapes[0])), self.initial, self.has_bias)
 
     def flops(self, *shapes: Shape) -> int:
         return 2 * size(shapes[0]) * self.features

@@ -4,6 +4,7 @@ whole batch."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -36,7 +37,7 @@ class SplitDense(Dense):
     """The same of y, and of dy."""
 
     def __init__(self, dense: Dense, peers: Peers) -> None:
-        super().__init__(dense.features, dense.has_bias)
+        super().__init__(dense.features, dense.has_bias, dense.initial)
         self.peers = peers
 
     def axis(self, *shapes: Shape) -> int:
@@ -52,7 +53,7 @@ class SplitDense(Dense):
         found, inputs = super().parameters(*shapes), size(shapes[0])
         axis, peers = self.axis(*shapes), self.peers
         placement = Placement((self.features, inputs), axis, peers.rank, peers.size)
-        weight = Parameter(placement.shape, "uniform", inputs, coded=True, placement=placement)
+        weight = replace(found["weight"], shape=placement.shape, placement=placement)
         return {**found, "weight": weight}
 
     def memory(self, images: int, *shapes: Shape) -> dict[str, tuple[Shape, DTypeLike]]:

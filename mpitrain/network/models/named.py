@@ -9,13 +9,16 @@ from pathlib import Path
 
 from mpitrain.job.errors import UserError
 from mpitrain.layers.layer import Shape
-from mpitrain.network.models import lenet, netfile, resnet, vgg
+from mpitrain.network.models import alexnet, densenet, lenet, mobilenet, netfile, resnet, vgg
 from mpitrain.network.network import Network
 
 BUILDERS: dict[str, Callable[..., Network]] = {
     "lenet": lenet.build,
     **{f"vgg{depth}": partial(vgg.build, depth) for depth in vgg.REPEATS},
     **{f"resnet{depth}": partial(resnet.build, depth) for depth in resnet.BLOCKS},
+    "alexnet": alexnet.build,
+    **{f"densenet{depth}": partial(densenet.build, depth) for depth in densenet.BLOCKS},
+    "mobilenetv2": mobilenet.build,
 }
 LONGEST = 80
 """Characters of a name in a sentence."""

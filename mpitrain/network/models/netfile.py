@@ -62,6 +62,7 @@ TYPES: dict[str, type[Layer]] = {
         layers.GlobalAveragePool,
         layers.BatchNorm,
         layers.Relu,
+        layers.Relu6,
         layers.Dropout,
         layers.Add,
         layers.Concat,

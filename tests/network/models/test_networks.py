@@ -7,8 +7,11 @@ import math
 import pytest
 
 from mpitrain.job.errors import UserError
-from mpitrain.layers import Dropout
+from mpitrain.layers import Convolution, Dense, Dropout
+from mpitrain.network.graph import parameters_of
+from mpitrain.network.memory import infer_shapes
 from mpitrain.network.models import NAMES, counterparts, load
+from mpitrain.network.parameters import Layout
 
 # LeNet, VGG16 and ResNet152 as in the paper, the others as torchvision publishes them.
 PUBLISHED = {
@@ -22,6 +25,11 @@ PUBLISHED = {
     "resnet50": (25_557_032, 161),
     "resnet101": (44_549_160, 314),
     "resnet152": (60_192_808, 467),
+    "alexnet": (61_100_840, 16),
+    "densenet121": (7_978_856, 364),
+    "densenet169": (14_149_480, 508),
+    "densenet201": (20_013_928, 604),
+    "mobilenetv2": (3_504_872, 158),
 }
 
 
@@ -78,6 +86,39 @@ def test_the_last_layer_is_the_loss_of_one_score_a_class(name, values):
                 "fc.bias": (1000,),
             },
         ),
+        (
+            "alexnet",
+            {
+                "features.0.weight": (64, 3, 11, 11),
+                "features.10.bias": (256,),
+                "classifier.1.weight": (4096, 9216),
+                "classifier.6.bias": (1000,),
+            },
+        ),
+        (
+            "densenet121",
+            {
+                "features.conv0.weight": (64, 3, 7, 7),
+                "features.denseblock1.denselayer1.norm1.weight": (64,),
+                "features.denseblock3.denselayer24.conv1.weight": (128, 992, 1, 1),
+                "features.denseblock4.denselayer16.conv2.weight": (32, 128, 3, 3),
+                "features.transition2.conv.weight": (256, 512, 1, 1),
+                "features.norm5.bias": (1024,),
+                "classifier.bias": (1000,),
+            },
+        ),
+        (
+            "mobilenetv2",
+            {
+                "features.0.0.weight": (32, 3, 3, 3),
+                "features.1.conv.0.0.weight": (32, 1, 3, 3),
+                "features.1.conv.2.bias": (16,),
+                "features.2.conv.1.0.weight": (96, 1, 3, 3),
+                "features.17.conv.3.weight": (320,),
+                "features.18.1.weight": (1280,),
+                "classifier.1.weight": (1000, 1280),
+            },
+        ),
     ],
 )
 def test_tensors_have_torchvisions_names_and_shapes(name, some, tensors):
@@ -104,13 +145,50 @@ def test_without_dropout_nothing_else_changes(name, tensors):
     assert tensors(less) == tensors(whole)
 
 
-def test_only_vgg_drops_out():
+@pytest.mark.parametrize(
+    ("name", "gflop"), [("alexnet", 1.4284), ("densenet121", 5.6683), ("mobilenetv2", 0.6015)]
+)
+def test_their_work_is_counted_a_group_at_a_time(name, gflop, values):
+    """Twice the multiplications that torchvision's pages give: 0.71, 2.83 and 0.30 billion."""
+    network = load(name, None, None, True)
+    shapes = values(network)
+    work = sum(node.layer.flops(*(shapes[each] for each in node.inputs)) for node in network.nodes)
+    assert work / 1e9 == pytest.approx(gflop, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "deviation"),
+    [
+        ("alexnet", "features.3.weight", 1 / math.sqrt(3 * 64 * 25)),
+        ("alexnet", "classifier.4.bias", 1 / math.sqrt(3 * 4096)),
+        ("densenet121", "features.denseblock1.denselayer1.conv2.weight", math.sqrt(2 / (128 * 9))),
+        ("densenet121", "classifier.weight", 1 / math.sqrt(3 * 1024)),
+        ("mobilenetv2", "features.17.conv.1.0.weight", math.sqrt(2 / (960 * 9))),
+        ("mobilenetv2", "classifier.1.weight", 0.01),
+    ],
+)
+def test_weights_start_as_torchvisions(name, tensor, deviation):
+    network = load(name, None, None, True)
+    parameters = parameters_of(network, infer_shapes(network))
+    layout = Layout({tensor: parameters[tensor]})
+    found = layout.initial(0)[: layout.count]
+    assert found.std() == pytest.approx(deviation, rel=0.05)
+    assert abs(found.mean()) < 0.1 * deviation
+
+
+def test_other_starts_are_refused():
+    for make in (lambda: Convolution(4, 3, initial="glorot"), lambda: Dense(4, initial="zeros")):
+        with pytest.raises(UserError, match="initial: expected one of he, he_out, normal, uniform"):
+            make()
+
+
+def test_only_some_drop_out():
     dropping = [
         n
         for n in NAMES
         if any(isinstance(v.layer, Dropout) for v in load(n, None, None, True).nodes)
     ]
-    assert dropping == ["vgg11", "vgg13", "vgg16", "vgg19"]
+    assert dropping == ["vgg11", "vgg13", "vgg16", "vgg19", "alexnet", "mobilenetv2"]
 
 
 def test_defaults_are_the_command_lines():
