@@ -7,7 +7,7 @@ one after the other on the same lab hosts; as root.
 Ours is timed by its log, PyTorch by each step's clock. Bytes are all that rank 0's host sent, by
 its interface, divided by the steps: headers, retries, and the weights that all ranks get before
 the first step are among them; the log's `bytes_sent` are those of the steps alone. Writes
-benchmarks/results/ddp-NETWORK.json and a table.
+benchmarks/results/ddp-NETWORK.json, or ddp-NAME.json with --name, and a table.
 """
 
 from __future__ import annotations
@@ -155,11 +155,12 @@ def main() -> None:
     parser.add_argument(
         "--limit", type=float, default=300, help="seconds of a run, then it has failed"
     )
+    parser.add_argument("--name", help="of the files of results, instead of the network's")
     parser.add_argument("--torch-python", default=sys.executable, help="a Python that has torch")
     options = parser.parse_args()
     facts = circumstances(options.steps - WARM)
     rows: list[dict[str, Any]] = []
-    path = HERE / "results" / f"ddp-{options.network}"
+    path = HERE / "results" / f"ddp-{options.name or options.network}"
     for link in options.links.split(","):
         lab.shape(options.lab, link, options.ranks)
         for method in options.methods.split(";"):
