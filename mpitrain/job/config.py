@@ -174,7 +174,8 @@ class Run:
     read: str = _option(
         "auto",
         "Who reads training and test images: root (rank 0, for all), local (each rank its own, "
-        "which must see the same files), or auto: photos local where all ranks see the same.",
+        "which must see the same), or auto: local where all ranks see the same, but for arrays on "
+        "one host.",
         choices=("auto", "root", "local"),
     )
     decoders: int | None = _option(

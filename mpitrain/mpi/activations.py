@@ -47,7 +47,7 @@ class Activations:
                 f"--dense split: {longest >> 20} MiB of activations for one rank, MPI takes "
                 f"{MESSAGE_BYTES_MAX >> 20}; a smaller --sub-batch helps"
             )
-        travelling = self._transfer.start_all_to_all(_bytes(outgoing), _bytes(incoming))
+        travelling = self._transfer.start_all_to_all(_bytes(outgoing), _bytes(incoming), paced=True)
         incoming[self.rank][...] = outgoing[self.rank]
         travelling.wait()
         self.seconds += time.perf_counter() - begin
