@@ -2,11 +2,15 @@
 star and by ours; as root.
 
     python benchmarks/scaling.py --lab FOLDER      FOLDER has netlab.sh, nsrun, nsrsh
+    python benchmarks/scaling.py --lab FOLDER --link 100mbit --ranks 4,8,16 --exchanges lowrank \
+        --more "--dense split --activations dynamic8 --read local" --name split
+
+Other links, and with other options of the training.
 
 Computing is slept (--compute-seconds), all batches, gradients and weights travel for real between
 lab hosts. Each exchange is a scaling measurement of its own (mpitrain scaling); this puts them
 together and projects them to 64 ranks. Writes a table and benchmarks/results/scaling-NETWORK.json
-and .png.
+(or scaling-NAME.json) and .png.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ from mpitrain.commands.scaling import measure, read_point
 EXCHANGES = ("dynamic8", "star-dynamic8", "star-float32")
 BATCH = 256
 PROJECTED = (16, 32, 64)
+RATES = {"100mbit": 12.5e6, "1gbit": 125e6}
+"""Bytes a second of a link, by netlab.sh's words."""
 
 
 def points(network: str, ranks: Sequence[int], exchange: str, options: Any) -> list[Point]:
@@ -48,6 +54,7 @@ def points(network: str, ranks: Sequence[int], exchange: str, options: Any) -> l
                 str(options.steps),
             ]
             more += ["--compute-seconds", str(options.seconds / BATCH), "--exchange", exchange]
+            more += shlex.split(options.more)
             if exchange.startswith("star"):
                 more.append("--no-streaming")  # the paper's clients send when they have computed
             measure(
@@ -61,7 +68,9 @@ def points(network: str, ranks: Sequence[int], exchange: str, options: Any) -> l
     return found
 
 
-def projection(exchange: str, measured: Sequence[Point], compute: float) -> Callable[[int], float]:
+def projection(
+    exchange: str, measured: Sequence[Point], compute: float, link: str
+) -> Callable[[int], float]:
     """Seconds a step with more ranks, from the last measured point: a star's exchange grows with
     the clients, ours does not."""
     last = measured[-1]
@@ -69,15 +78,15 @@ def projection(exchange: str, measured: Sequence[Point], compute: float) -> Call
     if exchange.startswith("star"):
         return lambda ranks: compute / ranks + beyond * (ranks - 1) / (last.ranks - 1)
     whole = max(
-        beyond, least_seconds(last)
+        beyond, least_seconds(last, link)
     )  # what is left when there is no backward pass to hide behind
     return lambda ranks: max(compute / ranks + beyond, compute / (3 * ranks) + whole)
 
 
-def least_seconds(last: Point) -> float:
-    """Seconds that the bytes of a step need at least on rank 0's link, of 1 Gbit/s: what cannot
-    hide behind a shorter backward pass."""
-    return last.bytes_sent / 125e6
+def least_seconds(last: Point, link: str) -> float:
+    """Seconds that the bytes of a step need at least on rank 0's link: what cannot hide behind a
+    shorter backward pass."""
+    return last.bytes_sent / RATES[link]
 
 
 def table(curves: dict[str, list[Point]], base: float) -> str:
@@ -98,7 +107,9 @@ def table(curves: dict[str, list[Point]], base: float) -> str:
     return "\n".join(lines)
 
 
-def draw(curves: dict[str, list[Point]], base: float, compute: float, path: Path) -> None:
+def draw(
+    curves: dict[str, list[Point]], base: float, compute: float, link: str, path: Path
+) -> None:
     """Speed-up by ranks: measured as marks, projected as thin lines, the paper's points and model
     beside them."""
     from matplotlib.figure import Figure
@@ -108,7 +119,7 @@ def draw(curves: dict[str, list[Point]], base: float, compute: float, path: Path
     every = [1, 2, 4, 8, *PROJECTED]
     axes.plot(every, every, color="0.7", linestyle="--", label="linear")
     for (exchange, found), color in zip(curves.items(), ("C0", "C3", "C1"), strict=False):
-        seconds = projection(exchange, found, compute)
+        seconds = projection(exchange, found, compute, link)
         later = [found[-1].ranks, *(n for n in PROJECTED if n > found[-1].ranks)]
         axes.plot(
             [1, *(one.ranks for one in found)],
@@ -134,7 +145,7 @@ def draw(curves: dict[str, list[Point]], base: float, compute: float, path: Path
     axes.set(
         xlabel="ranks",
         ylabel="speed-up",
-        title=f"VGG16, batch {BATCH}, {compute:.1f} s of compute (slept), 1 Gbit/s links",
+        title=f"VGG16, batch {BATCH}, {compute:.1f} s of compute (slept), links of {link}",
     )
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=120)
@@ -152,10 +163,13 @@ def main() -> None:
         "--seconds", type=float, default=94.8, help="of compute a batch on one device"
     )
     parser.add_argument("--steps", type=int, default=3, help="of a run, the first left out")
+    parser.add_argument("--link", default="1gbit", choices=RATES)
+    parser.add_argument("--more", default="", help="options of every training")
+    parser.add_argument("--name", help="of the files of results, instead of the network's")
     parser.add_argument("--out", type=Path, default=Path("runs/scaling-benchmark"))
     options = parser.parse_args()
     ranks = [int(count) for count in options.ranks.split(",")]
-    lab.shape(options.lab, "1gbit", max(ranks))
+    lab.shape(options.lab, options.link, max(ranks))
     # One rank sends nothing and sleeps for as long as it was told: nothing to measure.
     curves = {
         name: points(options.network, ranks, name, options) for name in options.exchanges.split(",")
@@ -192,14 +206,16 @@ def main() -> None:
         },
         "projection_not_measured": {
             name: {
-                n: options.seconds / projection(name, found, options.seconds)(n) for n in PROJECTED
+                n: options.seconds / projection(name, found, options.seconds, options.link)(n)
+                for n in PROJECTED
+                if n > found[-1].ranks
             }
             for name, found in curves.items()
         },
     }
-    path = Path(__file__).parent / "results" / f"scaling-{options.network}.json"
+    path = Path(__file__).parent / "results" / f"scaling-{options.name or options.network}.json"
     path.write_text(json.dumps(facts, indent=1) + "\n")
-    draw(curves, options.seconds, options.seconds, path.with_suffix(".png"))
+    draw(curves, options.seconds, options.seconds, options.link, path.with_suffix(".png"))
     print(f"written: {path.name}, {path.with_suffix('.png').name}")
 
 
