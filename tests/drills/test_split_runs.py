@@ -106,7 +106,7 @@ def test_a_checkpoint_goes_on_with_other_ranks_and_with_whole_layers(
 def test_coded_activations_give_one_hash_and_go_on_with_other_ranks(
     train: Callable[..., Ended],
 ) -> None:
-    """To the bit with as many ranks, near it with others and with float32."""
+    """To the bit with as many ranks, near it with others."""
     words = ("--exchange", "float32", "--checkpoint-every", 4)
     coded = (*words, "--activations", "dynamic8")
     exact, first = train("exact", 3, "split:1", *words), train("coded", 3, "split:1", *coded)
@@ -118,10 +118,9 @@ def test_coded_activations_give_one_hash_and_go_on_with_other_ranks(
     file = first.folder / "checkpoints" / "step-00000004.safetensors"
     again = train("again", 3, "split:1", *coded, "--inject", "delay=0.001", "--resume", file)
     assert again.weights == first.weights
-    for out, ranks, more in (("fewer", 2, coded), ("finer", 3, words)):
-        ended = train(out, ranks, "split:1", *more, "--resume", file)
-        assert ended.weights
-        np.testing.assert_allclose(losses(ended), losses(first)[4:], rtol=0.02, err_msg=out)
+    fewer = train("fewer", 2, "split:1", *coded, "--resume", file)
+    assert fewer.weights
+    np.testing.assert_allclose(losses(fewer), losses(first)[4:], rtol=0.02)
 
 
 def test_weights_of_a_file_reach_the_ranks_that_keep_them(train: Callable[..., Ended]) -> None:
