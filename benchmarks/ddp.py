@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 OURS = ("lowrank", "dynamic8", "float32", "lowrank+split", "dynamic8+split", "float32+split")
-"""An --exchange, and whether --dense split goes with it."""
+"""An --exchange, and whether --dense split goes with it; one more word is its --activations."""
 DDP = ("float32", "float16", "powersgd")
 METHODS = (*(f"mpitrain {each}" for each in OURS), *(f"DDP {each}" for each in DDP))
 WARM = 2
@@ -48,14 +48,16 @@ def sent() -> int:
 
 def ours(options: Any, exchange: str, steps: int) -> list[float]:
     """Seconds of each step, by the log of the command."""
-    exchange, _, dense = exchange.partition("+")
+    exchange, *more = exchange.split("+")
+    dense, activations = (*more, *("whole", "float32")[len(more) :])
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         words = [
             *lab.mpirun(options.lab, options.ranks), "-n", str(options.ranks),
             str(Path(sys.executable).parent / "mpitrain"), options.network,
             "--data", "synthetic:64", "--batch-size", str(options.batch), "--steps", str(steps),
-            "--exchange", exchange, "--dense", dense or "whole", "--checkpoint-every", "9999",
+            "--exchange", exchange, "--dense", dense, "--activations", activations,
+            "--checkpoint-every", "9999",
             "--evaluate-every", "9999", "--out", str(out), "--quiet",
         ]  # fmt: skip
         run = subprocess.run(words, capture_output=True, text=True, timeout=options.limit)
