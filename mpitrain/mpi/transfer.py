@@ -100,10 +100,8 @@ class Transfer:
         paced: send a few messages at a time, short ones in pieces, and not all at once.
         """
         self._delay.inject()
-        one, peers = (
-            self._lanes[lane],
-            [(self.rank + hop) % self.size for hop in range(1, self.size)],
-        )
+        one = self._lanes[lane]
+        peers = [(self.rank + hop) % self.size for hop in range(1, self.size)]
         coming = [(each, peer) for peer in reversed(peers) for each in _cut(incoming[peer], paced)]
         going = [(each, peer) for peer in peers for each in _cut(outgoing[peer], paced)]
         self._sent.exchange += sum(each.nbytes for each, _ in going)

@@ -25,7 +25,7 @@ class Reading:
     photos: bool
     """Whether images must be decoded."""
     asked: bool = True
-    """Whether ranks have compared what they see, or the user has said who reads."""
+    """Whether ranks have compared what they see."""
 
     def words(self, ranks: int) -> str:
         """For the header; nothing where there is nothing to choose."""

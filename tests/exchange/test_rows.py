@@ -72,6 +72,13 @@ def test_an_array_for_all_is_coded_once_and_reaches_all(device: Engine, wire: Wi
     assert wire.agree.gather_facts(right) == [[True] * size] * size
 
 
+def test_where_nobody_has_anything_nothing_is_sent(device: Engine, wire: Wire) -> None:
+    size, rows, before = wire.ranks.size, rows_on(device, wire), wire.bytes_sent
+    nothing = [np.empty((0, 7), np.float32) for _ in range(size)]
+    rows.swap(nothing, [each.copy() for each in nothing])
+    assert wire.agree.gather_facts(wire.bytes_sent - before) == [0] * size
+
+
 def test_what_is_not_finite_stays_so(wire: Wire) -> None:
     rank, size, rows = wire.ranks.rank, wire.ranks.size, rows_on(open_cpu(), wire)
     mine = values(1024, rank)
