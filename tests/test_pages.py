@@ -32,7 +32,10 @@ OTHERS = {
     },
     "env of coreutils": {"--ignore-signal"},
     "pytest": {"--only-mpi", "--devices"},
-    "benchmarks": {"--fashion", "--lab", "--links", "--per-host"},
+    "benchmarks": {
+        *("--exchanges", "--fashion", "--lab", "--limit", "--link", "--links", "--methods"),
+        *("--more", "--name", "--per-host", "--seconds"),
+    },
 }
 """Options of other programs that pages name."""
 
