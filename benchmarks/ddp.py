@@ -7,7 +7,7 @@ one after the other on the same lab hosts; as root.
 Ours is timed by its log, PyTorch by each step's clock. Bytes are all that rank 0's host sent, by
 its interface, divided by the steps: headers, retries, and the weights that all ranks get before
 the first step are among them; the log's `bytes_sent` are those of the steps alone. Writes
-benchmarks/results/ddp-NETWORK.json and a table.
+benchmarks/results/ddp-NETWORK.json, or ddp-NAME.json with --name, and a table.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 OURS = ("lowrank", "dynamic8", "float32", "lowrank+split", "dynamic8+split", "float32+split")
-"""An --exchange, and whether --dense split goes with it."""
+"""An --exchange, and whether --dense split goes with it; one more word is its --activations."""
 DDP = ("float32", "float16", "powersgd")
 METHODS = (*(f"mpitrain {each}" for each in OURS), *(f"DDP {each}" for each in DDP))
 WARM = 2
@@ -48,14 +48,16 @@ def sent() -> int:
 
 def ours(options: Any, exchange: str, steps: int) -> list[float]:
     """Seconds of each step, by the log of the command."""
-    exchange, _, dense = exchange.partition("+")
+    exchange, *more = exchange.split("+")
+    dense, activations = (*more, *("whole", "float32")[len(more) :])
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         words = [
             *lab.mpirun(options.lab, options.ranks), "-n", str(options.ranks),
             str(Path(sys.executable).parent / "mpitrain"), options.network,
             "--data", "synthetic:64", "--batch-size", str(options.batch), "--steps", str(steps),
-            "--exchange", exchange, "--dense", dense or "whole", "--checkpoint-every", "9999",
+            "--exchange", exchange, "--dense", dense, "--activations", activations,
+            "--checkpoint-every", "9999",
             "--evaluate-every", "9999", "--out", str(out), "--quiet",
         ]  # fmt: skip
         run = subprocess.run(words, capture_output=True, text=True, timeout=options.limit)
@@ -155,11 +157,12 @@ def main() -> None:
     parser.add_argument(
         "--limit", type=float, default=300, help="seconds of a run, then it has failed"
     )
+    parser.add_argument("--name", help="of the files of results, instead of the network's")
     parser.add_argument("--torch-python", default=sys.executable, help="a Python that has torch")
     options = parser.parse_args()
     facts = circumstances(options.steps - WARM)
     rows: list[dict[str, Any]] = []
-    path = HERE / "results" / f"ddp-{options.network}"
+    path = HERE / "results" / f"ddp-{options.name or options.network}"
     for link in options.links.split(","):
         lab.shape(options.lab, link, options.ranks)
         for method in options.methods.split(";"):

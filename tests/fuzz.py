@@ -38,7 +38,7 @@ def main(kind: str, seconds: str, kept: str) -> None:
     folder = Path(tempfile.mkdtemp())
     limits = [
         f"-max_total_time={seconds}",
-        f"-rss_limit_mb={LEAKY if kind == 'message' else MOST_RESIDENT}",
+        f"-rss_limit_mb={LEAKY if kind in ('message', 'rows') else MOST_RESIDENT}",
         f"-timeout={LONGEST}",
         "-max_len=16384",
     ]

@@ -7,13 +7,14 @@ sees which lines they reach. Some begin with a byte that chooses which file of s
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
 import pickle
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -24,9 +25,10 @@ from PIL import Image
 
 from mpitrain.data.bad import Bad
 from mpitrain.data.source import Dataset, open_source
-from mpitrain.exchange.codec_numpy import PlainDynamic8, PlainFloat16
-from mpitrain.exchange.codec_protocol import BLOCK, Plain
+from mpitrain.exchange.codec_numpy import MARKED, PlainDynamic8, PlainFloat16
+from mpitrain.exchange.codec_protocol import BLOCK, Bytes, Plain
 from mpitrain.exchange.message import HEADER, PARTS, Label, check, seal
+from mpitrain.exchange.rows import CodedRows
 from mpitrain.job import checkpoint
 from mpitrain.job.checkpoint import Entry, Reader
 from mpitrain.job.errors import MpitrainError
@@ -58,6 +60,39 @@ def message(data: bytes, folder: Path) -> None:
     came = np.frombuffer(as_long(data), np.uint8).copy()
     decode(came[HEADER:].tobytes())
     check(came, LABEL, 1)
+
+
+class Sender:
+    """Rank 1 of two, which sends these bytes, filled up or cut to the length that was agreed on."""
+
+    rank, size, numbers = 0, 2, range(2)
+
+    def __init__(self, data: bytes = b"") -> None:
+        self._data, self.got = data, b""
+
+    def swap(self, outgoing: Sequence[Bytes], incoming: Sequence[Bytes]) -> None:
+        self.got, into = outgoing[1].tobytes(), incoming[1]
+        into[:] = np.frombuffer(self._data[: into.size].ljust(into.size, b"\0"), np.uint8)
+        incoming[0][:] = outgoing[0]
+
+
+@cache
+def good_rows() -> bytes:
+    """A block, and a part of one."""
+    sender, values = Sender(), np.linspace(-3, 2, BLOCK + 9, dtype=np.float32)
+    with contextlib.suppress(MpitrainError):  # nothing good comes back
+        CodedRows(sender, PlainDynamic8()).swap([values] * 2, [values.copy(), values.copy()])
+    return sender.got
+
+
+def rows(data: bytes, folder: Path) -> None:
+    """Activations of a split layer: what is taken is finite, but where a block is marked."""
+    values = np.zeros(BLOCK + 9, np.float32)
+    found = values.copy()
+    CodedRows(Sender(data), PlainDynamic8()).swap([values] * 2, [values.copy(), found])
+    scales = data[HEADER], data[HEADER + BLOCK + 1]  # a message as short as this is refused
+    finite = [bool(np.isfinite(part).all()) for part in (found[:BLOCK], found[BLOCK:])]
+    assert finite == [scale != MARKED for scale in scales]
 
 
 def as_long(data: bytes) -> bytes:
@@ -272,6 +307,7 @@ class Target:
 
 TARGETS = {
     "message": Target(message, lambda: [good_message()]),
+    "rows": Target(rows, lambda: [good_rows()]),
     "saved": Target(
         saved,
         lambda: [

@@ -38,7 +38,10 @@ OTHERS = {
     },
     "env of coreutils": {"--ignore-signal"},
     "pytest": {"--only-mpi", "--devices"},
-    "benchmarks": {"--fashion", "--lab", "--links", "--per-host", "--torch-python"},
+    "benchmarks": {
+        *("--exchanges", "--fashion", "--lab", "--limit", "--link", "--links", "--methods"),
+        *("--more", "--name", "--per-host", "--seconds", "--torch-python"),
+    },
 }
 """Options of other programs that pages name."""
 

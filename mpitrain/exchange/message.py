@@ -20,8 +20,9 @@ LAYOUT = struct.Struct("<4sBBHIIQQfI")
 """Magic, version, codec, block, bucket, phase, step, count, bound, checksum."""
 HEADER = LAYOUT.size
 """Bytes of the header."""
-PARTS, MEANS, DELTAS = 0, 1, 2
-"""Phases: sums sent to the owner of a shard, means sent by it, changes of the weights by rank 0."""
+PARTS, MEANS, DELTAS, ROWS = 0, 1, 2, 3
+"""Phases: sums sent to the owner of a shard, means sent by it, changes of the weights by rank 0;
+and activations of split layers."""
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,13 @@ class Run:
         "travel instead of its gradients. auto: whole, and says when split would be faster.",
         metavar="auto|whole|split[:WEIGHTS]",
     )
+    activations: str = _option(
+        "float32",
+        "How activations of split dense layers travel: as float32, exactly; or in the 8-bit code, "
+        "a quarter of the bytes, each value within 1/142 of the power of two above its block's "
+        "largest.",
+        choices=("float32", "dynamic8"),
+    )
     update: str = _option(
         "root", "Who applies momentum SGD: rank 0, or every rank.", choices=("root", "replicated")
     )
@@ -172,7 +179,8 @@ class Run:
     read: str = _option(
         "auto",
         "Who reads training and test images: root (rank 0, for all), local (each rank its own, "
-        "which must see the same files), or auto: photos local where all ranks see the same.",
+        "which must see the same), or auto: local where all ranks see the same, but for arrays on "
+        "one host.",
         choices=("auto", "root", "local"),
     )
     decoders: int | None = _option(
@@ -298,6 +306,10 @@ class Run:
         kept(self.keep)
         if split_from(self.dense) is not None:
             self._check_split()
+        elif self.activations != "float32":
+            raise UserError(
+                f"--activations {self.activations}: expected --dense split, got {self.dense}"
+            )
 
     def _check_split(self) -> None:
         """Raise UserError for what nobody can do with layers of which each rank has a slice."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,21 +23,22 @@ class Activations:
 
     def __init__(self, transfer: Transfer) -> None:
         """transfer: of one lane, which nobody else uses."""
-        self.rank, self.size = transfer.rank, transfer.size
+        self.rank, self.size, self.numbers = transfer.rank, transfer.size, transfer.numbers
         self._transfer = transfer
         self.seconds = 0.0
         """That this rank has spent in `swap` so far, waiting for others included."""
 
     def swap(
         self,
-        outgoing: Sequence[NDArray[np.float32]],
-        incoming: Sequence[NDArray[np.float32]],
+        outgoing: Sequence[NDArray[Any]],
+        incoming: Sequence[NDArray[Any]],
     ) -> None:
-        """Send outgoing[r] to each rank r and fill incoming[r] with what it sends. Collective.
+        """Send outgoing[r] to each rank r and fill incoming[r] with what it sends, this rank's own
+        too. Collective.
 
-        All arrays are C-ordered, in any shape. Entries for this rank are ignored, and empty ones
-        are not sent; sender and receiver must know the size. Raises RunError if a message is too
-        long for MPI, or has another size.
+        All arrays are C-ordered, in any shape, float32 or coded. Empty ones are not sent; sender
+        and receiver must know the size. Raises RunError if a message is too long for MPI, or has
+        another size.
         """
         begin = time.perf_counter()
         longest = max(array.nbytes for array in (*outgoing, *incoming))
@@ -45,9 +47,11 @@ class Activations:
                 f"--dense split: {longest >> 20} MiB of activations for one rank, MPI takes "
                 f"{MESSAGE_BYTES_MAX >> 20}; a smaller --sub-batch helps"
             )
-        self._transfer.start_all_to_all(_bytes(outgoing), _bytes(incoming)).wait()
+        travelling = self._transfer.start_all_to_all(_bytes(outgoing), _bytes(incoming), paced=True)
+        incoming[self.rank][...] = outgoing[self.rank]
+        travelling.wait()
         self.seconds += time.perf_counter() - begin
 
 
-def _bytes(arrays: Sequence[NDArray[np.float32]]) -> list[Bytes | None]:
+def _bytes(arrays: Sequence[NDArray[Any]]) -> list[Bytes | None]:
     return [flat(array).view(np.uint8) for array in arrays]

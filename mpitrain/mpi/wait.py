@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from mpi4py import MPI
 
@@ -16,6 +17,10 @@ NAPS = Naps(yields=30, shortest=1e-5, longest=1e-3, steady=700)
 """Between two looks at requests. Naps grow after about 0.05 s, and not before: Open MPI advances a
 collective only while somebody looks, one piece a look. With naps of 0.1 to 1 ms from the start a
 step of LeNet took ten times as long."""
+
+
+UNDER_WAY = 4
+"""Pieces that one rank sends at a time where messages are paced."""
 
 
 class Lost(RunError):
@@ -95,3 +100,32 @@ class Messages:
             if came != wanted:
                 sender = self._ranks.numbers[source]
                 raise RunError(f"message from rank {sender}: expected {wanted} bytes, got {came}")
+
+
+class Paced(Messages):
+    """Messages whose sends start one after the other, a few more at each look."""
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        receives: Sequence[MPI.Request],
+        expected: Sequence[tuple[int, int]],
+        sends: Iterator[MPI.Request],
+    ) -> None:
+        """sends: starts a send whenever it is asked for the next one."""
+        super().__init__(ranks, receives, expected)
+        self._sends = sends
+        self._sending: list[MPI.Request] = []
+
+    def done(self) -> bool:
+        self._sending = [
+            each for each in self._sending if not _are_done(self._ranks, [each], [MPI.Status()])
+        ]
+        self._sending += islice(self._sends, UNDER_WAY - len(self._sending))
+        return not self._sending and super().done()
+
+    def wait(self) -> None:
+        looks = 0
+        while not self.done():
+            looks += 1
+            NAPS.after(looks)

@@ -78,6 +78,9 @@ class Graph:
     memory only for the way forward.
     """
 
+    own_complete = False
+    """Whether `own_gradient` is complete: in a step's last backward pass, from some bucket on."""
+
     def __init__(
         self,
         device: Engine,
@@ -163,6 +166,9 @@ class Graph:
             start = self._complete_from[node.name] = min(
                 [start, *(slot.start for slot in self._slots_of(node) if slot.coded)]
             )
+        owners = [node.name for node in network.nodes if self._owns(node)]
+        self._last_owner = owners[0] if owners else ""
+        """The node whose backward pass completes `own_gradient`."""
         loss = network.nodes[-1]
         self._labels: Array = loss.layer.labels  # type: ignore[attr-defined]  # every loss has them
 
@@ -173,6 +179,11 @@ class Graph:
         """Its tensors' places in the vector that all ranks share."""
         names = (f"{node.name}.{name}" for name in node.layer.parameters(*self._inputs_of(node)))
         return [self.layout.slots[name] for name in names if name in self.layout.slots]
+
+    def _owns(self, node: Node) -> bool:
+        """Whether this rank alone has a slice of one of its tensors."""
+        names = node.layer.parameters(*self._inputs_of(node))
+        return any(f"{node.name}.{name}" in self.own_layout.slots for name in names)
 
     def _array(self, storage: int, shape: Shape) -> Array:
         return self._storages[storage].reshape((self.capacity, *self.device.format.stored(shape)))
@@ -305,10 +316,12 @@ class Graph:
     def backward(self, run: Pass, last: bool = True) -> Iterator[Bucket]:
         """Compute every gradient, and yield each bucket as soon as it is complete if these are the
         `last` images of the step."""
-        waiting = list(self.buckets) if last else []
+        waiting, owned = list(self.buckets) if last else [], self._last_owner
+        self.own_complete = False
         missing = {node.name: node for node in self.network.nodes if node.name in self._repeated}
         for node in reversed(self.network.nodes):
             self._play(run, ("backward", node.name), partial(self._backward_of, node, run, missing))
+            self.own_complete = self.own_complete or (last and node.name == owned)
             while (
                 waiting
                 and waiting[0].start >= self._complete_from[node.name]

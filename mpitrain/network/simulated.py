@@ -95,6 +95,7 @@ class SimulatedGraph(Graph):
         over; rows of split layers travel first, which are the last ones of a network."""
         for rows in reversed(self._rows):
             rows.backward(run.everyone)
+        self.own_complete = last
         waiting, debt = (list(self.buckets) if last else []), 0.0
         for start, share in self._pace:
             debt += run.images * self._seconds * BACKWARD * share

@@ -248,10 +248,15 @@ class Device:
             self.recorded = None
 
     def queue_command(self, command: Command) -> None:
-        """Do something that queues, and keep it if it is being recorded."""
-        if self.recorded is not None:
-            self.recorded.append(command)
-        command()
+        """Do something that queues, and keep it if it is being recorded: as one command, whatever
+        it queues itself."""
+        kept, self.recorded = self.recorded, None
+        if kept is not None:
+            kept.append(command)
+        try:
+            command()
+        finally:
+            self.recorded = kept
 
     def mark(self) -> Mark:
         """What was asked for so far, as something to look at or to wait for.

@@ -21,6 +21,7 @@ from mpitrain.exchange.exchange import needs_master
 from mpitrain.exchange.home import PAGE, Home, make_home
 from mpitrain.exchange.probe import measure
 from mpitrain.exchange.registry import find, is_lossy
+from mpitrain.exchange.rows import rows
 from mpitrain.exchange.window import floats
 from mpitrain.job import checkpoint
 from mpitrain.job.config import Run, kept, known, split_from
@@ -85,12 +86,13 @@ def join(
     run = prepared.complete(run)
     reading, dataset = choose_reading(run, wire, dataset)
     network = models.load(run.network, prepared.shape, prepared.classes, dropout=not run.no_dropout)
-    least = split_from(run.dense)
-    placed = network if least is None else split(network, wire.activations, least)
     neighbours = wire.agree.neighbours(own_cores())
     cores = share_of_cores(neighbours, wire.ranks.local_rank)
     device: Engine = wire.agree.together(lambda: _open_device(run, wire, cores))
     use_threads(dataset, run.decoders, device, len(cores))
+    least = split_from(run.dense)
+    peers = rows(run.activations, wire.activations, device)
+    placed = network if least is None else split(network, peers, least)
     resumed = _to_resume(run, wire, prepared, network, watch) if run.resume else None
     drawn = None if resumed else _drawing(placed, run.seed, wire)
 

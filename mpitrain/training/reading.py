@@ -25,10 +25,12 @@ class Reading:
     why: str
     photos: bool
     """Whether images must be decoded."""
+    asked: bool = True
+    """Whether ranks have compared what they see."""
 
     def words(self, ranks: int) -> str:
         """For the header; nothing where there is nothing to choose."""
-        if ranks == 1 or not (self.photos or self.local):
+        if ranks == 1 or not (self.photos or self.asked):
             return ""
         who = "each rank reads its own images" if self.local else "rank 0 reads images for all"
         return f"{who} ({self.why})"
@@ -55,14 +57,14 @@ def settle(
     facts = wire.agree.from_root(
         lambda: [
             data is not None and isinstance(data.train, DecodedSplit),
-            _reason_for_root(read, skip_bad, data),
+            _reason_for_root(read, skip_bad, data, wire.ranks.one_host),
         ]
     )
     photos, reason = bool(facts[0]), str(facts[1])
     if wire.ranks.size == 1:
         return Reading(True, "there is one", photos), data
     if reason:
-        return Reading(False, reason, photos), data
+        return Reading(False, reason, photos, asked=False), data
     words = ""
     if data is None:
         try:
@@ -81,8 +83,12 @@ def settle(
     return Reading(True, "all see the same", photos), data
 
 
-def _reason_for_root(read: str, skip_bad: int, data: Dataset | None) -> str:
-    """Why rank 0 reads without asking the others; "" if they are asked."""
+def _reason_for_root(read: str, skip_bad: int, data: Dataset | None, one_host: bool) -> str:
+    """Why rank 0 reads without asking the others; "" if they are asked.
+
+    Images that need no decoding cost a host next to nothing to hand out to its own ranks, and as
+    many copies as it has ranks if each of them opens a file.
+    """
     if read == "root":
         return "--read root"
     if skip_bad:
@@ -92,7 +98,8 @@ def _reason_for_root(read: str, skip_bad: int, data: Dataset | None) -> str:
             )
         return "--skip-bad counts them there"
     photos = data is not None and isinstance(data.train, DecodedSplit)
-    return "" if photos or read == "local" else "nothing to decode"
+    local = photos or read == "local" or not one_host
+    return "" if local else "nothing to decode, and no link to cross"
 
 
 def _open(run: Run) -> Dataset:

@@ -92,7 +92,7 @@ def step(world: World, t: int) -> StepReport:
         with host.pause("read ahead"):
             _read_ahead(world, t)
     pieces = Pieces(world.exchange, graph.statistics) if plan.run.strict else None
-    loss = 0.0
+    loss, owed = 0.0, world.own
     # Where layers are split, all ranks make as many runs.
     longest = max(feed.counts) if graph.together else len(images)
     for first in range(0, max(1, longest), graph.capacity):
@@ -114,6 +114,9 @@ def step(world: World, t: int) -> StepReport:
         watch.at("backward", t)
         for bucket in graph.backward(run, last):  # last layer first
             world.exchange.send(bucket, plan.batch_size)  # codes, mean, update, deltas: meanwhile
+            if owed and graph.own_complete:
+                owed.update(plan.batch_size)
+                owed = None
         if pieces:
             pieces.end(last)
         queued = time.perf_counter()
@@ -127,8 +130,8 @@ def step(world: World, t: int) -> StepReport:
             loss += float(graph.losses(run.images).sum(dtype="float64"))
         blocking = time.perf_counter() - queued - aside
         waited += max(0.0, aside - blocking)  # the device was done first: it has waited for images
-    if world.own:
-        world.own.update(plan.batch_size)
+    if owed:
+        owed.update(plan.batch_size)
     watch.at("exchange", t)
     with host.pause("finish the exchange"):
         report = world.exchange.finish()  # every rank now holds the new weights

@@ -51,6 +51,15 @@ def test_where_each_rank_reads_its_own_rank_0_sends_no_images(
     assert sum(step["seconds"]["data"] for step in ends["local"].events("step")) > 0
 
 
+def test_arrays_that_each_rank_has_give_the_same_weights(launch: Launch, tmp_path: Path) -> None:
+    ends = [
+        launch.trains(*words("synthetic:24", "--read", read), ranks=3, out=tmp_path / read)
+        for read in ("root", "local")
+    ]
+    assert len({ended.weights for ended in ends}) == 1
+    assert sent(ends[0]) - sent(ends[1]) == STEPS * 2 * 4 * (SIDE * SIDE + 4)
+
+
 def test_images_are_looked_at_alike_on_any_number_of_ranks(
     launch: Launch, tmp_path: Path, pictures: Path
 ) -> None:

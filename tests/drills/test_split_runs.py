@@ -103,6 +103,26 @@ def test_a_checkpoint_goes_on_with_other_ranks_and_with_whole_layers(
     assert "stays out: --dense splits other layers here" in ended.out and ended.weights
 
 
+def test_coded_activations_give_one_hash_and_go_on_with_other_ranks(
+    train: Callable[..., Ended],
+) -> None:
+    """To the bit with as many ranks, near it with others."""
+    words = ("--exchange", "float32", "--checkpoint-every", 4)
+    coded = (*words, "--activations", "dynamic8")
+    exact, first = train("exact", 3, "split:1", *words), train("coded", 3, "split:1", *coded)
+    assert first.weights != exact.weights
+    np.testing.assert_allclose(losses(first), losses(exact), rtol=0.02)
+    sent, instead = (run.events("step")[-1]["bytes_sent"] for run in (first, exact))
+    assert sent < 0.6 * instead  # biases and the convolution travel as before
+    assert first.folder is not None
+    file = first.folder / "checkpoints" / "step-00000004.safetensors"
+    again = train("again", 3, "split:1", *coded, "--inject", "delay=0.001", "--resume", file)
+    assert again.weights == first.weights
+    fewer = train("fewer", 2, "split:1", *coded, "--resume", file)
+    assert fewer.weights
+    np.testing.assert_allclose(losses(fewer), losses(first)[4:], rtol=0.02)
+
+
 def test_weights_of_a_file_reach_the_ranks_that_keep_them(train: Callable[..., Ended]) -> None:
     first = train("first", 2, "whole", "--exchange", "float32", steps=3)
     begun = train("begun", 3, "split:1", "--exchange", "float32", "--init", newest(first), steps=0)
@@ -114,6 +134,13 @@ def test_a_dead_ranks_slices_cannot_be_had_again(launch: Launch, tmp_path: Path)
     ended = launch(*words, ranks=2, out=tmp_path / "run")
     launch.ends_with(ended, 2)
     assert "--dense split:1000: not together with --on-failure continue" in ended.sentence()
+
+
+def test_activations_are_coded_only_where_layers_are_split(launch: Launch, tmp_path: Path) -> None:
+    words = ("lenet", "--steps", 1, "--activations", "dynamic8")
+    ended = launch(*words, ranks=2, out=tmp_path / "run")
+    launch.ends_with(ended, 2)
+    assert "--activations dynamic8: expected --dense split, got auto" in ended.sentence()
 
 
 def test_a_rank_that_dies_before_a_split_layer_ends_the_run(launch: Launch, tmp_path: Path) -> None:

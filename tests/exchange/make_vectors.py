@@ -50,8 +50,10 @@ def coded(v: np.ndarray) -> tuple[bytes, np.ndarray]:
     return records, np.concatenate([np.zeros(0), *decoded])[: v.size].astype(np.float32)
 
 
-def message(phase: int, count: int, records: bytes, bound: float = 0.0) -> bytes:
-    head = struct.pack("<4sBBHIIQQf", b"mpiT", 1, 1, 512, BUCKET, phase, STEP, count, bound)
+def message(
+    phase: int, count: int, records: bytes, bound: float = 0.0, bucket: int = BUCKET
+) -> bytes:
+    head = struct.pack("<4sBBHIIQQf", b"mpiT", 1, 1, 512, bucket, phase, STEP, count, bound)
     return head + struct.pack("<I", zlib.crc32(head + records)) + records
 
 
@@ -123,6 +125,11 @@ def main() -> None:
         files[f"before/sender-residual-{rank}.f32"] = residuals[rank]
         files[f"before/owner-residual-{rank}.f32"] = owned[rank]
     files |= exchange(gradients, residuals, owned, y, master)
+    rows = draw(VALUES, 1.0)
+    records, files["after/rows.f32"] = coded(rows)
+    files["before/rows.f32"] = rows
+    records = records[: VALUES + 3]  # a byte a value, and three scales
+    files["messages/rows-0-to-1.bin"] = message(3, VALUES, records, bucket=0)
     for name, content in files.items():
         path = FOLDER / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,12 +17,13 @@ from mpitrain.exchange.codec_protocol import Plain
 from mpitrain.exchange.deltas import Deltas
 from mpitrain.exchange.mean import Mean, Place
 from mpitrain.exchange.message import HEADER, LAYOUT, VERSION, Label, check
+from mpitrain.exchange.rows import CodedRows
 from mpitrain.job.errors import RunError
 from mpitrain.mpi.hops import complete
 
 VECTORS = Path(__file__).parent / "vectors"
 MESSAGES = sorted((VECTORS / "messages").iterdir())
-PHASES = {"parts": 0, "means": 1, "deltas": 2}
+PHASES = {"parts": 0, "means": 1, "deltas": 2, "rows": 3}
 
 
 class Post:
@@ -116,9 +117,37 @@ def test_three_ranks_make_the_messages_of_the_files() -> None:
         thread.join()
     if wrong:
         raise wrong[0]
-    assert sorted(carried) == [path.name for path in MESSAGES]
-    for path in MESSAGES:
+    expected = [path for path in MESSAGES if not path.name.startswith("rows")]
+    assert sorted(carried) == [path.name for path in expected]
+    for path in expected:
         assert carried[path.name] == path.read_bytes(), path.name
+
+
+class Mirror:
+    """Ranks of which each sends to this one what this one sends to it, and which keeps that."""
+
+    rank, size, numbers = 0, 2, range(2)
+
+    def __init__(self) -> None:
+        self.carried: list[bytes] = []
+
+    def swap(self, outgoing: list[np.ndarray], incoming: list[np.ndarray]) -> None:
+        self.carried.append(outgoing[1].tobytes())
+        for into, message in zip(incoming, outgoing, strict=True):
+            into[:] = message
+
+
+def test_rows_of_split_layers_travel_as_the_file_says() -> None:
+    """The file's is the eighth swap; both ranks get what is decoded, the sender too."""
+    mirror, values = Mirror(), read("before/rows.f32")
+    rows = CodedRows(mirror, PlainDynamic8())
+    for _ in range(STEP):
+        rows.swap([values[:0], values[:3]], [values[:0].copy(), values[:3].copy()])
+    came = [np.empty_like(values) for _ in range(2)]
+    rows.swap([values, values], came)
+    assert mirror.carried[-1] == (VECTORS / "messages/rows-0-to-1.bin").read_bytes()
+    for each in came:
+        same(each, "after/rows.f32")
 
 
 def test_the_files_are_what_their_maker_makes(
@@ -135,8 +164,8 @@ def test_the_files_are_what_their_maker_makes(
 def label_of(path: Path) -> Label:
     phase = path.name.split("-")[0]
     owner = int(path.stem[-1]) if phase == "parts" else int(path.stem.split("-")[1])
-    count = VALUES if phase == "deltas" else (512, 512, VALUES - 1024)[owner]
-    return Label(1, 512, BUCKET, PHASES[phase], STEP, count)
+    count = VALUES if phase in ("deltas", "rows") else (512, 512, VALUES - 1024)[owner]
+    return Label(1, 512, 0 if phase == "rows" else BUCKET, PHASES[phase], STEP, count)
 
 
 @pytest.mark.parametrize("path", MESSAGES, ids=lambda path: path.stem)

@@ -82,6 +82,7 @@ LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
     "resize": ([0], [1]),
     "label_smoothing": ([-0.1, 1.0, NAN], [0.0, 0.1]),
     "mixup": ([-0.1, math.inf, NAN], [0.0, 0.2]),
+    "activations": (["float16", ""], ["float32"]),
     "read": (["disk", ""], ["auto", "root", "local"]),
     "decoders": ([0], [1]),
     "seed": ([-1], [0]),

@@ -8,6 +8,7 @@ import pytest
 from mpitrain.job.errors import RunError
 from mpitrain.mpi import pieces
 from mpitrain.mpi.connect import connect
+from mpitrain.mpi.transfer import PIECE, PIECES_MAX
 from mpitrain.mpi.wire import Wire
 
 mpi = pytest.mark.mpi
@@ -68,15 +69,43 @@ def test_bytes_reach_whom_they_are_for(wire: Wire) -> None:
 
 
 @mpi(min_size=2)
-def test_a_short_message_names_its_sender(wire: Wire) -> None:
+def test_paced_messages_arrive_whatever_pieces_they_are_cut_into(wire: Wire) -> None:
+    """Of lengths about those where one more piece begins, and where none are cut any more."""
+    rank, size = wire.ranks.rank, wire.ranks.size
+    lengths = (0, 1, PIECE, PIECE + 1, PIECE * PIECES_MAX, PIECE * PIECES_MAX + 1)
+
+    def message(sender: int, receiver: int, turn: int) -> np.ndarray:
+        length = lengths[(sender + 2 * receiver + turn) % len(lengths)]
+        return np.random.default_rng([sender, receiver, turn]).integers(0, 256, length, np.uint8)
+
+    wire.ranks.delay.seconds, right, before, sent = 0.001, True, wire.bytes_sent, 0
+    for turn in range(len(lengths)):
+        outgoing = [message(rank, to, turn) if to != rank else None for to in range(size)]
+        incoming = [np.empty_like(message(source, rank, turn)) for source in range(size)]
+        wire.transfer.start_all_to_all(outgoing, incoming, paced=True).wait()
+        sent += sum(each.size for each in outgoing if each is not None)
+        right &= all(
+            np.array_equal(came, message(source, rank, turn))
+            for source, came in enumerate(incoming)
+            if source != rank
+        )
+    wire.ranks.delay.seconds = 0.0
+    assert wire.agree.gather_facts([right, wire.bytes_sent - before == sent]) == [[True] * 2] * size
+
+
+@mpi(min_size=2)
+@pytest.mark.parametrize("paced", [False, True])
+def test_a_short_message_names_its_sender(wire: Wire, paced: bool) -> None:
     nothing = [None] * wire.ranks.size
     if wire.ranks.rank == 0:
         with pytest.raises(RunError, match="message from rank 1: expected 8 bytes, got 5"):
             wire.transfer.start_all_to_all(
-                nothing, [None, np.empty(8, np.uint8), *nothing[2:]]
+                nothing, [None, np.empty(8, np.uint8), *nothing[2:]], paced=paced
             ).wait()
     else:
         wire.transfer.start_all_to_all(
-            [np.zeros(5, np.uint8) if wire.ranks.rank == 1 else None, *nothing[1:]], nothing
+            [np.zeros(5, np.uint8) if wire.ranks.rank == 1 else None, *nothing[1:]],
+            nothing,
+            paced=paced,
         ).wait()
     wire.agree.barrier()

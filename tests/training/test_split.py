@@ -91,9 +91,9 @@ class Passes:
             graph.forward(run)
             scores = graph.scores.reshape((run.images, CLASSES)).download()
             self.scores = np.concatenate((self.scores, scores))
-            assert len(list(graph.backward(run, last=start + CAPACITY >= max(counts)))) == (
-                len(graph.buckets) if start + CAPACITY >= max(counts) else 0
-            )
+            last = start + CAPACITY >= max(counts)
+            assert len(list(graph.backward(run, last))) == (len(graph.buckets) if last else 0)
+            assert graph.own_complete == (last and graph.own_layout.length > 0)
         for name, parameter in graph.parameters.items():
             vector = graph.own_gradient if parameter.placement else graph.gradient
             self.dweights[name] = graph.view(vector, name).download()

@@ -19,12 +19,14 @@ Floats: TypeAlias = NDArray[np.float32]
 
 
 class Peers(Protocol):
-    """What this module needs of the ranks; mpi's Activations has it."""
+    """What this module needs of the ranks: mpi's Activations, or exchange's CodedRows."""
 
     rank: int
     size: int
 
-    def swap(self, outgoing: Sequence[Floats], incoming: Sequence[Floats]) -> None: ...
+    def swap(self, outgoing: Sequence[Floats], incoming: Sequence[Floats]) -> None:
+        """Send outgoing[r] to each rank r and fill incoming[r] with what it sends, this rank's own
+        too. Collective."""
 
 
 class Side(ABC):
@@ -59,16 +61,11 @@ class Cut(Side):
 
     def spread(self, all_rows: Floats, own: Floats, everyone: Sequence[int]) -> None:
         shares = [np.ascontiguousarray(own[:, start:stop]) for start, stop in self._shards]
-        theirs = _rows(all_rows, everyone)
-        self._peers.swap(shares, theirs)
-        theirs[self._peers.rank][:] = shares[self._peers.rank]
+        self._peers.swap(shares, _rows(all_rows, everyone))
 
     def collect(self, own: Floats, all_rows: Floats, everyone: Sequence[int]) -> None:
-        rank = self._peers.rank
-        theirs = _rows(all_rows, everyone)
         shares = [np.empty((len(own), stop - start), np.float32) for start, stop in self._shards]
-        self._peers.swap(theirs, shares)
-        shares[rank] = theirs[rank]
+        self._peers.swap(_rows(all_rows, everyone), shares)
         for share, (start, stop) in zip(shares, self._shards, strict=True):
             own[:, start:stop] = share
 
@@ -82,16 +79,11 @@ class Whole(Side):
         self.here = width
 
     def spread(self, all_rows: Floats, own: Floats, everyone: Sequence[int]) -> None:
-        theirs = _rows(all_rows, everyone)
-        theirs[self._peers.rank][:] = own
-        self._peers.swap([np.ascontiguousarray(own)] * self._peers.size, theirs)
+        self._peers.swap([np.ascontiguousarray(own)] * self._peers.size, _rows(all_rows, everyone))
 
     def collect(self, own: Floats, all_rows: Floats, everyone: Sequence[int]) -> None:
-        rank = self._peers.rank
-        theirs = _rows(all_rows, everyone)
-        terms = [own if r == rank else np.empty_like(own) for r in range(self._peers.size)]
-        self._peers.swap(theirs, terms)
-        terms[rank] = theirs[rank]
+        terms = [np.empty_like(own) for _ in range(self._peers.size)]
+        self._peers.swap(_rows(all_rows, everyone), terms)
         np.add(terms[0], terms[1], out=own)
         for term in terms[2:]:
             np.add(own, term, out=own)
