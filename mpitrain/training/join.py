@@ -39,6 +39,7 @@ from mpitrain.network.parameters import BUCKET
 from mpitrain.network.simulated import SimulatedGraph
 from mpitrain.network.split import split
 from mpitrain.runtime.platforms import available_memory, own_cores, share_of_cores
+from mpitrain.training.alike import check_networks
 from mpitrain.training.average import WeightAverage
 from mpitrain.training.faults import Fault
 from mpitrain.training.plan import Plan, Resumed
@@ -82,6 +83,7 @@ def join(
     run = prepared.complete(run)
     reading, dataset = choose_reading(run, wire, dataset)
     network = models.load(run.network, prepared.shape, prepared.classes, dropout=not run.no_dropout)
+    check_networks(network, run.network, wire)
     least = split_from(run.dense)
     placed = network if least is None else split(network, wire.activations, least)
     neighbours = wire.agree.neighbours(own_cores())

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import make_vectors
@@ -22,7 +23,8 @@ from mpitrain.mpi.hops import complete
 
 VECTORS = Path(__file__).parent / "vectors"
 MESSAGES = sorted((VECTORS / "messages").iterdir())
-PHASES = {"parts": 0, "means": 1, "deltas": 2}
+NAMES = ("parts", "means", "deltas", "left", "columns")
+"""Of files, by the phase of the message in them."""
 
 
 class Post:
@@ -37,8 +39,8 @@ class Post:
     def start_all_to_all(self, outgoing: list, incoming: list, lane: int) -> Delivery:
         for peer, message in enumerate(outgoing):
             if message is not None and message.size and peer != self.rank:
-                name = "means" if LAYOUT.unpack_from(message.data, 0)[5] else "parts"
-                self._carried[f"{name}-{self.rank}-to-{peer}.bin"] = message.tobytes()
+                name = f"{name_of(message)}-{self.rank}-to-{peer}.bin"
+                self._carried[name] = message.tobytes()
                 self._boxes[self.rank, peer].put(message.copy())
         return Delivery(
             [
@@ -51,12 +53,17 @@ class Post:
     def start_broadcast(self, array: np.ndarray, lane: int) -> Delivery:
         if self.rank:
             return Delivery([(self._boxes[0, self.rank], array)])
-        self._carried["deltas-0-to-all.bin"] = array.tobytes()
+        self._carried[f"{name_of(array)}-0-to-all.bin"] = array.tobytes()
         for peer in range(1, RANKS):
             self._boxes[0, peer].put(array.copy())
         return Delivery([])
 
     start_star = start_broadcast
+
+
+def name_of(message: np.ndarray) -> str:
+    """What kind of message it is, by its header."""
+    return NAMES[LAYOUT.unpack_from(message.data, 0)[5]]
 
 
 class Delivery:
@@ -98,14 +105,17 @@ def one_rank(rank: int, post: Post) -> None:
     same(y.values, "after/weights.f32")
 
 
-def test_three_ranks_make_the_messages_of_the_files() -> None:
+def carried_by(prepare: Callable[[int, Post], Callable[[], None]]) -> dict[str, bytes]:
+    """The messages that three ranks send, by name. Each is prepared here, and runs in a thread."""
     boxes = {(a, b): queue.Queue() for a in range(RANKS) for b in range(RANKS)}
     carried: dict[str, bytes] = {}
     wrong: list[BaseException] = []
 
+    ready = [prepare(rank, Post(rank, boxes, carried)) for rank in range(RANKS)]
+
     def run(rank: int) -> None:
         try:
-            one_rank(rank, Post(rank, boxes, carried))
+            ready[rank]()
         except BaseException as error:
             wrong.append(error)
 
@@ -116,6 +126,11 @@ def test_three_ranks_make_the_messages_of_the_files() -> None:
         thread.join()
     if wrong:
         raise wrong[0]
+    return carried
+
+
+def test_three_ranks_make_the_messages_of_the_files() -> None:
+    carried = carried_by(lambda rank, post: lambda: one_rank(rank, post))
     assert sorted(carried) == [path.name for path in MESSAGES]
     for path in MESSAGES:
         assert carried[path.name] == path.read_bytes(), path.name
@@ -136,7 +151,7 @@ def label_of(path: Path) -> Label:
     phase = path.name.split("-")[0]
     owner = int(path.stem[-1]) if phase == "parts" else int(path.stem.split("-")[1])
     count = VALUES if phase == "deltas" else (512, 512, VALUES - 1024)[owner]
-    return Label(1, 512, BUCKET, PHASES[phase], STEP, count)
+    return Label(1, 512, BUCKET, NAMES.index(phase), STEP, count)
 
 
 @pytest.mark.parametrize("path", MESSAGES, ids=lambda path: path.stem)
