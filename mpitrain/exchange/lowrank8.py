@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.codec import make_codec
 from mpitrain.exchange.codec_protocol import BLOCK, Bytes, blocks
-from mpitrain.exchange.factors import Factors
+from mpitrain.exchange.factors import Factors, rank_of
 from mpitrain.exchange.lowrank import LowRank
 from mpitrain.exchange.mean import Mean, Place, own_values
 from mpitrain.exchange.message import COLUMNS, HEADER, LEFTS, Label, check, seal
@@ -32,6 +33,8 @@ from mpitrain.runtime.device import Device
 
 SEND_LEFT, COPY_LEFT = 2, 3
 """Lanes of Transfer for P. Q is on Mean's, the first two."""
+SMALLEST_LENGTH = 2.0**-12
+"""Of a column of Q, beside the longest: shorter ones are noise, which is not to be enlarged."""
 
 
 class CodedFactors(Factors):
@@ -61,6 +64,27 @@ class CodedFactors(Factors):
                     missing[start : start + owned.size] += of_mean * np.float32(images)
             with self.own.host(write=True) as own:
                 own -= missing
+
+    def start_next(self, total: NDArray[np.float32]) -> None:
+        """Start the next step with orthonormal columns of the mean Q, scaled so that those of P
+        will be about as long as each other.
+
+        So all of P's columns keep their digits when they are coded together, and when rank 0 takes
+        from each what the others have. Where nothing is in Q, the one from the step before stays.
+        The last bits may differ between ranks whose linear algebra does: weights do not depend on
+        them, for what is used of P comes from rank 0.
+        """
+        with self._basis.host(write=True) as basis:
+            for m, _, q in self._places():
+                rank = rank_of(m, self._rank)
+                place = slice(q, q + rank * m.columns)
+                columns = total[place].reshape(rank, m.columns).astype(np.float64)
+                if not np.isfinite(columns).all() or not columns.any():
+                    continue
+                orthonormal, r = np.linalg.qr(columns.T)
+                lengths = np.abs(np.diag(r))
+                lengths = np.maximum(lengths, SMALLEST_LENGTH * lengths.max())
+                basis[place] = np.ldexp(orthonormal, -np.frexp(lengths)[1]).T.reshape(-1)
 
     def rebuild(self, factor: float) -> None:
         for work in self._works:
