@@ -3,7 +3,7 @@
     python benchmarks/compute.py steps --device gpu -n 3       the command in each precision
     python benchmarks/compute.py steps --network vgg16 --device intel
                                                   steps of the command, on one and on two ranks
-    python benchmarks/compute.py layers           every convolution, a pass at a time
+    python benchmarks/compute.py layers           every layer, a pass at a time
     python benchmarks/compute.py products -n 15   matrix products
     python benchmarks/compute.py                  all three
 
@@ -70,12 +70,16 @@ def measure(part: str, networks: Sequence[str], options: argparse.Namespace) -> 
         found["peak"] = {"gflops": options.peak, "source": "given"} if options.peak else _peak(ours)
         peak = found["peak"]["gflops"]
         rows: Iterator[dict[str, Any]]
+        gpu = _is_gpu(options)
         if part == "steps":
             sides.close()  # fresh ones for each network
-            kind = gpu_steps if _is_gpu(options) else steps
-            rows = kind.rows(networks, options.device, options.torch_python, options.n)
+            asked = (networks, options.device, options.torch_python, options.n)
+            rows = gpu_steps.rows(*asked, options.precision) if gpu else steps.rows(*asked)
         elif part == "layers":
-            rows = layers.rows(networks, ours, theirs, options.n, peak)
+            size = (lambda each: gpu_steps.CASES[each][0]) if gpu else steps.BATCHES.__getitem__
+            batches = {each: size(each) for each in networks}
+            precisions = options.precision if gpu else ()
+            rows = layers.rows(batches, precisions, options.device, theirs, options.n, peak)
         else:
             rows = gemm.rows(ours, theirs, options.n, peak)
         found["rows"] = []
@@ -111,6 +115,10 @@ def brief(row: Mapping[str, Any]) -> str:
     ours = row["ours"]
     if "images_per_second" in ours:
         speed = "{:.4g} img/s".format(ours["images_per_second"][1])
+    elif "gbytes_per_second" in ours:
+        return "{}: {:.4g} GB/s, {:.3g} of copies".format(
+            where, ours["gbytes_per_second"][1], row["ratio"][1]
+        )
     else:
         speed = "{:.4g} GFLOPS".format(ours["gflops"][1])
     return f"{where}: {speed}, {row['ratio'][1]:.3g} times the peer"
@@ -144,8 +152,8 @@ def _show(console: Console, found: Mapping[str, Any]) -> None:
         lines.append(f"NumPy {peer['numpy']}, {peer['blas']}, kernels for {peer['kernel']}")
     for line in lines:
         console.print(line, highlight=False, markup=False)
-    by_precision = found["rows"] and "precision" in found["rows"][0]
-    shown = gpu_steps.tables if by_precision else TABLES[found["part"]]
+    on_gpu = found["part"] == "steps" and "precision" in found["rows"][0]
+    shown = gpu_steps.tables if on_gpu else TABLES[found["part"]]
     for table in shown(found):
         console.print()
         console.print(table)
@@ -163,6 +171,12 @@ def _options() -> argparse.Namespace:
         help="of lenet,vgg16,resnet152; default: all that a part knows",
     )
     parser.add_argument("--device", default="auto", help="as for mpitrain")
+    parser.add_argument(
+        "--precision",
+        type=lambda text: tuple(text.split(",")),
+        default=tuple(gpu_steps.PEERS),
+        help=f"on GPUs; default: {','.join(gpu_steps.PEERS)}",
+    )
     parser.add_argument(
         "-n", type=_positive, default=5, help="counted turns of each side (default 5)"
     )

@@ -55,7 +55,11 @@ class GpuCommand(Command):
 
 
 def rows(
-    networks: Sequence[str], device: str, torch_python: str, n: int
+    networks: Sequence[str],
+    device: str,
+    torch_python: str,
+    n: int,
+    precisions: Sequence[str] = tuple(PEERS),
 ) -> Iterator[dict[str, Any]]:
     """One a network, batch and precision."""
     with tempfile.TemporaryDirectory() as folder, Side(torch_python, "side_pytorch.py") as theirs:
@@ -67,7 +71,7 @@ def rows(
         for network in networks:
             for batch in CASES[network]:
                 peers: dict[str, dict[str, Any]] = {}
-                for precision in ONLY.get(network, tuple(PEERS)):
+                for precision in ONLY.get(network, precisions):
                     peer = PEERS[precision]
                     if peer not in peers:
                         peers[peer] = _peer(theirs, network, batch, peer, n)
@@ -113,8 +117,8 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
         caption_justify="left",
     )
     for name in (
-        "network", "batch", "precision", "ours, img/s", "PyTorch", "PyTorch, img/s", "its layout",
-        "its GiB", "PyTorch's s / ours",
+        "network", "batch", "precision", "ours, img/s", "GiB", "PyTorch", "PyTorch, img/s",
+        "its layout", "its GiB", "PyTorch's s / ours",
     ):  # fmt: skip
         table.add_column(name)
     for row in found["rows"]:
@@ -124,6 +128,7 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
             str(row["batch"]),
             row["precision"],
             three(row["ours"]["images_per_second"]),
+            f"{row['ours']['device_memory'] / 2**30:.2f}",
             theirs["precision"],
             three(theirs["images_per_second"]),
             theirs["layout"],

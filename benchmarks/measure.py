@@ -35,7 +35,12 @@ class SideError(Exception):
     """A side cannot do what it was asked; says why in a sentence."""
 
 
-def seconds_of(work: Callable[[], Any], wait: Callable[[], Any] = lambda: None) -> float:
+def seconds_of(
+    work: Callable[[], Any],
+    wait: Callable[[], Any] = lambda: None,
+    pause: float = PAUSE,
+    least: float = LEAST,
+) -> float:
     """Seconds of a run, by the clock, the first one uncounted: it wakes the side up and brings its
     data back into the caches.
 
@@ -47,9 +52,9 @@ def seconds_of(work: Callable[[], Any], wait: Callable[[], Any] = lambda: None) 
     Seen: 1.2 s of system time a step in a row, 3 to 4 s after a pause of 10 s. Training is steps in
     a row.
     """
-    time.sleep(PAUSE)
+    time.sleep(pause)
     once = _seconds(work, wait, 1)
-    return _seconds(work, wait, max(1, round(LEAST / once)))
+    return _seconds(work, wait, max(1, round(least / once)))
 
 
 def _seconds(work: Callable[[], Any], wait: Callable[[], Any], times: int) -> float:

@@ -1,5 +1,8 @@
-"""mpitrain's side of a comparison: single convolutions, matrix products, and what the device can do
-at most."""
+"""mpitrain's side of a comparison: a network's layers, matrix products, and what the device can do
+at most.
+
+Layers are timed as their graph has built them, so this looks into one further than others may.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,17 @@ from measure import HERE, SideError, peak_memory, seconds_of, serve
 from mpitrain.engine.engine import Engine
 from mpitrain.engine.gemm import Left, Result, matrix
 from mpitrain.engine.registry import open_device
+from mpitrain.exchange.move import Move
 from mpitrain.job.errors import MpitrainError
-from mpitrain.layers import Convolution
-from mpitrain.layers.layer import Layer, Pass, Shape, pair
+from mpitrain.layers import BatchNorm, Convolution
+from mpitrain.layers.conv.precision import use
+from mpitrain.layers.layer import Pass, Shape, pair
 from mpitrain.network import models
+from mpitrain.network.graph import Graph, layouts_of, parameters_of
 from mpitrain.network.memory import INPUT, infer_shapes
 from mpitrain.network.network import Node
 from mpitrain.runtime.array import Array
+from mpitrain.training.sgd import MomentumSgd
 
 CHAINS = 12
 """Of one work-item of peak.cl."""
@@ -95,70 +102,112 @@ class Ours:
         self._held.close()
         self._held.enter_context(self.device.scope())
 
-    def convolutions(self, network: str) -> list[dict[str, Any]]:
-        """Every distinct convolution of a network, in its order: its numbers, the first node that
-        is one, and how many there are."""
-        net = models.load(network)
-        shapes = infer_shapes(net)
+    def layers(self, network: str, batch: int, precision: str) -> list[dict[str, Any]]:
+        """Prepare every pass of every distinct layer of a network, as its graph computes them, and
+        "step": all of them one after another, without the update.
+
+        One fact sheet a layer: the numbers that make it distinct, its first node, how many there
+        are, multiplications and additions of an image, algorithms, and passes, each with the bytes
+        that it must move at least.
+        """
+        self._prepare()
+        fallback = use(self.device, precision)
+        if fallback:
+            raise SideError(fallback)
+        self._works, run = {}, Pass(batch)
+        graph = Graph(self.device, models.load(network), batch)
+        graph.weights.write(graph.layout.initial(0))
+        random = np.random.default_rng(0)
+        images = random.integers(0, 256, (batch, *graph.shapes[INPUT]), np.uint8)
+        graph.load(images, random.integers(0, 10, batch))
+        graph.forward(run)
+        for _ in graph.backward(run):
+            pass
+        self.device.finish()
         found: dict[str, dict[str, Any]] = {}
-        for node in net.nodes:
-            if not isinstance(node.layer, Convolution):
-                continue
-            layer, (source,) = node.layer, node.inputs
-            numbers = {
-                "shape": list(shapes[source]),
-                "channels": layer.channels,
-                "kernel": pair(layer.kernel, "kernel"),
-                "stride": pair(layer.stride, "stride"),
-                "padding": pair(layer.padding, "padding"),
-                "groups": layer.groups,
-                "bias": layer.has_bias,
-                "data": source != INPUT,
-            }
-            case = found.setdefault(str(numbers), {**numbers, "node": node.name, "count": 0})
-            case["count"] += 1
-            case["flops"] = layer.flops(shapes[source])
+        for node in graph.network.nodes:
+            case = _numbers(graph, node)
+            known = found.setdefault(str(case), {**case, "node": node.name, "count": 0})
+            known["count"] += 1
+            if known["count"] == 1:
+                known["flops"] = node.layer.flops(*(graph.shapes[each] for each in node.inputs))
+                known["algorithms"] = getattr(node.layer, "algorithms", {})
+                known["passes"] = self._passes(graph, node, run)
+        self._keep("step", partial(_step, graph, run))
         return list(found.values())
 
-    def convolution(self, network: str, node: str, batch: int, data: bool) -> dict[str, str]:
-        """Prepare "forward", "backward filter" (and bias) and, with `data`, "backward data" of one;
-        names of their algorithms."""
-        self._prepare()
-        net = models.load(network)
-        found: Node = next(each for each in net.nodes if each.name == node)
-        layer, shape = found.layer, infer_shapes(net)[found.inputs[0]]
-        assert isinstance(layer, Convolution)
-        layer.name, layer.capacity = node, batch
-        self._give_memory(layer, shape, batch)
-        fmt = self.device.format
-        x = self._random((batch, *fmt.stored(shape)))
-        y = self.device.zeros((batch, *fmt.stored(layer.output_shape(shape))))
-        dy, dx = self._random(y.shape), self.device.zeros(x.shape) if data else None
-        run = Pass(batch)
+    def _passes(self, graph: Graph, node: Node, run: Pass) -> dict[str, int]:
+        """Prepare a node's passes; name -> bytes that it must read and write at least."""
+        op, y, dy = node.layer, graph._values[node.name], graph._gradients[node.name]
+        x = [graph._repeated.get(each, graph._values[each]) for each in node.inputs]
+        dx = [
+            graph._terms.get((node.name, number)) or graph._gradients.get(each)
+            for number, each in enumerate(node.inputs)
+        ]
+        known, measured = [each for each in dx if each is not None], isinstance(op, BatchNorm)
+        notes = [
+            getattr(op, each) for each in op.memory(1, *(graph.shapes[n] for n in node.inputs))
+        ]
+        forward = [*x, y, *notes, *(x[:1] if measured else ())]
+        passes: dict[str, tuple[Callable[[], None], list[Array]]] = {
+            "forward": (partial(op.forward, run, y, *x), forward)
+        }
+        if isinstance(op, Convolution):
+            whole = (partial(op.backward, run, [None], dy, x, y), [dy, *x])
+            passes["backward filter"] = whole
+            if known:
+                passes["backward data"] = (
+                    partial(op.backward_data, run, known[0], dy),
+                    [dy, *known],
+                )
+            if op.has_bias or op.rectify:
+                gradient = partial(
+                    op._bias_gradient, op.dbias if op.has_bias else None, dy,
+                    y if op.rectify else None, run.images, False, op.scratch,
+                )  # fmt: skip
+                passes["bias, ReLU"] = (gradient, [dy, y, dy] if op.rectify else [dy])
+        else:
+            kept = [each for n, each in enumerate(x) if op.keeps_input(n)]
+            kept += [y] if "y" in op.keeps or (op.rectify and "y" in op.keeps_rectified) else []
+            again = [dy, *x[:1]] if measured else []
+            passes["backward"] = (
+                partial(op.backward, run, dx, dy, x, y),
+                [dy, *known, *kept, *notes, *again],
+            )
+        for name, (work, _) in passes.items():
+            self._keep(f"{node.name} {name}", work)
+        return {name: sum(each.nbytes for each in moved) for name, (_, moved) in passes.items()}
 
-        passes = {
-            "forward": partial(layer.forward, run, y, x),
-            "backward filter": partial(layer.backward, run, [None], dy, [x], y),
-        }
-        if dx is not None:
-            passes["backward data"] = partial(layer.backward_data, run, dx, dy)
-        self._works = {
-            name: partial(seconds_of, work, self.device.finish) for name, work in passes.items()
-        }
-        for work in passes.values():
+    def _keep(self, name: str, work: Callable[[], None]) -> None:
+        """Queue something once, and have it queued again as it was when it is timed."""
+        with self.device.record() as commands:
             work()
-        return layer.algorithms
 
-    def _give_memory(self, layer: Layer, shape: Shape, batch: int) -> None:
-        """What a graph gives to a layer."""
-        layer.build(self.device, shape)
-        for name, parameter in layer.parameters(shape).items():
-            setattr(layer, name, self._random(parameter.shape, 0.1))
-            setattr(layer, f"d{name}", self.device.zeros(parameter.shape))
-        for name, (extent, kind) in layer.memory(batch, shape).items():
-            stored = self.device.format.stored_memory(extent)
-            setattr(layer, name, self.device.zeros(stored, kind))
-        layer.scratch = self.device.empty((max(1, layer.workspace(batch, shape)),))
+        def replay() -> None:
+            for command in commands:
+                command()
+
+        self._time(name, replay)
+
+    def _time(self, name: str, work: Callable[[], None]) -> None:
+        once = {} if self.device.kind == "cpu" else {"pause": 0.0, "least": 0.02}
+        self._works[name] = partial(seconds_of, work, self.device.finish, **once)
+
+    def copies(self) -> float:
+        """Prepare "copy", of 1 GiB (256 MiB on a CPU); the bytes that it reads and writes."""
+        size = 1 << (26 if self.device.kind == "cpu" else 28)
+        x, y = self.device.zeros((size,)), self.device.zeros((size,))
+        self._keep("copy", partial(y.copy_from, x))
+        return 2 * x.nbytes
+
+    def update(self, network: str) -> int:
+        """Prepare "update", momentum SGD of a network's weights; the bytes that it must move."""
+        net = models.load(network)
+        length = layouts_of(parameters_of(net, infer_shapes(net)))[0].length
+        weights, gradient = self.device.zeros((length,)), self.device.zeros((length,))
+        sgd, move = MomentumSgd(self.device, weights, 0.9, 5e-4), Move(0, length, gradient)
+        self._time("update", partial(sgd.update, move))
+        return 5 * weights.nbytes
 
     def _random(self, shape: Shape, deviation: float = 1.0) -> Array:
         values = np.random.default_rng(len(shape)).standard_normal(shape, np.float32)
@@ -192,6 +241,35 @@ class Ours:
         return float(np.abs(c.download()[:rows] - expected).max())
 
 
+def _step(graph: Graph, run: Pass) -> None:
+    graph._forward(run)
+    for node in reversed(graph.network.nodes):
+        graph._backward_of(node, run, {})
+
+
+def _numbers(graph: Graph, node: Node) -> dict[str, Any]:
+    """What makes a layer distinct."""
+    op, shapes = node.layer, [list(graph.shapes[each]) for each in node.inputs]
+    facts: dict[str, Any] = {"kind": type(op).__name__, "shapes": shapes, "rectify": op.rectify}
+    facts["data"] = any(
+        (node.name, number) in graph._terms or each in graph._gradients
+        for number, each in enumerate(node.inputs)
+    )
+    if isinstance(op, Convolution):
+        facts |= {
+            "shape": shapes[0],
+            "channels": op.channels,
+            "kernel": pair(op.kernel, "kernel"),
+            "stride": pair(op.stride, "stride"),
+            "padding": pair(op.padding, "padding"),
+            "groups": op.groups,
+            "bias": op.has_bias,
+        }
+    elif hasattr(op, "kernel"):
+        facts["kernel"] = pair(op.kernel, "kernel")
+    return facts
+
+
 def operands(m: int, n: int, k: int) -> tuple[Any, Any]:
     """A (M, K) and B (K, N)."""
     random = np.random.default_rng(0)
@@ -200,5 +278,5 @@ def operands(m: int, n: int, k: int) -> tuple[Any, Any]:
 
 if __name__ == "__main__":
     ours = Ours()
-    names = ("open", "peak", "time", "convolutions", "convolution", "product")
+    names = ("open", "peak", "time", "layers", "copies", "update", "product")
     serve({name: getattr(ours, name) for name in names} | {"memory": peak_memory})

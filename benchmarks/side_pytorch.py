@@ -111,9 +111,7 @@ def gpu_step(network: str, batch: int, layout: str, precision: str) -> dict[str,
     works.clear()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    torch.backends.cudnn.benchmark = True
-    tf32 = precision == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    set_precision(precision)
     form = layout_of(layout)
     module = NETWORKS[network]().cuda().train().to(memory_format=form)
     optimizer = torch.optim.SGD(
@@ -150,6 +148,13 @@ def gpu_step(network: str, batch: int, layout: str, precision: str) -> dict[str,
     return {"parameters": sum(each.numel() for each in module.parameters())}
 
 
+def set_precision(precision: str) -> None:
+    """How a GPU multiplies, by the fastest way that cuDNN can find."""
+    torch.backends.cudnn.benchmark = True
+    tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+
+
 def gpu_facts() -> dict[str, Any]:
     """The GPU, its driver's CUDA, cuDNN, and the peak of PyTorch's allocations."""
     return {
@@ -171,13 +176,21 @@ def convolution(
     bias: bool,
     batch: int,
     layout: str,
+    on: str = "cpu",
+    precision: str = "float32",
 ) -> None:
     """Prepare "forward", "backward filter" (and bias) and "backward data" of one. Each run
-    allocates its result, as in training."""
+    allocates its result, as in training.
+
+    on: "cpu" or "cuda"; there with a precision as `gpu_step` has them.
+    """
+    set_precision(precision)
+    like: dict[str, Any] = {"device": on}
+    like["dtype"] = torch.bfloat16 if precision == "bf16" else torch.float32
     to = partial(torch.Tensor.contiguous, memory_format=layout_of(layout))
-    x = to(torch.randn(batch, *shape))
-    weight = to(0.1 * torch.randn(channels, shape[0] // groups, *kernel))
-    b = torch.randn(channels) if bias else None
+    x = to(torch.randn(batch, *shape, **like))
+    weight = to(0.1 * torch.randn(channels, shape[0] // groups, *kernel, **like))
+    b = torch.randn(channels, **like) if bias else None
 
     def forward() -> Tensor:
         return functional.conv2d(x, weight, b, stride, padding, 1, groups)
@@ -205,13 +218,25 @@ def convolution(
         "backward data": partial(backward, [True, False, False]),
     }
     works.update(
-        {f"{name} {layout}": partial(_without_gradients, work) for name, work in passes.items()}
+        {f"{name} {layout}": partial(_without_gradients, work, on) for name, work in passes.items()}
     )
 
 
-def _without_gradients(work: Callable[[], Any]) -> float:
+def _without_gradients(work: Callable[[], Any], on: str) -> float:
     with torch.no_grad():
-        return seconds_of(work)
+        if on == "cpu":
+            return seconds_of(work)
+        return seconds_of(work, torch.cuda.synchronize, pause=0.0, least=0.02)
+
+
+def product(precision: str, size: int = 8192) -> float:
+    """TFLOPS of a square matrix product on the GPU: the best of ten."""
+    set_precision(precision)
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(size, size, device="cuda", dtype=kind) for _ in range(2))
+    work = partial(torch.matmul, a, b)
+    best = min(seconds_of(work, torch.cuda.synchronize, 0.0, 0.02) for _ in range(10))
+    return 2e-12 * size**3 / best
 
 
 def forget() -> None:
@@ -315,6 +340,7 @@ if __name__ == "__main__":
             "gpu_step": gpu_step,
             "gpu_facts": gpu_facts,
             "convolution": convolution,
+            "product": product,
             "forget": forget,
             "time": lambda name: works[name](),
             "loss": lambda: losses[0],

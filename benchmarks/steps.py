@@ -101,6 +101,7 @@ class Command:
                 / seconds,
                 "host": sum(step["seconds"]["host"] for step in steps) / len(steps),
                 "peak_memory": end["peak_memory"],
+                "device_memory": end["device_memory"],
                 "loss": steps[-1]["loss"],
             }
         )
@@ -112,6 +113,7 @@ class Command:
         return {
             "parameters": runs[-1]["parameters"],
             "peak_memory": runs[-1]["peak_memory"],
+            "device_memory": runs[-1]["device_memory"],
             "loss": runs[-1]["loss"],
             "cores": spread([run["cores"] for run in runs]),
             "host_seconds": spread([run["host"] for run in runs]),

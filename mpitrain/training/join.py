@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ from mpitrain.training.plan import Plan, Resumed
 from mpitrain.training.prepare import Prepared, look
 from mpitrain.training.reading import choose as choose_reading
 from mpitrain.training.reading import use_threads
-from mpitrain.training.state import check_resumable
+from mpitrain.training.state import Floats, check_resumable
 from mpitrain.training.world import Local, World, applies_mean, make_world
 from mpitrain.watch import witness
 from mpitrain.watch.signals import Stop
@@ -91,6 +92,7 @@ def join(
     device: Engine = wire.agree.together(lambda: _open_device(run, wire, cores))
     use_threads(dataset, run, device, len(cores))
     resumed = _to_resume(run, wire, prepared, network, watch) if run.resume else None
+    drawn = None if resumed else _drawing(placed, run.seed, wire)
 
     watch.at("compile")
     fault("compile", 0)
@@ -143,7 +145,7 @@ def join(
     world = make_world(
         plan, local, wire, resumed.speeds if resumed and same_ranks and plan.by_speed else None
     )
-    said = _resume(world, resumed) if resumed else _begin(world)
+    said = _resume(world, resumed) if resumed else _begin(world, known(drawn))
     _check_space(world)
     return world, said
 
@@ -307,10 +309,19 @@ class _Compiling:
             )
 
 
-def _begin(world: World) -> str:
-    """Weights from the seed or --init; returns what to say of them."""
+def _drawing(placed: Network, seed: int, wire: Wire) -> Callable[[], Floats]:
+    """What waits for the weights of this seed, which rank 0 draws on a thread while kernels are
+    compiled: 138 million take more than a second."""
+    if wire.ranks.rank:
+        return lambda: np.empty(0, np.float32)  # rank 0 sends them
+    layout, _ = layouts_of(parameters_of(placed, infer_shapes(placed)))
+    return ThreadPoolExecutor(1, "drawing").submit(layout.initial, seed).result
+
+
+def _begin(world: World, drawn: Callable[[], Floats]) -> str:
+    """Weights as drawn from the seed, or of --init; returns what to say of them."""
     run, folder = world.plan.run, world.plan.folder
-    said = world.state.begin(run.seed, run.init, run.init_partial)
+    said = world.state.begin(run.seed, drawn, run.init, run.init_partial)
     if not run.resume:
         return said
     nothing = (

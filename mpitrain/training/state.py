@@ -76,14 +76,20 @@ class State:
         self._alike = alike
         self._master = sgd.weights if sgd else graph.weights
 
-    def begin(self, seed: int, init: str | None, partial: bool = False) -> str:
-        """Draw the weights on rank 0, or take them from a safetensors file, and give them to all.
-        Returns what to say about the file.
+    def begin(
+        self,
+        seed: int,
+        drawn: Callable[[], Floats],
+        init: str | None = None,
+        partial: bool = False,
+    ) -> str:
+        """Take the weights that rank 0 has drawn from the seed, or those of a safetensors file, and
+        give them to all. Returns what to say about the file.
 
         partial: take what fits of the file. Raises UserError for a file that does not fit.
         """
         graph = self._graph
-        said, sliced = self._wire.agree.from_root(lambda: self._draw(seed, init, partial))
+        said, sliced = self._wire.agree.from_root(lambda: self._first(drawn, init, partial))
         self.spread(graph.weights, graph.statistics)
         if self._own:
             graph.own_weights.write(graph.own_layout.initial(seed))
@@ -93,10 +99,12 @@ class State:
             self._average.begin()
         return str(said)
 
-    def _draw(self, seed: int, init: str | None, partial: bool) -> tuple[str, list[str]]:
+    def _first(
+        self, drawn: Callable[[], Floats], init: str | None, partial: bool
+    ) -> tuple[str, list[str]]:
         """On rank 0: what to say, and of which tensors of the file every rank gets a slice."""
         graph = self._graph
-        self._master.write(graph.layout.initial(seed))
+        self._master.write(drawn())
         found = self._take(Path(init), partial) if init else ("", [])
         if self._master is not graph.weights:
             graph.weights.copy_from(self._master)

@@ -47,7 +47,8 @@ def begun(make_world: MakeWorld, path: Path, **options: object) -> tuple[Tensors
     weights = {
         name: flat[slot.start : slot.stop].reshape(slot.shape) for name, slot in slots.items()
     }
-    return weights, world.state.begin(0, str(path), bool(options.get("init_partial")))
+    drawn, partial = world.local.graph.layout.initial(0), bool(options.get("init_partial"))
+    return weights, world.state.begin(0, lambda: drawn, str(path), partial)
 
 
 def same(found: Tensors, wanted: Tensors) -> bool:

@@ -37,6 +37,8 @@ class Ending:
         hashes = tuple(world.wire.agree.gather_facts(world.state.sha256()))
         same = len(set(hashes)) == 1
         memory = sum(world.wire.agree.gather_facts(_peak(world.wire.ranks.local_rank == 0)))
+        own = 0 if local.device.shares_memory else local.device.allocated
+        on_devices = sum(world.wire.agree.gather_facts(own))
         images = (t - plan.begun) * plan.batch_size
         local.log.event(
             "end",
@@ -45,6 +47,7 @@ class Ending:
             images_per_second=round(images / seconds, 1),
             weights_sha256=list(hashes),
             peak_memory=memory,
+            device_memory=on_devices,
             exit=code if same else RunError.exit_code,
             job=slurm.job(),
             restarts=slurm.restarts(),
@@ -56,7 +59,9 @@ class Ending:
         local.display.say(
             f"{how} step {t}, {seconds:.1f} s, all ranks hold the same weights (sha256 "
             f"{hashes[0][:12]}), "
-            f"peak memory of all ranks {memory / 2**30:.2f} GiB, run in {plan.folder}"
+            f"peak memory of all ranks {memory / 2**30:.2f} GiB"
+            + (f" and {on_devices / 2**30:.2f} GiB of devices" if on_devices else "")
+            + f", run in {plan.folder}"
         )
         return replace(progress, hashes=hashes)
 
