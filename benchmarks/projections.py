@@ -67,7 +67,9 @@ class Device:
     source: str
     image_seconds: dict[str, float]
     """By network."""
-    cores: float = 0
+    cores: float
+    """That compute, and carry the exchange, too. 0: messages are the network card's work, and codes
+    the GPU's, and neither takes time in the model."""
 
 
 @cache
@@ -84,6 +86,12 @@ def layouts(network: str, ranks: int, split: bool) -> tuple[Layout, Traffic]:
     return Layout(parameters), activations(large, shapes, 1, ranks)
 
 
+@cache
+def moved_by(network: str, kind: str, ranks: int, split: bool) -> Traffic:
+    return traffic(kind, layouts(network, ranks, split)[0], ranks)
+
+
+@cache
 def flops(network: str) -> float:
     """Of an image, forward."""
     net = models.load(network)
@@ -201,29 +209,38 @@ def measure_work() -> None:
 def devices() -> list[Device]:
     """Those whose steps were measured; ResNet50's are ResNet152's by their operations."""
     small = flops("resnet50") / flops("resnet152")
-    cpu = {"vgg16": 1 / 11.1, "resnet152": 1 / 6.8}
-    gpu = {"vgg16": 1 / 2708, "resnet152": 1 / 1229}
-    return [
-        Device(name, source, {**times, "resnet50": times["resnet152"] * small}, cores)
-        for name, source, times, cores in (
-            ("two cores of an EPYC", "results.md, training steps on CPUs", cpu, 2),
-            ("an H200, bf16", "results.md, training steps on a GPU", gpu, 0),
-        )
-    ]
+    found = []
+    for name, source, batches, cores in (
+        ("two cores of an EPYC", "steps-intel.json", {"vgg16": 16, "resnet152": 8}, 2),
+        ("an H200 in bf16", "steps-nvidia.json", {"vgg16": 32, "resnet152": 32}, 0),
+    ):
+        times = {
+            row["network"]: 1 / row["ours"]["images_per_second"][1]
+            for row in load(source)["rows"]
+            if row["batch"] == batches.get(row["network"])
+            and row.get("ranks", 1) == 1
+            and row.get("precision", "bf16") == "bf16"
+        }
+        times["resnet50"] = times["resnet152"] * small
+        found.append(Device(name, source, times, cores))
+    return found
 
 
 def predicted(
     network: str, kind: str, ranks: int, gbit: float, computing: Computing, images: float,
-    split: bool = False, shared_by: int = 1,
+    split: bool = False, shared_by: int = 1, offloaded: bool = False, streamed: bool = True,
 ) -> float:  # fmt: skip
     """Seconds a step.
 
-    images: of a rank. shared_by: how many ranks' exchanges the computing's cores carry.
+    images: of a rank. shared_by: how many ranks' exchanges the computing's cores carry. offloaded:
+    these take no CPU time.
     """
     known, _ = constants()
+    if offloaded:
+        known = Constants(known.link_share, 0.0, 0.0, dict.fromkeys(known.value_seconds, 0.0))
     layout, of_image = layouts(network, ranks, split)
-    moved = traffic(kind, layout, ranks)
-    streamed = not kind.startswith("star")
+    moved = moved_by(network, kind, ranks, split)
+    streamed = streamed and not kind.startswith("star")
     link, work = exchange_seconds(
         moved, layout.count, kind, gbit * GBIT, known, ranks if shared_by > 1 else 1, streamed
     )
@@ -234,7 +251,8 @@ def predicted(
 
 def weak(device: Device, network: str, kind: str, ranks: int, gbit: float, split: bool) -> float:
     computing = Computing(IMAGES * device.image_seconds[network], device.cores)
-    return predicted(network, kind, ranks, gbit, computing, IMAGES, split)
+    gpu = not device.cores
+    return predicted(network, kind, ranks, gbit, computing, IMAGES, split, offloaded=gpu)
 
 
 def strong(kind: str, ranks: int, split: bool = False, gbit: float = 1.0) -> float:
@@ -245,6 +263,19 @@ def strong(kind: str, ranks: int, split: bool = False, gbit: float = 1.0) -> flo
 
 # -- against what was measured
 # --------------------------------------------------------------------------------------------------
+
+LAB_CORES = 2
+"""Of the machine, for all lab hosts."""
+NOT_STREAMED = {4: 7.5, 8: 11.0}
+"""Seconds, in docs/results.md, of a step's exchange after the backward pass, by ranks."""
+BYTES = (
+    ("vgg16", "dynamic8", 8, 32, False, 260.0),
+    ("vgg16", "dynamic8", 8, 32, True, 51.6),
+    ("vgg16", "float32", 4, 4, False, 553.4),
+    ("vgg16", "float32", 4, 4, True, 60.6),
+)
+"""Network, exchange, ranks, images of a rank, whether split, and MB that rank 0 sends a step, in
+docs/results.md."""
 
 
 @dataclass(frozen=True)
@@ -292,6 +323,11 @@ def checks() -> list[Check]:
             said = predicted("vgg16", kind, ranks, 1, computing, STRONG_BATCH / ranks)
             words = f"VGG16, slept, {kind}, {ranks} ranks, 1 Gbit/s"
             found.append(Check(words, "scaling-vgg16.json", point["seconds"][1], said))
+    for ranks, seconds in NOT_STREAMED.items():  # sleeping takes no core: it is all the exchange
+        idle = Computing(0.0, LAB_CORES)
+        said = predicted("vgg16", "dynamic8", ranks, 1, idle, 0, False, ranks, streamed=False)
+        words = f"VGG16, slept, dynamic8, {ranks} ranks, 1 Gbit/s, --no-streaming: exchange alone"
+        found.append(Check(words, "results.md", seconds, said))
     ranks, batch = 4, 16
     for row in load("ddp-vgg16.json")["rows"]:
         side, kind = row["method"].split(" ")
@@ -308,10 +344,6 @@ def checks() -> list[Check]:
         )
         found.append(Check(words, "ddp-vgg16.json", row["seconds"][1], said))
     return found
-
-
-LAB_CORES = 2
-"""Of the machine, for all lab hosts."""
 
 
 # -- the page
@@ -336,6 +368,15 @@ def tables() -> dict[str, str]:
         f"{sizes[-1]:.0%} at most; {sum(size <= 0.25 for size in sizes)} lie within 25 %."
     )
     found["checks"] = "\n".join(rows)
+    rows = ["| point | measured, MB | model, MB |", "|---|---|---|"]
+    for network, kind, ranks, images, split, sent in BYTES:
+        layout, of_image = layouts(network, ranks, split)
+        said = (traffic(kind, layout, ranks).first + images * of_image.first) / 1e6
+        rows.append(
+            f"| {network}, {_named(kind, split)}, {ranks} ranks with {images} images each | "
+            f"{sent:.1f} | {said:.1f} |"
+        )
+    found["bytes"] = "\n".join(rows)
     heads = " | ".join(str(ranks) for ranks in STRONG_RANKS)
     rows = [f"| exchange | {heads} |", "|---" * (1 + len(STRONG_RANKS)) + "|"]
     paper = PAPER["vgg16"].measured

@@ -32,7 +32,7 @@ OTHERS = {
     },
     "env of coreutils": {"--ignore-signal"},
     "pytest": {"--only-mpi", "--devices"},
-    "benchmarks": {"--fashion", "--lab", "--links", "--per-host"},
+    "benchmarks": {"--exchanges", "--fashion", "--lab", "--links", "--per-host"},
 }
 """Options of other programs that pages name."""
 

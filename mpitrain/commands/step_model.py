@@ -2,8 +2,8 @@
 behind docs/scaling.md, and the paper's beside it.
 
     T = F + max(W, E)            streamed: gradients leave while the backward pass W goes on
-    T = F + W + E                after it, as the paper's clients send
     E = max(link, work)
+    T = F + W + link + work      after it, as the paper's clients send
 
 F is all that comes before the first gradient. `link`: the bytes of the busiest link in its busier
 direction (after the backward pass in both, one after the other), over the part of its rate that
@@ -75,10 +75,10 @@ def step_seconds(
     computing: Computing, link: float, work: float, before: float = 0.0, streamed: bool = True
 ) -> float:
     """T. before: seconds of messages that computing waits for, as of split layers."""
-    within = max(link, work if not computing.cores else 0.0)
+    own_core = not computing.cores
+    if not streamed:
+        return before + computing.seconds + link + work / max(1, computing.cores)
     backward = BACKWARD * computing.seconds
     forward = computing.seconds - backward + before
-    total = forward + (max(backward, within) if streamed else backward + within)
-    if computing.cores:
-        total = max(total, computing.seconds + work / computing.cores)
-    return total
+    total = forward + max(backward, link, work if own_core else 0.0)
+    return total if own_core else max(total, computing.seconds + work / computing.cores)
