@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpitrain.commands.step_model import Computing, step_seconds
 from mpitrain.job.errors import RunError, UserError
 
 
@@ -77,14 +76,13 @@ gradient, MB/s of the link."""
 def star_seconds(ranks: int) -> float:
     """Seconds a step of VGG16 as in the paper: all clients' gradients and weights go through one
     server. T(N) = A/N + b*N."""
-    return step_seconds(Computing(COMPUTE / ranks), STAR * ranks, 0.0, streamed=False)
+    return COMPUTE / ranks + STAR * ranks
 
 
 def sharded_seconds(ranks: int) -> float:
     """The same devices and link, but each rank averages a shard of the gradient. T(N) = A/N +
     2*S*(N-1)/(N*B)."""
-    link = 2 * SHARE * (ranks - 1) / (ranks * LINK)
-    return step_seconds(Computing(COMPUTE / ranks), link, 0.0, streamed=False)
+    return COMPUTE / ranks + 2 * SHARE * (ranks - 1) / (ranks * LINK)
 
 
 PAPER = {

@@ -20,9 +20,10 @@ LAYOUT = struct.Struct("<4sBBHIIQQfI")
 """Magic, version, codec, block, bucket, phase, step, count, bound, checksum."""
 HEADER = LAYOUT.size
 """Bytes of the header."""
-PARTS, MEANS, DELTAS, LEFTS, COLUMNS = range(5)
-"""Phases: sums sent to the owner of a shard, means sent by it, changes of the weights by rank 0;
-of low-rank factors each rank's P, sent to rank 0, and its orthonormal columns, sent by it."""
+PARTS, MEANS, DELTAS = 0, 1, 2
+"""Phases: sums sent to the owner of a shard, means sent by it, changes of the weights by rank 0."""
+LEFTS, COLUMNS = 4, 5
+"""Phases of low-rank factors: each rank's P, sent to rank 0; orthonormal columns, sent by it."""
 
 
 @dataclass(frozen=True)

@@ -120,11 +120,11 @@ def factors(
     total = lefts[0]
     for rank in (1, 2):
         records, decoded = coded(lefts[rank])
-        found[f"messages/left-{rank}-to-0.bin"] = message(3, LEFT_ROOM, records)
+        found[f"messages/left-{rank}-to-0.bin"] = message(4, LEFT_ROOM, records)
         total = total + decoded
     found["after/left-sum.f32"] = total
     records, decoded = coded(columns)
-    found["messages/columns-0-to-all.bin"] = message(4, LEFT_ROOM, records)
+    found["messages/columns-0-to-all.bin"] = message(5, LEFT_ROOM, records)
     found["after/columns.f32"] = decoded
     cuts = [(0, 512), (512, 1024), (1024, RIGHT_ROOM)]
     parts, own = [], []

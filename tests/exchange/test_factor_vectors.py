@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from make_vectors import BUCKET, IMAGES, LEFT, LEFT_ROOM, RANKS, RIGHT, STEP
 from ranks import open_cpu
-from test_vectors import NAMES, VECTORS, Post, carried_by
+from test_vectors import PHASES, VECTORS, Post, carried_by
 
 from mpitrain.exchange.bucket import Bucket, Matrix
 from mpitrain.exchange.codec import make_scale
@@ -33,7 +33,7 @@ def read(name: str) -> np.ndarray:
 def label_of(path: Path) -> Label:
     kind = path.stem.split("-")[0]
     count = 512 if kind in ("parts", "means") else LEFT_ROOM
-    return Label(1, 512, BUCKET, NAMES.index(kind), STEP, count)
+    return Label(1, 512, BUCKET, PHASES[kind], STEP, count)
 
 
 def prepare(rank: int, post: Post) -> Callable[[], None]:

@@ -23,8 +23,8 @@ from mpitrain.mpi.hops import complete
 
 VECTORS = Path(__file__).parent / "vectors"
 MESSAGES = sorted((VECTORS / "messages").iterdir())
-NAMES = ("parts", "means", "deltas", "left", "columns")
-"""Of files, by the phase of the message in them."""
+PHASES = {"parts": 0, "means": 1, "deltas": 2, "left": 4, "columns": 5}
+"""Of the message in a file, by the beginning of its name."""
 
 
 class Post:
@@ -63,7 +63,8 @@ class Post:
 
 def name_of(message: np.ndarray) -> str:
     """What kind of message it is, by its header."""
-    return NAMES[LAYOUT.unpack_from(message.data, 0)[5]]
+    phase = LAYOUT.unpack_from(message.data, 0)[5]
+    return next(name for name, its in PHASES.items() if its == phase)
 
 
 class Delivery:
@@ -151,7 +152,7 @@ def label_of(path: Path) -> Label:
     phase = path.name.split("-")[0]
     owner = int(path.stem[-1]) if phase == "parts" else int(path.stem.split("-")[1])
     count = VALUES if phase == "deltas" else (512, 512, VALUES - 1024)[owner]
-    return Label(1, 512, BUCKET, NAMES.index(phase), STEP, count)
+    return Label(1, 512, BUCKET, PHASES[phase], STEP, count)
 
 
 @pytest.mark.parametrize("path", MESSAGES, ids=lambda path: path.stem)
