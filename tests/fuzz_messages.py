@@ -182,8 +182,9 @@ def activations(random: Generator) -> bool:
 
 
 def length(random: Generator) -> bool:
-    """A message of another length than agreed: refused, with its sender and both lengths."""
-    wanted, sent = random.integers(1, 64, 2).tolist()
+    """A message that is shorter than agreed: refused, with its sender and both lengths. (For one
+    that is longer MPI says so; Open MPI does not survive many of them.)"""
+    sent, wanted = sorted(random.integers(1, 64, 2).tolist())
     sent = wanted if random.random() < 0.3 else sent
     into = np.empty(wanted, np.uint8)
     receiver = SimpleNamespace(rank=0, numbers=(5,))
@@ -193,8 +194,7 @@ def length(random: Generator) -> bool:
     try:
         messages.wait()
     except RunError as error:
-        words = f"message from rank 5: expected {wanted} bytes, got {sent}"
-        assert str(error) == words if sent < wanted else "a message failed" in str(error), error
+        assert str(error) == f"message from rank 5: expected {wanted} bytes, got {sent}"
         assert sent != wanted
         return True
     finally:
