@@ -13,12 +13,6 @@
 #include "values.h"
 #include "gpu/quads.h"
 
-#define EACH_PIXEL(at)                                                                             \
-    _Pragma("unroll 4") for (int j = (int)((long)N * I * share / shares) + me / QUADS; j < last;   \
-                             j += LANES) {                                                         \
-        const int n = j / I;                                                                       \
-        const size_t at = (((size_t)n * blocks + block) * I + j - n * I) * BLOCK + quad;
-
 /* partial[share][0] = sum of x - pivot, [1] = sum of its square, where the pivot, the channel's
    first value, keeps the difference of the two small. */
 IN_GROUPS __kernel void forward_sums(__global float *partial, __global const VALUE *restrict x,
@@ -26,21 +20,29 @@ IN_GROUPS __kernel void forward_sums(__global float *partial, __global const VAL
     const int me = get_local_id(0), quad = me % QUADS * WIDTH;
     const int block = get_group_id(0), share = get_group_id(1), blocks = get_num_groups(0),
               shares = get_num_groups(1);
-    const int last = (int)((long)N * I * (share + 1) / shares);
-    __local WIDE scratch[GROUP];
+    PIXELS_OF_SHARE
+    __local WIDE scratch[2 * GROUP];
     const WIDE pivot = LOAD_VALUES(x + (size_t)block * I * BLOCK + quad);
     WIDE sums = (WIDE)(0.0f), squares = (WIDE)(0.0f);
-    EACH_PIXEL(at)
-    const WIDE value = LOAD_VALUES(x + at) - pivot;
-    sums += value;
-    squares += value * value;
-}
-sums = add_lanes(sums, scratch, me);
-squares = add_lanes(squares, scratch, me);
-if (me < QUADS) {
-    STORE_ALIGNED(sums, partial + ((size_t)(2 * share) * blocks + block) * BLOCK + quad);
-    STORE_ALIGNED(squares, partial + ((size_t)(2 * share + 1) * blocks + block) * BLOCK + quad);
-}
+    while (j < last) {
+        PACKED loaded[AHEAD];
+        bool there[AHEAD];
+        _Pragma("unroll") for (int k = 0; k < AHEAD; k++) {
+            there[k] = j < last;
+            if (there[k]) loaded[k] = LOAD_PACKED(x + at);
+            NEXT_PIXEL
+        }
+        _Pragma("unroll") for (int k = 0; k < AHEAD; k++) if (there[k]) {
+            const WIDE value = UNPACKED(loaded[k]) - pivot;
+            sums += value;
+            squares += value * value;
+        }
+    }
+    add_both_lanes(&sums, &squares, scratch, me);
+    if (me < QUADS) {
+        STORE_ALIGNED(sums, partial + ((size_t)(2 * share) * blocks + block) * BLOCK + quad);
+        STORE_ALIGNED(squares, partial + ((size_t)(2 * share + 1) * blocks + block) * BLOCK + quad);
+    }
 }
 
 #define ADD_SHARES(first, second)                                                                  \
@@ -50,8 +52,7 @@ if (me < QUADS) {
         second +=                                                                                  \
             LOAD_ALIGNED(partial + ((size_t)(2 * share + 1) * blocks + block) * BLOCK + quad);     \
     }                                                                                              \
-    first = add_lanes(first, scratch, me);                                                         \
-    second = add_lanes(second, scratch, me);
+    add_both_lanes(&first, &second, scratch, me);
 
 IN_GROUPS __kernel void forward_finish(__global float *mean, __global float *inverse,
                                        __global float *running_mean, __global float *running_var,
@@ -61,7 +62,7 @@ IN_GROUPS __kernel void forward_finish(__global float *mean, __global float *inv
     const int me = get_local_id(0), quad = me % QUADS * WIDTH, block = get_group_id(0),
               blocks = get_num_groups(0);
     const int at = block * BLOCK + quad, count = C - at;
-    __local WIDE scratch[GROUP];
+    __local WIDE scratch[2 * GROUP];
     const float m = (float)N * I;
     ADD_SHARES(sum, square)
     if (me < QUADS && count > 0) {
@@ -122,30 +123,45 @@ IN_GROUPS __kernel void backward_sums(__global float *partial, __global VALUE *p
     const int me = get_local_id(0), quad = me % QUADS * WIDTH;
     const int block = get_group_id(0), share = get_group_id(1), blocks = get_num_groups(0),
               shares = get_num_groups(1);
-    const int channel = block * BLOCK + quad, count = C - channel,
-              last = (int)((long)N * I * (share + 1) / shares);
-    __local WIDE scratch[GROUP];
+    const int channel = block * BLOCK + quad, count = C - channel;
+    PIXELS_OF_SHARE
+    __local WIDE scratch[2 * GROUP];
     const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY),
                centre = load_some(mean + channel, count), shift = load_some(bias + channel, count);
     const WIDE scale = load_some(weight + channel, count) * load_some(inverse + channel, count);
     WIDE sums = (WIDE)(0.0f), products = (WIDE)(0.0f);
-    EACH_PIXEL(at)
-    const WIDE value = LOAD_VALUES(x + at);
-#if RESIDUAL
-    const WIDE gradient = select(LOAD_VALUES(dy + at), (WIDE)(0.0f), LOAD_VALUES(y + at) <= floor);
-    STORE_VALUES(gradient, passed + at);
-#else
-    const WIDE gradient = GATED(value, LOAD_VALUES(dy + at));
-#endif
-    sums += gradient;
-    products += gradient * (value - centre);
-}
-sums = add_lanes(sums, scratch, me);
-products = add_lanes(products, scratch, me);
-if (me < QUADS) {
-    STORE_ALIGNED(sums, partial + ((size_t)(2 * share) * blocks + block) * BLOCK + quad);
-    STORE_ALIGNED(products, partial + ((size_t)(2 * share + 1) * blocks + block) * BLOCK + quad);
-}
+    while (j < last) {
+        PACKED values[AHEAD], gradients[AHEAD], kept[AHEAD];
+        size_t places[AHEAD];
+        bool there[AHEAD];
+        _Pragma("unroll") for (int k = 0; k < AHEAD; k++) {
+            places[k] = at, there[k] = j < last;
+            if (there[k]) {
+                values[k] = LOAD_PACKED(x + at);
+                gradients[k] = LOAD_PACKED(dy + at);
+                if (RESIDUAL) kept[k] = LOAD_PACKED(y + at);
+            }
+            NEXT_PIXEL
+        }
+        _Pragma("unroll") for (int k = 0; k < AHEAD; k++) if (there[k]) {
+            const WIDE value = UNPACKED(values[k]);
+            WIDE gradient = UNPACKED(gradients[k]);
+            if (RESIDUAL) {
+                gradient = select(gradient, (WIDE)(0.0f), UNPACKED(kept[k]) <= floor);
+                STORE_VALUES(gradient, passed + places[k]);
+            } else {
+                gradient = GATED(value, gradient);
+            }
+            sums += gradient;
+            products += gradient * (value - centre);
+        }
+    }
+    add_both_lanes(&sums, &products, scratch, me);
+    if (me < QUADS) {
+        STORE_ALIGNED(sums, partial + ((size_t)(2 * share) * blocks + block) * BLOCK + quad);
+        STORE_ALIGNED(products,
+                      partial + ((size_t)(2 * share + 1) * blocks + block) * BLOCK + quad);
+    }
 }
 
 /* totals[0] = dbias, [1] = dweight of this run alone. */
@@ -156,7 +172,7 @@ IN_GROUPS __kernel void backward_finish(__global float *dweight, __global float 
     const int me = get_local_id(0), quad = me % QUADS * WIDTH, block = get_group_id(0),
               blocks = get_num_groups(0);
     const int at = block * BLOCK + quad, count = C - at;
-    __local WIDE scratch[GROUP];
+    __local WIDE scratch[2 * GROUP];
     ADD_SHARES(sum, product)
     if (me < QUADS) {
         product *= load_some(inverse + at, count);

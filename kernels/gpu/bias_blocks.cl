@@ -15,19 +15,29 @@ IN_GROUPS __kernel void partial_sums(__global float *partial, __global VALUE *dy
     const int me = get_local_id(0), quad = me % QUADS * WIDTH;
     const int block = get_group_id(0), share = get_group_id(1), blocks = get_num_groups(0),
               shares = get_num_groups(1);
-    const int last = (int)((long)N * I * (share + 1) / shares);
+    PIXELS_OF_SHARE
     __local WIDE scratch[GROUP];
     WIDE total = (WIDE)(0.0f);
-    _Pragma("unroll 4") for (int j = (int)((long)N * I * share / shares) + me / QUADS; j < last;
-                             j += LANES) {
-        const int n = j / I;
-        const size_t at = (((size_t)n * blocks + block) * I + j - n * I) * BLOCK + quad;
-        WIDE value = LOAD_VALUES(dy + at);
-        if (rectified) {
-            value = select(value, (WIDE)(0.0f), LOAD_VALUES(y + at) <= (WIDE)(0.0f));
-            STORE_VALUES(value, dy + at);
+    while (j < last) {
+        PACKED value[AHEAD], kept[AHEAD];
+        size_t places[AHEAD];
+        bool there[AHEAD];
+        _Pragma("unroll") for (int k = 0; k < AHEAD; k++) {
+            places[k] = at, there[k] = j < last;
+            if (there[k]) {
+                value[k] = LOAD_PACKED(dy + at);
+                if (rectified) kept[k] = LOAD_PACKED(y + at);
+            }
+            NEXT_PIXEL
         }
-        total += value;
+        _Pragma("unroll") for (int k = 0; k < AHEAD; k++) if (there[k]) {
+            WIDE gradient = UNPACKED(value[k]);
+            if (rectified) {
+                gradient = select(gradient, (WIDE)(0.0f), UNPACKED(kept[k]) <= (WIDE)(0.0f));
+                STORE_VALUES(gradient, dy + places[k]);
+            }
+            total += gradient;
+        }
     }
     total = add_lanes(total, scratch, me);
     if (me < QUADS) STORE_ALIGNED(total, partial + ((size_t)share * blocks + block) * BLOCK + quad);

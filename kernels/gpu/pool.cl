@@ -4,7 +4,9 @@
    whose argmax it is, or dy / divisor of all windows that cover it.   Windows start at p *
    stride - padding; x is H by W, y is P by Q, the window is R by S; window, strides and paddings
    are definitions, since dividing by a variable takes longer than the memory. One work-item per
-   vector of WIDTH channels written; planes count the blocks of all images. No atomics. */
+   vector of WIDTH channels written, or of a window where windows lie side by side and cover x
+   (SIDE_BY_SIDE); planes count the blocks of all images. INSIDE: no window reaches over an edge.
+   No atomics. */
 #include "prelude.h"
 #include "values.h"
 #define QUADS (BLOCK / WIDTH)
@@ -26,7 +28,8 @@ IN_GROUPS __kernel void max_forward(__global VALUE *y, __global uchar *argmax,
                                     __global const VALUE *restrict x, PLANES) {
     PLACE(P, Q, p, q)
     const int h = p * STRIDE_H - PADDING_H, w = q * STRIDE_W - PADDING_W;
-    const int r0 = max(0, -h), r1 = min(R, H - h), s0 = max(0, -w), s1 = min(S, W - w);
+    const int r0 = INSIDE ? 0 : max(0, -h), r1 = INSIDE ? R : min(R, H - h);
+    const int s0 = INSIDE ? 0 : max(0, -w), s1 = INSIDE ? S : min(S, W - w);
     __global const VALUE *in = x + ((size_t)plane * H * W * QUADS + quad) * WIDTH;
     WIDE best = (WIDE)(-INFINITY);
     WIDE_INT place = (WIDE_INT)(r0 * S + s0);
@@ -53,6 +56,19 @@ IN_GROUPS __kernel void max_forward(__global VALUE *y, __global uchar *argmax,
     const size_t out = ((size_t)plane * P * Q * QUADS + quad) * WIDTH;                             \
     WIDE sum = (WIDE)(0.0f);
 
+#if SIDE_BY_SIDE
+IN_GROUPS __kernel void max_backward(__global VALUE *dx, __global const VALUE *restrict dy,
+                                     __global const uchar *restrict argmax, PLANES) {
+    PLACE(P, Q, p, q)
+    const PACKED gradient = LOAD_PACKED(dy + (size_t)me * WIDTH);
+    const PACKED_INT place =
+        TO_PACKED_INTS(*(__global const UCHARS *)(argmax + (size_t)me * WIDTH));
+    __global VALUE *out = dx + ((size_t)plane * H * W * QUADS + quad) * WIDTH;
+    _Pragma("unroll") for (int r = 0; r < R; r++) _Pragma("unroll") for (int s = 0; s < S; s++)
+        STORE_PACKED(select((PACKED)(0), gradient, place == (PACKED_INT)(r * S + s)),
+                     out + ((p * R + r) * W + q * S + s) * BLOCK);
+}
+#else
 IN_GROUPS __kernel void max_backward(__global VALUE *dx, __global const VALUE *restrict dy,
                                      __global const uchar *restrict argmax, PLANES) {
     PLACE(H, W, h, w)
@@ -66,6 +82,7 @@ IN_GROUPS __kernel void max_backward(__global VALUE *dx, __global const VALUE *r
         }
     STORE_VALUES(sum, dx + (size_t)me * WIDTH);
 }
+#endif
 
 /* Values that a window which starts at `start` divides by: those inside the input, or inside
    input and padding. */

@@ -20,6 +20,10 @@ from mpitrain.runtime.program import Launch
 
 CHUNK = 16
 """Blocks that one work-item codes on a CPU: 32 KiB of floats, so that its start costs little."""
+SHARED = 4
+"""Blocks that work-items share elsewhere, so that a group copies its tables for some of them."""
+LANES = 32
+"""Work-items that share them, at most: kernels/gpu/codec.cl has the same number."""
 PLUS, MINUS, ALONE = 0, 1, 2
 """What encoding does with a second vector: add it, subtract it, or there is none. kernels/codec.h
 has the same numbers."""
@@ -50,7 +54,7 @@ class _OnDevice:
     def __init__(self, device: Device) -> None:
         self._device = device
         self._kernels = device.program("codec")
-        self._chunk = CHUNK if device.long_items else 1
+        self._chunk = CHUNK if device.long_items else SHARED
         self._group = device.group
         self._scales: dict[tuple[Array, float], Launch] = {}
 
@@ -78,8 +82,8 @@ class _OnDevice:
         launch()
 
     def _items(self, x: Array) -> int:
-        """Work-items: one for each chunk of blocks on a CPU, elsewhere a group for each block."""
-        return parts(blocks(x.size), self._chunk) * self._group
+        """Work-items: one for each chunk of blocks on a CPU, elsewhere several."""
+        return parts(blocks(x.size), self._chunk) * min(self._group, LANES)
 
 
 class Dynamic8(_OnDevice, Dynamic8Format):

@@ -29,13 +29,13 @@ def split_rows(rows: int, size: int) -> tuple[int, int]:
 def shares(device: Engine, rows: int) -> int:
     """Into how many shares to divide a sum for each of so many rows, so that every core has some
     (of a GPU, what hides its memory's delay)."""
-    return max(1, parts((4 if device.long_items else 8) * device.units, rows))
+    return max(1, parts(4 * device.units, rows))
 
 
 def shares_of(device: Engine, most: int, images: int, pixels: int) -> int:
     """How many of those shares a run has: each is whole images on a CPU, and pixels enough for a
     turn or two of a group on a GPU."""
-    return min(most, images if device.long_items else max(1, images * pixels // 64))
+    return min(most, images if device.long_items else max(1, images * pixels // 128))
 
 
 def same_memory(a: Array, b: Array) -> bool:

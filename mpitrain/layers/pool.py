@@ -37,6 +37,7 @@ class Windows(Layer):
         self.padding = padding
         self.ceil = ceil
         self._window = pair(kernel, "kernel")
+        self._per_window = False
         self._step = self._window if stride is None else pair(stride, "stride")
         self._edge = pair(padding, "padding")
         if min(self._window) < 1:
@@ -82,7 +83,13 @@ class Windows(Layer):
             self.kernels = device.program("pool")
             self._integers = (*x, *y, *window)
         else:
+            inside, covered = (
+                not any(self._edge) and all(map(fits, x, y, self._step, self._window))
+                for fits in (_inside, _covered)
+            )
             facts = {**dict(zip(names, window, strict=True)), **self.numbers.definitions}
+            facts |= {"INSIDE": int(inside), "SIDE_BY_SIDE": int(covered)}
+            self._per_window = covered
             self.kernels = device.program("pool", BLOCK=self.block, **facts)
             self._integers = (*x, *y)
         self._sizes = (x[0] * x[1], y[0] * y[1])
@@ -90,7 +97,7 @@ class Windows(Layer):
     def _launch(
         self, kernel: Kernel, run: Pass, written: int, *arrays: Array, more: Sequence[int] = ()
     ) -> None:
-        """One work-item per plane or few planes on CPUs, per vector written on GPUs."""
+        """One work-item per plane or few planes on CPUs, on GPUs per vector of `written` pixels."""
         planes = run.images * parts(self.channels, self.block)
         if self.device.long_items:
             items, chunk = split_rows(planes, max(self._sizes) * self.block)
@@ -130,7 +137,8 @@ class MaxPool(Windows):
         self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
     ) -> None:
         if dx[0] is not None:
-            self._launch(self.kernels.max_backward, run, self._sizes[0], dx[0], dy, self.argmax)
+            items = self._sizes[1 if self._per_window else 0]
+            self._launch(self.kernels.max_backward, run, items, dx[0], dy, self.argmax)
 
 
 class AveragePool(Windows):
@@ -181,6 +189,16 @@ class GlobalAveragePool(Layer):
         self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
     ) -> None:
         self._pool.backward(run, dx, dy, x, y)
+
+
+def _inside(extent: int, windows: int, step: int, window: int) -> bool:
+    """Whether windows from the first value on, a step apart, end before the last."""
+    return (windows - 1) * step + window <= extent
+
+
+def _covered(extent: int, windows: int, step: int, window: int) -> bool:
+    """Whether they lie side by side and leave nothing out."""
+    return step == window and windows * window == extent
 
 
 def _planes(shape: Shape) -> tuple[int, int, int]:

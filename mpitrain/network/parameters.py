@@ -9,8 +9,10 @@ network order; then the others (biases, scales).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +20,15 @@ from numpy.typing import NDArray
 from mpitrain.exchange.bucket import Bucket, Matrix
 from mpitrain.job.cut import round_up
 from mpitrain.layers.layer import Parameter, Placement, Shape, size
+from mpitrain.runtime.platforms import own_cores
 
 BLOCK = 512
 BUCKET = 1 << 21
 """Values in a bucket (8 MiB): large enough that a message's fixed cost vanishes, small enough that
 the first leaves early."""
-DRAWN = 1 << 20
-"""Values that are drawn at a time, of a tensor of which less may be kept."""
+DRAWN = 1 << 22
+"""Values that are drawn from one stream: larger tensors have a stream for each such piece of their
+rows, so that threads share the work."""
 SMALL = 1 << 14
 """A coded part of fewer values than this (64 KiB) is not worth quantising."""
 
@@ -109,8 +113,12 @@ class Layout:
         """The vector a run with this seed starts from. Each tensor is drawn from (seed, its name),
         whatever else there is; of a slice the whole tensor, and what is this rank's is kept."""
         vector = np.zeros(self.length, np.float32)
-        for name, parameter in self.parameters.items():
-            vector[self.slots[name].start : self.slots[name].stop] = _draw(name, parameter, seed)
+        with ThreadPoolExecutor(len(own_cores()), "drawing") as threads:
+            for name, parameter in self.parameters.items():
+                at = self.slots[name].start
+                for piece in slices(_rows(name, parameter, seed, threads), parameter.placement):
+                    vector[at : at + piece.size] = piece.reshape(-1)
+                    at += piece.size
         return vector
 
 
@@ -132,25 +140,35 @@ def slices(
         at += len(rows)
 
 
-def _draw(name: str, parameter: Parameter, seed: int) -> NDArray[np.float32]:
-    pieces = slices(_rows(name, parameter, seed), parameter.placement)
-    return np.concatenate([piece.reshape(-1) for piece in pieces])
-
-
-def _rows(name: str, parameter: Parameter, seed: int) -> Iterator[NDArray[np.float32]]:
-    """The whole tensor in pieces of rows, whose cut changes no value."""
-    random = np.random.default_rng([seed, zlib.crc32(name.encode())])
+def _rows(
+    name: str, parameter: Parameter, seed: int, threads: Executor
+) -> Iterator[NDArray[np.float32]]:
+    """The whole tensor in pieces of rows, few of which are there at a time."""
     rows, *others = parameter.whole
     each = max(1, DRAWN // max(1, size(tuple(others))))
-    for start in range(0, rows, each):
-        shape = (min(each, rows - start), *others)
-        if parameter.initial == "he":
-            scale = np.float32(np.sqrt(2 / parameter.fan))
-            yield random.standard_normal(shape, np.float32) * scale
-        elif parameter.initial == "normal":
-            yield random.standard_normal(shape, np.float32) * np.float32(0.01)
-        elif parameter.initial == "uniform":
-            scale = np.float32(1 / np.sqrt(parameter.fan))
-            yield (random.random(shape, np.float32) * 2 - 1) * scale
-        else:
-            yield np.full(shape, 1.0 if parameter.initial == "ones" else 0.0, np.float32)
+    shapes = [(min(each, rows - start), *others) for start in range(0, rows, each)]
+    own = [seed, zlib.crc32(name.encode())]
+    streams = [own, *([*own, piece] for piece in range(1, len(shapes)))]
+    few = len(own_cores())
+    for at in range(0, len(shapes), few):
+        yield from threads.map(
+            partial(_draw, parameter), shapes[at : at + few], streams[at : at + few]
+        )
+
+
+def _draw(parameter: Parameter, shape: Shape, stream: Sequence[int]) -> NDArray[np.float32]:
+    """Values of a piece."""
+    random = np.random.default_rng(stream)
+    values: NDArray[np.float32]
+    if parameter.initial == "he":
+        values = random.standard_normal(shape, np.float32)
+        values *= np.float32(np.sqrt(2 / parameter.fan))
+    elif parameter.initial == "normal":
+        values = random.standard_normal(shape, np.float32)
+        values *= np.float32(0.01)
+    elif parameter.initial == "uniform":
+        values = random.random(shape, np.float32) * 2 - 1
+        values *= np.float32(1 / np.sqrt(parameter.fan))
+    else:
+        values = np.full(shape, 1.0 if parameter.initial == "ones" else 0.0, np.float32)
+    return values

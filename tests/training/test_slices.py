@@ -20,9 +20,9 @@ WHOLE = (301, 70)
 def test_a_slice_starts_from_what_the_whole_tensor_has_there(
     axis: int, ranks: int, initial: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(parameters, "DRAWN", 1000)
     whole = Layout({"fc.weight": Parameter(WHOLE, initial, 70, coded=True)}).initial(5)  # type: ignore[arg-type]
     whole = whole[: WHOLE[0] * WHOLE[1]].reshape(WHOLE)
-    monkeypatch.setattr(parameters, "DRAWN", 1000)
     found = []
     for rank in range(ranks):
         place = Placement(WHOLE, axis, rank, ranks)
