@@ -138,16 +138,20 @@ def table(rows: Sequence[dict[str, Any]], options: Any) -> Table:
     for row in rows:
         done = [run for run in row["runs"] if run["steps"]]
         cells = [row["task"], f"{row['target']:g}", row["method"]]
-        if "failed" in row or not done:
+        failed = row.get("failed", "")
+        if not done:
             best = max((run["best"] for run in row["runs"]), default=0.0)
-            found.add_row(*cells, row.get("failed", f"not reached, best {best:.4f}"), "", "")
+            found.add_row(*cells, failed or f"not reached, best {best:.4f}", "", "")
             continue
         missed = len(row["runs"]) - len(done)
         seconds = " / ".join(f"{each:.3g}" for each in spread([run["seconds"] for run in done]))
         steps = " / ".join(f"{each:g}" for each in spread([run["steps"] for run in done]))
         each = statistics.median(run["step_seconds"][1] for run in done) * 1e3
         found.add_row(
-            *cells, seconds + (f" ({missed} not)" if missed else ""), steps, f"{each:.3g}"
+            *cells,
+            seconds + (f" ({missed} not)" if missed else "") + (f"; then {failed}" * bool(failed)),
+            steps,
+            f"{each:.3g}",
         )
     return found
 

@@ -32,7 +32,15 @@ OTHERS = {
     },
     "env of coreutils": {"--ignore-signal"},
     "pytest": {"--only-mpi", "--devices"},
-    "benchmarks": {"--exchanges", "--fashion", "--lab", "--links", "--per-host"},
+    "benchmarks": {
+        "--exchanges",
+        "--fashion",
+        "--lab",
+        "--limit",
+        "--link",
+        "--links",
+        "--per-host",
+    },
 }
 """Options of other programs that pages name."""
 
