@@ -6,7 +6,8 @@ one after the other on the same lab hosts; as root.
 
 Ours is timed by its log, PyTorch by each step's clock. Bytes are all that rank 0's host sent, by
 its interface, divided by the steps: headers, retries, and the weights that all ranks get before
-the first step are among them; the log's `bytes_sent` are those of the steps alone. Writes
+the first step are among them; the log's `bytes_sent` are those of the steps alone.
+to_accuracy.py has the time to a given accuracy. Writes
 benchmarks/results/ddp-NETWORK.json and a table.
 """
 
@@ -27,7 +28,15 @@ from measure import HERE, circumstances, spread
 from rich.console import Console
 from rich.table import Table
 
-OURS = ("lowrank", "dynamic8", "float32", "lowrank+split", "dynamic8+split", "float32+split")
+OURS = (
+    "lowrank8",
+    "lowrank",
+    "dynamic8",
+    "float32",
+    "lowrank+split",
+    "dynamic8+split",
+    "float32+split",
+)
 """An --exchange, and whether --dense split goes with it."""
 DDP = ("float32", "float16", "powersgd")
 METHODS = (*(f"mpitrain {each}" for each in OURS), *(f"DDP {each}" for each in DDP))
