@@ -1,5 +1,5 @@
 """How long a training step takes, from what it computes and what its exchange moves: the model
-behind docs/scaling.md, and the paper's beside it.
+behind docs/scaling.md.
 
     T = F + max(W, E)            streamed: gradients leave while the backward pass W goes on
     E = max(link, work)
