@@ -8,7 +8,8 @@ same ranks, batch, learning rate and images; some seeds each.
 
 The tasks are accuracy.py's: LeNet on Fashion-MNIST, a ResNet of eight layers on patches of
 photographs. Seconds are those of all training steps, the first with them, until the evaluation that
-reached the target; evaluations themselves do not count. Writes
+reached the target; evaluations themselves do not count. (The command goes on to its last step,
+which --limit must allow for.) Writes
 benchmarks/results/to-accuracy[-LINK].json and a table.
 """
 
@@ -120,7 +121,9 @@ def measure(options: Any, folder: Path, name: str, method: str) -> dict[str, Any
     for seed in range(options.seeds):
         try:
             row["runs"].append(reach(options, folder, task, method, seed))
-        except (Failed, subprocess.TimeoutExpired) as error:
+        except subprocess.TimeoutExpired:
+            return row | {"failed": f"no end after {options.limit:g} s"}
+        except Failed as error:
             return row | {"failed": str(error).replace(str(folder), "DATA")}
         print(name, method, row["runs"][-1], flush=True)
     return row
