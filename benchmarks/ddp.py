@@ -6,8 +6,9 @@ one after the other on the same lab hosts; as root.
 
 Ours is timed by its log, PyTorch by each step's clock. Bytes are all that rank 0's host sent, by
 its interface, divided by the steps: headers, retries, and the weights that all ranks get before
-the first step are among them; the log's `bytes_sent` are those of the steps alone. Writes
-benchmarks/results/ddp-NETWORK.json, or ddp-NAME.json with --name, and a table.
+the first step are among them; the log's `bytes_sent` are those of the steps alone.
+to_accuracy.py has the time to a given accuracy. Writes benchmarks/results/ddp-NETWORK.json, or
+ddp-NAME.json with --name, and a table.
 """
 
 from __future__ import annotations
@@ -27,8 +28,17 @@ from measure import HERE, circumstances, spread
 from rich.console import Console
 from rich.table import Table
 
-OURS = ("lowrank", "dynamic8", "float32", "lowrank+split", "dynamic8+split", "float32+split")
-"""An --exchange, and whether --dense split goes with it; one more word is its --activations."""
+OURS = (
+    "lowrank8",
+    "lowrank",
+    "dynamic8",
+    "float32",
+    "lowrank+split",
+    "dynamic8+split",
+    "float32+split",
+)
+"""An --exchange, and whether --dense split goes with it; one more word is its
+--activations."""
 DDP = ("float32", "float16", "powersgd")
 METHODS = (*(f"mpitrain {each}" for each in OURS), *(f"DDP {each}" for each in DDP))
 WARM = 2
@@ -69,18 +79,23 @@ def ours(options: Any, exchange: str, steps: int) -> list[float]:
 
 def ddp(options: Any, hook: str, steps: int) -> list[float]:
     """Seconds of each step, as rank 0 saw them."""
+    words = [str(HERE / "side_ddp.py"), options.network, str(options.batch), str(steps), hook]
+    seconds: list[float] = json.loads(of_first_rank(options, words))
+    return seconds
+
+
+def of_first_rank(options: Any, script: list[str]) -> str:
+    """What rank 0 prints of a script of PyTorch's that is given each rank and their number; on lab
+    hosts, or without a lab on this one."""
     place = {
-        "MASTER_ADDR": lab.FIRST_ADDRESS,
+        "MASTER_ADDR": lab.FIRST_ADDRESS if options.lab else "127.0.0.1",
         "MASTER_PORT": "29501",
-        "GLOO_SOCKET_IFNAME": "eth0",
+        "GLOO_SOCKET_IFNAME": "eth0" if options.lab else "lo",
     }
     processes = []
     for rank in range(options.ranks):
-        words = [
-            str(options.lab / "nsrun"), f"{lab.PREFIX}{rank}", options.torch_python,
-            str(HERE / "side_ddp.py"), options.network, str(options.batch), str(steps), hook,
-            str(rank), str(options.ranks),
-        ]  # fmt: skip
+        there = [str(options.lab / "nsrun"), f"{lab.PREFIX}{rank}"] if options.lab else []
+        words = [*there, options.torch_python, *script, str(rank), str(options.ranks)]
         processes.append(
             subprocess.Popen(
                 words,
@@ -100,8 +115,7 @@ def ddp(options: Any, hook: str, steps: int) -> list[float]:
     if any(codes):
         said = next((err.strip().splitlines() for _, err in printed if err.strip()), ["no word"])
         raise Failed(f"exit codes {codes}: {said[-1][:200]}")
-    seconds: list[float] = json.loads(printed[0][0])
-    return seconds
+    return printed[0][0]
 
 
 def measure(options: Any, link: str, method: str) -> dict[str, Any]:

@@ -23,17 +23,22 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 
+def register(shared: DistributedDataParallel, hook: str) -> None:
+    """The way gradients travel: float32, float16 or powersgd."""
+    if hook == "float16":
+        shared.register_comm_hook(None, default_hooks.fp16_compress_hook)
+    elif hook == "powersgd":
+        state = powerSGD_hook.PowerSGDState(None, 4, start_powerSGD_iter=2)
+        shared.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+
+
 def main(network: str, batch: int, steps: int, hook: str, rank: int, ranks: int) -> None:
     torch.set_num_threads(max(1, cores() // ranks))
     torch.manual_seed(0)
     dist.init_process_group("gloo", rank=rank, world_size=ranks)
     module = NETWORKS[network]().train().to(memory_format=torch.channels_last)
     shared = DistributedDataParallel(module)
-    if hook == "float16":
-        shared.register_comm_hook(None, default_hooks.fp16_compress_hook)
-    elif hook == "powersgd":
-        state = powerSGD_hook.PowerSGDState(None, 4, start_powerSGD_iter=2)
-        shared.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+    register(shared, hook)
     settings: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "weight_decay": DECAY[network]}
     optimizer = torch.optim.SGD(module.parameters(), fused=True, **settings)
     own = batch // ranks

@@ -129,8 +129,8 @@ def check(words: Sequence[str], whole: bool = True) -> None:
     elif program in ("sbatch", "bash"):
         check_job(rest)
     elif program == "make" and rest:
-        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        assert set(rest) <= set(targets), rest
+        known = re.findall(r"^([\w-]+)(?::| \?=)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert {word.partition("=")[0] for word in rest} <= set(known), rest
     elif program == "pip":
         project = (ROOT / "pyproject.toml").read_text()
         for extra in re.findall(r"\[([\w,]+)\]", " ".join(rest)):
@@ -180,6 +180,8 @@ def is_network(name: str) -> bool:
 
 def check_python(words: Sequence[str]) -> None:
     """Of a script of ours: it is there and knows these options."""
+    if words[:1] == ["-W"]:
+        words = words[2:]
     if words[:1] == ["-m"] or not words or words[0] in ("-", "-c"):
         return
     path = ROOT / words[0]

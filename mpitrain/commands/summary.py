@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from mpitrain.commands.traffic import activations, traffic
 from mpitrain.data.source import open_source
 from mpitrain.engine.cpu import WIDEST
 from mpitrain.engine.format import Format
@@ -32,6 +33,8 @@ PIPED = 1000
 
 FEW = 2
 """Inputs of a layer that the table names."""
+SHOWN = ("float32", "float16", "dynamic8", "lowrank", "lowrank8")
+"""Exchanges whose bytes are shown."""
 FORMAT = Format(WIDEST)
 """That the memory plan is shown for: a CPU's with AVX-512."""
 
@@ -108,29 +111,15 @@ def _split_wire(
     rest = {
         name: each for name, each in parameters_of(network, shapes).items() if name not in names
     }
-    activations = 0.0
-    for node in large:
-        short, long = sorted((size(shapes[node.inputs[0]]), size(shapes[node.name])))
-        activations += 8 * images * ranks * (ranks - 1) * (short + long / ranks)
-    return _wire(Layout(rest), ranks, activations)
+    return _wire(Layout(rest), ranks, activations(large, shapes, images, ranks).everyone)
 
 
 def _wire(layout: Layout, ranks: int, more: float = 0.0) -> list[str]:
-    """Bytes a step with rank 0 updating: gradients to it (a reduction), and deltas or weights from
-    it; and `more`."""
-    values = layout.length
-    coded = sum(bucket.stop - bucket.start for bucket in layout.buckets() if bucket.coded)
-    rest = values - coded
-    found = []
-    for kind, each in (("float32", 4.0), ("float16", 2.0), ("dynamic8", 1 + 1 / 512)):
-        # coded parts go to the owners of shards and their means to rank 0; MPI's reduction, and two
-        # ranks, need one stage
-        again = 0 if kind == "float32" or ranks == 2 else each * coded * (ranks - 1) / ranks
-        gradients = each * coded * (1 if ranks == 2 else ranks - 1) + again
-        found.append(
-            f"{kind} {(more + gradients + (ranks - 1) * (each * coded + 8 * rest)) / MIB:,.1f} MiB"
-        )
-    return found if ranks > 1 else ["nothing"]
+    """Bytes a step that ranks receive, by exchange; and `more`."""
+    if ranks < 2:
+        return ["nothing"]
+    found = {kind: (more + traffic(kind, layout, ranks).everyone) / MIB for kind in SHOWN}
+    return [f"{kind} {each:,.{1 if each >= 1 else 3}f} MiB" for kind, each in found.items()]
 
 
 def _names(names: tuple[str, ...]) -> str:

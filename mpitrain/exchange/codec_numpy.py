@@ -113,7 +113,7 @@ class Float16Format:
 
     def bounds(self, records: Bytes) -> NDArray[np.float64]:
         largest = (records.view("<u2") & 0x7FFF).reshape(-1, BLOCK).max(axis=1).astype(np.uint16)
-        magnitude = largest.view(np.float16).astype(np.float64)
+        magnitude = np.minimum(largest, np.uint16(0x7C00)).view(np.float16).astype(np.float64)
         return np.where(largest >= 0x7C00, np.inf, magnitude * 2.0**-11 + 2.0**-25)
 
     def zeros(self, records: Bytes) -> NDArray[np.bool_]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,18 +35,20 @@ def pays(m: Matrix, rank: int) -> bool:
     return 2 * rank_of(m, rank) * (m.rows + m.columns) <= m.size
 
 
-def basis_size(matrices: Sequence[Matrix], rank: int) -> int:
-    """Values of the Q of these matrices, one after the other."""
-    return sum(round_up(rank_of(m, rank) * m.columns, ALIGNED) for m in matrices)
+def basis_size(matrices: Sequence[Matrix], rank: int, aligned: int = ALIGNED) -> int:
+    """Values of the Q of these matrices, one after the other, each from a multiple of `aligned`."""
+    return sum(round_up(rank_of(m, rank) * m.columns, aligned) for m in matrices)
 
 
-def first_basis(matrices: Sequence[Matrix], rank: int) -> NDArray[np.float32]:
+def first_basis(
+    matrices: Sequence[Matrix], rank: int, aligned: int = ALIGNED
+) -> NDArray[np.float32]:
     """The Q of each matrix with which a run starts, drawn at random with its number as seed."""
-    basis, at = np.zeros(basis_size(matrices, rank), np.float32), 0
+    basis, at = np.zeros(basis_size(matrices, rank, aligned), np.float32), 0
     for number, m in enumerate(matrices):
         count = rank_of(m, rank) * m.columns
         basis[at : at + count] = np.random.default_rng(number).standard_normal(count, np.float32)
-        at += basis_size([m], rank)
+        at += basis_size([m], rank, aligned)
     return basis
 
 
@@ -61,6 +64,11 @@ class _Work:
 class Factors:
     """P and Q of the matrices of one bucket. Tensors without factors are sent together with P."""
 
+    aligned: ClassVar[int] = ALIGNED
+    """Values to whose multiples each P, each Q and each tensor without factors starts."""
+    beside_right: ClassVar[bool] = False
+    """Whether tensors without factors are sent together with Q instead."""
+
     def __init__(
         self,
         device: Device,
@@ -75,17 +83,22 @@ class Factors:
         """low: the matrices that get factors. scale(x, factor): x = x * factor."""
         self._basis, self._low, self._rank, self._scale = basis, low, rank, scale
         plain = [m for m in bucket.matrices if m not in low]
-        start = sum(round_up(rank_of(m, rank) * m.rows, ALIGNED) for m in low)
-        self.left = device.zeros((start + sum(round_up(m.size, ALIGNED) for m in plain),))
+        more = sum(round_up(m.size, self.aligned) for m in plain)
+        left = sum(round_up(rank_of(m, rank) * m.rows, self.aligned) for m in low)
+        right = basis.size
+        self.left = device.zeros((left if self.beside_right else left + more,))
         """P of each matrix (r, rows), one after the other, then the plain tensors."""
-        self._plain: list[tuple[Array, Array]] = []
-        """The gradient of each plain tensor, and its place beside P."""
-        for m in plain:
-            place = self.left.part(start, start + m.size)
-            self._plain.append((gradient.part(m.start, m.start + m.size), place))
-            start += round_up(m.size, ALIGNED)
-        self.own, self.total = device.zeros(basis.shape), device.zeros(basis.shape)
+        self.own, self.total = (
+            device.zeros((right + more if self.beside_right else right,)) for _ in range(2)
+        )
         """Q of each matrix (r, columns): this rank's part of it, and the sum over ranks."""
+        self._plain: list[tuple[Array, Array, slice]] = []
+        """Of each plain tensor: its gradient, what was left out of it, its place beside P or Q."""
+        start = right if self.beside_right else left
+        for m in plain:
+            x, left_out = (each.part(m.start, m.start + m.size) for each in (gradient, unsent))
+            self._plain.append((x, left_out, slice(start, start + m.size)))
+            start += round_up(m.size, self.aligned)
         self._works = [
             self._prepare(device, gradient, unsent, m, p, q) for m, p, q in self._places()
         ]
@@ -95,8 +108,8 @@ class Factors:
         p = q = 0
         for m in self._low:
             yield m, p, q
-            p += round_up(rank_of(m, self._rank) * m.rows, ALIGNED)
-            q += round_up(rank_of(m, self._rank) * m.columns, ALIGNED)
+            p += round_up(rank_of(m, self._rank) * m.rows, self.aligned)
+            q += round_up(rank_of(m, self._rank) * m.columns, self.aligned)
 
     def _prepare(
         self, device: Device, gradient: Array, unsent: Array, m: Matrix, p: int, q: int
@@ -125,8 +138,9 @@ class Factors:
         """Add to each gradient what was left out, and multiply it by Q."""
         for work in self._works:
             work.right()
-        for gradient, place in self._plain:
-            place.copy_from(gradient)
+        beside = self.own if self.beside_right else self.left
+        for gradient, _, place in self._plain:
+            beside.part(place.start, place.stop).copy_from(gradient)
 
     def make_orthonormal(self, left: NDArray[np.float32]) -> None:
         """Make the columns of each P orthonormal; those of a P that is not finite become NaN."""
@@ -163,6 +177,6 @@ class Factors:
         """
         for work in self._works:
             work.rebuild()
-        for gradient, place in self._plain:
-            gradient.copy_from(place)
+        for gradient, _, place in self._plain:
+            gradient.copy_from(self.left.part(place.start, place.stop))
             self._scale(gradient, factor)

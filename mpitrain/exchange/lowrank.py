@@ -48,6 +48,10 @@ class LowRank(Strategy):
         SUM_RIGHT: "right factors",
         COPY_RIGHT: "sums of right factors",
     }
+    factors: ClassVar[type[Factors]] = Factors
+    """What makes and uses the factors of a bucket."""
+    as_it_is: ClassVar[tuple[int, int]] = SUM_LEFT, COPY_LEFT
+    """Lanes of the first two hops, for buckets without factors."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
@@ -61,11 +65,12 @@ class LowRank(Strategy):
         coded = [bucket for bucket in parts.buckets if low.get(bucket.number)]
         device, matrices = parts.device, [m for bucket in coded for m in low[bucket.number]]
         self._unsent = device.zeros((max((bucket.stop for bucket in coded), default=0),))
-        self._basis = device.upload(first_basis(matrices, self._rank))
+        aligned = self.factors.aligned
+        self._basis = device.upload(first_basis(matrices, self._rank, aligned))
         at = 0
         for bucket in coded:
-            stop = at + basis_size(low[bucket.number], self._rank)
-            self._factors[bucket.number] = Factors(
+            stop = at + basis_size(low[bucket.number], self._rank, aligned)
+            self._factors[bucket.number] = self.factors(
                 device,
                 parts.gradients[bucket.number],
                 self._unsent.part(bucket.start, bucket.stop),
@@ -81,25 +86,38 @@ class LowRank(Strategy):
         factors = self._factors.get(bucket.number)
         if factors is None:
             return (yield from self._as_it_is(bucket, images))
-        transfer = self.parts.wire.transfer
         factors.multiply_right()
+        finite = yield from self._sum_left(factors, bucket, turn)
+        factors.multiply_left()
+        finite_right = yield from self._average_right(factors, bucket, images, turn)
+        factors.rebuild(1 / images)
+        return 0.0 if finite and finite_right else float("inf")
+
+    def _sum_left(self, factors: Factors, bucket: Bucket, turn: Turn) -> Hops[bool]:
+        """P becomes the same orthonormal columns on all ranks. Returns whether it is finite."""
+        transfer = self.parts.wire.transfer
         with factors.left.host(write=True) as left:
             yield transfer.start_reduce(left, SUM_LEFT)
             if transfer.rank == 0:
                 factors.make_orthonormal(left)
             yield transfer.start_broadcast(left, COPY_LEFT)
-            finite = bool(np.isfinite(left).all())
-        factors.multiply_left()
+            return bool(np.isfinite(left).all())
+
+    def _average_right(
+        self, factors: Factors, bucket: Bucket, images: int, turn: Turn
+    ) -> Hops[bool]:
+        """factors.total becomes the sum of Q over ranks, divided by `images`; factors.own is what
+        of this rank is in that sum. Returns whether it is finite."""
+        transfer = self.parts.wire.transfer
         with factors.total.host(write=True) as total:
             with factors.own.host() as own:
                 total[:] = own
             yield transfer.start_reduce(total, SUM_RIGHT)
             yield transfer.start_broadcast(total, COPY_RIGHT)
-            finite = finite and bool(np.isfinite(total).all())
+            finite = bool(np.isfinite(total).all())
             factors.start_next(total)
             total *= np.float32(1 / images)
-        factors.rebuild(1 / images)
-        return 0.0 if finite else float("inf")
+        return finite
 
     def __str__(self) -> str:
         whole = sum(bucket.size for bucket in self.parts.buckets)
@@ -112,8 +130,8 @@ class LowRank(Strategy):
     def _as_it_is(self, bucket: Bucket, images: int) -> Hops[float]:
         transfer, x = self.parts.wire.transfer, self.parts.gradients[bucket.number]
         with x.host(write=True) as values:
-            yield transfer.start_reduce(values, SUM_LEFT)
-            yield transfer.start_broadcast(values, COPY_LEFT)
+            yield transfer.start_reduce(values, self.as_it_is[0])
+            yield transfer.start_broadcast(values, self.as_it_is[1])
         self.parts.scale(x, 1 / images)
         return 0.0
 

@@ -23,6 +23,8 @@ HEADER = LAYOUT.size
 PARTS, MEANS, DELTAS, ROWS = 0, 1, 2, 3
 """Phases: sums sent to the owner of a shard, means sent by it, changes of the weights by rank 0;
 and activations of split layers."""
+LEFTS, COLUMNS = 4, 5
+"""Phases of low-rank factors: each rank's P, sent to rank 0; orthonormal columns, sent by it."""
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ REGISTRY: dict[str, str | type[Strategy]] = {
     "window": "mpitrain.exchange.one_host:SharedWindow",
     "exact": "mpitrain.exchange.exact:Exact",
     "lowrank": "mpitrain.exchange.lowrank:LowRank",
+    "lowrank8": "mpitrain.exchange.lowrank8:LowRank8",
     "star-float32": "mpitrain.exchange.star:StarFloat32",
     "star-dynamic8": "mpitrain.exchange.star_coded:StarDynamic8",
 }
 """Name of each strategy -> its module and class, or the class itself, in the order of --help."""
-ARGUMENTS: dict[str, range] = {"lowrank": range(1, 33)}
+ARGUMENTS: dict[str, range] = dict.fromkeys(("lowrank", "lowrank8"), range(1, 33))
 """Strategy -> the whole numbers that may follow its name and a colon, as in lowrank:8."""
 
 

@@ -103,7 +103,8 @@ class Run:
         "auto",
         "How gradients travel: coded (by one rank of each host, for all of it), as float32 through "
         "MPI, or through memory that ranks of one host share; lowrank[:RANK]: as factors of "
-        "matrices, with which every rank updates its own weights (--update replicated); star-: all "
+        "matrices, with which every rank updates its own weights (--update replicated); "
+        "lowrank8[:RANK]: the same in 8 bits a value; star-: all "
         "through rank 0, the paper's way, for comparisons.",
     )
     dense: str = _option(

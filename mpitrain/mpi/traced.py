@@ -136,10 +136,15 @@ class TracedTransfer(Transfer):
             yield NotedMessages(messages, self._notes, span)
 
     def start_all_to_all(
-        self, outgoing: Sequence[Bytes | None], incoming: Sequence[Bytes | None], lane: int = 0
+        self,
+        outgoing: Sequence[Bytes | None],
+        incoming: Sequence[Bytes | None],
+        lane: int = 0,
+        paced: bool = False,
     ) -> Messages:
         span = self._begin("swap", lane, self._sizes(outgoing), self._sizes(incoming))
-        return NotedMessages(super().start_all_to_all(outgoing, incoming, lane), self._notes, span)
+        messages = super().start_all_to_all(outgoing, incoming, lane, paced)
+        return NotedMessages(messages, self._notes, span)
 
     def start_barrier(self, lane: int = 0) -> Messages:
         messages, trace = super().start_barrier(lane), self._notes.trace

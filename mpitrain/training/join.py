@@ -43,6 +43,7 @@ from mpitrain.network.simulated import SimulatedGraph
 from mpitrain.network.split import split
 from mpitrain.network.traced import TracedGraph
 from mpitrain.runtime.platforms import available_memory, own_cores, share_of_cores
+from mpitrain.training.alike import check_networks
 from mpitrain.training.average import WeightAverage
 from mpitrain.training.faults import Fault
 from mpitrain.training.plan import Plan, Resumed
@@ -86,6 +87,7 @@ def join(
     run = prepared.complete(run)
     reading, dataset = choose_reading(run, wire, dataset)
     network = models.load(run.network, prepared.shape, prepared.classes, dropout=not run.no_dropout)
+    check_networks(network, run.network, wire)
     neighbours = wire.agree.neighbours(own_cores())
     cores = share_of_cores(neighbours, wire.ranks.local_rank)
     device: Engine = wire.agree.together(lambda: _open_device(run, wire, cores))

@@ -76,7 +76,9 @@ class _Recovery:
         velocity = [world.sgd.velocity] if world.sgd and replicated else []
         # Not all may have heard the last step's end, and so taken up its weights.
         average = local.average.vectors if local.average else []
-        world.state.spread(local.graph.weights, *velocity, *average)
+        # With --strict the next step's bits depend on them; else each rank has its own.
+        statistics = [local.graph.statistics] if plan.run.strict else []
+        world.state.spread(local.graph.weights, *velocity, *average, *statistics)
         undo.hand_on(held, world.exchange, coder, plan.batch_size, progress.step)
         local.log.event("lost", step=progress.step, ranks=lost, left=wire.ranks.size)
         local.display.say(

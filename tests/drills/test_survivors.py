@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from launcher import Ended, Job, Launch
+from test_strict import NETWORK, tensors
 
 FEW = (
     "lenet",
@@ -110,6 +111,33 @@ def test_the_others_go_on(
     for mine, its in zip(*scores, strict=True):
         assert abs(mine["loss"] - its["loss"]) < tolerance, (mine, its)
     assert [event["step"] for event in ended.events("checkpoint")] == [6, 12]
+
+
+@pytest.mark.parametrize("exchange", ["lowrank", "lowrank8"])
+def test_one_of_four_may_die_under_low_rank_factors(
+    outliving: Launch, tmp_path: Path, exchange: str
+) -> None:
+    words = (*FEW, "--exchange", exchange)
+    fault = "kind=kill,rank=2,phase=exchange,step=6"
+    ended = outliving(*words, "--inject", fault, ranks=4, out=tmp_path / "run", flags=ULFM)
+    assert ended.end["exit"] == 0 and "Traceback" not in ended.err, ended.err
+    assert len(ended.end["weights_sha256"]) == 3 and ended.weights
+    assert [event["ranks"] for event in ended.events("lost")] == [[2]]
+    losses = [event["loss"] for event in ended.events("step")]
+    assert len(losses) == 12 and losses[-1] < 0.8 * losses[0], losses
+
+
+def test_with_strict_a_rank_that_dies_changes_no_bit(outliving: Launch, tmp_path: Path) -> None:
+    """Nor in running statistics, which each rank keeps for itself."""
+    network = tmp_path / "normed.toml"
+    network.write_text(NETWORK)
+    words = (network, "--data", "digits", *FEW[1:], "--strict", "--update", "replicated")
+    outliving.trains(*words, ranks=2, out=tmp_path / "whole", flags=ULFM)
+    fault = "kind=kill,rank=1,phase=exchange,step=6"
+    ended = outliving(*words, "--inject", fault, ranks=3, out=tmp_path / "run", flags=ULFM)
+    assert ended.end["exit"] == 0, ended.err
+    assert len(ended.end["weights_sha256"]) == 2 and ended.events("lost")
+    assert tensors(tmp_path / "run") == tensors(tmp_path / "whole")
 
 
 def test_one_after_the_other_may_die(outliving: Launch, tmp_path: Path) -> None:

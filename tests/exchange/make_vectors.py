@@ -1,5 +1,5 @@
-"""Write the messages of a small exchange of three ranks, as docs/wire.md says them: `python
-tests/exchange/make_vectors.py`.
+"""Write the messages of two small exchanges of three ranks, of a gradient and of low-rank factors,
+as docs/wire.md says them: `python tests/exchange/make_vectors.py`.
 
 Knows nothing of the package, and does everything the slow way: the nearest code by looking at all
 of them. tests/exchange/test_vectors.py holds the package to the files.
@@ -17,6 +17,10 @@ import numpy as np
 FOLDER = Path(__file__).parent / "vectors"
 RANKS, VALUES, IMAGES, STEP, BUCKET = 3, 1100, 6, 7, 2
 RATE = np.float32(0.125)
+LEFT, RIGHT = 600, 1100
+"""Values of a bucket's P and Q."""
+LEFT_ROOM, RIGHT_ROOM = 1024, 1536
+"""Values that travel for them: whole blocks."""
 
 POSITIVE = np.array(
     [0.0]
@@ -104,6 +108,57 @@ def exchange(
     return found
 
 
+def factors(
+    lefts: list[np.ndarray],
+    columns: np.ndarray,
+    rights: list[np.ndarray],
+    missing: list[np.ndarray],
+) -> dict[str, Any]:
+    """All messages of one bucket's P and Q, which every rank gets; and what is known afterwards.
+
+    missing: what each rank adds to its Q, as to a tensor without factors.
+    """
+    found: dict[str, Any] = {}
+    total = lefts[0]
+    for rank in (1, 2):
+        records, decoded = coded(lefts[rank])
+        found[f"messages/left-{rank}-to-0.bin"] = message(4, LEFT_ROOM, records)
+        total = total + decoded
+    found["after/left-sum.f32"] = total
+    records, decoded = coded(columns)
+    found["messages/columns-0-to-all.bin"] = message(5, LEFT_ROOM, records)
+    found["after/columns.f32"] = decoded
+    cuts = [(0, 512), (512, 1024), (1024, RIGHT_ROOM)]
+    parts, own = [], []
+    for rank in range(RANKS):
+        v = rights[rank] + missing[rank]
+        records, decoded = coded(v)
+        parts.append((records, decoded))
+        own.append(v - decoded)
+    mean = np.zeros(RIGHT_ROOM, np.float32)
+    for owner, (start, stop) in enumerate(cuts):
+        total, bound = np.zeros(stop - start, np.float32), np.zeros(1)
+        for sender in range(RANKS):
+            records = parts[sender][0][owner * 513 : owner * 513 + 513]
+            if sender != owner:
+                name = f"messages/parts-{sender}-to-{owner}.bin"
+                found[name] = message(0, stop - start, records)
+            total = total + parts[sender][1][start:stop]
+            bound = bound + bound_of(records) / IMAGES
+        v = total * np.float32(1 / IMAGES)
+        records, decoded = coded(v)
+        own[owner][start:stop] += (v - decoded) * np.float32(IMAGES)
+        for peer in {0, 1, 2} - {owner}:
+            found[f"messages/means-{owner}-to-{peer}.bin"] = message(
+                1, stop - start, records, float((bound + bound_of(records)).max())
+            )
+        mean[start:stop] = decoded
+    found["after/right-mean.f32"] = mean
+    for rank in range(RANKS):
+        found[f"after/right-own-{rank}.f32"] = rights[rank] - own[rank]
+    return found
+
+
 def main() -> None:
     random = np.random.default_rng(3)
 
@@ -125,6 +180,22 @@ def main() -> None:
         files[f"before/sender-residual-{rank}.f32"] = residuals[rank]
         files[f"before/owner-residual-{rank}.f32"] = owned[rank]
     files |= exchange(gradients, residuals, owned, y, master)
+    lefts, rights, missing = (
+        [np.append(draw(size, spread), np.zeros(gap, np.float32)) for _ in range(RANKS)]
+        for size, gap, spread in (
+            (LEFT, LEFT_ROOM - LEFT, 3.0),
+            (RIGHT, RIGHT_ROOM - RIGHT, 1.0),
+            (RIGHT, RIGHT_ROOM - RIGHT, 0.01),
+        )
+    )
+    columns = np.append(draw(LEFT, 0.03), np.zeros(LEFT_ROOM - LEFT, np.float32))
+    of_factors: dict[str, Any] = {"before/columns.f32": columns}
+    for rank in range(RANKS):
+        of_factors[f"before/left-{rank}.f32"] = lefts[rank]
+        of_factors[f"before/right-{rank}.f32"] = rights[rank]
+        of_factors[f"before/missing-{rank}.f32"] = missing[rank]
+    of_factors |= factors(lefts, columns, rights, missing)
+    files |= {f"factors/{name}": content for name, content in of_factors.items()}
     rows = draw(VALUES, 1.0)
     records, files["after/rows.f32"] = coded(rows)
     files["before/rows.f32"] = rows

@@ -23,6 +23,7 @@ WAYS = [
     ("star-float32", "root"),
     ("star-dynamic8", "root"),
     ("lowrank:2", "replicated"),
+    ("lowrank8:2", "replicated"),
 ]
 LIMIT = 3.0
 

@@ -28,6 +28,7 @@ BUCKETS = [
 """Factors of SMALL would be no smaller by half; the third bucket is biases."""
 RANK = 3
 KIND = f"lowrank:{RANK}"
+EACH = pytest.mark.parametrize("kind", [KIND, f"lowrank8:{RANK}"])
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +67,15 @@ def model_of(wire: Wire, device: Engine | None = None, kind: str = KIND) -> Mode
 
 
 @pytest.mark.mpi
+@EACH
 @pytest.mark.parametrize("name", ["cpu", "pocl as a gpu"])
 def test_every_rank_holds_the_same_weights_and_two_runs_make_the_same_bytes(
-    wire: Wire, name: str
+    wire: Wire, name: str, kind: str
 ) -> None:
     found = []
     for delay in (0.0, 0.002):
         wire.ranks.delay.seconds = delay
-        model = model_of(wire, open_cpu(name))
+        model = model_of(wire, open_cpu(name), kind)
         for t in range(3):
             model.step(t, without_gaps)
         found += wire.agree.gather_facts(digest(model.weights.download()))
@@ -82,8 +84,9 @@ def test_every_rank_holds_the_same_weights_and_two_runs_make_the_same_bytes(
 
 
 @pytest.mark.mpi
-def test_ranks_on_unlike_devices_hold_the_same_weights(wire: Wire) -> None:
-    model = model_of(wire, open_cpu("pocl as a gpu" if wire.ranks.rank % 2 else "cpu"))
+@EACH
+def test_ranks_on_unlike_devices_hold_the_same_weights(wire: Wire, kind: str) -> None:
+    model = model_of(wire, open_cpu("pocl as a gpu" if wire.ranks.rank % 2 else "cpu"), kind)
     for t in range(3):
         model.step(t, without_gaps)
     assert len(set(wire.agree.gather_facts(digest(model.weights.download())))) == 1
@@ -115,6 +118,27 @@ def test_the_mean_is_the_sum_seen_in_the_subspace_that_one_power_iteration_finds
 
 
 @pytest.mark.mpi
+def test_with_8_bits_the_mean_is_as_near_as_without_but_for_what_rounding_leaves_out(
+    wire: Wire,
+) -> None:
+    """And rounding sends fewer bytes."""
+    if wire.ranks.size == 1:
+        return  # one rank exchanges nothing
+    summed, found = total(wire.ranks.size, 0) / IMAGES, {}
+    for kind in (KIND, f"lowrank8:{RANK}"):
+        model = model_of(wire, kind=kind)
+        report = model.step(0, without_gaps)
+        found[kind] = np.linalg.norm((model.means - summed)[: 77 * BLOCK]), report.bytes_sent
+        np.testing.assert_allclose(
+            model.means[77 * BLOCK :], summed[77 * BLOCK :], rtol=1e-5, atol=1e-7
+        )
+    (exact, floats), (coded, codes) = found.values()
+    assert coded < exact + 0.05 * np.linalg.norm(summed[: 77 * BLOCK])
+    if wire.ranks.size > 1:
+        assert codes < floats
+
+
+@pytest.mark.mpi
 def test_a_gradient_of_the_factors_rank_is_exact(wire: Wire) -> None:
     def low(gradient: Values) -> None:
         without_gaps(gradient)
@@ -134,10 +158,11 @@ def test_a_gradient_of_the_factors_rank_is_exact(wire: Wire) -> None:
 
 
 @pytest.mark.mpi
-def test_nothing_is_lost(wire: Wire) -> None:
+@EACH
+def test_nothing_is_lost(wire: Wire, kind: str) -> None:
     if wire.ranks.size == 1:
         return  # one rank exchanges nothing
-    model = model_of(wire)
+    model = model_of(wire, kind=kind)
     sent, true = np.zeros(LENGTH), np.zeros(LENGTH)
     for t in range(5):
         model.step(t, without_gaps)
@@ -150,27 +175,31 @@ def test_nothing_is_lost(wire: Wire) -> None:
 
 
 @pytest.mark.mpi
+@EACH
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_gradient_that_is_not_finite_is_noticed_by_all(wire: Wire, value: float) -> None:
+def test_a_gradient_that_is_not_finite_is_noticed_by_all(
+    wire: Wire, value: float, kind: str
+) -> None:
     if wire.ranks.size == 1:
         return  # one rank exchanges nothing
-    model = model_of(wire)
+    model = model_of(wire, kind=kind)
     assert not model.spoilt(0, value)
 
 
 @pytest.mark.mpi
-def test_restored_it_goes_on_as_if_nothing_had_happened(wire: Wire) -> None:
+@EACH
+def test_restored_it_goes_on_as_if_nothing_had_happened(wire: Wire, kind: str) -> None:
     if wire.ranks.size == 1:
         return  # one rank exchanges nothing
-    straight = model_of(wire)
+    straight = model_of(wire, kind=kind)
     for t in range(4):
         straight.step(t, without_gaps)
-    first = model_of(wire)
+    first = model_of(wire, kind=kind)
     for t in range(2):
         first.step(t, without_gaps)
     kept = {name: array.download() for name, array in first.exchange.residuals().items()}
 
-    again = model_of(wire)
+    again = model_of(wire, kind=kind)
     again.weights.write(first.weights.download())
     size = wire.ranks.size
     mine = {("unsent", wire.ranks.rank): kept["unsent"], ("basis", 0): kept["basis"]}
@@ -254,7 +283,9 @@ def test_a_column_that_nobody_has_anything_in_keeps_its_start() -> None:
     np.testing.assert_array_equal(basis.download(), np.linspace(-3, 3, 128, dtype=np.float32) / 4)
 
 
-@pytest.mark.parametrize("name", ["lowrank:0", "lowrank:33", "lowrank:two", "lowrank:-1"])
+@pytest.mark.parametrize(
+    "name", ["lowrank:0", "lowrank:33", "lowrank:two", "lowrank:-1", "lowrank8:0", "lowrank8:x"]
+)
 def test_a_rank_out_of_range_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"--exchange {name}: expected a rank from 1 to 32"):
         find(name)
@@ -266,6 +297,7 @@ def test_other_exchanges_take_no_rank() -> None:
 
 
 @pytest.mark.mpi
-def test_rank_0_alone_cannot_update(wire: Wire) -> None:
+@EACH
+def test_rank_0_alone_cannot_update(wire: Wire, kind: str) -> None:
     with pytest.raises(UserError, match="every rank has the mean; expected update replicated"):
-        Model(wire, KIND, "root", buckets=BUCKETS)
+        Model(wire, kind, "root", buckets=BUCKETS)

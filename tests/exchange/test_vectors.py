@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import make_vectors
@@ -23,7 +24,8 @@ from mpitrain.mpi.hops import complete
 
 VECTORS = Path(__file__).parent / "vectors"
 MESSAGES = sorted((VECTORS / "messages").iterdir())
-PHASES = {"parts": 0, "means": 1, "deltas": 2, "rows": 3}
+PHASES = {"parts": 0, "means": 1, "deltas": 2, "rows": 3, "left": 4, "columns": 5}
+"""Of the message in a file, by the beginning of its name."""
 
 
 class Post:
@@ -38,8 +40,8 @@ class Post:
     def start_all_to_all(self, outgoing: list, incoming: list, lane: int) -> Delivery:
         for peer, message in enumerate(outgoing):
             if message is not None and message.size and peer != self.rank:
-                name = "means" if LAYOUT.unpack_from(message.data, 0)[5] else "parts"
-                self._carried[f"{name}-{self.rank}-to-{peer}.bin"] = message.tobytes()
+                name = f"{name_of(message)}-{self.rank}-to-{peer}.bin"
+                self._carried[name] = message.tobytes()
                 self._boxes[self.rank, peer].put(message.copy())
         return Delivery(
             [
@@ -52,12 +54,18 @@ class Post:
     def start_broadcast(self, array: np.ndarray, lane: int) -> Delivery:
         if self.rank:
             return Delivery([(self._boxes[0, self.rank], array)])
-        self._carried["deltas-0-to-all.bin"] = array.tobytes()
+        self._carried[f"{name_of(array)}-0-to-all.bin"] = array.tobytes()
         for peer in range(1, RANKS):
             self._boxes[0, peer].put(array.copy())
         return Delivery([])
 
     start_star = start_broadcast
+
+
+def name_of(message: np.ndarray) -> str:
+    """What kind of message it is, by its header."""
+    phase = LAYOUT.unpack_from(message.data, 0)[5]
+    return next(name for name, its in PHASES.items() if its == phase)
 
 
 class Delivery:
@@ -99,14 +107,17 @@ def one_rank(rank: int, post: Post) -> None:
     same(y.values, "after/weights.f32")
 
 
-def test_three_ranks_make_the_messages_of_the_files() -> None:
+def carried_by(prepare: Callable[[int, Post], Callable[[], None]]) -> dict[str, bytes]:
+    """The messages that three ranks send, by name. Each is prepared here, and runs in a thread."""
     boxes = {(a, b): queue.Queue() for a in range(RANKS) for b in range(RANKS)}
     carried: dict[str, bytes] = {}
     wrong: list[BaseException] = []
 
+    ready = [prepare(rank, Post(rank, boxes, carried)) for rank in range(RANKS)]
+
     def run(rank: int) -> None:
         try:
-            one_rank(rank, Post(rank, boxes, carried))
+            ready[rank]()
         except BaseException as error:
             wrong.append(error)
 
@@ -117,6 +128,11 @@ def test_three_ranks_make_the_messages_of_the_files() -> None:
         thread.join()
     if wrong:
         raise wrong[0]
+    return carried
+
+
+def test_three_ranks_make_the_messages_of_the_files() -> None:
+    carried = carried_by(lambda rank, post: lambda: one_rank(rank, post))
     expected = [path for path in MESSAGES if not path.name.startswith("rows")]
     assert sorted(carried) == [path.name for path in expected]
     for path in expected:
