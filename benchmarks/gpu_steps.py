@@ -125,7 +125,7 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
             str(row["batch"]),
             row["precision"],
             three(row["ours"]["images_per_second"]),
-            f"{row['ours']['device_memory'] / 2**30:.2f}",
+            f"{row['ours']['device_memory'] / 2**30:.2f}" if row["ours"]["device_memory"] else "-",
             theirs["precision"],
             three(theirs["images_per_second"]),
             theirs["layout"],
