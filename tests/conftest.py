@@ -16,6 +16,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # Drivers chat there, on threads that compile beside each other. Not in pyproject.toml, which
+    # would import pyopencl before the package has set it up.
+    config.addinivalue_line("filterwarnings", "ignore::pyopencl.CompilerWarning")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "device" in metafunc.fixturenames:
         names = metafunc.config.getoption("--devices").split(",")

@@ -161,6 +161,7 @@ class Peers:
     come: Any = None
 
     def swap(self, outgoing: Any, incoming: Any) -> None:
+        incoming[0][:] = outgoing[0]
         incoming[1][:] = self.come[: incoming[1].size].reshape(incoming[1].shape)
 
 

@@ -1,8 +1,8 @@
 """The strategy `lowrank8`: low-rank factors (lowrank.py) in 8 bits a value.
 
-Every rank codes its P, rank 0 adds all up, makes the columns orthonormal, codes these, and sends
-them to all. Q is averaged as `dynamic8` averages gradients (mean.py): each rank owns a shard of it.
-All ranks, those that code too, go on with what the bytes decode to.
+Every rank but rank 0 codes its P and sends it; rank 0 adds all up, makes the columns orthonormal,
+codes these, and sends them to all. Q is averaged as `dynamic8` averages gradients (mean.py): each
+rank owns a shard of it. All ranks, those that code too, go on with what the bytes decode to.
 
 What coding leaves out needs no memory of its own. P only says in which columns gradients are seen:
 what they miss is in M - P (M' P)' as ever. What is rounded off Q, by its sender or by the owner of

@@ -51,7 +51,7 @@ class Notes:
         mine = numbers[self._ranks.rank]
         sent = {numbers[peer]: count for peer, count in to.items() if count}
         received = {numbers[peer]: count for peer, count in source.items() if count}
-        known = {name: fact for name, fact in facts.items() if fact is not None}
+        known = {key: fact for key, fact in facts.items() if fact is not None}
         if sent:
             known["bytes to rank"] = {str(peer): count for peer, count in sent.items()}
         if received:
@@ -78,16 +78,16 @@ class NotedMessages(Messages):
 
     def __init__(self, plain: Messages, notes: Notes, span: Span) -> None:
         super().__init__(plain._ranks, plain._requests, plain._expected)
-        self._notes, self._span = notes, span
+        self._plain, self._notes, self._span = plain, notes, span
 
     def done(self) -> bool:
-        if not super().done():
+        if not self._plain.done():
             return False
         self._notes.end(self._span)
         return True
 
     def wait(self) -> None:
-        super().wait()
+        self._plain.wait()
         self._notes.end(self._span)
 
 
@@ -198,9 +198,9 @@ class NotedPart(Part):
 
     def __init__(self, plain: Part, notes: Notes, span: Span) -> None:
         super().__init__(plain._ranks, plain._images, plain._labels, plain._requests)
-        self._notes, self._span = notes, span
+        self._plain, self._notes, self._span = plain, notes, span
 
     def wait(self) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        found = super().wait()
+        found = self._plain.wait()
         self._notes.end(self._span)
         return found

@@ -9,8 +9,9 @@ from mpitrain.data.bad import Bad
 from mpitrain.data.decoded import DecodedSplit
 from mpitrain.data.fingerprint import fingerprint
 from mpitrain.data.source import Dataset, open_source
-from mpitrain.job.config import Run, known
+from mpitrain.job.config import Run, is_made_up, known
 from mpitrain.job.errors import MpitrainError, UserError, agreed
+from mpitrain.mpi.ranks import Ranks
 from mpitrain.mpi.wire import Wire
 from mpitrain.network import models
 from mpitrain.runtime.device import Device
@@ -57,7 +58,7 @@ def settle(
     facts = wire.agree.from_root(
         lambda: [
             data is not None and isinstance(data.train, DecodedSplit),
-            _reason_for_root(read, skip_bad, data, wire.ranks.one_host),
+            _reason_for_root(read, skip_bad, data, source, wire.ranks),
         ]
     )
     photos, reason = bool(facts[0]), str(facts[1])
@@ -83,11 +84,13 @@ def settle(
     return Reading(True, "all see the same", photos), data
 
 
-def _reason_for_root(read: str, skip_bad: int, data: Dataset | None, one_host: bool) -> str:
+def _reason_for_root(
+    read: str, skip_bad: int, data: Dataset | None, source: str, ranks: Ranks
+) -> str:
     """Why rank 0 reads without asking the others; "" if they are asked.
 
     Images that need no decoding cost a host next to nothing to hand out to its own ranks, and as
-    many copies as it has ranks if each of them opens a file.
+    much memory again for each rank that opens a file.
     """
     if read == "root":
         return "--read root"
@@ -98,8 +101,12 @@ def _reason_for_root(read: str, skip_bad: int, data: Dataset | None, one_host: b
             )
         return "--skip-bad counts them there"
     photos = data is not None and isinstance(data.train, DecodedSplit)
-    local = photos or read == "local" or not one_host
-    return "" if local else "nothing to decode, and no link to cross"
+    if photos or read == "local":
+        return ""
+    if ranks.one_host:
+        return "nothing to decode, and no link to cross"
+    small = ranks.hosts == ranks.size or source == "digits" or is_made_up(source)
+    return "" if small else "nothing to decode, and each rank of a host would hold all of it"
 
 
 def _open(run: Run) -> Dataset:

@@ -85,11 +85,16 @@ def run(block: Block, folder: Path, variables: dict[str, str]) -> str:
     return done.stdout
 
 
+def _can_stop() -> None:
+    """A shell's background jobs, and so tests that run in one, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupted(command: str, folder: Path, variables: dict[str, str]) -> str:
     """The first line of a command that goes on until Ctrl-C; a page of its own port, unseen."""
     words = [*command.split(), "--no-browser", "--port", "0"]
     with subprocess.Popen(
-        words, cwd=folder, env=variables, text=True, stdout=subprocess.PIPE
+        words, cwd=folder, env=variables, text=True, stdout=subprocess.PIPE, preexec_fn=_can_stop
     ) as process:
         assert process.stdout is not None
         try:
