@@ -19,9 +19,10 @@ pytestmark = pytest.mark.mpi(min_size=2)
 
 @pytest.fixture(scope="module")
 def wires() -> dict[str, Wire]:
-    """All ranks as on one host, and each as on a host of its own."""
+    """All ranks as on one host, each as on a host of its own, and two as on each."""
     comm = MPI.COMM_WORLD
-    return {"one": make(comm, host=0), "several": make(comm, host=comm.rank)}
+    hosts = {"one": 0, "several": comm.rank, "pairs": comm.rank // 2}
+    return {name: make(comm, host=host) for name, host in hosts.items()}
 
 
 def who(wire: Wire, data: str, read: str = "auto") -> tuple[Reading, Dataset | None]:
@@ -35,7 +36,8 @@ def test_arrays_that_all_have_are_read_by_each_rank_on_several_hosts(
     wires: dict[str, Wire], data: str
 ) -> None:
     found = {}
-    for name, wire in wires.items():
+    for name in ("one", "several"):
+        wire = wires[name]
         reading, mine = who(wire, data)
         found[name] = reading.local, mine is not None, reading.words(wire.ranks.size)
     wire = wires["one"]
@@ -62,3 +64,13 @@ def test_an_archive_that_a_rank_lacks_is_read_by_rank_0(
     rank_0 = wire.ranks.rank == 0
     right = found == [[True, True, False], [False, rank_0, True], [False, rank_0, True]]
     assert wire.agree.gather_facts(right) == [True] * size
+
+
+@pytest.mark.mpi(min_size=3)
+def test_an_archive_is_not_held_twice_on_a_host(wires: dict[str, Wire], tmp_path: Path) -> None:
+    """What costs no memory is read by each rank there, too."""
+    path = tmp_path / "images.npz"
+    np.savez(path, images=np.zeros((6, 1, 28, 28), np.uint8), labels=np.arange(6))
+    assert not who(wires["pairs"], str(path))[0].local
+    assert who(wires["pairs"], "synthetic:40")[0].local
+    assert who(wires["pairs"], str(path), read="local")[0].local
