@@ -7,6 +7,7 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,8 @@ class _Picture:
             bold = ' font-weight="600"' * heads
             parts.append(f'<text x="0" y="{top + 12:.0f}"{bold}>{_text(words)}</text>')
         parts += [self._rect(bar, inner) for bar, inner in self._bars]
-        parts += [self._arrow(*each) for each in self._trace.arrows[:MOST_ARROWS]]
+        arrows = (self._arrow(*each) for each in self._trace.arrows)
+        parts += islice(filter(None, arrows), MOST_ARROWS)
         height = self._bottom + AXIS
         return (
             f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{name}">'
