@@ -217,7 +217,7 @@ def test_what_a_cluster_refuses_is_said_in_its_words(slurm: Path) -> None:
 def test_options_of_the_training_are_checked_before_a_job_waits(
     slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mpitrain.commands.cli.LINGER", 0)
+    monkeypatch.setattr("mpitrain.commands.cli.ending.LINGER", 0)
     for wrong in (
         ["--epoch", "3"],
         ["--lr", "-1"],

@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from mpitrain.commands import cli
+from mpitrain.commands.cli.options import options_of
 from mpitrain.engine.cpu import Cpu
 from mpitrain.engine.engine import Engine
 from mpitrain.engine.registry import REGISTRY, find, open_device
@@ -36,7 +36,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 def command() -> click.Command:
     """`mpitrain train`, with the options that the registry gives it now."""
     return click.command()(
-        click.argument("network")(cli._options_of(Run)(lambda **options: train(Run(**options))))
+        click.argument("network")(options_of(Run)(lambda **options: train(Run(**options))))
     )
 
 

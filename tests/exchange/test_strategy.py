@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from ranks import LENGTH, Model, digest, true_mean, values
 
-from mpitrain.commands import cli
+from mpitrain.commands.cli.options import options_of
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.registry import REGISTRY, find
 from mpitrain.exchange.strategy import Strategy, Turn
@@ -60,7 +60,7 @@ def test_any_number_of_ranks_average_and_spread_with_it(update: str) -> None:
 
 
 def test_the_command_line_offers_it() -> None:
-    command = click.command()(cli._options_of(Run)(lambda **options: None))
+    command = click.command()(options_of(Run)(lambda **options: None))
     runner = CliRunner()
     assert runner.invoke(command, ["--exchange", "in-rank-order"]).exit_code == 0
     refused = runner.invoke(command, ["--exchange", "no-such"])

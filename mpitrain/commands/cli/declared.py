@@ -1,50 +1,41 @@
-"""The command line: options in, one call out. Every way to end, good or bad, goes through
-`main`."""
+"""The commands: options in, one call out. Every way to end, good or bad, goes through `main`."""
 
 from __future__ import annotations
 
-import dataclasses
-import errno
-import importlib
 import os
 import signal
 import sys
 import threading
-import time
-import traceback
-import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NoReturn, TextIO
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from mpitrain import __version__
 from mpitrain.commands import guide
+from mpitrain.commands.cli.ending import end, leave, of_stdout, refuse
+from mpitrain.commands.cli.meeting import compare, launched, on_first_rank, rank, typed_options
+from mpitrain.commands.cli.options import (
+    Network,
+    complete,
+    device_option,
+    options_of,
+    take_config,
+    words_from,
+)
 from mpitrain.commands.submit import Job
-from mpitrain.engine import registry as engines
-from mpitrain.exchange import registry as exchanges
-from mpitrain.job import recipe
-from mpitrain.job.config import OWN, Run, option
+from mpitrain.job.config import Run
 from mpitrain.job.errors import (
     DONE,
-    FAILED,
-    INTERRUPTED,
-    WRONG_USE,
-    MpitrainError,
-    RunError,
     UserError,
     agreed,
 )
-from mpitrain.job.plain import paragraph, plain
-from mpitrain.job.stdout import discard, open_all, refused_by
-from mpitrain.mpi.launch import begin, launched_ranks
+from mpitrain.job.plain import plain
+from mpitrain.job.stdout import open_all
 from mpitrain.network import known
 from mpitrain.watch import witness
-from mpitrain.watch.signals import ignore
-from mpitrain.watch.witness import LINGER, last_words
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 120}
 
@@ -63,14 +54,14 @@ class Command(click.Command):
     """A command that begins when all ranks of the job are known to be asked for the same."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        if not _launched():
+        if not launched():
             return self._carry_out(ctx)
         if ctx.info_name == "train":
             witness.call()  # before MPI has threads
-        _compare({"command": ctx.info_name, **_typed(ctx)})
+        compare({"command": ctx.info_name, **typed_options(ctx)})
         if ctx.info_name in COLLECTIVE:
             return self._carry_out(ctx)
-        return _on_first_rank(lambda: self._carry_out(ctx))
+        return on_first_rank(lambda: self._carry_out(ctx))
 
     def get_short_help_str(self, limit: int = 45) -> str:
         """The whole first sentence, for click's cut one ends in the middle."""
@@ -110,7 +101,7 @@ class Command(click.Command):
             sys.stdout.flush()
             return result
         except OSError as error:
-            raise _of_stdout(error, sys.stdout) from None
+            raise of_stdout(error, sys.stdout) from None
 
 
 class Commands(click.Group):
@@ -139,135 +130,14 @@ class Commands(click.Group):
         found = super().shell_complete(ctx, incomplete)
         if incomplete.startswith("-"):
             return found
-        return [*found, *_words(known.NAMES, incomplete)] or [CompletionItem(incomplete, "file")]
-
-
-class Network(click.types.StringParamType):
-    """The name of a network, or a network file; `network/models` says whether there is such a
-    one."""
-
-    name = "network"
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """Names; files where no name begins so."""
-        return _words(known.NAMES, incomplete) or [CompletionItem(incomplete, "file")]
-
-
-def _words(words: Sequence[str], incomplete: str) -> list[CompletionItem]:
-    """Those that begin so."""
-    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
-
-
-def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The words, files or folders that an option may take; of several with commas between, the
-    last."""
-    name = str(param.name)
-    before, comma, last = incomplete.rpartition(",")
-    words = _words(guide.WORDS.get(name, ()), last if name == "augment" else incomplete)
-    if name == "augment":
-        return [CompletionItem(f"{before}{comma}{word.value}") for word in words]
-    kind = "dir" if name in guide.FOLDERS else "file" if name in guide.FILES else ""
-    return words or ([CompletionItem(incomplete, kind)] if kind else [])
+        found += words_from(known.NAMES, incomplete)
+        return found or [CompletionItem(incomplete, "file")]
 
 
 @click.group(cls=Commands, context_settings=CONTEXT, epilog=guide.TOP)
 @click.version_option(__version__, prog_name="mpitrain")
 def commands() -> None:
     """Train convolutional networks with MPI on whatever OpenCL devices the job has."""
-
-
-REGISTRIES: dict[str, Mapping[str, Any]] = {
-    "engine": engines.REGISTRY,
-    "exchange": exchanges.REGISTRY,
-}
-"""Option -> what it may name beside `auto`."""
-
-
-class _Named(click.Choice[str]):
-    """A choice that an argument may follow: lowrank:8. Its own module checks that."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        name = str(value)
-        super().convert(name.partition(":")[0], param, ctx)
-        return name
-
-
-class _Exchange(_Named):
-    """The name of an exchange, which a number may follow."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        name = super().convert(value, param, ctx)
-        if ":" in name:
-            exchanges.check(name)
-        return name
-
-
-def _choice_of(name: str, facts: Mapping[str, Any]) -> click.Choice[str] | None:
-    """What an option may be, if there is a list; of exchanges and engines, those that are
-    registered."""
-    if name in REGISTRIES:
-        names = ("auto", *REGISTRIES[name])
-        return _Exchange(names) if name == "exchange" else click.Choice(names)
-    kind = _Named if facts.get("arguments") else click.Choice
-    return kind(facts["choices"]) if "choices" in facts else None
-
-
-def _options_of(
-    settings: type[Run] | type[Job],
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """One click option a field of a dataclass, so that each is declared once."""
-    hints = typing.get_type_hints(settings)
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for each in reversed(dataclasses.fields(settings)):
-            facts = each.metadata
-            if not facts:
-                continue
-            kinds = [
-                kind
-                for kind in typing.get_args(hints[each.name]) or (hints[each.name],)
-                if kind is not type(None)
-            ]
-            more: dict[str, Any] = {
-                "default": each.default,
-                "help": facts["help"],
-                "hidden": facts.get("hidden", False),
-            }
-            if kinds[0] is bool:
-                more["is_flag"] = True
-            else:
-                more["type"] = _choice_of(each.name, facts) or kinds[0]
-                more["metavar"] = facts.get("metavar")
-                more["show_default"] = each.default not in (None, "")
-            if kinds[0] is str and not isinstance(more["type"], click.Choice):
-                more["shell_complete"] = _complete
-            if "optional_value" in facts:
-                more |= {"is_flag": False, "flag_value": facts["optional_value"]}
-            function = click.option(option(each.name), each.name, **more)(function)
-        return function
-
-    return decorate
-
-
-def _take_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
-    """Make a file's settings the defaults of what is typed."""
-    if path is None:
-        return
-    try:
-        ctx.default_map = recipe.read(path)
-    except UserError as error:
-        raise click.UsageError(f"--config {plain(str(error))}", ctx) from None
-
-
-_device = click.option(
-    "--device",
-    metavar="DEVICE",
-    default="auto",
-    shell_complete=_complete,
-    help=Run.__dataclass_fields__["device"].metadata["help"],
-)
 
 
 @commands.command()
@@ -278,11 +148,11 @@ _device = click.option(
     type=click.Path(path_type=Path),
     is_eager=True,
     expose_value=False,
-    callback=_take_config,
+    callback=take_config,
     help="Take settings, and NETWORK if none is typed, from the config.toml of a run (or its "
     "directory); what is typed counts before them. Its --out, --resume and display are not taken.",
 )
-@_options_of(Run)
+@options_of(Run)
 @click.pass_context
 def train(ctx: click.Context, /, **options: Any) -> int:
     """Train NETWORK: lenet, alexnet, vgg11 to vgg19, resnet18 to resnet152, densenet121 to
@@ -314,7 +184,7 @@ def _agreed_run(options: Mapping[str, Any]) -> Run:
 @click.option(
     "--data",
     metavar="SOURCE",
-    shell_complete=_complete,
+    shell_complete=complete,
     help="What training takes as --data. [default: what it was trained on]",
 )
 @click.option(
@@ -323,7 +193,7 @@ def _agreed_run(options: Mapping[str, Any]) -> Run:
     type=click.IntRange(1),
     help="Images at a time, all ranks together.",
 )
-@_device
+@device_option
 @click.option(
     "--skip-bad",
     default=0,
@@ -378,7 +248,7 @@ def evaluate(
     help="CHECKPOINT holds weights alone, of this network, with torchvision's names.",
 )
 @click.option("--top", default=5, type=click.IntRange(1), help="Classes to show for an image.")
-@_device
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object an image.")
 def predict(
     checkpoint: Path,
@@ -401,7 +271,7 @@ def predict(
 
 @commands.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@_device
+@device_option
 @click.option(
     "--port", default=8765, type=click.IntRange(0, 65535), help="Of the page; 0 takes a free one."
 )
@@ -448,7 +318,7 @@ def export(checkpoint: Path, file: Path, network: str | None, raw: bool) -> None
 @click.option(
     "--data",
     metavar="SOURCE",
-    shell_complete=_complete,
+    shell_complete=complete,
     help="Adapt the network to this data. [default: its own size and classes]",
 )
 @click.option("--classes", type=click.IntRange(1), help="Classes of the last layer.")
@@ -477,7 +347,7 @@ def summary(
 @click.option(
     "--data",
     metavar="SOURCE",
-    shell_complete=_complete,
+    shell_complete=complete,
     help="Adapt the network to this data. [default: its own size and classes]",
 )
 @click.option(
@@ -486,7 +356,7 @@ def summary(
     type=click.IntRange(1),
     help="Images that one rank computes at a time.",
 )
-@_device
+@device_option
 @click.option("--again", is_flag=True, help="Measure also what is known.")
 def tune(network: str, data: str | None, batch_size: int, device: str, again: bool) -> None:
     """Measure which algorithm is fastest for each convolution of NETWORK on this device, and
@@ -504,7 +374,7 @@ def tune(network: str, data: str | None, batch_size: int, device: str, again: bo
 @click.option(
     "--ranks", default=4, type=click.IntRange(1), help="Local ranks to show the choice for."
 )
-@_device
+@device_option
 def devices(ranks: int, device: str) -> None:
     """List OpenCL platforms and devices, and which one each local rank would take, and why."""
     from mpitrain.commands.summary import print_devices
@@ -604,7 +474,7 @@ SBATCH = "mpitrain.sbatch"
 
 @commands.command(cls=Submitting, context_settings={"ignore_unknown_options": True})
 @click.argument("network", type=Network())
-@_options_of(Job)
+@options_of(Job)
 @click.option("--dry-run", is_flag=True, help="Print the job script instead of submitting it.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def submit(network: str, dry_run: bool, options: Sequence[str], **asked: Any) -> None:
@@ -651,185 +521,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if os.environ.get(COMPLETE):
         commands.main(prog_name="mpitrain")  # click answers the shell, and exits
     stdout = sys.stdout
-    threading.excepthook = lambda args: _end(args.exc_value)
+    threading.excepthook = lambda args: end(args.exc_value)
     words = sys.argv[1:] if arguments is None else arguments
     try:
         if asked := [word for word in words if word in ("-h", "--help", "--version")]:
-            if _launched():
-                _compare({"command": asked[0]})
-            if _rank():
+            if launched():
+                compare({"command": asked[0]})
+            if rank():
                 raise click.exceptions.Exit(DONE)  # the first rank says it
         result = commands.main(
             args=None if arguments is None else list(arguments),
             prog_name="mpitrain",
             standalone_mode=False,
         )
-    except click.exceptions.Exit as leave:
-        sys.exit(leave.exit_code)
+    except click.exceptions.Exit as early:
+        sys.exit(early.exit_code)
     except click.ClickException as error:
-        _refuse(error)
+        refuse(error)
     except BaseException as error:
-        _end(_of_stdout(error, stdout))
-    _leave(result if isinstance(result, int) else DONE)
-
-
-def _compare(asked: Mapping[str, object], refused: str = "") -> None:
-    """Join the job, and raise UserError, on every rank, unless all ranks were asked for the
-    same."""
-    begin(os.environ)
-    from mpitrain.mpi.asked import compare
-    from mpitrain.mpi.connect import connect
-
-    compare(connect().agree, {**asked, "version": __version__}, refused)
-
-
-def _typed(ctx: click.Context) -> dict[str, object]:
-    """The options of a command that must be alike on all ranks, by the names under which they are
-    typed."""
-    return {
-        each.opts[0]: ctx.params[each.name]
-        for each in ctx.command.params
-        if each.name in ctx.params and each.name not in OWN
-    }
-
-
-def _on_first_rank(command: Callable[[], Any]) -> Any:
-    """Carry out a command that is no work for several ranks; all end as the first one does."""
-    from mpitrain.mpi.connect import connect
-
-    def carry_out() -> Any:
-        try:
-            return command()
-        except click.ClickException as error:
-            raise UserError(error.format_message()) from None
-
-    return connect().agree.from_root(carry_out)
-
-
-def _refuse(error: click.ClickException) -> NoReturn:
-    """End on words that are none of a command's. Other ranks may have been asked for what can be
-    done, and wait."""
-    said = error.format_message()
-    if _launched() and _join():
-        try:
-            _compare({"command": "a wrong one"}, said)
-        except MpitrainError as all_together:
-            if str(all_together) != said:
-                _end(all_together)
-    if _rank() == 0:
-        error.show()
-    _leave(WRONG_USE)
-
-
-def _of_stdout(error: BaseException, before: TextIO) -> BaseException:
-    """A sentence about stdout for an error that is of it; other errors as they are.
-
-    before: the stdout with which the command began; click takes another, and exits, where it finds
-    the pipe closed.
-    """
-    if isinstance(error, SystemExit) and sys.stdout is not before:
-        error = OSError(errno.EPIPE, os.strerror(errno.EPIPE))
-    if not (isinstance(error, OSError) and refused_by(error)):
-        return error
-    discard(before)
-    return RunError(f"stdout cannot be written: {error.strerror}")
-
-
-def _end(error: BaseException | None) -> None:
-    """Say what happened and end the job: in good order if all ranks agree about the error, by
-    MPI_Abort if only this one knows."""
-    code = error.exit_code if isinstance(error, MpitrainError) else FAILED
-    words = (
-        str(error)
-        if isinstance(error, MpitrainError)
-        else f"{type(error).__name__}: {error}".rstrip(": ")
-    )
-    words = paragraph(words)
-    if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        code, words = INTERRUPTED, "interrupted"
-    expected = isinstance(error, (MpitrainError, KeyboardInterrupt, click.Abort))
-    wire = sys.modules.get("mpitrain.mpi.connect")
-    job = wire.connected() if wire else None
-    # Before the ranks have met, what is wrong with the command is known to all of them.
-    alone = job is None or job.ranks.size == 1
-    agreed = expected and (alone or (isinstance(error, MpitrainError) and error.agreed))
-    if not agreed and wire is None:
-        wire = _join()
-    if agreed or wire is None:
-        # Where rank 0 is dead, the first of the others has its number.
-        if (job.ranks.rank if job else _rank()) == 0:
-            _trace(error, expected)
-            print(f"mpitrain: {words}", file=sys.stderr, flush=True)
-        _leave(code)
-    if isinstance(error, MpitrainError) and _of_mpi(error) and witness.other_speaks():
-        wire.abort(code)  # a rank has died, and is named already
-        _leave(code, aborted=True)
-    _trace(error, expected)
-    last_words(f"{job.ranks.name}{_phase()}: {words}" if job else f"rank {_rank()}: {words}")
-    wire.abort(code)
-    _leave(code, aborted=True)  # MPI_Abort may come back before the launcher's signal arrives
-
-
-def _of_mpi(error: BaseException) -> bool:
-    """Whether an error is of a message that failed, as messages do when a rank dies."""
-    return type(error.__cause__).__module__.partition(".")[0] == "mpi4py"
-
-
-def _join() -> ModuleType | None:
-    """Join the MPI job, if there is one, in order to abort it: its other ranks wait for this
-    one."""
-    if not _launched():
-        return None
-    try:
-        return importlib.import_module("mpitrain.mpi.connect")
-    except ImportError:
-        return None
-
-
-def _trace(error: BaseException | None, expected: bool) -> None:
-    if error is not None and ("--verbose" in sys.argv or not expected):
-        traceback.print_exception(error)
-
-
-def _phase() -> str:
-    """What this rank was doing, if it was training."""
-    train = sys.modules.get("mpitrain.training.train")
-    watch = train.watching() if train else None
-    return f", {watch.phase} at step {watch.step}" if watch else ""
-
-
-def _leave(code: int, aborted: bool = False) -> NoReturn:
-    """Exit like all other ranks. Launchers kill the rest when one exits with an error, so what rank
-    0 has said arrives first."""
-    if code != DONE and not aborted:
-        ignore()
-    witness.done()
-    sys.stdout.flush()
-    if code != DONE and _launched():
-        time.sleep(LINGER)
-    wire = sys.modules.get("mpitrain.mpi.connect")
-    job = wire.connected() if wire else None
-    if job and job.ranks.bereaved:
-        # MPI_Finalize waits for dead ranks that were alone on their host (Open MPI 5.0).
-        _exit(code)
-    sys.exit(code)
-
-
-def _exit(code: int) -> NoReturn:
-    """End the process here and now, with all that has been said."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _launched() -> bool:
-    """Whether a launcher has started more processes than this."""
-    launched = launched_ranks(os.environ)
-    return launched is not None and launched[1] > 1
-
-
-def _rank() -> int:
-    """This process's number in its job, also before it has joined MPI; launchers number their
-    processes."""
-    names = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
-    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), 0)
+        end(of_stdout(error, stdout))
+    leave(result if isinstance(result, int) else DONE)
