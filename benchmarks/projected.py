@@ -11,10 +11,10 @@ from functools import cache
 from typing import Any
 
 from measure import HERE
+from step_model import Computing, Constants, exchange_seconds, step_seconds
 
 from mpitrain.commands.curve import COMPUTE
-from mpitrain.commands.step_model import Computing, Constants, exchange_seconds, step_seconds
-from mpitrain.commands.traffic import Traffic, activations, traffic
+from mpitrain.commands.traffic import KINDS, Traffic, activations, traffic
 from mpitrain.job.config import LARGE_DENSE
 from mpitrain.layers.layer import Parameter
 from mpitrain.network import models
@@ -27,7 +27,6 @@ RESULTS = HERE / "results"
 WORK = RESULTS / "exchange-work.json"
 """CPU time of exchanges, as projections.py measures it."""
 MEASURED_NETWORK, MEASURED_RANKS = "resnet18", 4
-KINDS = ("float32", "float16", "dynamic8", "lowrank", "lowrank8")
 IMAGES = 32
 """Of a rank, with many ranks."""
 STRONG_BATCH = 256

@@ -18,8 +18,8 @@ from projected import (
     predicted,
     vector_traffic,
 )
+from step_model import Computing, exchange_seconds
 
-from mpitrain.commands.step_model import Computing, exchange_seconds
 from mpitrain.commands.traffic import traffic
 
 FIGURE = "paper/figure6-right.json"
@@ -116,6 +116,6 @@ def bytes_sent() -> Iterator[tuple[str, float, float]]:
     """What, and the MB that rank 0 sends a step, measured and by the model."""
     for network, kind, ranks, images, split, sent in BYTES:
         layout, of_image = layouts(network, ranks, split)
-        said = (traffic(kind, layout, ranks).first + images * of_image.first) / 1e6
+        said = (traffic(kind, layout, ranks).from_root + images * of_image.from_root) / 1e6
         named = f"{kind}, split" if split else kind
         yield f"{network}, {named}, {ranks} ranks with {images} images each", sent, said

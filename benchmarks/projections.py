@@ -3,7 +3,7 @@
     python benchmarks/projections.py            writes the page's tables and the picture
     python benchmarks/projections.py --measure  measures the CPU time of exchanges before
 
-The model is mpitrain/commands/step_model.py, its bytes those of mpitrain/commands/traffic.py;
+The model is step_model.py, its bytes those of mpitrain/commands/traffic.py;
 projected.py has its constants, projection_checks.py what was measured of the same.
 """
 

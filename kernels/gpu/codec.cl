@@ -8,7 +8,6 @@
    them. */
 #include "prelude.h"
 #include "codec.h"
-#define LANES (GROUP < 32 ? GROUP : 32)
 #define EACH (BLOCK / LANES)
 #define STEPS (0x3f80 - FLOOR + 1)
 #define CODES 256

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from mpitrain.commands.traffic import activations, traffic
+from mpitrain.commands.traffic import KINDS, activations, traffic
 from mpitrain.data.source import open_source
 from mpitrain.engine.cpu import WIDEST
 from mpitrain.engine.format import Format
@@ -33,8 +33,6 @@ PIPED = 1000
 
 FEW = 2
 """Inputs of a layer that the table names."""
-SHOWN = ("float32", "float16", "dynamic8", "lowrank", "lowrank8")
-"""Exchanges whose bytes are shown."""
 FORMAT = Format(WIDEST)
 """That the memory plan is shown for: a CPU's with AVX-512."""
 
@@ -118,7 +116,7 @@ def _wire(layout: Layout, ranks: int, more: float = 0.0) -> list[str]:
     """Bytes a step that ranks receive, by exchange; and `more`."""
     if ranks < 2:
         return ["nothing"]
-    found = {kind: (more + traffic(kind, layout, ranks).everyone) / MIB for kind in SHOWN}
+    found = {kind: (more + traffic(kind, layout, ranks).everyone) / MIB for kind in KINDS}
     return [f"{kind} {each:,.{1 if each >= 1 else 3}f} MiB" for kind, each in found.items()]
 
 

@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass
 
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.factors import ALIGNED, pays, rank_of
+from mpitrain.exchange.lowrank import DEFAULT_RANK
 from mpitrain.exchange.message import HEADER
 from mpitrain.job.cut import parts, round_up
 from mpitrain.job.cut import shards as cut_in_shards
@@ -18,24 +19,21 @@ from mpitrain.network.parameters import BLOCK, Layout
 
 RECORD = {"dynamic8": BLOCK + 1, "float16": 2 * BLOCK, "lowrank8": BLOCK + 1}
 """Bytes of a block of values, by exchange."""
-RANK = 4
-"""Of low-rank factors, where none is given."""
 TREE_BELOW = 8
 """Ranks. With fewer a broadcast of MPICH 5 goes down a binomial tree, whose root sends a copy in
 each round; from here on it sends shards, which then go round."""
-KINDS = (
-    "float32", "float16", "dynamic8", "lowrank", "lowrank8", "star-float32", "star-dynamic8"
-)  # fmt: skip
+KINDS = ("float32", "float16", "dynamic8", "lowrank", "lowrank8")
+"""Exchanges that are known here, the paper's stars aside."""
 
 
 @dataclass(frozen=True)
 class Traffic:
     """Bytes a step, and other counts."""
 
-    first: float = 0.0
+    from_root: float = 0.0
     """That rank 0 sends, as the log's `bytes_sent` has it without images. A broadcast counts once:
     how often rank 0 sends it is MPI's affair."""
-    other: float = 0.0
+    from_other: float = 0.0
     """That the rank which sends most of the others sends."""
     out: float = 0.0
     """Through the busiest link, away from its rank, with broadcasts and reductions as MPICH makes
@@ -55,8 +53,8 @@ class Traffic:
 def traffic(kind: str, layout: Layout, ranks: int) -> Traffic:
     """Of gradients and weights, with `--update root` but for low rank, a rank a host.
 
-    kind: one of KINDS, low rank ones with their rank after a colon. layout: without tensors that
-    are split.
+    kind: one of KINDS, star-float32 or star-dynamic8; low rank ones with their rank after a colon.
+    layout: without tensors that are split.
     """
     name, _, argument = kind.partition(":")
     total = Traffic()
@@ -65,7 +63,7 @@ def traffic(kind: str, layout: Layout, ranks: int) -> Traffic:
     low = name.startswith("lowrank")
     for bucket in layout.buckets(whole=low):
         if low and bucket.coded:
-            total += _factors(bucket, int(argument or RANK), ranks, name == "lowrank8")
+            total += _factors(bucket, int(argument or DEFAULT_RANK), ranks, name == "lowrank8")
         elif bucket.coded and name == "star-dynamic8":
             total += _star(_message(bucket.size, RECORD["dynamic8"]), ranks)
         elif bucket.coded and name in RECORD:

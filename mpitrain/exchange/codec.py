@@ -23,7 +23,7 @@ CHUNK = 16
 SHARED = 4
 """Blocks that work-items share elsewhere, so that a group copies its tables for some of them."""
 LANES = 32
-"""Work-items that share them, at most: kernels/gpu/codec.cl has the same number."""
+"""Work-items that share them, at most."""
 PLUS, MINUS, ALONE = 0, 1, 2
 """What encoding does with a second vector: add it, subtract it, or there is none. kernels/codec.h
 has the same numbers."""
@@ -53,7 +53,8 @@ class _OnDevice:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._kernels = device.program("codec")
+        self._lanes = min(device.group, LANES)
+        self._kernels = device.program("codec", LANES=self._lanes)
         self._chunk = CHUNK if device.long_items else SHARED
         self._group = device.group
         self._scales: dict[tuple[Array, float], Launch] = {}
@@ -83,7 +84,7 @@ class _OnDevice:
 
     def _items(self, x: Array) -> int:
         """Work-items: one for each chunk of blocks on a CPU, elsewhere several."""
-        return parts(blocks(x.size), self._chunk) * min(self._group, LANES)
+        return parts(blocks(x.size), self._chunk) * self._lanes
 
 
 class Dynamic8(_OnDevice, Dynamic8Format):

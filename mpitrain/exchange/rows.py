@@ -9,7 +9,7 @@ out is kept: the next step has other activations.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, Protocol
+from typing import Generic
 
 import numpy as np
 
@@ -19,17 +19,6 @@ from mpitrain.exchange.message import HEADER, ROWS, Label, check, seal
 from mpitrain.mpi.activations import Activations
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
-
-
-class Swaps(Protocol):
-    """What this module needs of the ranks; mpi's Activations has it."""
-
-    rank: int
-    size: int
-    numbers: Sequence[int]
-    """How error messages call the ranks."""
-
-    def swap(self, outgoing: Sequence[Bytes], incoming: Sequence[Bytes]) -> None: ...
 
 
 def rows(kind: str, activations: Activations, device: Device) -> Activations | CodedRows[Array]:
@@ -43,7 +32,7 @@ class CodedRows(Generic[V]):
     """Stands for mpi's Activations where layers are split. For the main thread, on the main
     queue."""
 
-    def __init__(self, activations: Swaps, codec: Codec[V]) -> None:
+    def __init__(self, activations: Activations, codec: Codec[V]) -> None:
         self.rank, self.size = activations.rank, activations.size
         self._activations, self._codec = activations, codec
         self._floats, self._codes = codec.floats(BLOCK), codec.bytes(codec.record)

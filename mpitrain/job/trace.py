@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from time import perf_counter_ns as now
 from typing import Any
 
-LIMIT = 50_000
+SPANS_MAX = 50_000
 """Spans of a rank that are kept, some 8 MB of the file: what comes later is counted, not kept."""
 STEP, MAIN, EXCHANGE, DEVICE, SECOND = "step", "main", "exchange", "device", "second"
 IMAGES, MESSAGES = "images", "message"
@@ -50,7 +50,7 @@ class Trace:
         self.on = False
         self.spans: list[Span] = []
         self.left_out = 0
-        """Spans beyond LIMIT."""
+        """Spans beyond SPANS_MAX."""
         self.bucket: int | None = None
         """Of the exchange's hops that are being advanced."""
         self.words: Mapping[int, str] = {}
@@ -59,18 +59,20 @@ class Trace:
         """What is so when a barrier on each lane is done; others are not noted."""
         self.settlers: dict[str, Callable[[], None]] = {}
         """By name: who has more to note when a step is over and nothing is on its way."""
+        self.reading: Sequence[int] = ()
+        """Of the clocks, when the trace began."""
         self._step: tuple[str, int] | None = None
         self._phase: tuple[str, int] | None = None
 
-    def begin(self) -> None:
+    def begin(self, reading: Sequence[int]) -> None:
         """Note what begins from now on."""
-        self.spans, self.left_out, self.on = [], 0, True
+        self.spans, self.left_out, self.reading, self.on = [], 0, reading, True
 
     def add(self, span: Span) -> None:
         """Note something that has ended, if it began while the trace was on."""
         if not self.on:
             return
-        if len(self.spans) >= LIMIT:
+        if len(self.spans) >= SPANS_MAX:
             self.left_out += 1
         else:
             self.spans.append(span)
@@ -101,12 +103,11 @@ class Trace:
         for settle in self.settlers.values():
             settle()
 
-    def take(self) -> list[Span]:
-        """What was noted, which is forgotten; the trace is off then."""
-        self.settle()
+    def stop(self) -> None:
+        """Note no more; what was noted stays."""
+        if self.on:
+            self.settle()
         self.on = False
-        spans, self.spans = self.spans, []
-        return spans
 
     def _close_phase(self, at: int) -> None:
         if self._phase:

@@ -14,7 +14,7 @@ import numpy as np
 from mpitrain.mpi.wait import wait_for
 from mpitrain.mpi.wire import Wire
 
-TURNS = 30
+ROUND_TRIPS = 30
 """Messages there and back with each rank."""
 
 
@@ -35,13 +35,13 @@ def read(wire: Wire) -> Reading:
     ranks, talk = wire.ranks, wire.facts
     if ranks.rank == 0:
         for peer in range(1, ranks.size):
-            for _ in range(TURNS + 1):
+            for _ in range(ROUND_TRIPS + 1):
                 talk.Send(np.array([now()], np.int64), dest=peer)
                 talk.Recv(np.empty(1, np.int64), source=peer)
         return Reading(now(), 0, 0)
     theirs, found = np.empty(1, np.int64), []
     wait_for(ranks, [talk.Irecv(theirs, source=0)])  # its turn has come
-    for _ in range(TURNS):
+    for _ in range(ROUND_TRIPS):
         t0 = now()
         talk.Send(theirs, dest=0)
         talk.Recv(theirs, source=0)

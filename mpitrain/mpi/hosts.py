@@ -34,7 +34,7 @@ def _part(wire: Wire, communicator: Communicator) -> Wire:
         delay=ranks.delay,
         numbers=numbers.tolist(),
         trace=wire.trace,
-        name=f"ranks {' '.join(map(str, numbers))}",
+        name=f"{wire.name}: ranks {' '.join(map(str, numbers))}",
     )
     communicator.Free()
     wire.sent.within.append(made.sent)

@@ -44,6 +44,8 @@ class Wire:
     """All communicators, `facts` included."""
     host: int | None
     """As passed to `make`."""
+    name: str
+    """Of its messages where they are noted, unlike that of other wires."""
     trace: Trace | None = None
     """Where its messages are noted, if they are."""
     kept: dict[str, Any] = field(default_factory=dict)
@@ -100,6 +102,7 @@ def make(
         facts=facts,
         communicators=(facts, *lanes, images, within_passes, within),
         host=host,
+        name=name,
         trace=trace,
     )
 

@@ -10,7 +10,7 @@ from mpitrain.job.trace import Span, Trace
 from mpitrain.runtime.device import Device
 from mpitrain.runtime.recording import Command, Kept
 
-TURNS = 5
+READINGS = 5
 """Commands with which the device's clock is read; the fastest counts."""
 
 
@@ -61,7 +61,7 @@ class Timer:
     def _ahead(self) -> int:
         """Nanoseconds to add to the device's clock to have this process's."""
         found = []
-        for _ in range(TURNS):
+        for _ in range(READINGS):
             before = now()
             self._probe.fill(0)
             event: Any = self._device.last

@@ -322,7 +322,10 @@ def _drawing(placed: Network, seed: int, wire: Wire) -> Callable[[], Floats]:
     if wire.ranks.rank:
         return lambda: np.empty(0, np.float32)  # rank 0 sends them
     layout, _ = layouts_of(parameters_of(placed, infer_shapes(placed)))
-    return ThreadPoolExecutor(1, "drawing").submit(layout.initial, seed).result
+    thread = ThreadPoolExecutor(1, "drawing")
+    drawn = thread.submit(layout.initial, seed)
+    thread.shutdown(wait=False)
+    return drawn.result
 
 
 def _begin(world: World, drawn: Callable[[], Floats]) -> str:

@@ -133,7 +133,11 @@ def test_completing_imports_nothing_that_takes_long() -> None:
 
 
 def test_a_word_that_completes_is_known() -> None:
-    options = {option.name for command in (cli.train, cli.commands.commands["submit"]) for option in command.params}
+    options = {
+        option.name
+        for command in (cli.train, cli.commands.commands["submit"])
+        for option in command.params
+    }
     assert {*guide.WORDS, *guide.FOLDERS, *guide.FILES} <= options
 
 

@@ -29,4 +29,4 @@ def test_rank_0_sends_the_bytes_that_are_told_before(
     each = ("--exchange", exchange, "--data", "digits")
     ended = launch.trains(*IMAGES, *each, ranks=ranks, out=tmp_path / "run")
     last = ended.events("step")[-1]  # no images are sent for a step after it
-    assert last["bytes_sent"] == traffic(exchange, layout, ranks).first
+    assert last["bytes_sent"] == traffic(exchange, layout, ranks).from_root

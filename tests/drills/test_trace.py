@@ -234,6 +234,16 @@ def test_a_signal_ends_the_trace_where_the_run_ends(launch: Launch, tmp_path: Pa
     launch.ends_with(ended, 75)
     last = int(ended.end["step"])
     assert Read(out / "trace.json").other["steps"] == [3, last]
+    events = [json.loads(line)["event"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert events.index("checkpoint") < events.index("trace"), "a signal leaves little time"
+
+
+def test_a_run_that_stops_early_leaves_its_trace(launch: Launch, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    early = ("--lr", 1e-12, "--patience", 4, "--evaluate-every", 1)
+    ended = launch.trains("lenet", "--steps", 30, "--trace", 20, *early, out=out)
+    assert Read(out / "trace.json").other["steps"] == [3, ended.end["step"]]
+    assert 3 < ended.end["step"] < 10
 
 
 def test_a_run_of_one_step_has_nothing_to_trace(launch: Launch, tmp_path: Path) -> None:

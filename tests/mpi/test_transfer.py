@@ -8,7 +8,7 @@ import pytest
 from mpitrain.job.errors import RunError
 from mpitrain.mpi import pieces
 from mpitrain.mpi.connect import connect
-from mpitrain.mpi.transfer import PIECE, PIECES_MAX
+from mpitrain.mpi.transfer import PIECE_BYTES, PIECES_MAX
 from mpitrain.mpi.wire import Wire
 
 mpi = pytest.mark.mpi
@@ -72,7 +72,14 @@ def test_bytes_reach_whom_they_are_for(wire: Wire) -> None:
 def test_paced_messages_arrive_whatever_pieces_they_are_cut_into(wire: Wire) -> None:
     """Of lengths about those where one more piece begins, and where none are cut any more."""
     rank, size = wire.ranks.rank, wire.ranks.size
-    lengths = (0, 1, PIECE, PIECE + 1, PIECE * PIECES_MAX, PIECE * PIECES_MAX + 1)
+    lengths = (
+        0,
+        1,
+        PIECE_BYTES,
+        PIECE_BYTES + 1,
+        PIECE_BYTES * PIECES_MAX,
+        PIECE_BYTES * PIECES_MAX + 1,
+    )
 
     def message(sender: int, receiver: int, turn: int) -> np.ndarray:
         length = lengths[(sender + 2 * receiver + turn) % len(lengths)]

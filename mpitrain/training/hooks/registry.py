@@ -11,7 +11,7 @@ from mpitrain.training.hooks.compare import Compare
 from mpitrain.training.hooks.ending import Ending
 from mpitrain.training.hooks.evaluate import Evaluate
 from mpitrain.training.hooks.hook import Hook
-from mpitrain.training.hooks.trace import TraceSteps
+from mpitrain.training.hooks.trace import TraceFile, TraceSteps
 from mpitrain.training.hooks.words import Words
 from mpitrain.training.plan import Plan
 
@@ -23,6 +23,7 @@ HOOKS: list[Callable[[Plan], Hook]] = [
     Advise,
     Evaluate,
     Checkpoint,
+    TraceFile,
     Ending,
 ]
 """How each is made for a plan. A signal gives little time, so on one nothing slow stands before the

@@ -1,5 +1,6 @@
 """With --trace: begin to note what all ranks do when the first steps have compiled everything, and
-some steps later write trace.json."""
+some steps later write trace.json. Two hooks, since what is noted must end with a step, and the file
+has time."""
 
 from __future__ import annotations
 
@@ -25,72 +26,106 @@ WARM = 2
 queued."""
 
 
-class TraceSteps:
-    """Runs between steps from the one before the first that is traced to the last one.
+class _Traced:
+    """The steps that are traced: those after `_first` are done, up to `_last`.
 
-    What it does follows from the progress, which all ranks share: where one dies in it, those that
-    had come further do it again as well.
+    What hooks do about them follows from the progress, which all ranks share: where one dies in it,
+    those that had come further do it again as well.
     """
-
-    name = "trace"
 
     def __init__(self, plan: Plan) -> None:
         count = plan.run.trace or 0
         self._plan, self._traces = plan, count > 0
-        self._begin = plan.begun + (WARM if plan.steps > plan.begun + WARM else 1)
+        self._before = plan.begun + (WARM if plan.steps > plan.begun + WARM else 1)
         """Steps that are done when the trace begins."""
-        self._last = min(self._begin + count, plan.steps)
-        self._spans: list[Span] | None = None
-        """What this rank has noted, when that is all."""
-        self._first_reading = clock.Reading(0, 0, 0)
+        self._last = min(self._before + count, plan.steps)
+
+    def _write(self, world: World, content: dict[str, Any]) -> str:
+        """The path; empty where it cannot be written, which does not end a training."""
+        try:
+            return str(trace_file.write(self._plan.folder, content))
+        except OSError as error:
+            world.local.display.say(
+                f"--trace: {self._plan.folder / trace_file.NAME} cannot be written: "
+                f"{error.strerror or error}"
+            )
+            return ""
+
+
+class TraceSteps(_Traced):
+    """Runs between steps, from the one before the first that is traced to the last one, before all
+    that belongs to no step."""
+
+    name = "trace"
 
     def due(self, progress: Progress) -> bool:
-        if progress.step < self._begin:
-            return self._traces and self._plan.is_over(progress)
-        return self._traces and progress.step <= self._last
+        return self._traces and self._before <= progress.step <= self._last
 
     def run(self, world: World, progress: Progress) -> Progress:
-        trace = world.local.trace
-        over = self._plan.is_over(progress)
+        trace, over = world.local.trace, self._plan.is_over(progress)
         assert trace is not None
-        if progress.step > self._begin:
+        if progress.step > self._before:
             trace.settle()
             if over or progress.step == self._last:
-                self._finish(world, trace, progress.step)
-        elif over:
-            world.local.display.say("--trace: the run ended before anything was traced")
-        else:
+                _stop(world, trace)
+        elif not over:
             self._start(world, trace)
         return progress
 
     def _start(self, world: World, trace: Trace) -> None:
         local, wire = world.local, world.wire
-        self._first_reading = clock.read(wire)
-        first, last = self._begin + 1, self._last
+        reading = astuple(clock.read(wire))
+        first, last = self._before + 1, self._last
         if wire.ranks.rank == 0:
             state = f"nothing is here: the run ended before steps {first} to {last} were done"
             self._write(world, trace_file.unfinished(wire.ranks.numbers, state))
         local.device.keep_times(True)
-        trace.begin()
+        trace.begin(reading)
         wire.agree.barrier()  # rank 0 has written meanwhile
 
-    def _finish(self, world: World, trace: Trace, step: int) -> None:
+
+def _stop(world: World, trace: Trace) -> None:
+    trace.stop()
+    world.local.device.keep_times(False)
+
+
+class TraceFile(_Traced):
+    """Runs once, when the last traced step is over or the run is: after the checkpoint, which a
+    signal leaves little time for."""
+
+    name = "trace file"
+
+    def due(self, progress: Progress) -> bool:
+        over = self._plan.is_over(progress)
+        traced = self._before < progress.step <= self._last
+        return self._traces and (
+            (traced and (over or progress.step == self._last))
+            or (over and progress.step <= self._before)
+        )
+
+    def run(self, world: World, progress: Progress) -> Progress:
+        trace = world.local.trace
+        assert trace is not None
+        if progress.step <= self._before:
+            world.local.display.say("--trace: the run ended before anything was traced")
+            return progress
+        _stop(world, trace)
+        self._gather(world, trace, progress.step)
+        return progress
+
+    def _gather(self, world: World, trace: Trace, step: int) -> None:
         local, wire = world.local, world.wire
-        if self._spans is None:
-            self._spans = trace.take()
-            local.device.keep_times(False)
-        readings = [self._first_reading, clock.read(wire)]
         mine = {
             "rank": wire.ranks.numbers[wire.ranks.rank],
             "device": f"{local.device.name} on {wire.ranks.host.partition('/')[0]}",
-            "readings": [astuple(each) for each in readings],
-            "spans": [span.as_list() for span in self._spans],
+            "readings": [trace.reading, astuple(clock.read(wire))],
+            "spans": [span.as_list() for span in trace.spans],
             "left_out": trace.left_out,
         }
         everyone = _to_root(wire, mine)
         if not everyone:
             return
-        steps = self._begin + 1, step
+        steps = self._before + 1, step
         facts = {
             "network": self._plan.network.name,
             "exchange": self._plan.exchange,
@@ -105,17 +140,6 @@ class TraceSteps:
                 f"steps {steps[0]} to {steps[1]} are in {path}, for https://ui.perfetto.dev or "
                 f"chrome://tracing (clocks agree within {error / 1000:.1f} us)"
             )
-
-    def _write(self, world: World, content: dict[str, Any]) -> str:
-        """The path; empty where it cannot be written, which does not end a training."""
-        try:
-            return str(trace_file.write(self._plan.folder, content))
-        except OSError as error:
-            world.local.display.say(
-                f"--trace: {self._plan.folder / trace_file.NAME} cannot be written: "
-                f"{error.strerror or error}"
-            )
-            return ""
 
 
 def _to_root(wire: Wire, mine: dict[str, Any]) -> Sequence[RankTrace]:

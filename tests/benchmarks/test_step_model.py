@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from step_model import BACKWARD, Computing, Constants, exchange_seconds
+from step_model import step_seconds as seconds
 
-from mpitrain.commands.step_model import BACKWARD, Computing, Constants, exchange_seconds
-from mpitrain.commands.step_model import step_seconds as seconds
 from mpitrain.commands.traffic import Traffic
 
 KNOWN = Constants(0.5, 1e-9, 1e-6, {"dynamic8": 2e-9})
