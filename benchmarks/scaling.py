@@ -1,11 +1,9 @@
-"""Figure 6 right again: VGG16 on devices of a K80's speed behind 1 Gbit/s links, by the paper's
-star and by ours; as root.
+"""Figure 6 right of the paper on other links, with other options of the training, on more ranks;
+as root. `make paper` has the paper's own.
 
     python benchmarks/scaling.py --lab FOLDER      FOLDER has netlab.sh, nsrun, nsrsh
     python benchmarks/scaling.py --lab FOLDER --link 100mbit --ranks 4,8,16 --exchanges lowrank \
         --more "--dense split --activations dynamic8 --read local" --name split
-
-Other links, and with other options of the training.
 
 Computing is slept (--compute-seconds), all batches, gradients and weights travel for real between
 lab hosts. Each exchange is a scaling measurement of its own (mpitrain scaling); this puts them
@@ -22,19 +20,19 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lab
+from paper.projection import GBIT, PROJECTED, draw, projection
 
-from mpitrain.commands.curve import COMPUTE, PAPER, Point, star_seconds
+from mpitrain.commands.curve import COMPUTE, PAPER, Point
 from mpitrain.commands.scaling import measure, read_point
 
 EXCHANGES = ("dynamic8", "star-dynamic8", "star-float32")
 BATCH = 256
-PROJECTED = (16, 32, 64)
-RATES = {"100mbit": 12.5e6, "1gbit": 125e6}
+RATES = {"100mbit": GBIT / 10, "1gbit": GBIT}
 """Bytes a second of a link, by netlab.sh's words."""
 
 
@@ -68,27 +66,6 @@ def points(network: str, ranks: Sequence[int], exchange: str, options: Any) -> l
     return found
 
 
-def projection(
-    exchange: str, measured: Sequence[Point], compute: float, link: str
-) -> Callable[[int], float]:
-    """Seconds a step with more ranks, from the last measured point: a star's exchange grows with
-    the clients, ours does not."""
-    last = measured[-1]
-    beyond = max(0.0, last.seconds - compute / last.ranks)
-    if exchange.startswith("star"):
-        return lambda ranks: compute / ranks + beyond * (ranks - 1) / (last.ranks - 1)
-    whole = max(
-        beyond, least_seconds(last, link)
-    )  # what is left when there is no backward pass to hide behind
-    return lambda ranks: max(compute / ranks + beyond, compute / (3 * ranks) + whole)
-
-
-def least_seconds(last: Point, link: str) -> float:
-    """Seconds that the bytes of a step need at least on rank 0's link: what cannot hide behind a
-    shorter backward pass."""
-    return last.bytes_sent / RATES[link]
-
-
 def table(curves: dict[str, list[Point]], base: float) -> str:
     lines = [
         f"{'exchange':>14} {'ranks':>5} {'s/step':>8} {'speed-up':>8} {'not hidden':>10} "
@@ -105,50 +82,6 @@ def table(curves: dict[str, list[Point]], base: float) -> str:
                 f"{one.bytes_sent / 1e6:9.1f}   {paper}"
             )
     return "\n".join(lines)
-
-
-def draw(
-    curves: dict[str, list[Point]], base: float, compute: float, link: str, path: Path
-) -> None:
-    """Speed-up by ranks: measured as marks, projected as thin lines, the paper's points and model
-    beside them."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    axes = figure.subplots()
-    every = [1, 2, 4, 8, *PROJECTED]
-    axes.plot(every, every, color="0.7", linestyle="--", label="linear")
-    for (exchange, found), color in zip(curves.items(), ("C0", "C3", "C1"), strict=False):
-        seconds = projection(exchange, found, compute, link)
-        later = [found[-1].ranks, *(n for n in PROJECTED if n > found[-1].ranks)]
-        axes.plot(
-            [1, *(one.ranks for one in found)],
-            [1.0, *(base / one.seconds for one in found)],
-            color + "o-",
-            label=f"{exchange}, measured",
-        )
-        axes.plot(
-            later, [base / seconds(n) for n in later], color + ":", linewidth=1, label="projection"
-        )
-    axes.plot(*zip(*PAPER["vgg16"].measured.items(), strict=True), "ks", label="paper, 8 bits")
-    axes.plot(
-        every,
-        [star_seconds(1) / star_seconds(n) for n in every],
-        "k:",
-        linewidth=1,
-        label="model of the paper's star",
-    )
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log", base=2)
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.set(
-        xlabel="ranks",
-        ylabel="speed-up",
-        title=f"VGG16, batch {BATCH}, {compute:.1f} s of compute (slept), links of {link}",
-    )
-    axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
@@ -168,7 +101,7 @@ def main() -> None:
     parser.add_argument("--name", help="of the files of results, instead of the network's")
     parser.add_argument("--out", type=Path, default=Path("runs/scaling-benchmark"))
     options = parser.parse_args()
-    ranks = [int(count) for count in options.ranks.split(",")]
+    ranks, rate = [int(count) for count in options.ranks.split(",")], RATES[options.link]
     lab.shape(options.lab, options.link, max(ranks))
     # One rank sends nothing and sleeps for as long as it was told: nothing to measure.
     curves = {
@@ -206,7 +139,7 @@ def main() -> None:
         },
         "projection_not_measured": {
             name: {
-                n: options.seconds / projection(name, found, options.seconds, options.link)(n)
+                n: options.seconds / projection(name, found, options.seconds, rate)(n)
                 for n in PROJECTED
                 if n > found[-1].ranks
             }
@@ -215,7 +148,7 @@ def main() -> None:
     }
     path = Path(__file__).parent / "results" / f"scaling-{options.name or options.network}.json"
     path.write_text(json.dumps(facts, indent=1) + "\n")
-    draw(curves, options.seconds, options.seconds, options.link, path.with_suffix(".png"))
+    draw(curves, path.with_suffix(".png"), options.seconds, rate)
     print(f"written: {path.name}, {path.with_suffix('.png').name}")
 
 

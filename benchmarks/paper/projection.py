@@ -16,6 +16,8 @@ from mpitrain.commands.curve import (
 )
 
 PROJECTED = (16, 32, 64)
+GBIT = 125e6
+"""Bytes a second."""
 
 
 def hidden_seconds(ranks: int, slowdown: float = 1) -> float:
@@ -24,27 +26,32 @@ def hidden_seconds(ranks: int, slowdown: float = 1) -> float:
     return max(slowdown * COMPUTE / ranks, exchange)
 
 
-def projection(exchange: str, measured: Sequence[Point]) -> Callable[[int], float]:
+def projection(
+    exchange: str, measured: Sequence[Point], compute: float = COMPUTE, rate: float = GBIT
+) -> Callable[[int], float]:
     """Seconds a step with more ranks, from the last measured point: a star's exchange grows with
-    the clients, ours does not."""
+    the clients, ours does not.
+
+    compute: seconds of a batch on one rank. rate: bytes a second of a link.
+    """
     last = measured[-1]
-    beyond = max(0.0, last.seconds - COMPUTE / last.ranks)
+    beyond = max(0.0, last.seconds - compute / last.ranks)
     if exchange.startswith("star"):
-        return lambda ranks: COMPUTE / ranks + beyond * (ranks - 1) / (last.ranks - 1)
-    # What is left when there is no backward pass to hide behind.
-    whole = max(beyond, least_seconds(last))
-    return lambda ranks: max(COMPUTE / ranks + beyond, COMPUTE / (3 * ranks) + whole)
+        return lambda ranks: compute / ranks + beyond * (ranks - 1) / (last.ranks - 1)
+    # What is left when there is no backward pass to hide behind: at least the bytes on rank 0's
+    # link.
+    whole = max(beyond, last.bytes_sent / rate)
+    return lambda ranks: max(compute / ranks + beyond, compute / (3 * ranks) + whole)
 
 
-def least_seconds(last: Point) -> float:
-    """Seconds that the bytes of a step need at least on rank 0's link, of 1 Gbit/s: what cannot
-    hide behind a shorter backward pass."""
-    return last.bytes_sent / 125e6
-
-
-def draw(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
+def draw(
+    curves: Mapping[str, Sequence[Point]],
+    path: Path,
+    compute: float = COMPUTE,
+    rate: float = GBIT,
+) -> None:
     """Speed-up by ranks: measured as marks, projected as thin lines, the paper's points and both
-    models beside them."""
+    models (of its own links) beside them."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 5.5), layout="constrained")
@@ -64,14 +71,14 @@ def draw(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
     for (exchange, found), color in zip(curves.items(), ("C3", "C0", "C1"), strict=False):
         axes.plot(
             [1, *(one.ranks for one in found)],
-            [1.0, *(COMPUTE / one.seconds for one in found)],
+            [1.0, *(compute / one.seconds for one in found)],
             color + "o-",
             label=f"{exchange}, measured",
         )
         if len(found) > 1:
-            seconds = projection(exchange, found)
+            seconds = projection(exchange, found, compute, rate)
             later = [found[-1].ranks, *(n for n in PROJECTED if n > found[-1].ranks)]
-            speed_ups = [COMPUTE / seconds(n) for n in later]
+            speed_ups = [compute / seconds(n) for n in later]
             axes.plot(later, speed_ups, color + ":", linewidth=1.5, label=f"{exchange}, projected")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
@@ -80,7 +87,7 @@ def draw(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
     axes.set(
         xlabel="ranks",
         ylabel="speed-up against one rank",
-        title=f"VGG16, batch 256, {COMPUTE:.0f} s of compute (slept), 1 Gbit/s links",
+        title=f"VGG16, batch 256, {compute:.3g} s of compute (slept), {rate / GBIT:g} Gbit/s links",
     )
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
