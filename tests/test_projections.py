@@ -24,5 +24,4 @@ def test_the_page_has_the_tables_that_the_model_makes(projections: ModuleType) -
 
 def test_the_model_is_near_what_was_measured(projections: ModuleType) -> None:
     errors = sorted(abs(each.error) for each in projections.checks())
-    # The largest is of lowrank at 100 Mbit/s, measured while others used the cores.
-    assert len(errors) > 40 and errors[len(errors) // 2] < 0.1 and errors[-1] < 0.45
+    assert len(errors) > 40 and errors[len(errors) // 2] < 0.1 and errors[-1] < 0.35
