@@ -17,6 +17,7 @@ from slurm_cluster import Cluster, missing, wait_for
 
 from mpitrain.commands import cli
 from mpitrain.commands.submit import Job, launcher, mpi_type, script
+from mpitrain.job.config import Run
 
 JOBS = Path(__file__).parents[2] / "jobs"
 REASON = missing() or (
@@ -279,7 +280,7 @@ def test_the_scripts_say_what_submit_writes(network: str) -> None:
     ]
     assert kept[0] == kept[1]
     options = shlex.split(theirs[-1].partition(" --resume")[0])[3:]
-    cli.Run(**cli.train.make_context("train", [network, *options]).params)
+    Run(**cli.train.make_context("train", [network, *options]).params)
     written = script(network, options, Job(mpi="pmi2")).splitlines()[-1]
     words = shlex.join(options)
     run, end = theirs[-1].replace("${LAUNCH:?}", launcher("pmi2")).split("; ")
