@@ -17,6 +17,7 @@ from mpitrain.layers.conv.choice import candidates
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.registry import FAMILIES
 from mpitrain.network import models
+from mpitrain.runtime.platforms import cache_folder
 
 SMALL = Geometry(20, 12, 12, 50, 3, 3, 12, 12, (1, 1), (1, 1), 1)
 GROUPS = Geometry(2, 9, 8, 4, 3, 3, 5, 4, (2, 2), (1, 1), 6)
@@ -24,6 +25,12 @@ GROUPS = Geometry(2, 9, 8, 4, 3, 3, 5, 4, (2, 2), (1, 1), 6)
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choices of its own, beside the compiled kernels of all tests."""
+    everyones = cache_folder().parent
+    for name in ("mpitrain/programs", "mpitrain/vendors", "pocl"):
+        (everyones / name).mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(everyones / name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 

@@ -86,7 +86,7 @@ def test_the_second_ctrl_c_ends_at_once(launch: Launch, tmp_path: Path) -> None:
         time.sleep(1.5)
         job.interrupt()
 
-    words = ("lenet", "--compute-seconds", 0.2)  # a step is 12.8 s
+    words = ("lenet", "--compute-seconds", 0.06)  # a step is 3.8 s
     ended = launch(*words, out=tmp_path / "run", meanwhile=meanwhile)
     assert ended.code == 130
     assert ended.sentences[-1].endswith(": interrupted")
