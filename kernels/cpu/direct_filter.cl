@@ -11,6 +11,8 @@
 #include "prelude.h"
 #include "cpu/tile.h"
 #include "cpu/rows.h"
+#define FINISHED __global
+#include "cpu/filters.h"
 
 /* A piece is `images` images, or `band` rows of one, or (1x1 filters) `run` pixels of a row. */
 __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void direct_filter(
@@ -28,14 +30,12 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void direct_filter(
 #if COPY == COPY_COMPACT
     const int taps = R, together = S * C; /* a row of the filter is one run of scalars */
 #else
-    const int taps = R * S, together = WIDTH;
+    const int taps = TAPS, together = WIDTH;
 #endif
     const int tiles = (together + ROWS - 1) / ROWS, tile_size = ROWS * TILE_COLUMNS;
     for (int unit = me; unit < units; unit += items) {
         const int g0 = unit / in_units * out_range, g1 = min(g0 + out_range, groups);
         const int b0 = unit % in_units * in_range, b1 = min(b0 + in_range, blocks);
-        for (int i = 0; i < (g1 - g0) * (b1 - b0) * taps * tiles * tile_size; i += WIDTH)
-            STORE((WIDE)(0.0f), sum + i);
         for (int n0 = 0; n0 < N; n0 += images)
             for (int p0 = 0; p0 < P; p0 += band)
                 for (int q0 = 0; q0 < Q; q0 += run) {
@@ -75,7 +75,10 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void direct_filter(
                                     const int r = COPY == COPY_COMPACT ? tap : tap / S,
                                               s = COPY == COPY_COMPACT ? 0 : tap % S;
                                     WIDE acc[ROWS][VECTORS];
-                                    tile_load(acc, tile);
+                                    if (n0 || p0 || q0)
+                                        tile_load(acc, tile);
+                                    else
+                                        tile_zero(acc);
                                     for (int n = n0; n < n1; n++)
                                         for (int p = p0; p < p1; p++) {
                                             __global const float *a =
@@ -94,21 +97,23 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void direct_filter(
                                 }
                     }
                 }
-        for (int group = g0; group < g1; group++) /* Dweight in its own order. */
-            for (int o = 0; o < min(TILE_COLUMNS, K - group * TILE_COLUMNS); o++) {
-                __global const float *from =
-                    sum + (size_t)(group - g0) * (b1 - b0) * taps * tiles * tile_size + o;
-                __global float *to = dweight + (size_t)(group * TILE_COLUMNS + o) * C * R * S;
-                SINGLY for (int c = b0 * WIDTH; c < min(b1 * WIDTH, C); c++)
-                    SINGLY for (int rs = 0; rs < R * S; rs++) {
+        for (int group = g0; group < g1; group++) { /* Dweight in its own order. */
+            const int outputs = min(TILE_COLUMNS, K - group * TILE_COLUMNS);
+            __global float *to = dweight + (size_t)group * TILE_COLUMNS * C * TAPS;
+            __global const float *from =
+                sum + (size_t)(group - g0) * (b1 - b0) * taps * tiles * tile_size;
 #if COPY == COPY_COMPACT
+            for (int o = 0; o < outputs; o++)
+                SINGLY for (int c = 0; c < C; c++) SINGLY for (int rs = 0; rs < TAPS; rs++) {
                     const int at = rs / S * tiles * ROWS + rs % S * C + c;
-#else
-                    const int at = ((c / WIDTH - b0) * taps + rs) * WIDTH + c % WIDTH;
-#endif
-                    to[c * R * S + rs] =
-                        from[at * TILE_COLUMNS] + (accumulate ? to[c * R * S + rs] : 0.0f);
+                    __global float *value = to + ((size_t)o * C + c) * TAPS + rs;
+                    *value = from[at * TILE_COLUMNS + o] + (accumulate ? *value : 0.0f);
                 }
-            }
+#else
+            for (int block = b0; block < b1; block++, from += taps * tiles * tile_size)
+                write_filters(to + block * WIDTH * TAPS, from, outputs,
+                              min(WIDTH, C - block * WIDTH), C * TAPS, accumulate);
+#endif
+        }
     }
 }

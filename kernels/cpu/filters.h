@@ -1,7 +1,10 @@
 /* Filters on their way between (K, C, R, S) and groups of TILE_COLUMNS output channels: at each
    tap a matrix of WIDTH inputs by TILE_COLUMNS outputs, by way of `rows`, which fits the first
-   cache: rows[tap][i][o] for TAPS taps. */
+   cache: rows[tap][i][o] for TAPS taps. FINISHED: the memory in which write_filters finds them. */
 #include "cpu/transpose.h"
+#ifndef FINISHED
+#define FINISHED __private
+#endif
 #define FILTERS (TAPS * WIDTH * TILE_COLUMNS)
 #define ROW(tap, i) (rows + ((tap) * WIDTH + (i)) * TILE_COLUMNS)
 
@@ -66,14 +69,14 @@ inline void read_filters(float *rows, __global const float *weight, const int ou
 
 /* The way back: into (K, C, R, S) at `weight`, filters of `outputs` by `inputs`, out_step apart;
    added to what is there if `add`. */
-inline void write_filters(__global float *weight, const float *rows, const int outputs,
+inline void write_filters(__global float *weight, FINISHED const float *rows, const int outputs,
                           const int inputs, const int out_step, const int add) {
     if (inputs == WIDTH && outputs == TILE_COLUMNS) {
         for (int v = 0; v < TILE_COLUMNS; v += WIDTH)
             for (int j = 0; j < TAPS * WIDTH; j += WIDTH) {
                 WIDE m[WIDTH];
                 _Pragma("unroll") for (int c = 0; c < WIDTH; c++) m[c] =
-                    *(const ANYWHERE *)(ROW((j + c) % TAPS, (j + c) / TAPS) + v);
+                    *(FINISHED const ANYWHERE *)(ROW((j + c) % TAPS, (j + c) / TAPS) + v);
                 transpose(m);
                 _Pragma("unroll") for (int o = 0; o < WIDTH; o++) {
                     __global float *to = weight + (size_t)(v + o) * out_step + j;

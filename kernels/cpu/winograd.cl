@@ -10,15 +10,15 @@
 #include "winograd.h"
 
 /* packed[point][group][i][o]: the transformed filters, for inputs i < I and outputs o <
-   TILE_COLUMNS of a group (zero from O on); strides as in pack.cl. One work-item per group and
-   block of inputs. */
+   TILE_COLUMNS of a group (zero from O on), points a line further apart than they need be;
+   strides as in pack.cl. One work-item per group and block of inputs. */
 __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void transform_filters(
     __global float *packed, __global const float *weight, const int O, const int I,
     const int out_step, const int in_step, const int first_r, const int first_s, const int step_r,
     const int step_s, const int tap_row, const int size) {
     const int group = get_global_id(0), block = get_global_id(1), groups = get_global_size(0);
     const int inside = min(WIDTH, I - block * WIDTH);
-    const size_t point_step = (size_t)groups * I * TILE_COLUMNS;
+    const size_t point_step = (size_t)groups * I * TILE_COLUMNS + WIDTH;
     const int start = group * TILE_COLUMNS * out_step + block * WIDTH * in_step;
     float rows[FILTERS];
     read_filters(rows, weight + start, min(TILE_COLUMNS, O - group * TILE_COLUMNS), inside,
@@ -55,7 +55,8 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void winograd(
               groups = (K + TILE_COLUMNS - 1) / TILE_COLUMNS;
     const int tiles_h = (P + OUT - 1) / OUT, tiles_w = (Q + OUT - 1) / OUT,
               all = N * tiles_h * tiles_w, row = many * WIDTH;
-    const size_t v_step = blocks * row + WIDTH, m_step = groups * VECTORS * row + WIDTH;
+    const size_t v_step = blocks * row + WIDTH, m_step = groups * VECTORS * row + WIDTH,
+                 u_step = (size_t)groups * C * TILE_COLUMNS + WIDTH;
     __global float *V = scratch + (size_t)me * scratch_item, *M = V + POINTS * v_step;
     const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY); /* a NaN is under neither, and stays */
     for (int t0 = me * many; t0 < all; t0 += items * many) {
@@ -68,7 +69,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void winograd(
                 for (int round = 0; round < rounds; round++) {
                     __global const float *a = V + point * v_step + round * ROWS * WIDTH;
                     __global const float *b =
-                        packed + ((size_t)point * groups + group) * C * TILE_COLUMNS;
+                        packed + point * u_step + (size_t)group * C * TILE_COLUMNS;
                     WIDE acc[ROWS][VECTORS];
                     tile_zero(acc);
                     for (int block = 0; block < blocks;

@@ -31,9 +31,6 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void winograd_filter(
     const size_t z_step = (size_t)groups * blocks * tile_size + WIDTH;
     __global float *V = scratch + (size_t)part * scratch_item, *D = V + POINTS * v_step;
     Z += tile_part * POINTS * z_step;
-    for (int point = 0; point < POINTS; point++)
-        for (int i = g0 * blocks * tile_size; i < g1 * blocks * tile_size; i += WIDTH)
-            STORE((WIDE)(0.0f), Z + point * z_step + i);
     for (int t0 = begin; t0 < end; t0 += many) {
         const int tiles = min(many, end - t0);
         for (int block = 0; block < blocks; block++)
@@ -72,7 +69,10 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void winograd_filter(
                     __global const float *a = V + point * v_step + block * row;
                     for (int j = 0; j < WIDTH; j += ROWS, tile += ROWS * TILE_COLUMNS) {
                         WIDE acc[ROWS][VECTORS];
-                        tile_load(acc, tile);
+                        if (t0 == begin)
+                            tile_zero(acc);
+                        else
+                            tile_load(acc, tile);
                         tile_outer(acc, a + j, WIDTH, b, WIDTH, vector, tiles, a + row);
                         tile_store(acc, tile);
                     }

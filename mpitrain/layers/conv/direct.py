@@ -115,7 +115,12 @@ class DirectFilter:
         self._form = _form(device, g.c, within)
         self._rows = 8 if device.wide == 16 else 4
         self._program = device.program(
-            "direct_filter", ROWS=self._rows, VECTORS=VECTORS, STEP=1, COPY=self._form
+            "direct_filter",
+            ROWS=self._rows,
+            VECTORS=VECTORS,
+            STEP=1,
+            TAPS=g.r * g.s,
+            COPY=self._form,
         )
 
     def _ranges(self) -> tuple[int, int, int]:

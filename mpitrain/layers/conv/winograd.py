@@ -51,8 +51,8 @@ class Winograd:
         return parts(self._c.k, VECTORS * self._device.wide)
 
     def _packed(self) -> int:
-        columns = VECTORS * self._device.wide
-        return round_up((self._out + 2) ** 2 * self._groups() * self._c.c * columns, 128)
+        point = self._groups() * self._c.c * VECTORS * self._device.wide + self._device.wide
+        return round_up((self._out + 2) ** 2 * point, 128)
 
     def _channels(self) -> int:
         """Of x and y, with those that fill up."""
