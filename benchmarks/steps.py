@@ -132,9 +132,8 @@ class Command:
         self._runs.append(
             {
                 "parameters": start["parameters"],
-                "cores": sum(step["cpu_seconds"] for step in steps[1:])
-                / (len(steps) - 1)
-                / seconds,
+                "cores": sum(step["cpu_seconds"] for step in steps)
+                / sum(step["seconds"]["total"] for step in steps),
                 "host": sum(step["seconds"]["host"] for step in steps) / len(steps),
                 "peak_memory": end["peak_memory"],
                 "device_memory": end["device_memory"],
