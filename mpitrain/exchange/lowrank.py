@@ -43,8 +43,8 @@ class LowRank(Strategy):
     replicated_only = True
     whole_tensors = True
     lanes: ClassVar[Mapping[int, str]] = {
-        SUM_LEFT: "left factors",
-        COPY_LEFT: "sums of left factors",
+        SUM_LEFT: "left factors or gradients",
+        COPY_LEFT: "sums of left factors or gradients",
         SUM_RIGHT: "right factors",
         COPY_RIGHT: "sums of right factors",
     }

@@ -112,8 +112,8 @@ class LowRank8(LowRank):
     lanes: ClassVar[Mapping[int, str]] = {
         PARTS: "codes of right factors",
         MEANS: "codes of means of right factors",
-        SEND_LEFT: "codes of left factors",
-        COPY_LEFT: "codes of columns",
+        SEND_LEFT: "codes of left factors, or gradients",
+        COPY_LEFT: "codes of columns, or sums of gradients",
     }
 
     def __init__(self, parts: Parts) -> None:

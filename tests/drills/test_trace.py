@@ -139,7 +139,7 @@ def trained(launch: Launch, out: Path, ranks: int, *words: object) -> tuple[Ende
         (
             3,
             ("--exchange", "lowrank", "--dense", "split:1000"),
-            {"activations", "left factors", "sums of right factors"},
+            {"activations", "left factors or gradients", "sums of right factors"},
         ),
     ],
 )
