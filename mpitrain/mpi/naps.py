@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+
+offer: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))
+"""Let other threads and processes have the core, if any wants it."""
 
 
 @dataclass(frozen=True)
 class Naps:
     """The naps of one kind of waiting.
 
-    MPI's own waiting calls spin, which takes a core from the computation. After the first looks
-    only time.sleep(0) is called. Then follow `steady` naps of the shortest length; each one after
+    MPI's own waiting calls spin, which takes a core from the computation. The first looks only let
+    others have the core. Then follow `steady` naps of the shortest length; each one after
     them is longer by that length, up to the longest.
     """
 
     yields: int
-    """How many looks are followed by time.sleep(0): a short message comes at once."""
+    """After how many looks the core is only offered to others: a short message comes at once, and
+    the shortest nap takes 0.06 ms by Linux's clocks."""
     shortest: float
     """Seconds."""
     longest: float
@@ -29,4 +35,4 @@ class Naps:
             growth = max(1, looks - self.yields - self.steady)
             time.sleep(min(growth * self.shortest, self.longest))
         elif looks:
-            time.sleep(0)
+            offer()

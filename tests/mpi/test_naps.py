@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from mpitrain.mpi import naps as naps_module
 from mpitrain.mpi.naps import Naps
 
 
@@ -14,6 +15,7 @@ def test_naps_are_none_then_steady_then_longer_up_to_the_longest(
 ) -> None:
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(naps_module, "offer", lambda: slept.append(0))
     naps = Naps(yields=2, shortest=1.0, longest=3.0, steady=2)
     for looks in range(10):
         naps.after(looks)
