@@ -6,8 +6,8 @@
    A tile is ROWS input channels times VECTORS * WIDTH output channels of one tap, summed over
    pixels: scalars of x times vectors of dy. A unit is `out_range` groups of output channels and
    `in_range` blocks of input channels; it goes through all images, some pixels at a time that
-   stay in the caches, and adds its tiles up in its own scratch, in a fixed order. The copies are
-   those of direct.cl. */
+   stay in the caches, and adds its tiles up in its own scratch, in a fixed order; of no images it
+   would write whatever is there. The copies are those of direct.cl. */
 #include "prelude.h"
 #include "cpu/tile.h"
 #include "cpu/rows.h"
