@@ -2,7 +2,8 @@
    filtering (winograd.h). For each point Z[point] (C, K) = sum over tiles of V[point] (tiles,
    C)' D[point] (tiles, K): V are transformed tiles of x, D those of dy. First kernel: part p of
    `tile_parts` * `out_parts` adds up its share of the tiles for its share of the output channels
-   into Z[part]; no share may be empty, or its sums are never written. Second: dweight = the sum of the tile parts, in their order, transformed back. */
+   into Z[part]; no share may be empty, or its sums are never written. Second: dweight = the sum
+   of the tile parts, in their order, transformed back. */
 #include "prelude.h"
 #include "cpu/tile.h"
 #include "winograd.h"
