@@ -4,11 +4,11 @@
    A group computes 64 GROUPS REPEATS pixels x COLUMNS output channels. The depth is walked in
    stages of one tap and one row of 128 bytes of channels (FORMAT, tensor.h): its rows of x and of
    weight are copied to local memory STAGES - 1 - AHEAD stages before the tensor cores take them,
-   zeros where a tap lies outside the image. x (N, chunks, H, W, 128 bytes) and weight (stages,
-   rows, 128 bytes) were written by tensor_pack.cl, which also ordered weight's rows so that a
-   work-item owns four channels side by side. bias has a value for each of weight's rows. y is (N, K
-   / 32, H, W, 32) float32, or (N, K / 64, H, W, 64) bfloat16 where rows are; pixel (p, q) lies at
-   first + (p, q) step of an image of `size`. */
+   zeros where a tap lies outside the image. x (N, chunks, H, W, 128 bytes) is images as they lie,
+   or written by tensor_pack.cl. weight (stages, rows, 128 bytes) was, its rows ordered so that a
+   work-item owns four channels side by side. bias has a value for each of weight's rows. y is of
+   the same format, (N, chunks, H, W, 128 bytes); pixel (p, q) lies at first + (p, q) step of an
+   image of `size`. */
 #define PIXEL_ROWS 0
 #include "nvidia/tensor.h"
 
@@ -19,17 +19,25 @@
 #define RIGHT_COPIES (COLUMNS / ROWS_AT_ONCE)
 #define LEFT_BYTES (ROWS * 128)
 #define STAGE_BYTES (LEFT_BYTES + COLUMNS * 128)
-/* y's blocks, and four channels of one. */
-#if FORMAT == BF16
-#define BLOCK 64
+/* y's blocks, of PIECES pieces a pixel, and what is stored of four channels (TO_QUAD). */
+#if FORMAT == TF32
+#define BLOCK 32
+#define PIECES 8
+#define QUAD uint4
+#define TO_QUAD(v) (uint4)(tf32_bits(v.x), tf32_bits(v.y), tf32_bits(v.z), tf32_bits(v.w))
+#else
+#define BLOCK (FORMAT == BF16 ? 64 : 32)
+#define PIECES 16
 #define QUAD uint2
 #define TO_QUAD(v) (uint2)(bfloat16_pair(v.x, v.y), bfloat16_pair(v.z, v.w))
-#else
-#define BLOCK 32
-#define QUAD float4
-#define TO_QUAD(v) (v)
 #endif
-#define QUADS (BLOCK / 4)
+/* Of pairs, the low parts lie 8 pieces behind the high ones. */
+#if FORMAT == HIGH
+#define STORE_LOW(to, v, high)                                                                     \
+    to[8] = (uint2)(low_pair(v.x, v.y, high.x), low_pair(v.z, v.w, high.y))
+#else
+#define STORE_LOW(to, v, high)
+#endif
 
 #if ON_HOPPER
 /* Multiply a stage's rows: steps of 32 bytes of depth. */
@@ -150,23 +158,26 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
               quad = item & 3;
     const int first_row =
         tile_row * ROWS + (item >> 7) * REPEATS * 64 + (item >> 5 & 3) * 16 + (item >> 2 & 7);
-    int at[2 * REPEATS]; /* of rows 0, 8, 64 and 72 from there: where y starts, in fours, -1 behind
+    int at[2 * REPEATS]; /* of rows 0, 8, 64 and 72 from there: where y starts, in pieces, -1 behind
                             the last */
     _Pragma("unroll") for (int i = 0; i < 2 * REPEATS; i++) {
         const int m = first_row + i / 2 * 64 + i % 2 * 8, n = divide(m, image_factor, image_shift),
                   rest = m - n * p * q;
         const int out_h = divide(rest, row_factor, row_shift), out_w = rest - out_h * q;
         const int line = (n * blocks + block) * size_h + first_h + out_h * step_h;
-        at[i] = m < pixels ? (line * size_w + first_w + out_w * step_w) * QUADS + quad : -1;
+        at[i] = m < pixels ? (line * size_w + first_w + out_w * step_w) * PIECES + quad : -1;
     }
-    const int plane = size_h * size_w * QUADS;
+    const int plane = size_h * size_w * PIECES;
 #define STORE(i, j, sums, half)                                                                    \
     if (at[j] >= 0) {                                                                              \
         float4 v = (float4)(sums[8 * i + 2 * half], sums[8 * i + 2 * half + 1],                    \
                             sums[8 * i + 2 * half + 4], sums[8 * i + 2 * half + 5]) +              \
                    add;                                                                            \
         if (rectify) v = select(v, (float4)(0.0f), v < (float4)(0.0f));                            \
-        y[at[j] + i / (BLOCK / 16) * plane + i % (BLOCK / 16) * 4] = TO_QUAD(v);                   \
+        __global QUAD *to = y + at[j] + i / (BLOCK / 16) * plane + i % (BLOCK / 16) * 4;           \
+        const QUAD stored = TO_QUAD(v);                                                            \
+        *to = stored;                                                                              \
+        STORE_LOW(to, v, stored);                                                                  \
     }
     _Pragma("unroll") for (int i = 0; i < COLUMNS / 16; i++) {
         if (block + i / (BLOCK / 16) < blocks) {

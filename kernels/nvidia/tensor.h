@@ -12,6 +12,7 @@
 
    Sums lie as both instructions leave them: of 64 rows x COLUMNS, work-item i of 128 has d[4 j + 2
    half + e], which is row 16 (i / 32) + 8 half + (i % 32) / 4, column 8 j + 2 (i % 4) + e. */
+#include "bfloat16.h"
 #define BF16 0
 #define TF32 1
 #define HIGH 2
@@ -47,13 +48,6 @@ inline void copy_later(const uint to, __global const uint4 *from, const int take
 /* n / d for 0 <= n < 2^31, by what `reciprocal` in tensor.py gives for d. */
 inline int divide(const int n, const uint factor, const int shift) {
     return (int)(((ulong)(uint)n * factor) >> shift);
-}
-
-/* Two bfloat16, rounded to nearest, ties to even; a in the lower half. */
-inline uint bfloat16_pair(const float a, const float b) {
-    uint pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(b), "f"(a));
-    return pair;
 }
 
 #define F8(d, i)                                                                                   \

@@ -4,10 +4,10 @@
    A group computes 64 GROUPS REPEATS output channels x COLUMNS / 64 units of (r, s, 64 input
    channels), over one part of the pixels: stages of PIXELS pixels are copied to local memory STAGES
    - 1 - AHEAD stages before the tensor cores take them, zeros where a tap lies outside the image.
-   dy (N, chunks, P, Q, 128 bytes) and x (N, chunks, H, W, 128 bytes) were written by
-   tensor_pack.cl; of rows of pairs, high and low parts of two chunks are put side by side. `sums`
-   is (parts, K, units, 64); sum_parts then adds up the parts, always in the same order, into
-   dweight (K, C, R S). */
+   dy (N, chunks, P, Q, 128 bytes) and x (N, chunks, H, W, 128 bytes) are images as they lie, or
+   written by tensor_pack.cl; of rows of pairs, high and low parts of two chunks are put side by
+   side. `sums` is (parts, K, units, 64); sum_parts then adds up the parts, always in the same
+   order, into dweight (K, C, R S). */
 #define PIXEL_ROWS 1
 #include "nvidia/tensor.h"
 

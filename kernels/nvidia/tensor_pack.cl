@@ -1,33 +1,15 @@
 /* What tensor cores read: rows of 128 bytes made of float32 images in blocks of 32 channels, and of
    weights.
 
-   FORMAT 0: a row is 64 channels rounded to bfloat16; 1: 32 channels rounded to TF32 (10 bits of
-   mantissa; ties away from zero, as the hardware's own rounding); 2: 32 pairs of bfloat16, x = high
-   + low, high parts first. One work-item makes 8 channels. */
+   FORMAT 0: a row is 64 channels rounded to bfloat16; 1: 32 channels rounded to TF32; 2: 32 pairs
+   of bfloat16, x = high + low, high parts first. One work-item makes 8 channels. */
+#include "bfloat16.h"
 #if FORMAT == 0
 #define ROW_CHANNELS 64
 #else
 #define ROW_CHANNELS 32
 #endif
 #define PARTS (ROW_CHANNELS / 8)
-
-/* The nearest bfloat16, ties to even, as 16 bits. */
-inline uint bfloat16_bits(const float v) {
-    const uint bits = as_uint(v);
-    if ((bits & 0x7fffffff) > 0x7f800000) return bits >> 16 | 0x40; /* NaN */
-    return bits + 0x7fff + (bits >> 16 & 1) >> 16;
-}
-
-inline uint tf32_bits(const float v) {
-    const uint bits = as_uint(v);
-    if ((bits & 0x7fffffff) > 0x7f800000) return (bits | 0x400000) & 0xffffe000; /* NaN */
-    return bits + 0x1000 & 0xffffe000;
-}
-
-inline uint pair_bits(const float a, const float b) {
-    return bfloat16_bits(a) | bfloat16_bits(b) << 16;
-}
-inline float low_part(const float v) { return v - as_float(bfloat16_bits(v) << 16); }
 
 /* Put 8 channels, part `part` of a row, into it; pieces of 16 bytes are exclusive-ored with
    `swizzle`. */
@@ -38,18 +20,17 @@ inline void put(__global uint4 *row, const float8 v, const int part, const int s
     row[2 * part + 1 ^ swizzle] =
         (uint4)(tf32_bits(v.s4), tf32_bits(v.s5), tf32_bits(v.s6), tf32_bits(v.s7));
 #else
-    row[part ^ swizzle] = (uint4)(pair_bits(v.s0, v.s1), pair_bits(v.s2, v.s3),
-                                  pair_bits(v.s4, v.s5), pair_bits(v.s6, v.s7));
+    const uint4 high = (uint4)(bfloat16_pair(v.s0, v.s1), bfloat16_pair(v.s2, v.s3),
+                               bfloat16_pair(v.s4, v.s5), bfloat16_pair(v.s6, v.s7));
+    row[part ^ swizzle] = high;
 #endif
 #if FORMAT == 2
-    row[part + 4 ^ swizzle] = (uint4)(pair_bits(low_part(v.s0), low_part(v.s1)),
-                                      pair_bits(low_part(v.s2), low_part(v.s3)),
-                                      pair_bits(low_part(v.s4), low_part(v.s5)),
-                                      pair_bits(low_part(v.s6), low_part(v.s7)));
+    row[part + 4 ^ swizzle] = (uint4)(low_pair(v.s0, v.s1, high.x), low_pair(v.s2, v.s3, high.y),
+                                      low_pair(v.s4, v.s5, high.z), low_pair(v.s6, v.s7, high.w));
 #endif
 }
 
-#if FORMAT != 0 /* images of bfloat16 are rows as they lie */
+#if FORMAT == 2 /* other images are rows as they lie (kernels/values.h) */
 /* rows (N, chunks, pixels, 128 bytes) from x (N, chunks, pixels, 32). */
 __kernel void pack_images(__global uint4 *rows, __global const float8 *x, const int count) {
     const int item = get_global_id(0);

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,13 @@ Shape = tuple[int, ...]
 in arrays."""
 
 
+Values: TypeAlias = NDArray[Any]
+
+
+def _same(values: Values) -> Values:
+    return values
+
+
 @dataclass(frozen=True)
 class Numbers:
     """How kernels take the numbers of a value."""
@@ -25,11 +33,59 @@ class Numbers:
     """Numbers that a work-item of a GPU takes at once, where it is not the device's vector."""
     definitions: Mapping[str, int] = field(default_factory=dict)
     """For kernels/values.h."""
+    rows: str = ""
+    """What tensor cores take lines of them for, as they lie (layers/conv/tensor_rows.py)."""
+    pack: Callable[[Values], Values] = _same
+    """Float32 (..., block) as it lies in memory, rounded."""
+    unpack: Callable[[Values], Values] = _same
+    """The way back."""
+
+
+def to_bfloat16(values: Values) -> Values:
+    """The nearest bfloat16 of each, ties to even, as uint16; a NaN stays one."""
+    bits = values.view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
+    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
+
+
+def from_bfloat16(halves: Values) -> Values:
+    """The float32 that each is the upper half of."""
+    return (halves.astype(np.uint32) << 16).view(np.float32)
+
+
+def to_tfloat32(values: Values) -> Values:
+    """The nearest number with 10 bits of mantissa, ties away from zero; a NaN stays one."""
+    bits = values.view(np.uint32)
+    rounded: Values = (bits + np.uint32(0x1000) & np.uint32(0xFFFFE000)).view(np.float32)
+    rounded[np.isnan(values)] = np.nan
+    return rounded
+
+
+def to_pairs(values: Values) -> Values:
+    """Two bfloat16 for each, high + low, as uint32 (..., block): a line's high parts first."""
+    high = to_bfloat16(values)
+    with np.errstate(invalid="ignore"):  # of an infinity a NaN is left over
+        low = to_bfloat16(values - from_bfloat16(high))
+    return np.ascontiguousarray(np.concatenate([high, low], -1)).view(np.uint32)
+
+
+def from_pairs(pairs: Values) -> Values:
+    """Their sums; what bfloat16 cannot hold has become a NaN."""
+    high, low = np.split(from_bfloat16(np.ascontiguousarray(pairs).view(np.uint16)), 2, -1)
+    with np.errstate(invalid="ignore"):
+        total: Values = high + low
+    return total
 
 
 FLOAT32 = Numbers(np.dtype(np.float32))
-BFLOAT16 = Numbers(np.dtype(np.uint16), 8, {"BFLOAT16": 1, "WIDTH": 8})
+BFLOAT16 = Numbers(
+    np.dtype(np.uint16), 8, {"BFLOAT16": 1, "WIDTH": 8}, "bf16", to_bfloat16, from_bfloat16
+)
 """The upper halves of float32, which NumPy sees as uint16; 16 bytes at once."""
+TFLOAT32 = Numbers(FLOAT32.dtype, None, {"TFLOAT32": 1}, "tf32", to_tfloat32)
+"""Float32 with as many bits of mantissa as TF32 has."""
+PAIRS = Numbers(np.dtype(np.uint32), 8, {"PAIRS": 1, "WIDTH": 8}, "high", to_pairs, from_pairs)
+"""Float32 as the sum of two bfloat16, which has 16 bits of mantissa; NumPy sees 32 a number."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +130,3 @@ class Format:
 
 PLANES = Format()
 """Channel after channel, as NumPy and image files have them."""
-
-
-def to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """The nearest bfloat16 of each, ties to even; a NaN stays one."""
-    bits = values.view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
-    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
-
-
-def from_bfloat16(halves: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """The float32 that each is the upper half of."""
-    return (halves.astype(np.uint32) << 16).view(np.float32)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from mpitrain.engine.format import BFLOAT16, Format
+from mpitrain.engine.format import BFLOAT16, PAIRS, TFLOAT32, Format
 from mpitrain.engine.gpu import FORMAT, Gpu
 from mpitrain.runtime import nvidia
 from mpitrain.runtime.device import Entry
 
-BFLOAT16_FORMAT = Format(64, FORMAT.few, BFLOAT16)
-"""Under precision "bf16": lines of 128 bytes again, which tensor cores multiply as they lie."""
+STORED = {
+    "bf16": Format(64, FORMAT.few, BFLOAT16),
+    "tf32": Format(32, FORMAT.few, TFLOAT32),
+    "high": Format(32, FORMAT.few, PAIRS),
+}
+"""Precision -> lines of 128 bytes again, which tensor cores multiply as they lie."""
 
 
 class Nvidia(Gpu):
@@ -17,7 +21,7 @@ class Nvidia(Gpu):
     engine = "nvidia"
     folders = ("nvidia", "gpu")
     convolutions = ("tensor", *Gpu.convolutions)
-    precisions = ("float32", "high", "tf32", "bf16")
+    precisions = ("float32", *STORED)
     wgmma = False
     """Whether tensor cores multiply by Hopper's own instruction; layers/conv/precision.py sets
     it, after a check."""

@@ -12,11 +12,12 @@ from blocks import from_blocks, to_blocks
 from numpy.typing import NDArray
 
 from mpitrain.engine.engine import Engine
-from mpitrain.engine.format import BFLOAT16, from_bfloat16, to_bfloat16
 from mpitrain.layers.layer import Layer, Pass, Shape
 from mpitrain.runtime.array import Array
 
 GUARD = 77
+NAN: dict[type[np.generic], float] = {np.float32: np.nan, np.uint16: 0x7FC0, np.uint32: 0x7FC07FC0}
+"""What is lost, by an array's numbers."""
 Values = NDArray[Any]
 
 
@@ -56,9 +57,7 @@ class Bench:
         whole = np.full((self.capacity, *values.shape[1:]), GUARD, values.dtype)
         whole[: self.images] = values
         fmt = self.device.format
-        laid = to_blocks(whole, fmt)
-        if fmt.numbers(values.shape[1:]) is BFLOAT16:
-            laid = to_bfloat16(laid)
+        laid = fmt.numbers(values.shape[1:]).pack(to_blocks(whole, fmt))
         laid[self.images :] = GUARD
         return self.device.upload(laid)
 
@@ -66,7 +65,8 @@ class Bench:
         """The batch's part, once the rest is seen to be untouched."""
         whole = array.download()
         np.testing.assert_array_equal(whole[self.images :], GUARD)
-        whole = from_bfloat16(whole) if whole.dtype == np.uint16 else whole
+        numbers = self.device.format.numbers(shape)
+        whole = numbers.unpack(whole) if array.dtype == numbers.dtype else whole  # argmax is not
         return from_blocks(whole[: self.images], shape[0] if shape else 1, zeros)
 
     def get(self, name: str) -> Values:
@@ -104,7 +104,7 @@ class Bench:
         kept = [each.buffer for each, keeps in arrays if keeps]
         for each, _ in arrays:
             if each.buffer not in kept:  # in place, one buffer is x and y
-                each.fill(np.nan if each.dtype == np.float32 else 0x7FC0)
+                each.fill(NAN[each.dtype.type])
         dy_array = self.batch(dy.astype(np.float32))
         fmt = self.device.format
         laid = [(self.capacity, *fmt.stored(shape)) for shape in self.shapes]

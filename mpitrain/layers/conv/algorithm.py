@@ -22,7 +22,7 @@ class Algorithm:
     """One pass of one layer on one device.
 
     `run` is forward(y, x, weight, bias, rectify, images, scratch), backward data(dx, dy, weight,
-    images, scratch[, ready]) or backward filter(dweight, dy, x, accumulate, images, scratch).
+    images, scratch) or backward filter(dweight, dy, x, accumulate, images, scratch).
     """
 
     name: str
@@ -31,9 +31,6 @@ class Algorithm:
     run: Callable[..., None]
     rectifies: bool = False
     """Whether a forward pass does the ReLU itself."""
-    rows: str = ""
-    """Format of dy's rows that scratch starts with after a backward filter pass, and that backward
-    data takes there if `ready`."""
     packings: Sequence[Any] = ()
     """What a graph may make of all layers' weights at once, before each forward pass:
     packed_weights.py."""

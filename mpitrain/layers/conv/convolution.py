@@ -149,13 +149,10 @@ class Convolution(Layer):
                 self.dbias if self.has_bias else None, dy, y if self.rectify else None, run.images,
                 run.accumulate, self.scratch
             )  # fmt: skip
-        by_filter, by_data = self._passes["backward filter"], self._passes["backward data"]
-        by_filter.run(self.dweight, dy, x[0], run.accumulate, run.images, self.scratch)
-        if dx[0] is None:
-            return
-        if by_data.rows and by_data.rows == by_filter.rows:
-            by_data.run(dx[0], dy, self.weight, run.images, self.scratch, ready=True)
-        else:
+        self._passes["backward filter"].run(
+            self.dweight, dy, x[0], run.accumulate, run.images, self.scratch
+        )
+        if dx[0] is not None:
             self.backward_data(run, dx[0], dy)
 
     def backward_data(self, run: Pass, dx: Array, dy: Array) -> None:

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.engine.engine import Engine
-from mpitrain.engine.format import from_bfloat16, to_bfloat16
 from mpitrain.engine.gpu import FORMAT
-from mpitrain.engine.nvidia import BFLOAT16_FORMAT, Nvidia
+from mpitrain.engine.nvidia import STORED, Nvidia
 from mpitrain.job.errors import RunError, UserError
 from mpitrain.layers.conv import correlation
 from mpitrain.layers.conv.geometry import Geometry
@@ -57,14 +56,16 @@ def use(device: Engine, precision: str) -> str | None:
     assert isinstance(device, Nvidia)
     fmt = format_of(precision)
     wrong = worst = None
+    device.format = STORED[precision]
     for hopper in [True, False] if device.capability[0] == 9 else [False]:
         device.wgmma = hopper
         wrong = _what_is_wrong(device, fmt)
         if wrong is None:
             device.precision = precision
-            device.format = BFLOAT16_FORMAT if fmt == "bf16" else device.format
             break
         worst = worst or wrong
+    else:
+        device.format = FORMAT
     if worst is None:
         return None
     way = "mma.sync, the slower instruction" if wrong is None else "float32"
@@ -101,8 +102,8 @@ def compile_all(device: Nvidia, fmt: Format, hopper: bool) -> None:
 
 
 def errors(device: Nvidia, fmt: Format) -> Iterator[tuple[str, float]]:
-    """What was computed, by which instruction and tile, and its relative error against float64; NaN
-    for what is missing."""
+    """What was computed on images in the device's format, by which instruction and tile, and its
+    relative error against float64; NaN for what is missing."""
     g, random = CHECKED, np.random.default_rng(0)
     x, dy = random.normal(size=(IMAGES, g.c, g.h, g.w)), random.normal(size=(IMAGES, g.k, g.p, g.q))
     weight = random.normal(size=(g.k, g.c, g.r, g.s))
@@ -113,7 +114,9 @@ def errors(device: Nvidia, fmt: Format) -> Iterator[tuple[str, float]]:
     dx = np.einsum("nkhwrs,kcrs->nchw", back, weight[:, :, ::-1, ::-1])
     dweight = np.einsum("ncpqrs,nkpq->kcrs", windows, dy)
     with device.scope():
-        on_device = {name: device.upload(_laid(each, fmt)) for name, each in (("x", x), ("dy", dy))}
+        on_device = {
+            name: device.upload(_laid(each, device)) for name, each in (("x", x), ("dy", dy))
+        }
         weights, into = device.upload(weight.astype(np.float32)), device.empty(weight.shape)
         for tile in tiles(device.wgmma):
             way = f"{'wgmma' if device.wgmma else 'mma.sync'} {tile}"
@@ -122,10 +125,11 @@ def errors(device: Nvidia, fmt: Format) -> Iterator[tuple[str, float]]:
                 ("backward data", "dy", correlation.backward_data(g), dx),
             ):
                 run = TensorCorrelations(device, sums, fmt, device.wgmma, tile)
-                result = device.upload(_laid(np.full_like(expected, np.nan), fmt))
+                result = device.upload(_laid(np.full_like(expected, np.nan), device))
                 scratch = device.empty((run.workspace(IMAGES),))
                 run(result, on_device[source], weights, None, False, IMAGES, scratch)
-                yield f"{name} by {way}", _error(_values(result.download(), expected), expected)
+                values = _values(result.download(), expected, device)
+                yield f"{name} by {way}", _error(values, expected)
             by_filter = TensorFilter(device, g, fmt, device.wgmma, tile)
             into.fill(np.nan)
             scratch = device.empty((by_filter.workspace(IMAGES),))
@@ -137,20 +141,18 @@ def _padded(images: Values) -> Values:
     return np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
 
 
-def _laid(images: Values, fmt: Format) -> Values:
-    """(N, C, H, W) in blocks: float32 in those of 32 channels, or bfloat16 in those of 64."""
-    n, c, h, w = images.shape
-    block = (BFLOAT16_FORMAT if fmt == "bf16" else FORMAT).block
-    padded = np.pad(images, ((0, 0), (0, -c % block), (0, 0), (0, 0)))
-    split = padded.reshape(n, -1, block, h, w).transpose(0, 1, 3, 4, 2)
-    laid = np.ascontiguousarray(split, np.float32)
-    return to_bfloat16(laid) if fmt == "bf16" else laid
+def _laid(images: Values, device: Engine) -> Values:
+    """(N, C, H, W) as it lies on a device."""
+    (n, c, h, w), fmt = images.shape, device.format
+    padded = np.pad(images, ((0, 0), (0, -c % fmt.block), (0, 0), (0, 0)))
+    split = padded.reshape(n, -1, fmt.block, h, w).transpose(0, 1, 3, 4, 2)
+    return fmt.images.pack(np.ascontiguousarray(split, np.float32))
 
 
-def _values(laid: Values, like: Values) -> Values:
+def _values(laid: Values, like: Values, device: Engine) -> Values:
     """The way back, as float64 (N, C, H, W)."""
     n, c, h, w = like.shape
-    values = from_bfloat16(laid) if laid.dtype == np.uint16 else laid
+    values = device.format.images.unpack(laid)
     planes: Values = values.transpose(0, 1, 4, 2, 3).reshape(n, -1, h, w)[:, :c]
     return planes.astype(np.float64)
 

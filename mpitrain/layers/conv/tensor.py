@@ -3,7 +3,7 @@
 Of the pairs of `high`, three products, high high + high low + low high, give about 16 bits. Forward
 and backward data are correlations (kernels/nvidia/tensor.cl); so is a gradient by the filter, with
 pixels as its depth (kernels/nvidia/tensor_filter.cl), whose instruction does not take TF32: it uses
-the pairs of `high`. Sums have a fixed order.
+the pairs of `high`, written for it. Sums have a fixed order.
 """
 
 from __future__ import annotations
@@ -82,8 +82,6 @@ class TensorCorrelations:
         self.packings = [Packing(fmt, each) for each in sums]
         """Of the weights, which a graph may have written before; else each call writes them."""
         self._own: PackedWeights | None = None
-        self.rows = fmt if self._rows.written else ""
-        """Format of x's rows, where they are written."""
 
     def workspace(self, images: int) -> int:
         """Float32 values of scratch for that many images."""
@@ -98,13 +96,9 @@ class TensorCorrelations:
         rectify: bool,
         images: int,
         scratch: Array,
-        ready: bool = False,
     ) -> None:
-        """y = weight * x + bias, and max(that, 0) if `rectify`; `ready`: scratch starts with x's
-        rows."""
-        rows = scratch.part(0, self._rows.size(images))
-        if not ready:
-            rows = self._rows.of(x, images, rows)
+        """y = weight * x + bias, and max(that, 0) if `rectify`."""
+        rows = self._rows.of(x, images, scratch.part(0, self._rows.size(images)))
         if self._own is None and any(each.rows is None for each in self.packings):
             places = [(each, 0, 0 if bias else NO_BIAS) for each in self.packings]
             self._own = PackedWeights(self._device, places)
@@ -135,8 +129,7 @@ class TensorCorrelations:
 
 
 class TensorFilter:
-    """The gradient by the weights on one device: dweight from dy and x. Scratch starts with dy's
-    rows afterwards."""
+    """The gradient by the weights on one device: dweight from dy and x."""
 
     def __init__(
         self,
@@ -155,8 +148,6 @@ class TensorFilter:
         self._x = ImageRows(
             device, self.format, self._g.c, self._g.h * self._g.w, geometry if g else None
         )
-        self.rows = self.format if self._dy.written else ""
-        """Format of dy's rows, where they are written."""
         self._pixels = filter_pixels(self.format)
         self._pack = pack_program(device, self.format)
 
@@ -246,19 +237,15 @@ class TensorFamily(Family):
             )
         if what == "backward filter":
             by_filter = TensorFilter(device, g, fmt, hopper)
-            return Algorithm(name, by_filter.workspace, by_filter, rows=by_filter.rows)
+            return Algorithm(name, by_filter.workspace, by_filter)
         gradient = TensorCorrelations(device, correlation.backward_data(g), fmt, hopper)
         missed = missed_size(device, g)
 
-        def run(
-            dx: Array, dy: Array, weight: Array, images: int, scratch: Array, ready: bool = False
-        ) -> None:
+        def run(dx: Array, dy: Array, weight: Array, images: int, scratch: Array) -> None:
             clear(dx, images * missed)
-            gradient(dx, dy, weight, None, False, images, scratch, ready)
+            gradient(dx, dy, weight, None, False, images, scratch)
 
-        return Algorithm(
-            name, gradient.workspace, run, rows=gradient.rows, packings=gradient.packings
-        )
+        return Algorithm(name, gradient.workspace, run, packings=gradient.packings)
 
     def cost(self, name: str, device: Engine, g: Geometry, what: PassName, images: int) -> float:
         """Nothing else computes in its precision."""

@@ -4,7 +4,8 @@ bf16  64 channels rounded to bfloat16 (8 bits of mantissa)
 tf32  32 channels rounded to TF32 (11 bits)
 high  32 channels as pairs of bfloat16, x = high + low (16 bits)
 
-Images of bfloat16 lie in memory so; others are written first by kernels/nvidia/tensor_pack.cl.
+Images lie in memory so under the precision of that name; others, and a filter's taps, are written
+first by kernels/nvidia/tensor_pack.cl.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def pack_program(device: Engine, fmt: Format, gather: Geometry | None = None) ->
 
 
 class ImageRows:
-    """The rows of images (N, C/32, H, W, 32), or of a filter's taps gathered from them."""
+    """The rows of images as they lie on a device, or of a filter's taps gathered from them."""
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class ImageRows:
     ) -> None:
         self._program = pack_program(device, fmt, gather)
         self._pixels, self._gather = pixels, gather
-        self.written = fmt != "bf16" or gather is not None
+        self.written = device.format.images.rows != fmt or gather is not None
         """Whether they are another array than the images."""
         self._items = row_channels(fmt) // 8
         self.chunks = parts(channels, row_channels(fmt))

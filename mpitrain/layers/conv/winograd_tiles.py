@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import ClassVar
 
 from mpitrain.engine.engine import Engine
+from mpitrain.engine.format import FLOAT32
 from mpitrain.engine.gpu import FORMAT
 from mpitrain.engine.tile import DEPTH, PLAIN, TILES, Tile, splits_of, tail_of, tile_time
 from mpitrain.job.cut import even, parts, round_up
@@ -268,10 +269,12 @@ class WinogradTilesFamily(ByCorrelation):
     _out: ClassVar = {"winograd4": 4, "winograd2": 2}
 
     def names(self, device: Engine, g: Geometry, what: PassName) -> Sequence[str]:
-        """Few channels are in other blocks than the transforms take."""
+        """Few channels are in other blocks than the transforms take, and tensor cores have other
+        numbers."""
         minimal = (g.r, g.s, *g.stride, g.groups) == (3, 3, 1, 1, 1) and max(g.padding) <= 2
         wide = all(device.format.block_of(each) == FORMAT.block for each in (g.c, g.k))
-        return tuple(self._out) if minimal and wide else ()
+        plain = device.format.images is FLOAT32
+        return tuple(self._out) if minimal and wide and plain else ()
 
     def compile(self, chosen: WinogradTiles | WinogradTilesFilter) -> None:
         _ = chosen.kernels, chosen.products

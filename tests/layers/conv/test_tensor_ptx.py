@@ -51,6 +51,7 @@ def assembled(name: str, facts: dict[str, int], folder: Path) -> str:
     options = [
         "-cl-std=CL1.2",
         "-Dasm=__asm__",
+        "-D__NV_CL_C_VERSION=120",
         "-O3",
         "-Wno-everything",
         *(f"-D{key}={value}" for key, value in facts.items()),

@@ -1,4 +1,5 @@
-"""Layers whose values are bfloat16 in memory compute what they do on float32, rounded once."""
+"""Layers whose values lie in memory as tensor cores read them compute what they do on float32,
+rounded once."""
 
 from __future__ import annotations
 
@@ -10,9 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from mpitrain.engine.engine import Engine
-from mpitrain.engine.format import from_bfloat16, to_bfloat16
 from mpitrain.engine.gpu import FORMAT
-from mpitrain.engine.nvidia import BFLOAT16_FORMAT
+from mpitrain.engine.nvidia import STORED
 from mpitrain.engine.registry import open_device
 from mpitrain.layers import (
     Add,
@@ -31,7 +31,7 @@ from mpitrain.layers.layer import Layer, Shape
 from mpitrain.layers.residual import BatchNormAdd
 
 Values = NDArray[Any]
-ROUNDING = 2.0**-8
+ROUNDING = {"bf16": 2.0**-8, "tf32": 2.0**-11, "high": 2.0**-16}
 """Relative, of one value, at most."""
 IMAGE = (70, 6, 5)
 
@@ -87,18 +87,33 @@ def device(request: pytest.FixtureRequest) -> Engine:
     return open_device(request.param.split()[0], engine="gpu")
 
 
+@pytest.fixture(params=STORED)
+def stored(request: pytest.FixtureRequest) -> str:
+    """The precision whose format images are to have."""
+    precision: str = request.param
+    return precision
+
+
 @pytest.fixture
-def halved(device: Engine, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Lets images be bfloat16 from then on."""
-    return lambda: monkeypatch.setattr(device, "format", BFLOAT16_FORMAT)
+def store(device: Engine, stored: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Lets images lie so from then on."""
+    return lambda: monkeypatch.setattr(device, "format", STORED[stored])
 
 
-def rounded(values: Values) -> Values:
-    return from_bfloat16(to_bfloat16(values.astype(np.float32)))
+def rounded(values: Values, precision: str) -> Values:
+    """Along lines of channels, which are any here."""
+    numbers = STORED[precision].images
+    flat = np.zeros(-(-values.size // 32) * 32, np.float32)
+    flat[: values.size] = values.ravel()
+    return (
+        numbers.unpack(numbers.pack(flat.reshape(-1, 32)))
+        .ravel()[: values.size]
+        .reshape(values.shape)
+    )
 
 
-def both_ways(bench: Callable[..., Any], name: str) -> dict[str, Values]:
-    """y, every dx and every parameter's gradient for inputs that bfloat16 holds exactly."""
+def both_ways(bench: Callable[..., Any], name: str, precision: str) -> dict[str, Values]:
+    """y, every dx and every parameter's gradient for inputs that the format holds exactly."""
     make, shapes = LAYERS[name]
     random = np.random.default_rng(0)
     trial = bench(make(), *shapes)
@@ -107,42 +122,46 @@ def both_ways(bench: Callable[..., Any], name: str) -> dict[str, Values]:
         layer.forced = layer.forced or dict.fromkeys(PASSES, "implicit")
         layer.build(trial.device, *shapes)
         trial.layer.scratch = trial.device.empty((layer.workspace(trial.capacity, *shapes),))
-    x = [rounded(random.normal(size=(3, *shape)) + 0.5) for shape in shapes]
+    x = [rounded(random.normal(size=(3, *shape)) + 0.5, precision) for shape in shapes]
     found = {"y": trial.forward(*x, seed=5)}
-    for number, dx in enumerate(trial.backward(rounded(random.normal(size=found["y"].shape)))):
+    dy = rounded(random.normal(size=found["y"].shape), precision)
+    for number, dx in enumerate(trial.backward(dy)):
         found[f"dx{number}"] = dx
     return found | {f"d{each}": trial.get(f"d{each}") for each in layer.parameters(*shapes)}
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_rounds_its_results_once(bench: Any, halved: Callable[[], None], name: str) -> None:
-    expected = both_ways(bench, name)
-    halved()
-    for what, result in both_ways(bench, name).items():
+def test_a_layer_rounds_its_results_once(
+    bench: Any, store: Callable[[], None], stored: str, name: str
+) -> None:
+    expected = both_ways(bench, name, stored)
+    store()
+    for what, result in both_ways(bench, name, stored).items():
         scale = np.abs(expected[what]).max()
         np.testing.assert_allclose(
-            result, expected[what], rtol=ROUNDING, atol=1e-5 * scale, err_msg=what
+            result, expected[what], rtol=ROUNDING[stored], atol=1e-5 * scale, err_msg=what
         )
 
 
-def test_rounding_is_to_nearest_even_and_keeps_what_is_not_a_number(
-    bench: Any, halved: Callable[[], None]
+def test_rounding_is_to_nearest_and_keeps_what_is_not_a_number(
+    bench: Any, store: Callable[[], None], stored: str
 ) -> None:
     """One number at a time, as a row becomes an image, and in vectors, as two images are added."""
-    halved()
-    bits = [0x3F808000, 0x3F818000, 0x3F808001, 0x7F7FFFFF, 0x7FFFFFFF, 0x7F800000]
+    store()
+    bits = [0x3F808000, 0x3F818000, 0x3F808001, 0x3F801000, 0x7F7FFFFF, 0x7FFFFFFF, 0x7F800000]
     values = np.array(bits, np.uint32).view(np.float32)
-    trial = bench(Flatten(), (6, 1, 1), images=1)
-    trial.forward(np.zeros((1, 6, 1, 1)))
+    trial = bench(Flatten(), (len(bits), 1, 1), images=1)
+    trial.forward(np.zeros((1, len(bits), 1, 1)))
     (found,) = trial.backward(values[None])
-    np.testing.assert_array_equal(found.ravel(), rounded(values))
-    assert np.isinf(found.ravel()[3]) and np.isnan(found.ravel()[4])
-    whole = rounded(np.random.default_rng(0).normal(size=(2, 1, 8, 3, 3)))
+    np.testing.assert_array_equal(found.ravel(), rounded(values, stored))
+    assert not np.isfinite(found.ravel()[4:]).any() and np.isnan(found.ravel()[5])
+    whole = rounded(np.random.default_rng(0).normal(size=(2, 1, 8, 3, 3)), stored)
     whole[:, 0, 0, 0, 0] = np.nan
     trial = bench(Add(), (8, 3, 3), (8, 3, 3), images=1)
-    np.testing.assert_array_equal(trial.forward(*whole), rounded(whole[0] + whole[1]))
+    np.testing.assert_array_equal(trial.forward(*whole), rounded(whole[0] + whole[1], stored))
 
 
-def test_a_value_of_one_pixel_is_converted_where_it_becomes_a_row() -> None:
-    assert not Flatten().shares_memory(BFLOAT16_FORMAT, (64, 1, 1))
+@pytest.mark.parametrize("stored", STORED)
+def test_a_value_of_one_pixel_is_converted_where_it_becomes_a_row(stored: str) -> None:
+    assert not Flatten().shares_memory(STORED[stored], (64, 1, 1))
     assert Flatten().shares_memory(FORMAT, (64, 1, 1))
