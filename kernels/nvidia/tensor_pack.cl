@@ -41,30 +41,32 @@ __kernel void pack_images(__global uint4 *rows, __global const float8 *x, const 
 #ifdef GATHER_C
 /* The same of images with few channels, for a filter as if it were 1x1: channel (c R + r) S + s of
    pixel (p, q) is x[c][p * stride + r - pad][q * stride + s - pad]. rows (N, chunks, P, Q, 128
-   bytes), x (N, blocks, H, W, block). The filter's numbers are definitions: dividing by a variable
-   takes longer than the memory. */
+   bytes), x (N, 1, H, W, BLOCK). One work-item per pixel, since all that differs between its values
+   is then known here: the filter's numbers are definitions. */
+#define GATHERED (GATHER_C * GATHER_R * GATHER_S)
+#define CHUNKS ((GATHERED + ROW_CHANNELS - 1) / ROW_CHANNELS)
 __kernel void pack_gathered(__global uint4 *rows, __global const float *x, const int images,
                             const int h, const int w, const int p, const int q, const int stride_h,
                             const int stride_w, const int pad_h, const int pad_w) {
-    const int c = GATHER_C, r = GATHER_R, s = GATHER_S, block = GATHER_BLOCK;
-    const int channels = c * r * s, chunks = (channels + ROW_CHANNELS - 1) / ROW_CHANNELS,
-              blocks = (c + block - 1) / block;
-    const size_t item = get_global_id(0), row = item / PARTS;
-    if (row >= (size_t)images * chunks * p * q) return;
-    const int part = item % PARTS, plane = row / (p * q), pixel = row - (size_t)plane * p * q,
-              n = plane / chunks;
+    const int item = get_global_id(0), plane = p * q, n = item / plane, pixel = item - n * plane;
+    if (n >= images) return;
     const int top = pixel / q * stride_h - pad_h, left = pixel % q * stride_w - pad_w;
-    const int first = (plane - n * chunks) * ROW_CHANNELS + part * 8;
-    float v[8];
-    _Pragma("unroll") for (int i = 0; i < 8; i++) {
-        const int from = (first + i) / (r * s), tap = (first + i) % (r * s), in_h = top + tap / s,
-                  in_w = left + tap % s;
-        v[i] = 0.0f;
-        if (first + i < channels && (uint)in_h < (uint)h && (uint)in_w < (uint)w)
-            v[i] = x[((((size_t)n * blocks + from / block) * h + in_h) * w + in_w) * block +
-                     from % block];
+    __global const float *from = x + (((long)n * h + top) * w + left) * GATHER_BLOCK;
+    _Pragma("unroll") for (int chunk = 0; chunk < CHUNKS; chunk++) {
+        __global uint4 *row = rows + (((size_t)n * CHUNKS + chunk) * plane + pixel) * 8;
+        _Pragma("unroll") for (int part = 0; part < PARTS; part++) {
+            float v[8];
+            _Pragma("unroll") for (int i = 0; i < 8; i++) {
+                const int channel = chunk * ROW_CHANNELS + part * 8 + i;
+                const int c = channel / (GATHER_R * GATHER_S), r = channel / GATHER_S % GATHER_R,
+                          s = channel % GATHER_S;
+                v[i] = channel < GATHERED && (uint)(top + r) < (uint)h && (uint)(left + s) < (uint)w
+                           ? from[(r * w + s) * GATHER_BLOCK + c]
+                           : 0.0f;
+            }
+            put(row, (float8)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]), part, 0);
+        }
     }
-    put(rows + row * 8, (float8)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]), part, 0);
 }
 #endif
 
@@ -113,26 +115,31 @@ __kernel void pack_weights(__global float *memory, __global const float *weights
         }
 }
 
-/* dweight (K, C, taps) = the sum of sums (parts, K, taps, channels), first part first, plus what is
-   there if `add`; channels is C rounded up to 64s. A group adds up taps x 64 values of one k: they
-   are read along channels and written along taps. */
+/* dweight (K, C, taps) = the sum of sums (parts, K, taps, channels), plus what is there if `add`;
+   channels is C rounded up to 64s. A group adds up taps x 64 values of one k: they are read along
+   channels and written along taps. Where there are fewer of them than work-items, each sums every
+   `lanes`-th part. The order is always the same. */
 __kernel void sum_parts(__global float *dweight, __global const float *sums, const int parts,
                         const int k, const int c, const int taps, const int add) {
     __local float values[MOST_TAPS * 64];
     const int item = get_local_id(0), items = get_local_size(0), out = get_group_id(1),
               first = get_group_id(0) * 64;
-    const int channels = (c + 63) / 64 * 64;
+    const int channels = (c + 63) / 64 * 64, count = taps * 64, lanes = max(1, items / count);
     const size_t part_size = (size_t)k * taps * channels;
-    for (int i = item; i < taps * 64; i += items) {
+    for (int i = item; i < lanes * count; i += items) {
+        const int lane = i / count, value = i - lane * count;
         __global const float *from =
-            sums + ((size_t)out * taps + i / 64) * channels + first + i % 64;
+            sums + ((size_t)out * taps + value / 64) * channels + first + value % 64;
         float total = 0.0f;
-        for (int part = 0; part < parts; part++) total += from[part * part_size];
-        values[i % 64 * taps + i / 64] = total;
+        _Pragma("unroll 8") for (int part = lane; part < parts; part += lanes) total +=
+            from[part * part_size];
+        values[lane * count + value % 64 * taps + value / 64] = total;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
     for (int i = item; i < taps * min(64, c - first); i += items) {
         __global float *to = dweight + ((size_t)out * c + first) * taps + i;
-        *to = add ? *to + values[i] : values[i];
+        float total = add ? *to : 0.0f;
+        for (int lane = 0; lane < lanes; lane++) total += values[lane * count + i];
+        *to = total;
     }
 }

@@ -8,7 +8,7 @@ the pairs of `high`, written for it. Sums have a fixed order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -41,6 +41,10 @@ from mpitrain.runtime.array import Array
 
 LARGEST_FILTER = 15
 """Filter rows and columns, which have a bit each in the correlation's mask."""
+TURNS = 3
+"""That the groups of a gradient by the filter take on the device, at most."""
+SUM_TIME = 3.2e-6
+"""Microseconds that a part's sum costs to be written and read again (one H200)."""
 
 
 def reciprocal(divisor: int) -> tuple[np.uint32, int]:
@@ -156,28 +160,38 @@ class TensorFilter:
         """Columns of the product, 64 channels of one tap each."""
         return self._g.r * self._g.s * parts(self._g.c, 64)
 
+    @property
+    def _sums(self) -> int:
+        """Of each part."""
+        return self._g.k * self._units * 64
+
     def _groups(self, tile: Tile) -> int:
         return parts(self._g.k, tile.rows) * parts(self._units, tile.columns // 64)
 
-    def _most_parts(self, tile: Tile) -> int:
-        """Parts of the pixels with which all groups still run at once."""
-        return max(1, tile.resident * self._device.units // self._groups(tile))
+    def _most_parts(self, tile: Tile, turns: int) -> int:
+        """Parts of the pixels whose groups take so many turns on the device."""
+        return max(1, turns * tile.resident * self._device.units // self._groups(tile))
 
-    def _split(self, tile: Tile, images: int) -> tuple[int, int]:
-        """(parts, pixels of each), not under four stages each."""
+    def _ways(self, images: int) -> Iterator[tuple[float, Tile, int, int]]:
+        """(microseconds, tile, parts, pixels of each), not under four stages each. A group more
+        than fits at once costs a whole turn, so that more parts than that can pay."""
         pixels = images * self._g.p * self._g.q
-        many = min(self._most_parts(tile), parts(pixels, 4 * self._pixels))
-        each = round_up(parts(pixels, many), self._pixels)
-        return parts(pixels, each), each
+        for tile in self._tiles:
+            for turns in range(1, TURNS + 1):
+                many = min(self._most_parts(tile, turns), parts(pixels, 4 * self._pixels))
+                each = round_up(parts(pixels, many), self._pixels)
+                many = parts(pixels, each)
+                seconds = tile.filter_seconds[self.format]
+                time = tile.time(
+                    self._device.units, many * self._groups(tile), each // self._pixels, seconds
+                )
+                yield time + many * self._sums * SUM_TIME, tile, many, each
 
     def workspace(self, images: int) -> int:
         """Float32 values of scratch for that many images, or fewer."""
-        most = max(self._most_parts(tile) for tile in self._tiles)
-        return (
-            self._dy.size(images)
-            + self._x.size(images)
-            + round_up(most * self._g.k * self._units * 64, 128)
-        )
+        most = max(self._most_parts(tile, TURNS) for tile in self._tiles)
+        rows = self._dy.size(images) + self._x.size(images)
+        return rows + round_up(most * self._sums, 128)
 
     def __call__(
         self, dweight: Array, dy: Array, x: Array, add: bool, images: int, scratch: Array
@@ -189,18 +203,7 @@ class TensorFilter:
         sums = scratch.part(size_dy + size_x, scratch.size)
         rows_dy, rows_x = self._dy.of(dy, images, rows_dy), self._x.of(x, images, rows_x)
 
-        def time(tile: Tile) -> float:
-            many, each = self._split(tile, images)
-            stages = each // self._pixels
-            return tile.time(
-                self._device.units,
-                many * self._groups(tile),
-                stages,
-                tile.filter_seconds[self.format],
-            )
-
-        tile = min(self._tiles, key=time)
-        many, each = self._split(tile, images)
+        _, tile, many, each = min(self._ways(images), key=lambda way: way[0])
         kernels = self._device.program(
             "tensor_filter", **filter_definitions(self.format, tile, self._hopper)
         )

@@ -79,13 +79,23 @@ class ImageRows:
 
     def write(self, rows: Array, x: Array, images: int) -> None:
         """Fill `rows` from x."""
-        items = images * self.chunks * self._pixels * self._items
         g = self._gather
         if g is None:
+            items = images * self.chunks * self._pixels * self._items
             self._program.pack_images(items, rows, x, items, group=256)
             return
         self._program.pack_gathered(
-            items, rows, x, images, g.h, g.w, g.p, g.q, *g.stride, *g.padding, group=256
+            images * self._pixels,
+            rows,
+            x,
+            images,
+            g.h,
+            g.w,
+            g.p,
+            g.q,
+            *g.stride,
+            *g.padding,
+            group=256,
         )
 
 

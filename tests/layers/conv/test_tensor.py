@@ -199,14 +199,18 @@ def test_gathered_taps_times_the_weights_are_the_convolution(device: Nvidia, fmt
 
 
 @pytest.mark.parametrize("add", [0, 1])
-def test_parts_of_a_filters_gradient_are_added_up_in_order(device: Nvidia, add: int) -> None:
+@pytest.mark.parametrize(("taps", "lanes"), [(9, 1), (1, 1), (1, 4), (2, 2)])
+def test_parts_of_a_filters_gradient_are_added_up_in_order(
+    device: Nvidia, add: int, taps: int, lanes: int
+) -> None:
+    """`lanes` work-items share the parts of a value."""
     random = np.random.default_rng(0)
-    many, k, c, taps = 5, 3, 70, 9
+    many, k, c, group = 11, 3, 70, 16 if lanes == 1 else 256
     sums = random.normal(size=(many, k, taps, 128)).astype(np.float32)
     before = random.normal(size=(k, c, taps)).astype(np.float32)
     dweight = device.upload(before)
     pack_program(device, "high").sum_parts(
-        (2 * device.group, k),
+        (2 * group, k),
         dweight,
         device.upload(sums),
         many,
@@ -214,13 +218,15 @@ def test_parts_of_a_filters_gradient_are_added_up_in_order(device: Nvidia, add: 
         c,
         taps,
         add,
-        group=(device.group, 1),
+        group=(group, 1),
     )
-    expected = np.zeros((k, taps, 128), np.float32)
-    for part in sums:
-        expected += part
-    expected = expected[:, :, :c].transpose(0, 2, 1)
-    np.testing.assert_array_equal(dweight.download(), before + expected if add else expected)
+    expected = np.pad(before.transpose(0, 2, 1) * add, ((0, 0), (0, 0), (0, 128 - c)))
+    for lane in range(lanes):
+        total = np.zeros((k, taps, 128), np.float32)
+        for part in sums[lane::lanes]:
+            total += part
+        expected += total
+    np.testing.assert_array_equal(dweight.download(), expected[:, :, :c].transpose(0, 2, 1))
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
