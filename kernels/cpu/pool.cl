@@ -1,12 +1,14 @@
 /* Pooling for CPUs, on images in blocks of WIDTH channels.
    max: y = the largest x of the window, argmax = its place r * S + s in the
-   window (the first of equals, a NaN before all).
+   window (the first of equals, a NaN before all); with GATES, NOWHERE if it is not above 0.
    average: y = sum of the window's x / divisor.   Backward: a window gives its dy to its
    argmax, or its dy / divisor to each x.
    Windows start at p * stride - padding; x is H by W, y is P by Q, the window is R by S.
    One work-item per `chunk` consecutive planes (image, block). It owns them whole, so that
    backward may add where it likes. */
 #include "prelude.h"
+
+#define NOWHERE 255
 
 #define PLANES                                                                                     \
     const int planes, const int chunk, const int H, const int W, const int P, const int Q,         \
@@ -35,6 +37,7 @@ IN_GROUPS __kernel void max_forward(__global float *y, __global uchar *argmax,
                         place = select(place, (WIDE_INT)(r * S + s), better);
                     }
                 STORE(best, y + out);
+                if (GATES) place = select(place, (WIDE_INT)(NOWHERE), best <= (WIDE)(0.0f));
                 PASTE(vstore, WIDTH)(PASTE(convert_uchar, WIDTH)(place), 0, argmax + out);
             }
         }

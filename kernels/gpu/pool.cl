@@ -1,5 +1,6 @@
 /* Pooling for GPUs, on images in blocks of BLOCK channels.   max: y = the largest x of the
-   window, argmax = its place r * S + s in the window (the first of equals, a NaN before all).
+   window, argmax = its place r * S + s in the window (the first of equals, a NaN before all); with
+   GATES, NOWHERE if it is not above 0.
    average: y = sum of the window's x / divisor.   Backward: x gathers the dy of the windows
    whose argmax it is, or dy / divisor of all windows that cover it.   Windows start at p *
    stride - padding; x is H by W, y is P by Q, the window is R by S; window, strides and paddings
@@ -13,6 +14,8 @@
 #define UCHARS PASTE(uchar, WIDTH)
 #define TO_UCHARS PASTE(convert_uchar, WIDTH)
 #define TO_INTS PASTE(convert_int, WIDTH)
+
+#define NOWHERE 255
 
 #define PLANES const int planes, const int H, const int W, const int P, const int Q
 
@@ -41,6 +44,7 @@ IN_GROUPS __kernel void max_forward(__global VALUE *y, __global uchar *argmax,
             place = select(place, (WIDE_INT)(r * S + s), takes);
         }
     STORE_VALUES(best, y + (size_t)me * WIDTH);
+    if (GATES) place = select(place, (WIDE_INT)(NOWHERE), best <= (WIDE)(0.0f));
     *(__global UCHARS *)(argmax + (size_t)me * WIDTH) = TO_UCHARS(place);
 }
 

@@ -112,6 +112,13 @@ class Layer:
     only where y > 0."""
     ceiling: float | None = None
     """Set together with `rectify` where that ReLU has an upper end: y = min(that, ceiling)."""
+    gates: bool = False
+    """Set by the graph in the only reader of a rectified value: dx is 0 where x is not above 0."""
+    gated: bool = False
+    """Set in the layer that rectifies that value: its dy comes so, and `keeps_rectified` need not
+    be kept."""
+    can_be_gated: ClassVar[bool] = False
+    """Whether that spares it anything."""
     can_cut: ClassVar[bool] = False
     """Whether it can take on a ReLU with an upper end, where it can take on one without."""
     together: ClassVar[bool] = False
@@ -160,6 +167,10 @@ class Layer:
     def can_rectify(self, fmt: Format, *shapes: Shape) -> bool:
         """Whether it can take on a ReLU for inputs of these shapes, on a device with such
         blocks."""
+        return False
+
+    def can_gate(self) -> bool:
+        """Whether it can do a ReLU's way back with its own."""
         return False
 
     def keeps_input(self, number: int) -> bool:

@@ -79,15 +79,16 @@ class Windows(Layer):
         _, *y = self.output_shape(*shapes)
         names = ("R", "S", "STRIDE_H", "STRIDE_W", "PADDING_H", "PADDING_W")
         window = (*self._window, *self._step, *self._edge)
+        gates = {"GATES": int(self.gates)}
         if device.long_items:
-            self.kernels = device.program("pool")
+            self.kernels = device.program("pool", **gates)
             self._integers = (*x, *y, *window)
         else:
             inside, covered = (
                 not any(self._edge) and all(map(fits, x, y, self._step, self._window))
                 for fits in (_inside, _covered)
             )
-            facts = {**dict(zip(names, window, strict=True)), **self.numbers.definitions}
+            facts = {**dict(zip(names, window, strict=True)), **self.numbers.definitions, **gates}
             facts |= {"INSIDE": int(inside), "SIDE_BY_SIDE": int(covered)}
             self._per_window = covered
             self.kernels = device.program("pool", BLOCK=self.block, **facts)
@@ -111,7 +112,8 @@ class MaxPool(Windows):
     """y = the largest x of its window.  dx = the sum of dy over the windows whose largest it was.
 
     Of equals the first wins; a NaN wins over all. `argmax`, uint8, keeps its place in the window,
-    so that neither x nor y is kept; a window has at most 256 values.
+    so that neither x nor y is kept; a window has at most 256 values. One place less can be had
+    where it `gates`: the last one then says that the largest was not above 0.
     """
 
     argmax: Array
@@ -126,6 +128,9 @@ class MaxPool(Windows):
         super().__init__(kernel, stride, padding, ceil)
         if self._window[0] * self._window[1] > 256:
             raise UserError(f"kernel: expected a window of at most 256 values, got {kernel!r}")
+
+    def can_gate(self) -> bool:
+        return self._window[0] * self._window[1] < 256
 
     def memory(self, images: int, *shapes: Shape) -> dict[str, tuple[Shape, DTypeLike]]:
         return {"argmax": ((images, *self.output_shape(*shapes)), np.uint8)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from mpitrain.engine.format import Format
@@ -24,7 +24,8 @@ def fuse(network: Network, fmt: Format) -> Network:
 
     A ReLU goes into the layer before it, and a sum into a batch normalisation before it, if they
     alone read that layer's value. Their own names go; the layer keeps its name, and so do its
-    parameters, but with a sum it moves to where that was.
+    parameters, but with a sum it moves to where that was. A pool that alone reads a rectified value
+    does that ReLU's way back.
     """
     shapes = infer_shapes(network)
     readers = Counter(name for node in network.nodes for name in node.inputs)
@@ -38,7 +39,7 @@ def fuse(network: Network, fmt: Format) -> Network:
         alone = [nodes[name] for name in node.inputs if name in nodes and readers[name] == 1]
         taken = None if node.name in last else _taken_on(node, alone, shapes, fmt)
         if taken is None:
-            nodes[node.name] = node
+            nodes |= {each.name: each for each in _gating(node, alone)}
             continue
         if isinstance(node.layer, Add):
             del nodes[taken.name]
@@ -66,6 +67,22 @@ def _taken_on(
                     origin, layer=BatchNormAdd.of(origin.layer), inputs=(other, *origin.inputs)
                 )
     return None
+
+
+def _gating(node: Node, alone: list[Node]) -> Iterator[Node]:
+    """The node, and before it the one whose ReLU's way back it does, if there is one."""
+    for origin in alone:
+        layer = origin.layer
+        rectifies = layer.rectify and layer.ceiling is None and layer.can_be_gated
+        if rectifies and node.layer.can_gate():
+            node = replace(node, layer=copy.copy(node.layer))
+            origin = replace(origin, layer=copy.copy(layer))
+            node.layer.gates = origin.layer.gated = True
+            origin.layer.keeps = tuple(
+                each for each in layer.keeps if each not in layer.keeps_rectified
+            )
+            yield origin
+    yield node
 
 
 def _can_take_on(layer: Layer, relu: Relu, inputs: list[Shape], fmt: Format) -> bool:

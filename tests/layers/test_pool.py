@@ -114,6 +114,19 @@ def test_max_pool_and_its_gradient(bench, case, equals):
     np.testing.assert_array_equal(trial.backward(dy)[0], max_pool_backward(x, dy, case))
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_pool_can_do_the_way_back_of_a_relu_before_it(bench, case):
+    x = np.maximum(batch(case), 0)
+    layer = MaxPool(*case[:4])
+    assert layer.can_gate() and not MaxPool(16).can_gate()
+    layer.gates = True
+    trial = bench(layer, x.shape[1:])
+    np.testing.assert_array_equal(trial.forward(x), max_pool(x, case))
+    dy = np.random.default_rng(1).integers(-9, 9, size=shape_of_output(x, case))
+    expected = np.where(x > 0, max_pool_backward(x, dy, case), 0)
+    np.testing.assert_array_equal(trial.backward(dy)[0], expected)
+
+
 @pytest.mark.parametrize("count_padding", [True, False])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_average_pool_and_its_gradient(bench, case, count_padding):

@@ -29,6 +29,7 @@ class Convolution(Layer):
 
     keeps = ("x",)
     keeps_rectified = ("y",)
+    can_be_gated = True
     weight: Array
     dweight: Array
     bias: Array
@@ -144,10 +145,11 @@ class Convolution(Layer):
     def backward(
         self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
     ) -> None:
-        if self.has_bias or self.rectify:
+        rectified = y if self.rectify and not self.gated else None
+        if self.has_bias or rectified:
             self._bias_gradient(
-                self.dbias if self.has_bias else None, dy, y if self.rectify else None, run.images,
-                run.accumulate, self.scratch
+                self.dbias if self.has_bias else None, dy, rectified, run.images, run.accumulate,
+                self.scratch,
             )  # fmt: skip
         self._passes["backward filter"].run(
             self.dweight, dy, x[0], run.accumulate, run.images, self.scratch
