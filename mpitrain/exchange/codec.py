@@ -16,7 +16,7 @@ from mpitrain.job.cut import parts
 from mpitrain.job.errors import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
-from mpitrain.runtime.program import Launch
+from mpitrain.runtime.program import Kernel, Launches
 
 CHUNK = 16
 """Blocks that one work-item codes on a CPU: 32 KiB of floats, so that its start costs little."""
@@ -41,11 +41,8 @@ def make_codec(name: str, device: Device) -> DeviceCodec:
 
 
 def make_scale(device: Device) -> Callable[[Array, float], None]:
-    """x = x * factor on a device, for exchanges without a codec.
-
-    A launch is kept for each array and factor, of which there are few.
-    """
-    return _OnDevice(device).scale_again
+    """x = x * factor on a device, for exchanges without a codec."""
+    return _OnDevice(device).scale
 
 
 class _OnDevice:
@@ -57,7 +54,7 @@ class _OnDevice:
         self._kernels = device.program("codec", LANES=self._lanes)
         self._chunk = CHUNK if device.long_items else SHARED
         self._group = device.group
-        self._scales: dict[tuple[Array, float], Launch] = {}
+        self._launches = Launches(device)  # the same arrays come again each step
 
     def bytes(self, size: int) -> Array:
         return self._device.empty((size,), np.uint8)
@@ -66,25 +63,14 @@ class _OnDevice:
         return self._device.zeros((size,), np.float32)
 
     def scale(self, x: Array, factor: float) -> None:
-        if x.size:
-            self._kernels.scale(
-                self._items(x), x, x.size, self._chunk, float(factor), group=self._group
-            )
+        self._queue(self._kernels.scale, x.size, x, x.size, self._chunk, float(factor))
 
-    def scale_again(self, x: Array, factor: float) -> None:
-        """`scale`, prepared at the first call with the same array and factor."""
-        launch = self._scales.get((x, factor))
-        if launch is None:
-            items = self._items(x)
-            launch = self._kernels.scale.prepare(
-                items, x, x.size, self._chunk, float(factor), group=self._group
-            )
-            self._scales[x, factor] = launch
-        launch()
-
-    def _items(self, x: Array) -> int:
-        """Work-items: one for each chunk of blocks on a CPU, elsewhere several."""
-        return parts(blocks(x.size), self._chunk) * self._lanes
+    def _queue(self, kernel: Kernel, size: int, *arguments: Array | float) -> None:
+        """Queue a kernel for so many values: a work-item for each chunk of blocks on a CPU,
+        elsewhere several."""
+        if size:
+            items = parts(blocks(size), self._chunk) * self._lanes
+            self._launches.queue(kernel, items, *arguments, group=self._group)
 
 
 class Dynamic8(_OnDevice, Dynamic8Format):
@@ -98,16 +84,12 @@ class Dynamic8(_OnDevice, Dynamic8Format):
         self, codes: Array, x: Array, residual: Array | None = None, minus: Array | None = None
     ) -> None:
         other, mode = _second_vector(x, residual, minus)
-        self._kernels.encode8(
-            self._items(x), codes, other, x, self._thresholds, self._levels, x.size, self._chunk,
-            mode, group=self._group
-        )  # fmt: skip
+        kernel, n, tables = self._kernels.encode8, x.size, (self._thresholds, self._levels)
+        self._queue(kernel, n, codes, other, x, *tables, n, self._chunk, mode)
 
     def decode_add(self, acc: Array, codes: Array, first: bool, offset: int = 0) -> None:
-        self._kernels.decode_add8(
-            self._items(acc), acc, codes, self._levels, acc.size, self._chunk, offset, int(first),
-            group=self._group
-        )  # fmt: skip
+        kernel, n = self._kernels.decode_add8, acc.size
+        self._queue(kernel, n, acc, codes, self._levels, n, self._chunk, offset, int(first))
 
 
 class Float16(_OnDevice, Float16Format):
@@ -117,21 +99,12 @@ class Float16(_OnDevice, Float16Format):
         self, codes: Array, x: Array, residual: Array | None = None, minus: Array | None = None
     ) -> None:
         other, mode = _second_vector(x, residual, minus)
-        self._kernels.encode16(
-            self._items(x), codes, other, x, x.size, self._chunk, mode, group=self._group
-        )
+        kernel, n = self._kernels.encode16, x.size
+        self._queue(kernel, n, codes, other, x, n, self._chunk, mode)
 
     def decode_add(self, acc: Array, codes: Array, first: bool, offset: int = 0) -> None:
-        self._kernels.decode_add16(
-            self._items(acc),
-            acc,
-            codes,
-            acc.size,
-            self._chunk,
-            offset,
-            int(first),
-            group=self._group,
-        )
+        kernel, n = self._kernels.decode_add16, acc.size
+        self._queue(kernel, n, acc, codes, n, self._chunk, offset, int(first))
 
 
 def _second_vector(x: Array, residual: Array | None, minus: Array | None) -> tuple[Array, int]:
