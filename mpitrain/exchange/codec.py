@@ -21,9 +21,12 @@ from mpitrain.runtime.program import Kernel, Launches
 CHUNK = 16
 """Blocks that one work-item codes on a CPU: 32 KiB of floats, so that its start costs little."""
 SHARED = 4
-"""Blocks that work-items share elsewhere, so that a group copies its tables for some of them."""
+"""Blocks that work-items share elsewhere, one after the other, so that a group copies its tables
+for some of them."""
+GROUPS = 4
+"""Groups that each compute unit should have before their work-items share more than one block."""
 LANES = 32
-"""Work-items that share them, at most."""
+"""Work-items that share a block, at most."""
 PLUS, MINUS, ALONE = 0, 1, 2
 """What encoding does with a second vector: add it, subtract it, or there is none. kernels/codec.h
 has the same numbers."""
@@ -52,7 +55,6 @@ class _OnDevice:
         self._device = device
         self._lanes = min(device.group, LANES)
         self._kernels = device.program("codec", LANES=self._lanes)
-        self._chunk = CHUNK if device.long_items else SHARED
         self._group = device.group
         self._launches = Launches(device)  # the same arrays come again each step
 
@@ -63,14 +65,23 @@ class _OnDevice:
         return self._device.zeros((size,), np.float32)
 
     def scale(self, x: Array, factor: float) -> None:
-        self._queue(self._kernels.scale, x.size, x, x.size, self._chunk, float(factor))
+        self._queue(self._kernels.scale, x.size, (x,), float(factor))
 
-    def _queue(self, kernel: Kernel, size: int, *arguments: Array | float) -> None:
-        """Queue a kernel for so many values: a work-item for each chunk of blocks on a CPU,
-        elsewhere several."""
-        if size:
-            items = parts(blocks(size), self._chunk) * self._lanes
-            self._launches.queue(kernel, items, *arguments, group=self._group)
+    def _queue(self, kernel: Kernel, n: int, arrays: tuple[Array, ...], *rest: float) -> None:
+        """Queue a kernel for n values: a work-item for each chunk of blocks on a CPU, elsewhere
+        several."""
+        if n:
+            chunk = self._chunk(n)
+            items = parts(blocks(n), chunk) * self._lanes
+            self._launches.queue(kernel, items, *arrays, n, chunk, *rest, group=self._group)
+
+    def _chunk(self, n: int) -> int:
+        """Blocks that a work-item has a part in; they change no bits."""
+        device = self._device
+        if device.long_items:
+            return CHUNK
+        groups = blocks(n) * self._lanes // self._group
+        return max(1, min(SHARED, groups // (GROUPS * device.units)))
 
 
 class Dynamic8(_OnDevice, Dynamic8Format):
@@ -84,12 +95,12 @@ class Dynamic8(_OnDevice, Dynamic8Format):
         self, codes: Array, x: Array, residual: Array | None = None, minus: Array | None = None
     ) -> None:
         other, mode = _second_vector(x, residual, minus)
-        kernel, n, tables = self._kernels.encode8, x.size, (self._thresholds, self._levels)
-        self._queue(kernel, n, codes, other, x, *tables, n, self._chunk, mode)
+        arrays = codes, other, x, self._thresholds, self._levels
+        self._queue(self._kernels.encode8, x.size, arrays, mode)
 
     def decode_add(self, acc: Array, codes: Array, first: bool, offset: int = 0) -> None:
-        kernel, n = self._kernels.decode_add8, acc.size
-        self._queue(kernel, n, acc, codes, self._levels, n, self._chunk, offset, int(first))
+        arrays = acc, codes, self._levels
+        self._queue(self._kernels.decode_add8, acc.size, arrays, offset, int(first))
 
 
 class Float16(_OnDevice, Float16Format):
@@ -99,12 +110,10 @@ class Float16(_OnDevice, Float16Format):
         self, codes: Array, x: Array, residual: Array | None = None, minus: Array | None = None
     ) -> None:
         other, mode = _second_vector(x, residual, minus)
-        kernel, n = self._kernels.encode16, x.size
-        self._queue(kernel, n, codes, other, x, n, self._chunk, mode)
+        self._queue(self._kernels.encode16, x.size, (codes, other, x), mode)
 
     def decode_add(self, acc: Array, codes: Array, first: bool, offset: int = 0) -> None:
-        kernel, n = self._kernels.decode_add16, acc.size
-        self._queue(kernel, n, acc, codes, n, self._chunk, offset, int(first))
+        self._queue(self._kernels.decode_add16, acc.size, (acc, codes), offset, int(first))
 
 
 def _second_vector(x: Array, residual: Array | None, minus: Array | None) -> tuple[Array, int]:
