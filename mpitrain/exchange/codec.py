@@ -16,14 +16,17 @@ from mpitrain.job.cut import parts
 from mpitrain.job.errors import UserError
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
-from mpitrain.runtime.program import Launch
+from mpitrain.runtime.program import Kernel, Launches
 
 CHUNK = 16
 """Blocks that one work-item codes on a CPU: 32 KiB of floats, so that its start costs little."""
 SHARED = 4
-"""Blocks that work-items share elsewhere, so that a group copies its tables for some of them."""
+"""Blocks that work-items share elsewhere, one after the other, so that a group copies its tables
+for some of them."""
+GROUPS = 4
+"""Groups that each compute unit should have before their work-items share more than one block."""
 LANES = 32
-"""Work-items that share them, at most."""
+"""Work-items that share a block, at most."""
 PLUS, MINUS, ALONE = 0, 1, 2
 """What encoding does with a second vector: add it, subtract it, or there is none. kernels/codec.h
 has the same numbers."""
@@ -41,11 +44,8 @@ def make_codec(name: str, device: Device) -> DeviceCodec:
 
 
 def make_scale(device: Device) -> Callable[[Array, float], None]:
-    """x = x * factor on a device, for exchanges without a codec.
-
-    A launch is kept for each array and factor, of which there are few.
-    """
-    return _OnDevice(device).scale_again
+    """x = x * factor on a device, for exchanges without a codec."""
+    return _OnDevice(device).scale
 
 
 class _OnDevice:
@@ -55,9 +55,8 @@ class _OnDevice:
         self._device = device
         self._lanes = min(device.group, LANES)
         self._kernels = device.program("codec", LANES=self._lanes)
-        self._chunk = CHUNK if device.long_items else SHARED
         self._group = device.group
-        self._scales: dict[tuple[Array, float], Launch] = {}
+        self._launches = Launches(device)  # the same arrays come again each step
 
     def bytes(self, size: int) -> Array:
         return self._device.empty((size,), np.uint8)
@@ -66,25 +65,23 @@ class _OnDevice:
         return self._device.zeros((size,), np.float32)
 
     def scale(self, x: Array, factor: float) -> None:
-        if x.size:
-            self._kernels.scale(
-                self._items(x), x, x.size, self._chunk, float(factor), group=self._group
-            )
+        self._queue(self._kernels.scale, x.size, (x,), float(factor))
 
-    def scale_again(self, x: Array, factor: float) -> None:
-        """`scale`, prepared at the first call with the same array and factor."""
-        launch = self._scales.get((x, factor))
-        if launch is None:
-            items = self._items(x)
-            launch = self._kernels.scale.prepare(
-                items, x, x.size, self._chunk, float(factor), group=self._group
-            )
-            self._scales[x, factor] = launch
-        launch()
+    def _queue(self, kernel: Kernel, n: int, arrays: tuple[Array, ...], *rest: float) -> None:
+        """Queue a kernel for n values: a work-item for each chunk of blocks on a CPU, elsewhere
+        several."""
+        if n:
+            chunk = self._chunk(n)
+            items = parts(blocks(n), chunk) * self._lanes
+            self._launches.queue(kernel, items, *arrays, n, chunk, *rest, group=self._group)
 
-    def _items(self, x: Array) -> int:
-        """Work-items: one for each chunk of blocks on a CPU, elsewhere several."""
-        return parts(blocks(x.size), self._chunk) * self._lanes
+    def _chunk(self, n: int) -> int:
+        """Blocks that a work-item has a part in; they change no bits."""
+        device = self._device
+        if device.long_items:
+            return CHUNK
+        groups = blocks(n) * self._lanes // self._group
+        return max(1, min(SHARED, groups // (GROUPS * device.units)))
 
 
 class Dynamic8(_OnDevice, Dynamic8Format):
@@ -98,16 +95,12 @@ class Dynamic8(_OnDevice, Dynamic8Format):
         self, codes: Array, x: Array, residual: Array | None = None, minus: Array | None = None
     ) -> None:
         other, mode = _second_vector(x, residual, minus)
-        self._kernels.encode8(
-            self._items(x), codes, other, x, self._thresholds, self._levels, x.size, self._chunk,
-            mode, group=self._group
-        )  # fmt: skip
+        arrays = codes, other, x, self._thresholds, self._levels
+        self._queue(self._kernels.encode8, x.size, arrays, mode)
 
     def decode_add(self, acc: Array, codes: Array, first: bool, offset: int = 0) -> None:
-        self._kernels.decode_add8(
-            self._items(acc), acc, codes, self._levels, acc.size, self._chunk, offset, int(first),
-            group=self._group
-        )  # fmt: skip
+        arrays = acc, codes, self._levels
+        self._queue(self._kernels.decode_add8, acc.size, arrays, offset, int(first))
 
 
 class Float16(_OnDevice, Float16Format):
@@ -117,21 +110,10 @@ class Float16(_OnDevice, Float16Format):
         self, codes: Array, x: Array, residual: Array | None = None, minus: Array | None = None
     ) -> None:
         other, mode = _second_vector(x, residual, minus)
-        self._kernels.encode16(
-            self._items(x), codes, other, x, x.size, self._chunk, mode, group=self._group
-        )
+        self._queue(self._kernels.encode16, x.size, (codes, other, x), mode)
 
     def decode_add(self, acc: Array, codes: Array, first: bool, offset: int = 0) -> None:
-        self._kernels.decode_add16(
-            self._items(acc),
-            acc,
-            codes,
-            acc.size,
-            self._chunk,
-            offset,
-            int(first),
-            group=self._group,
-        )
+        self._queue(self._kernels.decode_add16, acc.size, (acc, codes), offset, int(first))
 
 
 def _second_vector(x: Array, residual: Array | None, minus: Array | None) -> tuple[Array, int]:

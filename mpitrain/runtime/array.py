@@ -99,6 +99,12 @@ class Array:
             self._view = self.memory.part(self._offset, self.nbytes)
         return self._view
 
+    @property
+    def place(self) -> tuple[Memory, int, int]:
+        """Its memory, and its first byte and number of bytes there: the same for views of the
+        same bytes."""
+        return self.memory, self._offset, self.nbytes
+
     def __repr__(self) -> str:
         return f"Array({self.shape}, {self.dtype}, {self.device.name})"
 

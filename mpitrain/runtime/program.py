@@ -7,7 +7,7 @@ import importlib.resources
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -163,6 +163,40 @@ class Launch:
         for memory in self._memories:
             memory.launches.discard(self)
         self._memories.clear()
+
+
+class Launches:
+    """Calls of kernels that come again with the same arguments: prepared at the first of them.
+
+    Arrays are the same if their bytes are, for views are often made anew. They go, the oldest
+    first, where there are more than `limit`, and with this object, so that memory which lives
+    longer does not keep what they hold of other memory.
+    """
+
+    def __init__(self, device: Device, limit: int = 4096) -> None:
+        self._device, self._limit = device, limit
+        self._known: dict[Hashable, Launch] = {}
+
+    def queue(
+        self, kernel: Kernel, items: int, *arguments: Array | float, group: int | None = None
+    ) -> None:
+        """`kernel(items, *arguments, group=group)` in 9 us of the host instead of 27 to 38 (with
+        eight arguments, on PoCL and Intel's runtime)."""
+        if self._device.recorded is not None:  # a recording drops its launches itself
+            kernel(items, *arguments, group=group)
+            return
+        places = [each.place if isinstance(each, Array) else each for each in arguments]
+        key = (kernel, items, group, *places)
+        launch = self._known.get(key)
+        if launch is None:
+            while len(self._known) >= self._limit:
+                self._known.pop(next(iter(self._known))).drop()
+            launch = self._known[key] = kernel.prepare(items, *arguments, group=group)
+        launch()
+
+    def __del__(self) -> None:
+        for launch in self._known.values():
+            launch.drop()
 
 
 def _sizes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from mpitrain.engine.registry import open_device
 from mpitrain.job.errors import RunError
 from mpitrain.runtime import binaries, program
+from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 
 KERNELS = Path(__file__).parents[2] / "kernels"
@@ -138,3 +140,49 @@ def test_no_work_items_are_no_work(device: Device) -> None:
     x = device.upload(np.full(8, -1, np.float32))
     device.program("relu").relu_forward(0, x, x, 8, 8, group=device.group)
     assert (x.download() == -1).all()
+
+
+def relu(launches: program.Launches, device: Device, x: Array) -> None:
+    kernel = device.program("relu").relu_forward
+    launches.queue(kernel, 256, x, x, x.size, 256, group=device.group)
+
+
+def test_calls_with_the_same_bytes_are_prepared_once(device: Device) -> None:
+    launches, x = program.Launches(device), device.zeros((1024,))
+    for start in (256, 512, 256):
+        x.fill(-1)
+        relu(launches, device, x.part(start, start + 256))
+        assert x.download().sum() == 256 - 1024
+        assert (x.download()[start : start + 256] == 0).all()
+    assert len(x.memory.launches) == 2
+
+
+def test_the_oldest_launches_go_where_there_are_too_many(device: Device) -> None:
+    launches, x = program.Launches(device, limit=2), device.zeros((1024,))
+    for start in (0, 256, 512, 0):
+        x.fill(-1)
+        relu(launches, device, x.part(start, start + 256))
+        assert (x.download()[start : start + 256] == 0).all()
+    assert len(x.memory.launches) == 2
+
+
+def test_launches_go_with_their_keeper_and_leave_no_memory_behind(device: Device) -> None:
+    launches, x, y = program.Launches(device), device.zeros((256,)), device.zeros((256,))
+    kernel = device.program("relu").relu_forward
+    launches.queue(kernel, 256, y, x, 256, 256, group=device.group)
+    gone = weakref.ref(y.memory)
+    del y, launches
+    assert gone() is None
+    assert not x.memory.launches
+
+
+def test_what_is_recorded_is_not_kept_beside_the_recording(device: Device) -> None:
+    launches, x = program.Launches(device), device.upload(np.full(256, -1, np.float32))
+    device.recorded = commands = []
+    relu(launches, device, x)
+    device.recorded = None
+    assert x.download().sum() == 0
+    x.fill(-1)
+    commands[0]()
+    assert x.download().sum() == 0
+    assert not launches._known
