@@ -59,7 +59,7 @@ class Part(NamedTuple):
 class Feed:
     """This rank's part of each step's batch: the ranks' parts, in rank order, are the batch.
 
-    All ranks call `ahead`, `part` and `divide` in the same order.
+    All ranks call `ahead`, `part` and `divide` in the same order, and `look` where they like.
     """
 
     depth = 1
@@ -112,6 +112,13 @@ class Feed:
         for each in range(step, min(step + self.depth, max(self.batches.steps, step + 1))):
             if each not in self._reading:
                 self._reading[each] = self.next_parts, self.start(each, self.next_parts)
+
+    def look(self, step: int) -> Part:
+        """What `part` will return, which waits for it; `ahead` has been called."""
+        divided, wait = self._reading[step]
+        found = wait()
+        self._reading[step] = divided, lambda: found
+        return found
 
     def part(self, step: int) -> Part:
         """This rank's part of a step."""

@@ -11,6 +11,7 @@ from mpitrain.engine.engine import Engine
 from mpitrain.job.cut import parts
 from mpitrain.layers.flat import split
 from mpitrain.layers.layer import Shape, size
+from mpitrain.runtime.ahead import Ahead
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.program import Launch
 
@@ -24,7 +25,8 @@ class Images:
         self.channels, self.pixels = shape[0], size(shape[1:])
         self._raw = {kind: device.empty((0,), kind) for kind in (np.uint8, np.float32)}
         self._capacity = capacity
-        self._launches: dict[tuple[Array, Any, int], Launch] = {}
+        self._launches: dict[tuple[Array, Array, int], Launch] = {}
+        self._ahead: Ahead | None = None
         self._normal = device.empty((2 * self.channels,))
 
     def normalise(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
@@ -32,10 +34,21 @@ class Images:
         self._mean, self._std = mean.astype(np.float64), std.astype(np.float64)
         self._unit = 0.0
 
+    def bring(self, images: NDArray[Any]) -> None:
+        """Set the images of a `load` to come on their way, while the device computes. What was
+        brought before has been loaded by then."""
+        if self.device.shares_memory or not len(images):
+            return
+        if self._ahead is None:
+            nbytes = self._capacity * size(self.shape) * images.itemsize
+            self._ahead = Ahead(self.device, nbytes)
+        self._ahead.bring(images)
+
     def load(self, y: Array, images: NDArray[Any]) -> None:
         """Fill y, in blocks for N images, from images (n, C, H, W), n <= N, uint8 or float32."""
         kind: Any = np.uint8 if images.dtype == np.uint8 else np.float32
-        raw = self._raw[kind]
+        brought = self._ahead.take(images) if self._ahead else None
+        raw = self._raw[kind] if brought is None else brought
         if raw.size == 0:
             raw = self._raw[kind] = self.device.empty((self._capacity * size(self.shape),), kind)
         unit = 255.0 if kind is np.uint8 else 1.0
@@ -43,13 +56,14 @@ class Images:
             normal = np.stack([1 / (unit * self._std), -self._mean / self._std], axis=1)
             self._normal.write(normal.astype(np.float32).ravel())
             self._unit = unit
-        raw.send(np.ascontiguousarray(images))
-        launch = self._launches.get((y, kind, len(images)))
+        if brought is None:
+            raw.send(np.ascontiguousarray(images))
+        launch = self._launches.get((y, raw, len(images)))
         if launch is None:
-            launch = self._launches[y, kind, len(images)] = self._prepare(y, kind, len(images))
+            launch = self._launches[y, raw, len(images)] = self._prepare(y, raw, kind, len(images))
         launch()
 
-    def _prepare(self, y: Array, kind: Any, images: int) -> Launch:
+    def _prepare(self, y: Array, raw: Array, kind: Any, images: int) -> Launch:
         items, chunk = split(self.device, self.pixels)
         block = self.device.format.block_of(self.channels)
         facts = self.device.format.numbers(self.shape).definitions
@@ -57,5 +71,5 @@ class Images:
         program = self.device.program("images", PIXEL=pixel, BLOCK=block, **facts)
         return program.images.prepare(
             (items, images * parts(self.channels, block)),
-            y, self._raw[kind], self._normal, self.channels, self.pixels, chunk,
+            y, raw, self._normal, self.channels, self.pixels, chunk,
         )  # fmt: skip

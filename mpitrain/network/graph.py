@@ -263,6 +263,11 @@ class Graph:
             )
         self._soft = loss.layer.soften(smoothing, self.capacity)
 
+    def bring(self, images: NDArray[Any]) -> None:
+        """Set the images of the next run on their way, while this one is computed: an array of
+        which `load` then takes the first ones."""
+        self._images.bring(images[: self.capacity])
+
     def load(self, images: NDArray[Any], labels: NDArray[Any], mixed: Mixed | None = None) -> None:
         """Queue bringing a run's images (n, C, H, W), uint8 or float32, and labels (n,) to the
         device, normalised, and what the labels are blended with.

@@ -124,6 +124,8 @@ def step(world: World, t: int) -> StepReport:
             if not computes_here:
                 with host.pause("read ahead"):
                     _read_ahead(world, t)
+                    if t + 1 < plan.steps:
+                        graph.bring(feed.look(t + 1).images)
             local.log.catch_up()
         aside = time.perf_counter() - queued
         with host.pause("wait for the device"):

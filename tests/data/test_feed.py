@@ -144,6 +144,20 @@ def test_a_batch_that_is_read_ahead_keeps_its_division(make: Make) -> None:
     assert [feed.mine for feed in ranks] == [slice(0, 2), slice(2, 12)]
 
 
+@FEEDS
+def test_who_looks_at_a_batch_gets_what_comes_and_changes_nothing(make: Make) -> None:
+    ranks = feeds(make, 2)
+    whole(ranks, 0)
+    for feed in ranks:
+        feed.ahead(1)
+        feed.divide([1.0, 5.0])
+    seen = [feed.look(1) for feed in ranks]
+    assert [feed.mine for feed in ranks] == [slice(0, 6), slice(6, 12)], "those of the batch before"
+    for feed, part in zip(ranks, seen, strict=True):
+        assert feed.look(1).images is part.images
+        assert feed.part(1).images is part.images
+
+
 WAYS = frozenset({"resized", "flip", "jitter"})
 
 

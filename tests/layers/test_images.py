@@ -27,3 +27,20 @@ def test_pixels_lose_their_mean_and_deviation(
     found = from_blocks(y.download(), shape[0])
     np.testing.assert_allclose(found[:2], wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
     assert (found[2] == 77).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_images_that_were_brought_before_are_the_same(device: Engine, dtype: type) -> None:
+    shape = (3, 7, 9)
+    batches = np.random.default_rng(0).integers(0, 256, (3, 2, *shape)).astype(dtype)
+    loader, found = Images(device, shape, capacity=2), []
+    loader.normalise(np.zeros(3, np.float32), np.ones(3, np.float32))
+    y = device.empty((2, *device.format.stored(shape)))
+    for bring in (False, True):
+        for batch, following in zip(batches, [*batches[1:], None], strict=True):
+            loader.load(y, batch)
+            found.append(y.download())
+            if bring and following is not None:
+                loader.bring(following)
+                loader.load(y, batches[0])  # as an evaluation between
+    np.testing.assert_array_equal(found[:3], found[3:])
