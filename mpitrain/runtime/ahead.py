@@ -31,9 +31,9 @@ class Ahead:
         one has been done."""
         place = self._places[self._next]
         self._next = (self._next + 1) % PLACES
-        pinned: Any = place.pinned[: host.nbytes]
+        pinned, into = place.pinned[: host.nbytes], place.array.memory.buffer
         np.copyto(pinned.view(host.dtype).reshape(host.shape), host)
-        event = cl.enqueue_copy(self._queue, place.array.buffer, pinned, is_blocking=False)
+        event = cl.enqueue_copy(self._queue, into, pinned, is_blocking=False)
         self._queue.flush()
         self._brought = host, place, event
 
