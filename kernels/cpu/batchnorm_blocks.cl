@@ -7,11 +7,16 @@
    With `rectify`, y = max(that, 0) and dy counts where that was above 0, which x tells as well as
    y: y need not be kept. With CEILING, y is cut off there, too (ceiling.h). With RESIDUAL, a
    shortcut is added before the ReLU, and y is what tells. Each way is one reading for the sums (a
-   work-item per block and share of the images), a small kernel that adds up the shares in order,
-   and one reading that writes the result (a work-item per plane). */
+   work-item per block and share of the images) and one that writes the result (a work-item per
+   plane). There each work-item adds up the shares by itself, in order, and that of the first image
+   keeps what comes of it. */
 #include "prelude.h"
 #include "ceiling.h"
 
+/* The ReLU's lower end: 0, or with no ReLU -INFINITY. Of a choice between these two PoCL makes a
+   masked load, and if nothing is to be loaded it costs an AMD core 70 to 150 ns (it seems that
+   nothing ever brings the constant's page into memory). */
+#define FLOOR ((WIDE)(as_float((rectify - 1) & 0xff800000)))
 #define PLANE(n) (((size_t)(n) * blocks + block) * I * WIDTH)
 
 /* partial[share][0] = sum of x - pivot, [1] = sum of its square, where the pivot, the channel's
@@ -47,47 +52,56 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void forward_sums(__glob
         second += LOAD(partial + ((size_t)(2 * share + 1) * blocks + block) * WIDTH);              \
     }
 
-__attribute__((reqd_work_group_size(1, 1, 1))) __kernel void forward_finish(
-    __global float *mean, __global float *inverse, __global float *running_mean,
+#define PLANE_OF_MINE                                                                              \
+    const int block = get_global_id(0), n = get_global_id(1), blocks = get_global_size(0),         \
+              at = block * WIDTH, count = C - at;
+#define NORMALISE(spread)                                                                          \
+    const WIDE floor = FLOOR, scale = load_some(weight + at, count) * (spread),                    \
+               shift = load_some(bias + at, count);                                                \
+    __global const float *from = x + PLANE(n);                                                     \
+    __global const float *added = shortcut + PLANE(n);                                             \
+    __global float *to = y + PLANE(n);                                                             \
+    for (int i = 0; i < I * WIDTH; i += WIDTH) {                                                   \
+        WIDE value = (LOAD(from + i) - centre) * scale + shift;                                    \
+        if (RESIDUAL) value += LOAD(added + i);                                                    \
+        STORE(CUT(select(value, floor, value < floor)), to + i);                                   \
+    }
+
+/* y may be the shortcut's memory, not x's: every work-item reads the pivot. */
+__attribute__((reqd_work_group_size(1, 1, 1))) __kernel void forward_apply(
+    __global float *y, __global float *mean, __global float *inverse, __global float *running_mean,
     __global float *running_var, __global const float *partial, __global const float *x,
-    const int shares, const int N, const int C, const int I, const float momentum,
-    const float epsilon) {
-    const int block = get_global_id(0), blocks = get_global_size(0), at = block * WIDTH,
-              count = C - at;
-    const float m = (float)N * I;
+    __global const float *shortcut, __global const float *weight, __global const float *bias,
+    const int shares, const int N, const int C, const int I, const int rectify,
+    const float momentum, const float epsilon) {
+    PLANE_OF_MINE
     ADD_SHARES(sum, square)
-    const WIDE shift = sum / m, centre = LOAD(x + PLANE(0)) + shift;
-    const WIDE squares = max(square - shift * sum, (WIDE)(0.0f));
-    const WIDE old_mean = load_some(running_mean + at, count),
-               old_var = load_some(running_var + at, count);
-    store_some(centre, mean + at, count);
-    store_some(1.0f / sqrt(squares / m + epsilon), inverse + at, count);
-    store_some(old_mean + momentum * (centre - old_mean), running_mean + at, count);
-    store_some(old_var + momentum * (squares / max(m - 1.0f, 1.0f) - old_var), running_var + at,
-               count);
+    const float m = (float)N * I;
+    const WIDE moved = sum / m, centre = LOAD(x + PLANE(0)) + moved;
+    const WIDE squares = max(square - moved * sum, (WIDE)(0.0f));
+    const WIDE spread = 1.0f / sqrt(squares / m + epsilon);
+    if (n == 0) {
+        const WIDE old_mean = load_some(running_mean + at, count),
+                   old_var = load_some(running_var + at, count);
+        store_some(centre, mean + at, count);
+        store_some(spread, inverse + at, count);
+        store_some(old_mean + momentum * (centre - old_mean), running_mean + at, count);
+        store_some(old_var + momentum * (squares / max(m - 1.0f, 1.0f) - old_var), running_var + at,
+                   count);
+    }
+    NORMALISE(spread)
 }
 
-/* `running`: mean and inverse are the running mean and variance. y may be the shortcut's memory. */
+/* The same by a mean and an inverse that are there, or, `running`, by the running mean and
+   variance. */
 __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void apply(
     __global float *y, __global const float *x, __global const float *shortcut,
     __global const float *mean, __global const float *inverse, __global const float *weight,
     __global const float *bias, const int C, const int I, const int rectify, const int running,
     const float epsilon) {
-    const int block = get_global_id(0), n = get_global_id(1), blocks = get_global_size(0),
-              at = block * WIDTH, count = C - at;
-    const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count),
-               spread = load_some(inverse + at, count);
-    const WIDE scale = load_some(weight + at, count) *
-                       (running ? 1.0f / sqrt(spread + epsilon) : spread),
-               shift = load_some(bias + at, count);
-    __global const float *from = x + PLANE(n);
-    __global const float *added = shortcut + PLANE(n);
-    __global float *to = y + PLANE(n);
-    for (int i = 0; i < I * WIDTH; i += WIDTH) {
-        WIDE value = (LOAD(from + i) - centre) * scale + shift;
-        if (RESIDUAL) value += LOAD(added + i);
-        STORE(CUT(select(value, floor, value < floor)), to + i);
-    }
+    PLANE_OF_MINE
+    const WIDE centre = load_some(mean + at, count), spread = load_some(inverse + at, count);
+    NORMALISE(running ? 1.0f / sqrt(spread + epsilon) : spread)
 }
 
 #define GATED(x, dy) PASSED((dy), ((x) - centre) * scale + shift, floor)
@@ -102,7 +116,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void backward_sums(
     const int block = get_global_id(0), share = get_global_id(1), blocks = get_global_size(0),
               shares = get_global_size(1);
     const int at = block * WIDTH, count = C - at;
-    const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count),
+    const WIDE floor = FLOOR, centre = load_some(mean + at, count),
                shift = load_some(bias + at, count);
     const WIDE scale = load_some(weight + at, count) * load_some(inverse + at, count);
     WIDE sums = (WIDE)(0.0f), products = (WIDE)(0.0f);
@@ -128,36 +142,28 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void backward_sums(
     STORE(products, partial + ((size_t)(2 * share + 1) * blocks + block) * WIDTH);
 }
 
-/* totals[0] = dbias, [1] = dweight of this run alone. */
-__attribute__((reqd_work_group_size(1, 1, 1))) __kernel void backward_finish(
-    __global float *dweight, __global float *dbias, __global float *totals,
-    __global const float *partial, __global const float *inverse, const int shares, const int C,
-    const int accumulate) {
-    const int block = get_global_id(0), blocks = get_global_size(0), at = block * WIDTH,
-              count = C - at;
-    ADD_SHARES(sum, product)
-    product *= load_some(inverse + at, count);
-    STORE(sum, totals + at);
-    STORE(product, totals + blocks * WIDTH + at);
-    store_some(accumulate ? load_some(dbias + at, count) + sum : sum, dbias + at, count);
-    store_some(accumulate ? load_some(dweight + at, count) + product : product, dweight + at,
-               count);
-}
-
+/* dx may be dy's memory. `wants_dx`: whether it is written at all. */
 __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void backward_apply(
-    __global float *dx, __global const float *dy, __global const float *x,
+    __global float *dx, __global float *dweight, __global float *dbias,
+    __global const float *partial, __global const float *dy, __global const float *x,
     __global const float *mean, __global const float *inverse, __global const float *weight,
-    __global const float *bias, __global const float *totals, const int N, const int C, const int I,
-    const int rectify) {
-    const int block = get_global_id(0), n = get_global_id(1), blocks = get_global_size(0),
-              at = block * WIDTH, count = C - at;
+    __global const float *bias, const int shares, const int N, const int C, const int I,
+    const int rectify, const int accumulate, const int wants_dx) {
+    PLANE_OF_MINE
+    ADD_SHARES(sum, product)
+    const WIDE deviation = load_some(inverse + at, count);
+    product *= deviation;
+    if (n == 0) {
+        store_some(accumulate ? load_some(dbias + at, count) + sum : sum, dbias + at, count);
+        store_some(accumulate ? load_some(dweight + at, count) + product : product, dweight + at,
+                   count);
+    }
+    if (!wants_dx) return;
     const float m = (float)N * I;
-    const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count),
+    const WIDE floor = FLOOR, centre = load_some(mean + at, count),
                shift = load_some(bias + at, count);
-    const WIDE deviation = load_some(inverse + at, count),
-               scale = load_some(weight + at, count) * deviation;
-    const WIDE level = LOAD(totals + at) / m,
-               slope = deviation * LOAD(totals + blocks * WIDTH + at) / m;
+    const WIDE scale = load_some(weight + at, count) * deviation, level = sum / m,
+               slope = deviation * product / m;
     const size_t start = PLANE(n);
     for (int i = 0; i < I * WIDTH; i += WIDTH) {
         const WIDE value = LOAD(x + start + i), gradient = GATED(value, LOAD(dy + start + i));

@@ -7,9 +7,11 @@
    With `rectify`, y = max(that, 0) and dy counts where that was above 0, which x tells as well as
    y: y need not be kept. With CEILING, y is cut off there, too (ceiling.h). With RESIDUAL, a
    shortcut is added before the ReLU, and y is what tells. Each way is one reading for the sums (a
-   group per block and share of the pixels; a work-item sums four channels of every LANES-th
-   pixel), a small kernel that adds up the shares in order, and one reading that writes the result
-   (a work-item per VECTORS vectors of a plane). */
+   group per block and share of the pixels; a work-item sums WIDTH channels of every LANES-th
+   pixel) and one that writes the result (a work-item per VECTORS vectors of a plane). There each
+   group adds up the shares by itself, in order, while its vectors are on their way, and the first
+   one of a block keeps what comes of it; where all of them together would read too much, a small
+   kernel, add_shares, has added them up before. */
 #include "prelude.h"
 #include "values.h"
 #include "ceiling.h"
@@ -47,69 +49,107 @@ IN_GROUPS __kernel void forward_sums(__global float *partial, __global const VAL
     }
 }
 
-#define ADD_SHARES(first, second)                                                                  \
+/* `together`: how many shares a work-item asks for at once, which takes registers. */
+#define ADD_SHARES(first, second, together)                                                        \
     WIDE first = (WIDE)(0.0f), second = (WIDE)(0.0f);                                              \
-    _Pragma("unroll 8") for (int share = me / QUADS; share < shares; share += LANES) {             \
+    _Pragma(together) for (int share = me / QUADS; share < shares; share += LANES) {               \
         first += LOAD_ALIGNED(partial + ((size_t)(2 * share) * blocks + block) * BLOCK + quad);    \
         second +=                                                                                  \
             LOAD_ALIGNED(partial + ((size_t)(2 * share + 1) * blocks + block) * BLOCK + quad);     \
     }                                                                                              \
     add_both_lanes(&first, &second, scratch, me);
 
-IN_GROUPS __kernel void forward_finish(__global float *mean, __global float *inverse,
-                                       __global float *running_mean, __global float *running_var,
-                                       __global const float *partial, __global const VALUE *x,
-                                       const int shares, const int N, const int C, const int I,
-                                       const float momentum, const float epsilon) {
+/* One share of all of them. */
+IN_GROUPS __kernel void add_shares(__global float *total, __global const float *partial,
+                                   const int shares) {
     const int me = get_local_id(0), quad = me % QUADS * WIDTH, block = get_group_id(0),
               blocks = get_num_groups(0);
-    const int at = block * BLOCK + quad, count = C - at;
     __local WIDE scratch[2 * GROUP];
-    const float m = (float)N * I;
-    ADD_SHARES(sum, square)
-    if (me < QUADS && count > 0) {
-        const WIDE shift = sum / m,
-                   centre = LOAD_VALUES(x + (size_t)block * I * BLOCK + quad) + shift;
-        const WIDE squares = max(square - shift * sum, (WIDE)(0.0f));
-        const WIDE old_mean = load_some(running_mean + at, count),
-                   old_var = load_some(running_var + at, count);
-        store_some(centre, mean + at, count);
-        store_some(1.0f / sqrt(squares / m + epsilon), inverse + at, count);
-        store_some(old_mean + momentum * (centre - old_mean), running_mean + at, count);
-        store_some(old_var + momentum * (squares / max(m - 1.0f, 1.0f) - old_var), running_var + at,
-                   count);
+    ADD_SHARES(first, second, "unroll 8")
+    if (me < QUADS) {
+        STORE_ALIGNED(first, total + block * BLOCK + quad);
+        STORE_ALIGNED(second, total + (blocks + block) * BLOCK + quad);
     }
 }
 
-/* The vectors of this work-item: `i` is the place in the plane, `start` where the plane begins. */
+/* The vectors of this work-item: where the plane begins, and the place in it. */
 #define PLANE_OF_MINE                                                                              \
     const int me = get_local_id(0), quad = me % QUADS * WIDTH;                                     \
     const int block = get_group_id(1), n = get_group_id(2), blocks = get_num_groups(1);            \
     const int at = block * BLOCK + quad, count = C - at,                                           \
               from = (get_group_id(0) * VECTORS * GROUP + me) * WIDTH;                             \
     const size_t start = ((size_t)n * blocks + block) * I * BLOCK;
+/* Whether this work-item keeps what its group has of a block's channels. */
+#define KEEPS (n == 0 && get_group_id(0) == 0 && me < QUADS)
 #define EACH_VECTOR                                                                                \
     _Pragma("unroll") for (int v = 0; v < VECTORS;                                                 \
                            v++) if (from + v * GROUP * WIDTH < I * BLOCK) {                        \
         const size_t i = start + from + v * GROUP * WIDTH;
+/* All are asked for before the first is used. */
+#define LOAD_VECTORS(name, p)                                                                      \
+    PACKED name[VECTORS];                                                                          \
+    EACH_VECTOR                                                                                    \
+    name[v] = LOAD_PACKED((p) + i);                                                                \
+    }
 
-/* `running`: mean and inverse are the running mean and variance. y may be the shortcut's memory. */
+#if RESIDUAL
+#define LOAD_OPERANDS LOAD_VECTORS(values, x) LOAD_VECTORS(added, shortcut)
+#define WITH_SHORTCUT(value, v) ((value) + UNPACKED(added[v]))
+#else
+#define LOAD_OPERANDS LOAD_VECTORS(values, x)
+#define WITH_SHORTCUT(value, v) (value)
+#endif
+#define NORMALISE(spread)                                                                          \
+    const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY);                                         \
+    const WIDE scale = load_some(weight + at, count) * (spread),                                   \
+               shift = load_some(bias + at, count);                                                \
+    EACH_VECTOR                                                                                    \
+    const WIDE normal = (UNPACKED(values[v]) - centre) * scale + shift;                            \
+    const WIDE value = WITH_SHORTCUT(normal, v);                                                   \
+    STORE_VALUES(CUT(select(value, floor, value < floor)), y + i);                                 \
+    }
+
+/* y may be the shortcut's memory, not x's: every group reads the pivot. */
+IN_GROUPS __kernel void forward_apply(__global VALUE *y, __global float *mean,
+                                      __global float *inverse, __global float *running_mean,
+                                      __global float *running_var, __global const float *partial,
+                                      __global const VALUE *x, __global const VALUE *shortcut,
+                                      __global const float *weight, __global const float *bias,
+                                      const int shares, const int N, const int C, const int I,
+                                      const int rectify, const float momentum,
+                                      const float epsilon) {
+    PLANE_OF_MINE
+    __local WIDE scratch[2 * GROUP];
+    LOAD_OPERANDS
+    const WIDE pivot = LOAD_VALUES(x + (size_t)block * I * BLOCK + quad);
+    ADD_SHARES(sum, square, "unroll 2")
+    const float m = (float)N * I;
+    const WIDE moved = sum / m, centre = pivot + moved;
+    const WIDE squares = max(square - moved * sum, (WIDE)(0.0f));
+    const WIDE spread = 1.0f / sqrt(squares / m + epsilon);
+    if (KEEPS) {
+        const WIDE old_mean = load_some(running_mean + at, count),
+                   old_var = load_some(running_var + at, count);
+        store_some(centre, mean + at, count);
+        store_some(spread, inverse + at, count);
+        store_some(old_mean + momentum * (centre - old_mean), running_mean + at, count);
+        store_some(old_var + momentum * (squares / max(m - 1.0f, 1.0f) - old_var), running_var + at,
+                   count);
+    }
+    NORMALISE(spread)
+}
+
+/* The same by a mean and an inverse that are there, or, `running`, by the running mean and
+   variance. */
 IN_GROUPS __kernel void apply(__global VALUE *y, __global const VALUE *x,
                               __global const VALUE *shortcut, __global const float *mean,
                               __global const float *inverse, __global const float *weight,
                               __global const float *bias, const int C, const int I,
                               const int rectify, const int running, const float epsilon) {
     PLANE_OF_MINE
-    const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count),
-               spread = load_some(inverse + at, count);
-    const WIDE scale = load_some(weight + at, count) *
-                       (running ? 1.0f / sqrt(spread + epsilon) : spread),
-               shift = load_some(bias + at, count);
-    EACH_VECTOR
-    WIDE value = (LOAD_VALUES(x + i) - centre) * scale + shift;
-    if (RESIDUAL) value += LOAD_VALUES(shortcut + i);
-    STORE_VALUES(CUT(select(value, floor, value < floor)), y + i);
-}
+    LOAD_OPERANDS
+    const WIDE centre = load_some(mean + at, count), spread = load_some(inverse + at, count);
+    NORMALISE(running ? 1.0f / sqrt(spread + epsilon) : spread)
 }
 
 #define GATED(x, dy) PASSED((dy), ((x) - centre) * scale + shift, floor)
@@ -166,42 +206,35 @@ IN_GROUPS __kernel void backward_sums(__global float *partial, __global VALUE *p
     }
 }
 
-/* totals[0] = dbias, [1] = dweight of this run alone. */
-IN_GROUPS __kernel void backward_finish(__global float *dweight, __global float *dbias,
-                                        __global float *totals, __global const float *partial,
-                                        __global const float *inverse, const int shares,
-                                        const int C, const int accumulate) {
-    const int me = get_local_id(0), quad = me % QUADS * WIDTH, block = get_group_id(0),
-              blocks = get_num_groups(0);
-    const int at = block * BLOCK + quad, count = C - at;
+/* dx may be dy's memory. `wants_dx`: whether it is written at all. */
+IN_GROUPS __kernel void backward_apply(__global VALUE *dx, __global float *dweight,
+                                       __global float *dbias, __global const float *partial,
+                                       __global const VALUE *dy, __global const VALUE *x,
+                                       __global const float *mean, __global const float *inverse,
+                                       __global const float *weight, __global const float *bias,
+                                       const int shares, const int N, const int C, const int I,
+                                       const int rectify, const int accumulate,
+                                       const int wants_dx) {
+    PLANE_OF_MINE
     __local WIDE scratch[2 * GROUP];
-    ADD_SHARES(sum, product)
-    if (me < QUADS) {
-        product *= load_some(inverse + at, count);
-        STORE_ALIGNED(sum, totals + at);
-        STORE_ALIGNED(product, totals + blocks * BLOCK + at);
+    LOAD_VECTORS(values, x)
+    LOAD_VECTORS(gradients, dy)
+    ADD_SHARES(sum, product, "unroll 2")
+    const WIDE deviation = load_some(inverse + at, count);
+    product *= deviation;
+    if (KEEPS) {
         store_some(accumulate ? load_some(dbias + at, count) + sum : sum, dbias + at, count);
         store_some(accumulate ? load_some(dweight + at, count) + product : product, dweight + at,
                    count);
     }
-}
-
-/* dx may be dy's memory. */
-IN_GROUPS __kernel void backward_apply(__global VALUE *dx, __global const VALUE *dy,
-                                       __global const VALUE *x, __global const float *mean,
-                                       __global const float *inverse, __global const float *weight,
-                                       __global const float *bias, __global const float *totals,
-                                       const int N, const int C, const int I, const int rectify) {
-    PLANE_OF_MINE
+    if (!wants_dx) return;
     const float m = (float)N * I;
     const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count),
                shift = load_some(bias + at, count);
-    const WIDE deviation = load_some(inverse + at, count),
-               scale = load_some(weight + at, count) * deviation;
-    const WIDE level = LOAD_ALIGNED(totals + at) / m,
-               slope = deviation * LOAD_ALIGNED(totals + blocks * BLOCK + at) / m;
+    const WIDE scale = load_some(weight + at, count) * deviation, level = sum / m,
+               slope = deviation * product / m;
     EACH_VECTOR
-    const WIDE value = LOAD_VALUES(x + i), gradient = GATED(value, LOAD_VALUES(dy + i));
+    const WIDE value = UNPACKED(values[v]), gradient = GATED(value, UNPACKED(gradients[v]));
     STORE_VALUES((gradient - level - (value - centre) * slope) * scale, dx + i);
 }
 }

@@ -19,6 +19,8 @@ from mpitrain.runtime.array import Array
 
 VECTORS = 4
 """Vectors of a plane that a work-item of a GPU takes, a group's width apart."""
+LAUNCH_BYTES = 2**17
+"""What a unit of a GPU reads of a cache in the time of a small launch: 3 us at 40 bytes a ns."""
 
 
 class BatchNorm(Layer):
@@ -127,25 +129,21 @@ class BatchNorm(Layer):
             )  # fmt: skip
 
     def _forward_blocks(self, run: Pass, y: Array, x: Array, shortcut: Array) -> None:
-        if run.training:
-            count, group = (
-                shares_of(self.device, self.shares, run.images, self.plane),
-                self.device.group,
-            )
-            self.kernels.forward_sums(
-                (self.blocks * group, count),
-                self.scratch,
-                x,
-                run.images,
-                self.plane,
-                group=(group, 1),
-            )
-            self.kernels.forward_finish(
-                self.blocks * group, self.mean, self.inverse, self.running_mean, self.running_var,
-                self.scratch, x, count, run.images, self.channels, self.plane, float(self.momentum),
-                float(self.epsilon), group=group,
-            )  # fmt: skip
-        self._apply(run, y, x, shortcut)
+        if not run.training:
+            self._apply(run, y, x, shortcut)
+            return
+        partial, count = self._shares(run.images)
+        group = self.device.group
+        self.kernels.forward_sums(
+            (self.blocks * group, count), partial, x, run.images, self.plane, group=(group, 1)
+        )
+        partial, count = self._added(run, partial, count)
+        items, groups = self._planes(run.images)
+        self.kernels.forward_apply(
+            items, y, self.mean, self.inverse, self.running_mean, self.running_var, partial, x,
+            shortcut, self.weight, self.bias, count, run.images, self.channels, self.plane,
+            int(self.rectify), float(self.momentum), float(self.epsilon), group=groups,
+        )  # fmt: skip
 
     def _apply(self, run: Pass, y: Array, x: Array, shortcut: Array) -> None:
         mean, spread = (
@@ -165,13 +163,40 @@ class BatchNorm(Layer):
         wide, group = self.numbers.wide or self.device.wide, self.device.group
         return (parts(self.plane * self.block // wide, VECTORS), self.blocks, images), (group, 1, 1)
 
+    def _shares(self, images: int) -> tuple[Array, int]:
+        """Scratch for two sums of every channel over each share of so many images, behind room for
+        those over all shares; and how many shares there are."""
+        sums = 2 * self.blocks * self.block
+        start = round_up(sums, 128)
+        count = shares_of(self.device, self.shares, images, self.plane)
+        return self.scratch.part(start, start + count * sums), count
+
+    def _added(self, run: Pass, partial: Array, count: int) -> tuple[Array, int]:
+        """The shares' sums as what writes the result shall find them, and of how many shares: as
+        they are, or added up into one."""
+        if self.adds_shares(run, count):
+            return partial, count
+        total, group = self.scratch.part(0, 2 * self.blocks * self.block), self.device.group
+        self.kernels.add_shares(self.blocks * group, total, partial, count, group=group)
+        return total, 1
+
+    def adds_shares(self, run: Pass, count: int) -> bool:
+        """Whether each group of what writes the result adds up the shares by itself, which spares a
+        launch: if all of them together do not read longer than that takes. On CPUs shares are
+        few."""
+        if self.device.long_items:
+            return True
+        (items, _, _), (group, _, _) = self._planes(run.images)
+        groups = parts(items, group) * self.blocks * run.images
+        nbytes = 2 * 4 * self.block * count
+        return groups * nbytes <= LAUNCH_BYTES * self.device.units
+
     def backward(
         self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
     ) -> None:
         if self.blocked:
-            self._backward_sums(run, dy, x[0], x[0], self.scratch)
-            if dx[0] is not None:
-                self._backward_apply(run, dx[0], dy, x[0], self.rectify)
+            partial, count = self._backward_sums(run, dy, x[0], x[0], dy)
+            self._backward_apply(run, dx[0], dy, x[0], self.rectify, partial, count)
             return
         group = self.device.group
         wants_dx = dx[0] is not None
@@ -181,30 +206,30 @@ class BatchNorm(Layer):
             int(wants_dx), group=group,
         )  # fmt: skip
 
-    def _backward_sums(self, run: Pass, dy: Array, x: Array, y: Array, passed: Array) -> None:
-        """dweight and dbias. With a shortcut, `passed` is filled with what of dy passes the ReLU,
-        as y tells."""
-        count, group = (
-            shares_of(self.device, self.shares, run.images, self.plane),
-            self.device.group,
-        )
-        totals = 2 * self.blocks * self.block
-        start = round_up(totals, 128)
-        partial = self.scratch.part(start, start + count * totals)
-        sums = self.scratch.part(0, start)
+    def _backward_sums(
+        self, run: Pass, dy: Array, x: Array, y: Array, passed: Array
+    ) -> tuple[Array, int]:
+        """The sums that gradients are made of, and of how many shares. With a shortcut, `passed` is
+        filled with what of dy passes the ReLU, as y tells."""
+        partial, count = self._shares(run.images)
+        group = self.device.group
         self.kernels.backward_sums(
             (self.blocks * group, count), partial, passed, dy, x, y, self.mean, self.inverse,
             self.weight, self.bias, run.images, self.channels, self.plane, int(self.rectify),
             group=(group, 1),
         )  # fmt: skip
-        self.kernels.backward_finish(
-            self.blocks * group, self.dweight, self.dbias, sums, partial, self.inverse,
-            count, self.channels, int(run.accumulate), group=group,
-        )  # fmt: skip
+        return self._added(run, partial, count)
 
-    def _backward_apply(self, run: Pass, dx: Array, dy: Array, x: Array, rectify: bool) -> None:
-        items, group = self._planes(run.images)
+    def _backward_apply(
+        self, run: Pass, dx: Array | None, dy: Array, x: Array, rectify: bool, partial: Array,
+        count: int,
+    ) -> None:  # fmt: skip
+        """dweight, dbias, and dx if it is wanted."""
+        wants_dx = dx is not None
+        # Without dx, one group of each block will do.
+        items, group = self._planes(run.images if wants_dx else 1)
         self.kernels.backward_apply(
-            items, dx, dy, x, self.mean, self.inverse, self.weight, self.bias, self.scratch,
-            run.images, self.channels, self.plane, int(rectify), group=group,
+            items, dx or dy, self.dweight, self.dbias, partial, dy, x, self.mean, self.inverse,
+            self.weight, self.bias, count, run.images, self.channels, self.plane, int(rectify),
+            int(run.accumulate), int(wants_dx), group=group,
         )  # fmt: skip

@@ -45,6 +45,5 @@ class BatchNormAdd(BatchNorm):
         self, run: Pass, dx: Sequence[Array | None], dy: Array, x: Sequence[Array], y: Array
     ) -> None:
         passed = dx[0] or dy
-        self._backward_sums(run, dy, x[1], y if self.rectify else dy, passed)
-        if dx[1] is not None:
-            self._backward_apply(run, dx[1], passed, x[1], False)
+        partial, count = self._backward_sums(run, dy, x[1], y if self.rectify else dy, passed)
+        self._backward_apply(run, dx[1], passed, x[1], False, partial, count)

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from mpitrain.job.errors import UserError
+from mpitrain.layers import batchnorm
 from mpitrain.layers.batchnorm import BatchNorm
+from mpitrain.layers.residual import BatchNormAdd
 
 SHAPES = [(5,), (67,), (3, 1, 1), (4, 5, 7), (2, 33, 40)]
 
@@ -161,6 +163,27 @@ def test_variance_is_exact_far_from_zero(bench):
     np.testing.assert_allclose(
         trial.get("inverse"), 1 / np.sqrt(columns(x).var(1) + 1e-5), rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("layer", [BatchNorm, BatchNormAdd])
+@pytest.mark.parametrize("shape", [(67, 7, 7), (33, 1, 1), (16, 40, 40)])
+def test_it_is_the_same_to_the_bit_who_adds_up_the_shares(bench, device, monkeypatch, layer, shape):
+    """Each group of what writes the result, as always on CPUs, or one launch before."""
+    monkeypatch.setattr(batchnorm, "shares", lambda device, rows: 40)
+    random = np.random.default_rng(2)
+    dy, *x = random.normal(size=(1 + layer.inputs, 9, *shape))
+    found = []
+    for itself in (True, False):
+        monkeypatch.setattr(
+            BatchNorm, "adds_shares", lambda *_, itself=itself: itself or device.long_items
+        )
+        trial = bench(layer(), *[shape] * layer.inputs, images=9)
+        found.append([trial.forward(*x), *trial.backward(dy)])
+        trial.backward(dy, accumulate=True, wanted=[False] * layer.inputs)
+        names = ("mean", "inverse", "running_mean", "running_var", "dweight", "dbias")
+        found[-1] += [trial.get(name) for name in names]
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("options", [{"momentum": 1.1}, {"momentum": -0.1}, {"epsilon": 0}])
