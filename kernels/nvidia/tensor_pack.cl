@@ -11,61 +11,92 @@
 #endif
 #define PARTS (ROW_CHANNELS / 8)
 
-/* Put 8 channels, part `part` of a row, into it; pieces of 16 bytes are exclusive-ored with
-   `swizzle`. */
-inline void put(__global uint4 *row, const float8 v, const int part, const int swizzle) {
+/* 8 channels as the pieces of 16 bytes that they take, one with bfloat16 and else two. */
+typedef struct {
+    uint4 first, second;
+} Pieces;
+
+inline Pieces pieces_of(const float8 v) {
+    Pieces pieces;
 #if FORMAT == 1
-    row[2 * part ^ swizzle] =
-        (uint4)(tf32_bits(v.s0), tf32_bits(v.s1), tf32_bits(v.s2), tf32_bits(v.s3));
-    row[2 * part + 1 ^ swizzle] =
-        (uint4)(tf32_bits(v.s4), tf32_bits(v.s5), tf32_bits(v.s6), tf32_bits(v.s7));
+    pieces.first = (uint4)(tf32_bits(v.s0), tf32_bits(v.s1), tf32_bits(v.s2), tf32_bits(v.s3));
+    pieces.second = (uint4)(tf32_bits(v.s4), tf32_bits(v.s5), tf32_bits(v.s6), tf32_bits(v.s7));
 #else
     const uint4 high = (uint4)(bfloat16_pair(v.s0, v.s1), bfloat16_pair(v.s2, v.s3),
                                bfloat16_pair(v.s4, v.s5), bfloat16_pair(v.s6, v.s7));
-    row[part ^ swizzle] = high;
+    pieces.first = high;
+    pieces.second = (uint4)(low_pair(v.s0, v.s1, high.x), low_pair(v.s2, v.s3, high.y),
+                            low_pair(v.s4, v.s5, high.z), low_pair(v.s6, v.s7, high.w));
 #endif
-#if FORMAT == 2
-    row[part + 4 ^ swizzle] = (uint4)(low_pair(v.s0, v.s1, high.x), low_pair(v.s2, v.s3, high.y),
-                                      low_pair(v.s4, v.s5, high.z), low_pair(v.s6, v.s7, high.w));
-#endif
+    return pieces;
 }
+
+/* Put channels [8 part, 8 part + 8) into a row, whose pieces are exclusive-ored with `swizzle`. */
+#define FIRST_PLACE(part) (FORMAT == 1 ? 2 * (part) : (part))
+#define SECOND_PLACE(part) (FORMAT == 1 ? 2 * (part) + 1 : (part) + 4)
+#define PUT(row, v, part, swizzle)                                                                 \
+    {                                                                                              \
+        const Pieces pieces = pieces_of(v);                                                        \
+        (row)[FIRST_PLACE(part) ^ (swizzle)] = pieces.first;                                       \
+        if (FORMAT != 0) (row)[SECOND_PLACE(part) ^ (swizzle)] = pieces.second;                    \
+    }
 
 #if FORMAT == 2 /* other images are rows as they lie (kernels/values.h) */
 /* rows (N, chunks, pixels, 128 bytes) from x (N, chunks, pixels, 32). */
 __kernel void pack_images(__global uint4 *rows, __global const float8 *x, const int count) {
     const int item = get_global_id(0);
-    if (item < count) put(rows + item / PARTS * 8, x[item], item % PARTS, 0);
+    if (item < count) PUT(rows + item / PARTS * 8, x[item], item % PARTS, 0);
 }
 #endif
 
 #ifdef GATHER_C
 /* The same of images with few channels, for a filter as if it were 1x1: channel (c R + r) S + s of
    pixel (p, q) is x[c][p * stride + r - pad][q * stride + s - pad]. rows (N, chunks, P, Q, 128
-   bytes), x (N, 1, H, W, BLOCK). One work-item per pixel, since all that differs between its values
-   is then known here: the filter's numbers are definitions. */
-#define GATHERED (GATHER_C * GATHER_R * GATHER_S)
+   bytes), x (N, 1, H, W, 4). A work-item takes a pixel, since all that differs between its values is
+   then known here: the filter's numbers are definitions. A group puts its rows together in local
+   memory, to write them side by side. */
+#define TAPS (GATHER_R * GATHER_S)
+#define GATHERED (GATHER_C * TAPS)
 #define CHUNKS ((GATHERED + ROW_CHANNELS - 1) / ROW_CHANNELS)
-__kernel void pack_gathered(__global uint4 *rows, __global const float *x, const int images,
-                            const int h, const int w, const int p, const int q, const int stride_h,
-                            const int stride_w, const int pad_h, const int pad_w) {
-    const int item = get_global_id(0), plane = p * q, n = item / plane, pixel = item - n * plane;
-    if (n >= images) return;
+#define AT(r, s) ((r) * w + (s))
+#define INSIDE(r, s) ((uint)(top + (r)) < (uint)h && (uint)(left + (s)) < (uint)w)
+#if TAPS <= 16 /* that many pixels fit into registers */
+#define LOAD_PIXELS                                                                                \
+    float4 met[TAPS];                                                                              \
+    _Pragma("unroll") for (int i = 0; i < TAPS; i++) met[i] =                                      \
+        INSIDE(i / GATHER_S, i % GATHER_S) ? from[AT(i / GATHER_S, i % GATHER_S)]                  \
+                                           : (float4)(0.0f);
+#define TAP(c, r, s) ((const float *)&met[(r) * GATHER_S + (s)])[c]
+#else
+#define LOAD_PIXELS
+#define TAP(c, r, s) (INSIDE(r, s) ? ((__global const float *)(from + AT(r, s)))[c] : 0.0f)
+#endif
+
+__attribute__((reqd_work_group_size(PIXELS, 1, 1))) __kernel void pack_gathered(
+    __global uint4 *rows, __global const float4 *x, const int h, const int w, const int p,
+    const int q, const int stride_h, const int stride_w, const int pad_h, const int pad_w) {
+    __local uint4 tile[PIXELS * 8];
+    const int me = get_local_id(0), first = get_group_id(0) * PIXELS, n = get_group_id(1),
+              plane = p * q, pixel = min(first + me, plane - 1),
+              pieces = min(PIXELS, plane - first) * 8;
     const int top = pixel / q * stride_h - pad_h, left = pixel % q * stride_w - pad_w;
-    __global const float *from = x + (((long)n * h + top) * w + left) * GATHER_BLOCK;
+    __global const float4 *from = x + ((long)n * h + top) * w + left;
+    LOAD_PIXELS
     _Pragma("unroll") for (int chunk = 0; chunk < CHUNKS; chunk++) {
-        __global uint4 *row = rows + (((size_t)n * CHUNKS + chunk) * plane + pixel) * 8;
         _Pragma("unroll") for (int part = 0; part < PARTS; part++) {
             float v[8];
             _Pragma("unroll") for (int i = 0; i < 8; i++) {
-                const int channel = chunk * ROW_CHANNELS + part * 8 + i;
-                const int c = channel / (GATHER_R * GATHER_S), r = channel / GATHER_S % GATHER_R,
-                          s = channel % GATHER_S;
-                v[i] = channel < GATHERED && (uint)(top + r) < (uint)h && (uint)(left + s) < (uint)w
-                           ? from[(r * w + s) * GATHER_BLOCK + c]
-                           : 0.0f;
+                const int channel = chunk * ROW_CHANNELS + part * 8 + i, tap = channel % TAPS;
+                v[i] =
+                    channel < GATHERED ? TAP(channel / TAPS, tap / GATHER_S, tap % GATHER_S) : 0.0f;
             }
-            put(row, (float8)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]), part, 0);
+            PUT(tile + me * 8, (float8)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]), part,
+                me & 7);
         }
+        barrier(CLK_LOCAL_MEM_FENCE);
+        __global uint4 *to = rows + ((size_t)(n * CHUNKS + chunk) * plane + first) * 8;
+        for (int i = me; i < pieces; i += PIXELS) to[i] = tile[i ^ (i >> 3 & 7)];
+        barrier(CLK_LOCAL_MEM_FENCE);
     }
 }
 #endif
@@ -110,36 +141,44 @@ __kernel void pack_weights(__global float *memory, __global const float *weights
                 out < f.k && in + l < f.c
                     ? weight[(size_t)out * f.out_step + (size_t)(in + l) * f.in_step + tap]
                     : 0.0f;
-            put(rows + ((size_t)(chunk * f.r * f.s + i * f.s + j) * f.count + row) * 8,
+            PUT(rows + ((size_t)(chunk * f.r * f.s + i * f.s + j) * f.count + row) * 8,
                 (float8)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]), part, row & 7);
         }
 }
 
 /* dweight (K, C, taps) = the sum of sums (parts, K, taps, channels), plus what is there if `add`;
    channels is C rounded up to 64s. A group adds up taps x 64 values of one k: they are read along
-   channels and written along taps. Where there are fewer of them than work-items, each sums every
-   `lanes`-th part. The order is always the same. */
+   channels, in fours, and written along taps. Where there are fewer fours than work-items, each
+   sums every `lanes`-th part. The order is always the same. */
+#define TOGETHER 8 /* parts, all of which are asked for before the first is added */
 __kernel void sum_parts(__global float *dweight, __global const float *sums, const int parts,
                         const int k, const int c, const int taps, const int add) {
     __local float values[MOST_TAPS * 64];
     const int item = get_local_id(0), items = get_local_size(0), out = get_group_id(1),
               first = get_group_id(0) * 64;
-    const int channels = (c + 63) / 64 * 64, count = taps * 64, lanes = max(1, items / count);
-    const size_t part_size = (size_t)k * taps * channels;
-    for (int i = item; i < lanes * count; i += items) {
-        const int lane = i / count, value = i - lane * count;
-        __global const float *from =
-            sums + ((size_t)out * taps + value / 64) * channels + first + value % 64;
-        float total = 0.0f;
-        _Pragma("unroll 8") for (int part = lane; part < parts; part += lanes) total +=
-            from[part * part_size];
-        values[lane * count + value % 64 * taps + value / 64] = total;
+    const int channels = (c + 63) / 64 * 64, fours = taps * 16, lanes = max(1, items / fours);
+    const size_t part_size = (size_t)k * taps * channels / 4;
+    for (int i = item; i < lanes * fours; i += items) {
+        const int lane = i / fours, four = i - lane * fours, tap = four / 16,
+                  channel = four % 16 * 4;
+        __global const float4 *from =
+            (__global const float4 *)(sums + ((size_t)out * taps + tap) * channels + first +
+                                      channel);
+        float4 total = (float4)(0.0f);
+        for (int part = lane; part < parts; part += TOGETHER * lanes) {
+            float4 some[TOGETHER];
+            _Pragma("unroll") for (int j = 0; j < TOGETHER; j++) some[j] =
+                part + j * lanes < parts ? from[(part + j * lanes) * part_size] : (float4)(0.0f);
+            _Pragma("unroll") for (int j = 0; j < TOGETHER; j++) total += some[j];
+        }
+        __local float *to = values + lane * fours * 4 + channel * taps + tap;
+        to[0] = total.x, to[taps] = total.y, to[2 * taps] = total.z, to[3 * taps] = total.w;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
     for (int i = item; i < taps * min(64, c - first); i += items) {
         __global float *to = dweight + ((size_t)out * c + first) * taps + i;
         float total = add ? *to : 0.0f;
-        for (int lane = 0; lane < lanes; lane++) total += values[lane * count + i];
+        for (int lane = 0; lane < lanes; lane++) total += values[lane * fours * 4 + i];
         *to = total;
     }
 }

@@ -20,7 +20,7 @@ from mpitrain.runtime.program import Kernel, Launches
 
 CHUNK = 16
 """Blocks that one work-item codes on a CPU: 32 KiB of floats, so that its start costs little."""
-SHARED = 4
+SHARED = 2
 """Blocks that work-items share elsewhere, one after the other, so that a group copies its tables
 for some of them."""
 GROUPS = 4

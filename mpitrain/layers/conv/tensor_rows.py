@@ -25,6 +25,8 @@ FORMATS: tuple[Format, ...] = ("bf16", "tf32", "high")
 
 ROW_FLOATS = 32
 """Float32 values in the place of one row."""
+GROUP = 256
+"""Work-items that write rows together, of any device."""
 MOST_TAPS = 128
 """Taps of a filter whose sums fit into local memory."""
 
@@ -44,7 +46,7 @@ def pack_program(device: Engine, fmt: Format, gather: Geometry | None = None) ->
     facts = {"FORMAT": FORMATS.index(fmt), "MOST_TAPS": MOST_TAPS}
     if gather:
         facts |= {"GATHER_C": gather.c, "GATHER_R": gather.r, "GATHER_S": gather.s}
-        facts |= {"GATHER_BLOCK": FORMAT.block_of(gather.c)}
+        facts |= {"PIXELS": GROUP}
     return device.program("tensor_pack", **facts)
 
 
@@ -82,21 +84,12 @@ class ImageRows:
         g = self._gather
         if g is None:
             items = images * self.chunks * self._pixels * self._items
-            self._program.pack_images(items, rows, x, items, group=256)
+            self._program.pack_images(items, rows, x, items, group=GROUP)
             return
         self._program.pack_gathered(
-            images * self._pixels,
-            rows,
-            x,
-            images,
-            g.h,
-            g.w,
-            g.p,
-            g.q,
-            *g.stride,
-            *g.padding,
-            group=256,
-        )
+            (self._pixels, images), rows, x, g.h, g.w, g.p, g.q, *g.stride, *g.padding,
+            group=(GROUP, 1),
+        )  # fmt: skip
 
 
 def gathered(g: Geometry) -> Geometry | None:

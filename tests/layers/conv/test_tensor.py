@@ -178,9 +178,19 @@ def check_packing(packing: Packing, weight: Values, bias: Values | None) -> None
     np.testing.assert_array_equal(packing.bias.download()[:count], filled)
 
 
+FEW_CHANNELS = [
+    GEOMETRIES[2],
+    Geometry(3, 20, 19, 20, 5, 5, 20, 19, (1, 1), (2, 2), 1),
+    Geometry(1, 33, 20, 6, 2, 2, 34, 21, (1, 1), (1, 1), 1),
+]
+"""One group and several, taps in registers and too many for those."""
+
+
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_gathered_taps_times_the_weights_are_the_convolution(device: Nvidia, fmt: Format) -> None:
-    g = GEOMETRIES[2]
+@pytest.mark.parametrize("g", FEW_CHANNELS, ids=str)
+def test_gathered_taps_times_the_weights_are_the_convolution(
+    device: Nvidia, fmt: Format, g: Geometry
+) -> None:
     random = np.random.default_rng(0)
     x, weight = (
         random.normal(size=(IMAGES, g.c, g.h, g.w)),
@@ -191,21 +201,23 @@ def test_gathered_taps_times_the_weights_are_the_convolution(device: Nvidia, fmt
     rows = image_rows(device, fmt, flat.c, x.astype(np.float32), g, g.p * g.q)
     taps = decode(rows, fmt).transpose(0, 1, 3, 2).reshape(IMAGES, -1, g.p * g.q)
     assert not taps[:, flat.c :].any()
-    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))[:, :, ::2, ::2]
+    (up, left), (down, right) = g.padding, g.stride
+    padded = np.pad(x, ((0, 0), (0, 0), (up, up), (left, left)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (g.r, g.s), (2, 3))
+    windows = windows[:, :, ::down, ::right]
     expected = np.einsum("ncpqrs,kcrs->nkpq", windows, weight.reshape(g.k, g.c, g.r, g.s))
     result = np.einsum("ncm,kc->nkm", taps[:, : flat.c], weight)
-    np.testing.assert_allclose(result, expected.reshape(result.shape), atol=40 * ROUNDED[fmt])
+    np.testing.assert_allclose(result, expected.reshape(result.shape), atol=60 * ROUNDED[fmt])
 
 
 @pytest.mark.parametrize("add", [0, 1])
-@pytest.mark.parametrize(("taps", "lanes"), [(9, 1), (1, 1), (1, 4), (2, 2)])
+@pytest.mark.parametrize(("taps", "lanes"), [(9, 1), (1, 1), (1, 16), (2, 8)])
 def test_parts_of_a_filters_gradient_are_added_up_in_order(
     device: Nvidia, add: int, taps: int, lanes: int
 ) -> None:
     """`lanes` work-items share the parts of a value."""
     random = np.random.default_rng(0)
-    many, k, c, group = 11, 3, 70, 16 if lanes == 1 else 256
+    many, k, c, group = 19, 3, 70, 16 if lanes == 1 else 256
     sums = random.normal(size=(many, k, taps, 128)).astype(np.float32)
     before = random.normal(size=(k, c, taps)).astype(np.float32)
     dweight = device.upload(before)
