@@ -206,11 +206,13 @@ class Exchange:
             complete(hops)
 
     def finish(self) -> ExchangeReport:
-        """Wait until every rank holds the new weights: the end of a step.
+        """Wait until every rank holds the new weights (one rank alone: until they are queued): the
+        end of a step.
 
         Raises RunError that names the sender if a message was not what was expected.
         """
-        self._main.finish()
+        if not self.queues_all:
+            self._main.finish()
         began = time.perf_counter()
         norm = self._move_clipped() if self._clips else None
         self._wait()
@@ -242,7 +244,14 @@ class Exchange:
         """Until all buckets that were started have reached their end."""
         if self._stream is not None:
             self._stream.finish()
-        self._device.finish()
+        if not self.queues_all:
+            self._device.finish()
+
+    @property
+    def queues_all(self) -> bool:
+        """Whether new weights are queued on the graph's own queue when `send` returns: whatever is
+        queued then has them, and nobody needs to wait."""
+        return self._device is self._main and not self._clips
 
     @property
     def streams(self) -> bool:

@@ -24,6 +24,7 @@ from mpitrain.network.fuse import fuse
 from mpitrain.network.memory import INPUT, infer_shapes, make_plan
 from mpitrain.network.network import Network, Node
 from mpitrain.network.parameters import Layout, Slot
+from mpitrain.runtime.ahead import Ahead, Late, same_numbers
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.recording import Command, Recordings
 
@@ -154,6 +155,9 @@ class Graph:
             for number, name in enumerate(node.inputs)
             if (node.name, number) in self.plan.terms
         }
+        self._labels_ahead: Ahead | None = None
+        self._late: Late | None = None
+        self._begun: tuple[Pass, NDArray[Any], NDArray[Any]] | None = None
         self._recordings = Recordings()
         self._varying = [
             node.layer for node in network.nodes if type(node.layer).vary is not Layer.vary
@@ -263,10 +267,37 @@ class Graph:
             )
         self._soft = loss.layer.soften(smoothing, self.capacity)
 
+    @property
+    def can_begin(self) -> bool:
+        """Whether `begin` is there, and pays: a forward pass leaves nothing behind, and the host
+        does not compute itself."""
+        return not self.device.shares_memory and not self.statistics.size
+
     def bring(self, images: NDArray[Any]) -> None:
         """Set the images of the next run on their way, while this one is computed: an array of
         which `load` then takes the first ones."""
         self._images.bring(images[: self.capacity])
+
+    def begin(self, run: Pass, images: NDArray[Any], labels: NDArray[Any]) -> None:
+        """Queue the forward pass of a run to come behind all that it depends on, so that the device
+        has work while the host has other."""
+        if self._labels_ahead is None:
+            self._labels_ahead = Ahead(self.device, self._labels.nbytes)
+        self._labels_ahead.bring(np.ascontiguousarray(labels, np.int32))
+        self.load(images, labels)
+        self.forward(run)
+        self._begun = run, images, labels
+        self.device.queue.flush()
+
+    def has_begun(self, run: Pass, images: NDArray[Any], labels: NDArray[Any]) -> bool:
+        """Whether the last thing that was queued is this run's forward pass."""
+        begun, self._begun = self._begun, None
+        return (
+            begun is not None
+            and begun[0] == run
+            and same_numbers(images, begun[1])
+            and same_numbers(labels, begun[2])
+        )
 
     def load(self, images: NDArray[Any], labels: NDArray[Any], mixed: Mixed | None = None) -> None:
         """Queue bringing a run's images (n, C, H, W), uint8 or float32, and labels (n,) to the
@@ -274,16 +305,23 @@ class Graph:
 
         All must stay as they are until the run has begun to compute.
         """
+        self._begun = None
         if not len(images):
             return
         self._images.load(self._values[INPUT], images)
-        self._labels.send(np.ascontiguousarray(labels, np.int32))
+        labels = np.ascontiguousarray(labels, np.int32)
+        ahead = self._labels_ahead.take(labels) if self._labels_ahead else None
+        if ahead is None:
+            self._labels.send(labels)
+        else:
+            self._labels.copy_from(ahead)
         if mixed is not None and self._soft is not None:
             self._soft.others.send(np.ascontiguousarray(mixed.others))
             self._soft.shares.send(np.ascontiguousarray(mixed.shares))
 
     def forward(self, run: Pass) -> None:
         """Compute every value for the loaded images."""
+        self._begun = None
         for layer in self._varying:
             layer.vary(run)
         self._play(run, ("forward",), lambda: self._forward(run))
@@ -357,7 +395,19 @@ class Graph:
 
     def losses(self, images: int) -> NDArray[np.float32]:
         """The loss of each image of the last run."""
-        return self._values[self.network.nodes[-1].name].reshape((images,)).download()
+        return self._losses.reshape((images,)).download()
+
+    def losses_later(self, images: int) -> Callable[[], NDArray[np.float32]]:
+        """`losses`, asked for now, of all that has been queued so far."""
+        if self._late is None:
+            self._late = Late(self._losses)
+        self._late.ask()
+        late = self._late
+        return lambda: late.get()[:images]
+
+    @property
+    def _losses(self) -> Array:
+        return self._values[self.network.nodes[-1].name]
 
     @property
     def scores(self) -> Array:

@@ -1,4 +1,7 @@
-"""Host arrays that a device gets while it computes."""
+"""What goes between host and device while that computes, through memory that the driver pinned.
+
+A GPU reads and writes such by itself; a copy of other memory keeps the host or the queue waiting.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,7 @@ PLACES = 2
 
 
 class Ahead:
-    """Copies on a queue of their own, from memory that the driver has pinned: a GPU then reads it
-    by itself, while one of other memory keeps its queue waiting."""
+    """Copies of host arrays to a device, on a queue of their own."""
 
     def __init__(self, device: Device, nbytes: int) -> None:
         """nbytes: of the largest array."""
@@ -39,7 +41,7 @@ class Ahead:
 
     def take(self, host: NDArray[Any]) -> Array | None:
         """The array as bytes on the device, if it was brought last; None if not."""
-        if self._brought is None or not _same(host, self._brought[0]):
+        if self._brought is None or not same_numbers(host, self._brought[0]):
             return None
         _, place, event = self._brought
         self._brought = None
@@ -47,21 +49,52 @@ class Ahead:
         return place.array
 
 
+class Late:
+    """A copy of a device's array that the host asks for before it needs it."""
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+        self._memory, self._pinned = pinned(array.device, array.device.queue, array.nbytes)
+        self._event: cl.Event | None = None
+
+    def ask(self) -> None:
+        """Queue it, behind what has been queued so far."""
+        queue, (memory, offset, _) = self._array.device.queue, self._array.place
+        self._event = cl.enqueue_copy(
+            queue, self._pinned, memory.buffer, src_offset=offset, is_blocking=False
+        )
+        queue.flush()
+
+    def get(self) -> NDArray[Any]:
+        """What was asked for, once it is there."""
+        assert self._event is not None, "it has been asked for"
+        self._event.wait()
+        found: Any = self._pinned.view(self._array.dtype)
+        copied: NDArray[Any] = found.reshape(self._array.shape).copy()
+        return copied
+
+
 class _Place:
     """The same number of bytes on the device and in pinned memory of the host."""
 
     def __init__(self, device: Device, queue: cl.CommandQueue, nbytes: int) -> None:
         self.array = device.empty((nbytes,), np.uint8)
-        flags = cl.mem_flags.READ_WRITE | cl.mem_flags.ALLOC_HOST_PTR
-        self._memory = cl.Buffer(device.context, flags, nbytes)
-        kind: Any = np.dtype(np.uint8)
-        mapped: Any = cl.enqueue_map_buffer(
-            queue, self._memory, cl.map_flags.WRITE, 0, (nbytes,), kind, is_blocking=True
-        )
-        self.pinned: NDArray[np.uint8] = mapped[0]
+        self._memory, self.pinned = pinned(device, queue, nbytes)
 
 
-def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
+def pinned(
+    device: Device, queue: cl.CommandQueue, nbytes: int
+) -> tuple[cl.Buffer, NDArray[np.uint8]]:
+    """Bytes of a host that the driver has pinned, which live as long as the buffer."""
+    flags = cl.mem_flags.READ_WRITE | cl.mem_flags.ALLOC_HOST_PTR
+    memory = cl.Buffer(device.context, flags, nbytes)
+    kind: Any = np.dtype(np.uint8)
+    both: Any = cl.map_flags.READ | cl.map_flags.WRITE
+    mapped: Any = cl.enqueue_map_buffer(queue, memory, both, 0, (nbytes,), kind, is_blocking=True)
+    return memory, mapped[0]
+
+
+def same_numbers(a: NDArray[Any], b: NDArray[Any]) -> bool:
     """Whether two views show the same numbers of the same memory."""
     where = (each.__array_interface__["data"] for each in (a, b))
     return len(set(where)) == 1 and (a.shape, a.strides, a.dtype) == (b.shape, b.strides, b.dtype)

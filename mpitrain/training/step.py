@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpitrain.data.feed import Part
 from mpitrain.exchange.exchange import ExchangeReport
 from mpitrain.job.errors import RunError, agreed
 from mpitrain.job.trace import Trace
@@ -84,32 +86,26 @@ def step(world: World, t: int) -> StepReport:
     begin, cpu, decoded = time.perf_counter(), time.process_time(), feed.seconds
     watch.at("scatter", t)
     fault("scatter", t)
-    images, labels, mixed = feed.part(t)  # read and sent while the last step ran
+    images, labels, mixed = part = feed.part(t)  # read and sent while the last step ran
     waited = time.perf_counter() - begin
     host = HostTime(local.trace)
     computes_here = plan.simulated or (world.wire.ranks.size > 1 and not world.exchange.streams)
     if computes_here:  # this thread would not come to it before the step is over
         with host.pause("read ahead"):
-            _read_ahead(world, t)
+            _read_ahead(world, t + 1)
     pieces = Pieces(world.exchange, graph.statistics) if plan.run.strict else None
     loss, owed = 0.0, world.own
     # Where layers are split, all ranks make as many runs.
     longest = max(feed.counts) if graph.together else len(images)
     for first in range(0, max(1, longest), graph.capacity):
-        part = slice(first, first + graph.capacity)
-        last = part.stop >= longest
-        run = Pass(
-            len(images[part]),
-            True,
-            first > 0 and not plan.run.strict,
-            seed=(plan.run.seed << 32) + t,
-            first=feed.mine.start + first,
-            everyone=_everyone(feed.counts, part) if graph.together else (),
-        )
+        place = slice(first, first + graph.capacity)
+        last = place.stop >= longest
+        run = _run(world, t, part, place)
         watch.at("forward", t)
         fault("forward", t)
-        graph.load(images[part], labels[part], mixed[part] if mixed else None)
-        graph.forward(run)
+        if not graph.has_begun(run, images[place], labels[place]):
+            graph.load(images[place], labels[place], mixed[place] if mixed else None)
+            graph.forward(run)
         fault.drag(run.images)
         watch.at("backward", t)
         for bucket in graph.backward(run, last):  # last layer first
@@ -119,17 +115,22 @@ def step(world: World, t: int) -> StepReport:
                 owed = None
         if pieces:
             pieces.end(last)
+        losses = (
+            graph.losses_later(run.images) if graph.can_begin else partial(graph.losses, run.images)
+        )
         queued = time.perf_counter()
+        following = None
         if first == 0:
             if not computes_here:
                 with host.pause("read ahead"):
-                    _read_ahead(world, t)
-                    if t + 1 < plan.steps:
-                        graph.bring(feed.look(t + 1).images)
+                    following = _bring_ahead(world, t + 1)
             local.log.catch_up()
         aside = time.perf_counter() - queued
+        if following and _can_begin(world, following):
+            ahead = _run(world, t + 1, following, place)
+            graph.begin(ahead, following.images, following.labels)
         with host.pause("wait for the device"):
-            loss += float(graph.losses(run.images).sum(dtype="float64"))
+            loss += float(losses().sum(dtype="float64"))
         blocking = time.perf_counter() - queued - aside
         waited += max(0.0, aside - blocking)  # the device was done first: it has waited for images
     if owed:
@@ -170,15 +171,44 @@ def step(world: World, t: int) -> StepReport:
     )
 
 
-def _everyone(counts: Sequence[int], part: slice) -> tuple[int, ...]:
-    """How many images each rank has in a run of these places of its part."""
-    return tuple(len(range(count)[part]) for count in counts)
+def _run(world: World, t: int, part: Part, place: slice) -> Pass:
+    """The run of these places of this rank's part of a step's batch."""
+    plan, graph, counts = world.plan, world.local.graph, world.feed.counts
+    return Pass(
+        len(part.labels[place]),
+        True,
+        place.start > 0 and not plan.run.strict,
+        seed=(plan.run.seed << 32) + t,
+        first=world.feed.mine.start + place.start,
+        everyone=tuple(len(range(each)[place]) for each in counts) if graph.together else (),
+    )
 
 
-def _read_ahead(world: World, t: int) -> None:
-    """Set the next batch on its way, while this step is computed."""
-    if t + 1 < world.plan.steps:
-        world.feed.ahead(t + 1)
+def _read_ahead(world: World, t: int) -> bool:
+    """Set a step's batch on its way to this rank, while the one before is computed. Returns
+    whether there is such a step."""
+    there = t < world.plan.steps
+    if there:
+        world.feed.ahead(t)
+    return there
+
+
+def _bring_ahead(world: World, t: int) -> Part | None:
+    """The same, and on its way to the device; None if there is no such step."""
+    if not _read_ahead(world, t):
+        return None
+    following = world.feed.look(t)
+    world.local.graph.bring(following.images)
+    return following
+
+
+def _can_begin(world: World, following: Part) -> bool:
+    """Whether the next step's forward pass may be queued now: it is one run, of which all that is
+    seen of weights and images is on its way."""
+    local, plan = world.local, world.plan
+    whole = len(following.labels) <= local.graph.capacity and not following.mixed
+    alone = world.exchange.queues_all and not plan.run.strict and local.trace is None
+    return local.graph.can_begin and whole and alone
 
 
 def _agree(

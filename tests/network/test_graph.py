@@ -40,6 +40,16 @@ def network(
     return Network("test", shape, classes, tuple(Node(*node) for node in nodes))
 
 
+def chain() -> Network:
+    """Nothing in it measures."""
+    return network(
+        ("conv", Convolution(4, 3, padding=1), ("input",)),
+        ("flat", Flatten(), ("conv",)),
+        ("scores", Dense(3), ("flat",)),
+        ("loss", SoftmaxCrossEntropy(), ("scores",)),
+    )
+
+
 def branching() -> Network:
     """`first` is used three times, once by each of two layers and twice by one of them."""
     return network(
@@ -434,3 +444,30 @@ def test_a_layer_may_have_any_name(device: Engine) -> None:
         found.append(graph.gradient.download())
     assert np.abs(found[0]).sum() > 0
     np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_a_run_that_has_begun_is_known_until_something_else_is_loaded(device: Engine) -> None:
+    graph, random = Graph(device, chain(), 4), np.random.default_rng(0)
+    filled(graph)
+    images = random.standard_normal((4, 2, 6, 6), np.float32)
+    labels = np.array([0, 1, 2, 0], np.int32)
+    run(graph, images, labels)
+    losses = graph.losses(4)
+    this, other = Pass(4, seed=7), Pass(4, seed=8)
+    assert not graph.has_begun(this, images, labels)
+    for after, known in (
+        (lambda: None, True),
+        (lambda: graph.load(images, labels), False),
+        (lambda: graph.forward(other), False),
+    ):
+        graph.begin(this, images, labels)
+        after()
+        assert graph.has_begun(this, images, labels) == known
+    for asked in ((other, images, labels), (this, images[:3], labels), (this, images, labels + 1)):
+        graph.begin(this, images, labels)
+        assert not graph.has_begun(*asked)
+    graph.begin(this, images, labels)
+    later = graph.losses_later(3)
+    graph.begin(this, images[::-1].copy(), labels)
+    np.testing.assert_array_equal(later(), losses[:3])
+    assert not Graph(device, branching(), 4).can_begin

@@ -9,10 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mpitrain
+from mpitrain.layers.layer import Pass
 from mpitrain.mpi.wait import Lost
+from mpitrain.network.graph import Graph
 from mpitrain.training import loop
 from mpitrain.training.hooks import registry
 from mpitrain.training.plan import Plan, Progress
@@ -60,6 +63,30 @@ def test_every_step_is_done_once_and_hooks_run_after_each(make_world: MakeWorld)
     assert (progress.step, progress.settled, progress.stop) == (4, True, False)
     assert progress.last is not None
     assert progress.loss == progress.last.loss
+
+
+def test_one_rank_queues_a_gpus_next_forward_pass_before_it_waits(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever comes between, such as an evaluation, weights are those of a run that waits."""
+    begun: list[int] = []
+    begin, weights = Graph.begin, []
+
+    def noted(self: Graph, run: Pass, *more: Any) -> None:
+        begun.append(run.seed)
+        begin(self, run, *more)
+
+    monkeypatch.setattr(Graph, "begin", noted)
+    for way in ("begins", "waits"):
+        if way == "waits":
+            monkeypatch.setattr(Graph, "can_begin", False)
+        world = make_world(
+            steps=5, device="pocl", engine="gpu", evaluate_every="3", out=str(tmp_path / way)
+        )
+        loop.run(world, Progress(0), registry.make_hooks(world.plan))
+        weights.append(world.local.graph.weights.download())
+    assert begun == ([1, 2, 3, 4] if world.wire.ranks.size == 1 else [])
+    np.testing.assert_array_equal(*weights)
 
 
 def test_a_signal_ends_the_run_after_the_step_that_hears_it(make_world: MakeWorld) -> None:
