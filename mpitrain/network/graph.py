@@ -24,7 +24,7 @@ from mpitrain.network.fuse import fuse
 from mpitrain.network.memory import INPUT, infer_shapes, make_plan
 from mpitrain.network.network import Network, Node
 from mpitrain.network.parameters import Layout, Slot
-from mpitrain.runtime.ahead import Ahead, Late, same_numbers
+from mpitrain.runtime.ahead import Late, Pinned, same_numbers
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.recording import Command, Recordings
 
@@ -155,7 +155,6 @@ class Graph:
             for number, name in enumerate(node.inputs)
             if (node.name, number) in self.plan.terms
         }
-        self._labels_ahead: Ahead | None = None
         self._late: Late | None = None
         self._begun: tuple[Pass, NDArray[Any], NDArray[Any]] | None = None
         self._recordings = Recordings()
@@ -175,6 +174,7 @@ class Graph:
         """The node whose backward pass completes `own_gradient`."""
         loss = network.nodes[-1]
         self._labels: Array = loss.layer.labels  # type: ignore[attr-defined]  # every loss has them
+        self._pinned = None if device.shares_memory else Pinned(device, self._labels.nbytes)
 
     def _inputs_of(self, node: Node) -> list[Shape]:
         return [self.shapes[name] for name in node.inputs]
@@ -281,13 +281,9 @@ class Graph:
     def begin(self, run: Pass, images: NDArray[Any], labels: NDArray[Any]) -> None:
         """Queue the forward pass of a run to come behind all that it depends on, so that the device
         has work while the host has other."""
-        if self._labels_ahead is None:
-            self._labels_ahead = Ahead(self.device, self._labels.nbytes)
-        self._labels_ahead.bring(np.ascontiguousarray(labels, np.int32))
         self.load(images, labels)
         self.forward(run)
         self._begun = run, images, labels
-        self.device.queue.flush()
 
     def has_begun(self, run: Pass, images: NDArray[Any], labels: NDArray[Any]) -> bool:
         """Whether the last thing that was queued is this run's forward pass."""
@@ -310,11 +306,7 @@ class Graph:
             return
         self._images.load(self._values[INPUT], images)
         labels = np.ascontiguousarray(labels, np.int32)
-        ahead = self._labels_ahead.take(labels) if self._labels_ahead else None
-        if ahead is None:
-            self._labels.send(labels)
-        else:
-            self._labels.copy_from(ahead)
+        self._labels.send(self._pinned.copy(labels) if self._pinned else labels)
         if mixed is not None and self._soft is not None:
             self._soft.others.send(np.ascontiguousarray(mixed.others))
             self._soft.shares.send(np.ascontiguousarray(mixed.shares))

@@ -18,35 +18,50 @@ PLACES = 2
 """One is read by the device while the other is filled."""
 
 
+class Pinned:
+    """Places for host arrays on their way to a device, which it takes in turn."""
+
+    def __init__(self, device: Device, nbytes: int) -> None:
+        """nbytes: of the largest array."""
+        self._places = [_pinned(device, nbytes) for _ in range(PLACES)]
+        self.next = 0
+        """Number of the place that is filled next."""
+
+    def copy(self, host: NDArray[Any]) -> NDArray[Any]:
+        """A copy of an array in the next place. The one before the last one has arrived."""
+        _, place = self._places[self.next]
+        self.next = (self.next + 1) % PLACES
+        copied: NDArray[Any] = place[: host.nbytes].view(host.dtype)
+        np.copyto(copied, host.reshape(-1))
+        return copied
+
+
 class Ahead:
     """Copies of host arrays to a device, on a queue of their own."""
 
     def __init__(self, device: Device, nbytes: int) -> None:
         """nbytes: of the largest array."""
-        self._device, self._queue = device, cl.CommandQueue(device.context)
-        self._places = [_Place(device, self._queue, nbytes) for _ in range(PLACES)]
-        self._next = 0
-        self._brought: tuple[NDArray[Any], _Place, cl.Event] | None = None
+        self._queue, self._pinned = cl.CommandQueue(device.context), Pinned(device, nbytes)
+        self._arrays = [device.empty((nbytes,), np.uint8) for _ in range(PLACES)]
+        self._brought: tuple[NDArray[Any], Array, cl.Event] | None = None
 
     def bring(self, host: NDArray[Any]) -> None:
         """Set an array on its way that `take` will be asked for. What read the one before the last
         one has been done."""
-        place = self._places[self._next]
-        self._next = (self._next + 1) % PLACES
-        pinned, into = place.pinned[: host.nbytes], place.array.memory.buffer
-        np.copyto(pinned.view(host.dtype).reshape(host.shape), host)
-        event = cl.enqueue_copy(self._queue, into, pinned, is_blocking=False)
+        array = self._arrays[self._pinned.next]
+        pinned = self._pinned.copy(host).view(np.uint8)
+        event = cl.enqueue_copy(self._queue, array.memory.buffer, pinned, is_blocking=False)
         self._queue.flush()
-        self._brought = host, place, event
+        self._brought = host, array, event
 
     def take(self, host: NDArray[Any]) -> Array | None:
         """The array as bytes on the device, if it was brought last; None if not."""
         if self._brought is None or not same_numbers(host, self._brought[0]):
             return None
-        _, place, event = self._brought
+        _, array, event = self._brought
         self._brought = None
         event.wait()
-        return place.array
+        return array
 
 
 class Late:
@@ -54,7 +69,7 @@ class Late:
 
     def __init__(self, array: Array) -> None:
         self._array = array
-        self._memory, self._pinned = pinned(array.device, array.device.queue, array.nbytes)
+        self._memory, self._pinned = _pinned(array.device, array.nbytes)
         self._event: cl.Event | None = None
 
     def ask(self) -> None:
@@ -74,23 +89,15 @@ class Late:
         return copied
 
 
-class _Place:
-    """The same number of bytes on the device and in pinned memory of the host."""
-
-    def __init__(self, device: Device, queue: cl.CommandQueue, nbytes: int) -> None:
-        self.array = device.empty((nbytes,), np.uint8)
-        self._memory, self.pinned = pinned(device, queue, nbytes)
-
-
-def pinned(
-    device: Device, queue: cl.CommandQueue, nbytes: int
-) -> tuple[cl.Buffer, NDArray[np.uint8]]:
-    """Bytes of a host that the driver has pinned, which live as long as the buffer."""
+def _pinned(device: Device, nbytes: int) -> tuple[cl.Buffer, NDArray[np.uint8]]:
+    """Bytes of the host that the driver has pinned, which live as long as the buffer."""
     flags = cl.mem_flags.READ_WRITE | cl.mem_flags.ALLOC_HOST_PTR
     memory = cl.Buffer(device.context, flags, nbytes)
     kind: Any = np.dtype(np.uint8)
     both: Any = cl.map_flags.READ | cl.map_flags.WRITE
-    mapped: Any = cl.enqueue_map_buffer(queue, memory, both, 0, (nbytes,), kind, is_blocking=True)
+    mapped: Any = cl.enqueue_map_buffer(
+        device.queue, memory, both, 0, (nbytes,), kind, is_blocking=True
+    )
     return memory, mapped[0]
 
 

@@ -22,12 +22,12 @@ from mpitrain.layers.conv.correlation import Correlation
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.packed_weights import NO_BIAS, PackedWeights, Packing
 from mpitrain.layers.conv.tensor_rows import (
+    GROUP,
     MOST_TAPS,
     Format,
     ImageRows,
     format_of,
     gathered,
-    pack_program,
 )
 from mpitrain.layers.conv.tensor_tiles import (
     TILES,
@@ -43,6 +43,8 @@ LARGEST_FILTER = 15
 """Filter rows and columns, which have a bit each in the correlation's mask."""
 TURNS = 3
 """That the groups of a gradient by the filter take on the device, at most."""
+TOGETHER = 8
+"""Parts that a work-item of kernels/nvidia/tensor_sum.cl asks for at once."""
 SUM_TIME = 3.2e-6
 """Microseconds that a part's sum costs to be written and read again (one H200)."""
 
@@ -153,7 +155,7 @@ class TensorFilter:
             device, self.format, self._g.c, self._g.h * self._g.w, geometry if g else None
         )
         self._pixels = filter_pixels(self.format)
-        self._pack = pack_program(device, self.format)
+        self._sum = device.program("tensor_sum", TAPS=self._g.r * self._g.s)
 
     @property
     def _units(self) -> int:
@@ -212,10 +214,20 @@ class TensorFilter:
             self._dy.chunks, self._x.chunks, g.h, g.w, g.k, g.p, g.q, g.r, g.s, *g.stride,
             *g.padding, each, *reciprocal(g.p * g.q), *reciprocal(g.q), group=(tile.items, 1),
         )  # fmt: skip
-        self._pack.sum_parts(
-            (parts(g.c, 64) * self._device.group, g.k), dweight, sums, many, g.k, g.c, g.r * g.s,
-            int(add), group=(self._device.group, 1),
-        )  # fmt: skip
+        items, lanes = sum_items(g.k, g.c, g.r * g.s, many)
+        self._sum.sum_parts(items, dweight, sums, many, g.k, g.c, lanes, int(add), group=(GROUP, 1))
+
+
+def sum_items(k: int, c: int, taps: int, many: int) -> tuple[tuple[int, int], int]:
+    """(work-items, lanes) that add up so many parts of a gradient (k, c, taps): lanes where there
+    are more parts than one asks for at once, and work-items without other work."""
+    lanes = 1
+    while lanes < 16 and TOGETHER * lanes < many and 2 * lanes * taps * 16 <= GROUP:
+        lanes *= 2
+    chunks = parts(c, 64)
+    if taps == 1:
+        return (parts(k * chunks * 16, GROUP // lanes) * GROUP, 1), lanes
+    return (chunks * GROUP, k), lanes
 
 
 class TensorFamily(Family):

@@ -43,7 +43,7 @@ def row_channels(fmt: Format) -> int:
 
 def pack_program(device: Engine, fmt: Format, gather: Geometry | None = None) -> Program:
     """The kernels that write rows of a format; gather: the convolution whose taps are gathered."""
-    facts = {"FORMAT": FORMATS.index(fmt), "MOST_TAPS": MOST_TAPS}
+    facts = {"FORMAT": FORMATS.index(fmt)}
     if gather:
         facts |= {"GATHER_C": gather.c, "GATHER_R": gather.r, "GATHER_S": gather.s}
         facts |= {"PIXELS": GROUP}

@@ -14,13 +14,13 @@ from mpitrain.engine.registry import open_device
 from mpitrain.layers.conv import correlation
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.packed_weights import NO_BIAS, PackedWeights, Packing
-from mpitrain.layers.conv.tensor import reciprocal
+from mpitrain.layers.conv.tensor import reciprocal, sum_items
 from mpitrain.layers.conv.tensor_rows import (
     FORMATS,
+    GROUP,
     Format,
     ImageRows,
     gathered,
-    pack_program,
     row_channels,
 )
 from mpitrain.runtime.array import Array
@@ -211,34 +211,39 @@ def test_gathered_taps_times_the_weights_are_the_convolution(
 
 
 @pytest.mark.parametrize("add", [0, 1])
-@pytest.mark.parametrize(("taps", "lanes"), [(9, 1), (1, 1), (1, 16), (2, 8)])
+@pytest.mark.parametrize(
+    ("taps", "k", "c", "many", "lanes"),
+    [
+        (9, 3, 70, 19, 1),
+        (1, 3, 70, 5, 1),
+        (1, 20, 35, 19, 4),
+        (1, 64, 64, 300, 16),
+        (2, 3, 70, 19, 4),
+        (49, 2, 3, 9, 1),
+    ],
+)
 def test_parts_of_a_filters_gradient_are_added_up_in_order(
-    device: Nvidia, add: int, taps: int, lanes: int
+    device: Nvidia, add: int, taps: int, k: int, c: int, many: int, lanes: int
 ) -> None:
     """`lanes` work-items share the parts of a value."""
     random = np.random.default_rng(0)
-    many, k, c, group = 19, 3, 70, 16 if lanes == 1 else 256
-    sums = random.normal(size=(many, k, taps, 128)).astype(np.float32)
+    wide = -(-c // 64) * 64
+    sums = random.normal(size=(many, k, taps, wide)).astype(np.float32)
     before = random.normal(size=(k, c, taps)).astype(np.float32)
     dweight = device.upload(before)
-    pack_program(device, "high").sum_parts(
-        (2 * group, k),
-        dweight,
-        device.upload(sums),
-        many,
-        k,
-        c,
-        taps,
-        add,
-        group=(group, 1),
+    items, shared = sum_items(k, c, taps, many)
+    assert shared == lanes
+    device.program("tensor_sum", TAPS=taps).sum_parts(
+        items, dweight, device.upload(sums), many, k, c, lanes, add, group=(GROUP, 1)
     )
-    expected = np.pad(before.transpose(0, 2, 1) * add, ((0, 0), (0, 0), (0, 128 - c)))
+    expected = np.zeros((k, taps, wide), np.float32)
     for lane in range(lanes):
-        total = np.zeros((k, taps, 128), np.float32)
+        total = np.zeros_like(expected)
         for part in sums[lane::lanes]:
             total += part
         expected += total
-    np.testing.assert_array_equal(dweight.download(), expected[:, :, :c].transpose(0, 2, 1))
+    expected = expected[:, :, :c].transpose(0, 2, 1)
+    np.testing.assert_array_equal(dweight.download(), before + expected if add else expected)
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
