@@ -169,6 +169,10 @@ class BatchNorm(Layer):
         sums = 2 * self.blocks * self.block
         start = round_up(sums, 128)
         count = shares_of(self.device, self.shares, images, self.plane)
+        if not self.device.long_items:  # each of the work-items that add them up has as many
+            wide = self.numbers.wide or self.device.wide
+            lanes = self.device.group * wide // self.block
+            count -= count % lanes if count > lanes else 0
         return self.scratch.part(start, start + count * sums), count
 
     def _added(self, run: Pass, partial: Array, count: int) -> tuple[Array, int]:
