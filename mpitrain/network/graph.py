@@ -24,7 +24,7 @@ from mpitrain.network.fuse import fuse
 from mpitrain.network.memory import INPUT, infer_shapes, make_plan
 from mpitrain.network.network import Network, Node
 from mpitrain.network.parameters import Layout, Slot
-from mpitrain.runtime.ahead import Late, Pinned, same_numbers
+from mpitrain.runtime.ahead import InTurn, Late, same_numbers
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.recording import Command, Recordings
 
@@ -79,6 +79,7 @@ class Graph:
     memory only for the way forward.
     """
 
+    _begun: tuple[Pass, NDArray[Any], NDArray[Any]] | None = None
     own_complete = False
     """Whether `own_gradient` is complete: in a step's last backward pass, from some bucket on."""
 
@@ -156,7 +157,6 @@ class Graph:
             if (node.name, number) in self.plan.terms
         }
         self._late: Late | None = None
-        self._begun: tuple[Pass, NDArray[Any], NDArray[Any]] | None = None
         self._recordings = Recordings()
         self._varying = [
             node.layer for node in network.nodes if type(node.layer).vary is not Layer.vary
@@ -174,7 +174,7 @@ class Graph:
         """The node whose backward pass completes `own_gradient`."""
         loss = network.nodes[-1]
         self._labels: Array = loss.layer.labels  # type: ignore[attr-defined]  # every loss has them
-        self._pinned = None if device.shares_memory else Pinned(device, self._labels.nbytes)
+        self._pinned = None if device.shares_memory else InTurn(device, self._labels.nbytes)
 
     def _inputs_of(self, node: Node) -> list[Shape]:
         return [self.shapes[name] for name in node.inputs]

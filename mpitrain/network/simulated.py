@@ -74,6 +74,11 @@ class SimulatedGraph(Graph):
         shared = self.weights.nbytes + self.gradient.nbytes + self.statistics.nbytes
         return shared + self.own_weights.nbytes + self.own_gradient.nbytes
 
+    @property
+    def can_begin(self) -> bool:
+        """Nothing is queued."""
+        return False
+
     def normalise(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
         """Remembered, and not used."""
         self.normal = mean, std

@@ -1,7 +1,4 @@
-"""What goes between host and device while that computes, through memory that the driver pinned.
-
-A GPU reads and writes such by itself; a copy of other memory keeps the host or the queue waiting.
-"""
+"""What goes between host and device while that computes, through pinned memory (pinned.py)."""
 
 from __future__ import annotations
 
@@ -18,20 +15,20 @@ PLACES = 2
 """One is read by the device while the other is filled."""
 
 
-class Pinned:
-    """Places for host arrays on their way to a device, which it takes in turn."""
+class InTurn:
+    """Pinned places for host arrays on their way to a device, which they take in turn."""
 
     def __init__(self, device: Device, nbytes: int) -> None:
         """nbytes: of the largest array."""
-        self._places = [_pinned(device, nbytes) for _ in range(PLACES)]
+        self._places = [device.pinned.take(nbytes) for _ in range(PLACES)]
         self.next = 0
         """Number of the place that is filled next."""
 
     def copy(self, host: NDArray[Any]) -> NDArray[Any]:
         """A copy of an array in the next place. The one before the last one has arrived."""
-        _, place = self._places[self.next]
+        place = self._places[self.next]
         self.next = (self.next + 1) % PLACES
-        copied: NDArray[Any] = place[: host.nbytes].view(host.dtype)
+        copied: NDArray[Any] = place.bytes[: host.nbytes].view(host.dtype)
         np.copyto(copied, host.reshape(-1))
         return copied
 
@@ -41,7 +38,7 @@ class Ahead:
 
     def __init__(self, device: Device, nbytes: int) -> None:
         """nbytes: of the largest array."""
-        self._queue, self._pinned = cl.CommandQueue(device.context), Pinned(device, nbytes)
+        self._queue, self._pinned = cl.CommandQueue(device.context), InTurn(device, nbytes)
         self._arrays = [device.empty((nbytes,), np.uint8) for _ in range(PLACES)]
         self._brought: tuple[NDArray[Any], Array, cl.Event] | None = None
 
@@ -68,8 +65,8 @@ class Late:
     """A copy of a device's array that the host asks for before it needs it."""
 
     def __init__(self, array: Array) -> None:
-        self._array = array
-        self._memory, self._pinned = _pinned(array.device, array.nbytes)
+        self._array, self._place = array, array.device.pinned.take(array.nbytes)
+        self._pinned = self._place.bytes[: array.nbytes]
         self._event: cl.Event | None = None
 
     def ask(self) -> None:
@@ -87,18 +84,6 @@ class Late:
         found: Any = self._pinned.view(self._array.dtype)
         copied: NDArray[Any] = found.reshape(self._array.shape).copy()
         return copied
-
-
-def _pinned(device: Device, nbytes: int) -> tuple[cl.Buffer, NDArray[np.uint8]]:
-    """Bytes of the host that the driver has pinned, which live as long as the buffer."""
-    flags = cl.mem_flags.READ_WRITE | cl.mem_flags.ALLOC_HOST_PTR
-    memory = cl.Buffer(device.context, flags, nbytes)
-    kind: Any = np.dtype(np.uint8)
-    both: Any = cl.map_flags.READ | cl.map_flags.WRITE
-    mapped: Any = cl.enqueue_map_buffer(
-        device.queue, memory, both, 0, (nbytes,), kind, is_blocking=True
-    )
-    return memory, mapped[0]
 
 
 def same_numbers(a: NDArray[Any], b: NDArray[Any]) -> bool:

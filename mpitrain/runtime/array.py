@@ -167,14 +167,13 @@ class Array:
         """A host copy, after all work queued before."""
         host = np.empty(self.shape, self.dtype)
         if host.size:
-            cl.enqueue_copy(
-                self.device.queue,
-                host,
-                self.memory.buffer,
-                src_offset=self._offset,
-                is_blocking=True,
-            )
+            self._read(host)
         return host
+
+    def _read(self, host: NDArray[Any]) -> None:
+        cl.enqueue_copy(
+            self.device.queue, host, self.memory.buffer, src_offset=self._offset, is_blocking=True
+        )
 
     def copy_from(self, other: Array) -> None:
         """Queue a copy of another array of the same size in bytes (larger: its beginning)."""
@@ -209,11 +208,16 @@ class Array:
     def host(self, write: bool = False) -> Iterator[NDArray[Any]]:
         """A host view after all work queued before: the same memory on CPUs, a copy (taken back if
         `write`) on other devices."""
-        if not self.device.shares_memory or not self.size:
-            host = self.download()
-            yield host
-            if write:
-                self.write(host)
+        if not self.size:
+            yield np.empty(self.shape, self.dtype)
+            return
+        if not self.device.shares_memory:
+            with self.device.pinned.lent(self.nbytes) as lent:
+                host = lent.view(self.dtype).reshape(self.shape)
+                self._read(host)
+                yield host
+                if write:
+                    self.write(host)
             return
         flags: Any = cl.map_flags.READ | cl.map_flags.WRITE if write else cl.map_flags.READ
         mapped, _ = cl.enqueue_map_buffer(

@@ -16,6 +16,7 @@ from mpitrain.job.config import whole
 from mpitrain.job.errors import RunError, UserError
 from mpitrain.runtime import platforms, pocl
 from mpitrain.runtime.array import Array, Memory
+from mpitrain.runtime.pinned import Pinned
 from mpitrain.runtime.program import Program
 from mpitrain.runtime.recording import Command
 from mpitrain.runtime.tuned import TunedChoices
@@ -140,6 +141,7 @@ class Device:
         self.local_memory: int = entry.cl.local_mem_size
         self.context = cl.Context([entry.cl])
         self.queue = cl.CommandQueue(self.context)
+        self.pinned = Pinned(self.context, self.queue)
         self.last: cl.Event | None = None
         """Of the command that was queued last."""
         self._held: list[cl.Event] = []
@@ -302,6 +304,7 @@ class Device:
         if self._beside is None:
             twin = copy.copy(self)
             twin.queue = cl.CommandQueue(self.context)
+            twin.pinned = Pinned(self.context, twin.queue)
             twin._programs, twin._scopes, twin._held, twin.allocated = {}, [], [], 0
             twin.last, twin.recorded = None, None
             self._beside = twin
