@@ -141,10 +141,9 @@ class Run:
     )
     precision: str = _option(
         "float32",
-        "Arithmetic of convolutions: float32 on any device; on an NVIDIA GPU's tensor cores high "
-        "(pairs of bfloat16, about 16 bits), "
-        "tf32 (11 bits) or bf16 (8 bits, and so are images between layers), with sums, weights "
-        "and all else in float32.",
+        "What convolutions multiply, and images are kept in between layers: float32 on any "
+        "device; on an NVIDIA GPU's tensor cores high (pairs of bfloat16, about 16 bits), tf32 "
+        "(11 bits) or bf16 (8 bits), with sums, weights and all else in float32.",
         choices=("float32", "high", "tf32", "bf16"),
     )
     balance: str = _option(
