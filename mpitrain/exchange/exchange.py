@@ -205,17 +205,20 @@ class Exchange:
         else:
             complete(hops)
 
-    def finish(self) -> ExchangeReport:
-        """Wait until every rank holds the new weights (one rank alone: until they are queued): the
-        end of a step.
+    def finish(self, goes_on: bool = False) -> ExchangeReport:
+        """Wait until every rank holds the new weights: the end of a step.
+
+        goes_on: what comes after it has been queued already, which only one rank alone may do
+        (`queues_all`); then it does not wait for that.
 
         Raises RunError that names the sender if a message was not what was expected.
         """
-        if not self.queues_all:
+        if not goes_on:
             self._main.finish()
         began = time.perf_counter()
         norm = self._move_clipped() if self._clips else None
-        self._wait()
+        if not goes_on:
+            self._wait()
         waited = time.perf_counter() - began
         report = ExchangeReport(
             bytes_sent=self._wire.bytes_sent - self._sent_bytes_before,
@@ -244,8 +247,7 @@ class Exchange:
         """Until all buckets that were started have reached their end."""
         if self._stream is not None:
             self._stream.finish()
-        if not self.queues_all:
-            self._device.finish()
+        self._device.finish()
 
     @property
     def queues_all(self) -> bool:

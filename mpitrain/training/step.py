@@ -94,7 +94,7 @@ def step(world: World, t: int) -> StepReport:
         with host.pause("read ahead"):
             _read_ahead(world, t + 1)
     pieces = Pieces(world.exchange, graph.statistics) if plan.run.strict else None
-    loss, owed = 0.0, world.own
+    loss, owed, goes_on = 0.0, world.own, False
     # Where layers are split, all ranks make as many runs.
     longest = max(feed.counts) if graph.together else len(images)
     for first in range(0, max(1, longest), graph.capacity):
@@ -129,6 +129,7 @@ def step(world: World, t: int) -> StepReport:
         if following and _can_begin(world, following):
             ahead = _run(world, t + 1, following, place)
             graph.begin(ahead, following.images, following.labels)
+            goes_on = True
         with host.pause("wait for the device"):
             loss += float(losses().sum(dtype="float64"))
         blocking = time.perf_counter() - queued - aside
@@ -137,7 +138,7 @@ def step(world: World, t: int) -> StepReport:
         owed.update(plan.batch_size)
     watch.at("exchange", t)
     with host.pause("finish the exchange"):
-        report = world.exchange.finish()  # every rank now holds the new weights
+        report = world.exchange.finish(goes_on)  # every rank now holds the new weights
     if pieces:
         pieces.finish(world.wire, plan.batch_size, plan.sub_batch)
     swapped = world.wire.activations.seconds - swapped
