@@ -16,6 +16,7 @@ from mpitrain.job.config import whole
 from mpitrain.job.errors import RunError, UserError
 from mpitrain.runtime import platforms, pocl
 from mpitrain.runtime.array import Array, Memory
+from mpitrain.runtime.bare import Unmarked
 from mpitrain.runtime.pinned import Pinned
 from mpitrain.runtime.program import Program
 from mpitrain.runtime.recording import Command
@@ -142,8 +143,9 @@ class Device:
         self.context = cl.Context([entry.cl])
         self.queue = cl.CommandQueue(self.context)
         self.pinned = Pinned(self.context, self.queue)
-        self.last: cl.Event | None = None
+        self.last: cl.Event | Unmarked | None = None
         """Of the command that was queued last."""
+        self.keeps_times = False
         self._held: list[cl.Event] = []
         self.recorded: list[Command] | None = None
         """What is being queued, while somebody records it."""
@@ -263,9 +265,12 @@ class Device:
     def mark(self) -> Mark:
         """What was asked for so far, as something to look at or to wait for.
 
-        It is the event of the last command. After a marker or a barrier command, Intel's runtime no
-        longer lets the host thread that waits in a blocking read compute, and so loses a core.
+        It is the event of the last command, or of a marker where that has none. After a marker or a
+        barrier command, Intel's runtime no longer lets the host thread that waits in a blocking
+        read compute, and so loses a core.
         """
+        if isinstance(self.last, Unmarked):
+            self.last = cl.enqueue_marker(self.queue)
         self.queue.flush()
         return Mark(self.last)
 
@@ -284,6 +289,7 @@ class Device:
         for each in (self, self._beside):
             if each is not None:
                 each.finish()
+                each.keeps_times = on
                 each.queue = cl.CommandQueue(each.context, properties=kind)
 
     def finish(self) -> None:

@@ -19,6 +19,7 @@ from mpitrain.job.cut import round_up
 from mpitrain.job.errors import RunError
 from mpitrain.runtime import binaries, nvidia
 from mpitrain.runtime.array import Array
+from mpitrain.runtime.bare import Bare, Unmarked
 from mpitrain.runtime.recording import Varying
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ class Launch:
         varying = [(at, each) for at, each in enumerate(arguments) if isinstance(each, Varying)]
         self._varying = [(at, each, each.value) for at, each in varying]
         kernel.set_args(*map(_argument, arguments))
+        self._bare = None if device.shares_memory else Bare(kernel, size, local)
 
     def __call__(self) -> None:
         if 0 in self._size:
@@ -153,13 +155,16 @@ class Launch:
                 self._kernel.set_arg(at, argument.value)
                 self._varying[nth] = (at, argument, argument.value)
         device = self._device
+        if self._bare and not device.keeps_times and self._bare(device.queue):
+            device.last = Unmarked()
+            return
         device.last = cl.enqueue_nd_range_kernel(
             device.queue, self._kernel, self._size, self._local
         )
 
     def drop(self) -> None:
         """Give the kernel back; called at the latest when one of its arrays' memory goes."""
-        self._kernel = None
+        self._kernel = self._bare = None
         for memory in self._memories:
             memory.launches.discard(self)
         self._memories.clear()

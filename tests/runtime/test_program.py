@@ -6,14 +6,17 @@ import subprocess
 import sys
 import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyopencl as cl
 import pytest
 
 from mpitrain.engine.registry import open_device
 from mpitrain.job.errors import RunError
 from mpitrain.runtime import binaries, program
 from mpitrain.runtime.array import Array
+from mpitrain.runtime.bare import Unmarked
 from mpitrain.runtime.device import Device
 
 KERNELS = Path(__file__).parents[2] / "kernels"
@@ -186,3 +189,43 @@ def test_what_is_recorded_is_not_kept_beside_the_recording(device: Device) -> No
     commands[0]()
     assert x.download().sum() == 0
     assert not launches._known
+
+
+def test_a_prepared_launch_can_be_waited_for(device: Device) -> None:
+    """By an event of its own or, where a GPU's launches have none, by a marker."""
+    x = device.upload(np.full(4096, -1, np.float32))
+    y = device.empty(x.shape)
+    relu = device.program("relu").relu_forward
+    launch = relu.prepare(4096 // device.wide, y, x, x.size, device.wide, group=device.group)
+    device.finish()
+    launch()
+    assert isinstance(device.last, Unmarked) != device.shares_memory
+    mark = device.mark()
+    mark.wait()
+    assert mark.done() and not isinstance(device.last, Unmarked)
+    assert not y.download().any()
+    launch()
+    device.settle()
+    assert device.last is None
+
+
+def test_a_launch_that_is_refused_says_why(device: Device) -> None:
+    x = device.empty((64,))
+    launch = device.program("relu").relu_forward.prepare(64, x, x, 64, 1, group=1 << 20)
+    with pytest.raises(cl.LogicError, match="GROUP_SIZE"):
+        launch()
+
+
+def test_launches_have_events_while_times_are_kept(device: Device) -> None:
+    x = device.zeros((64,))
+    launch = device.program("relu").relu_forward.prepare(
+        64 // device.wide, x, x, 64, device.wide, group=device.group
+    )
+    device.keep_times(True)
+    try:
+        launch()
+        event: Any = device.last
+        event.wait()
+        assert event.profile.end >= event.profile.start
+    finally:
+        device.keep_times(False)
