@@ -1,6 +1,6 @@
 /* What kernels on images in blocks of BLOCK channels share on GPUs: a pixel's block is QUADS
-   vectors of four, neighbouring work-items take neighbouring vectors, and so each has the same
-   four channels all along. */
+   vectors of WIDTH, neighbouring work-items take neighbouring vectors, and so each has the same
+   channels all along. */
 #define QUADS (BLOCK / WIDTH)
 #define LANES (GROUP / QUADS)
 

@@ -5,10 +5,10 @@
    stages of one tap and one row of 128 bytes of channels (FORMAT, tensor.h): its rows of x and of
    weight are copied to local memory STAGES - 1 - AHEAD stages before the tensor cores take them,
    zeros where a tap lies outside the image. x (N, chunks, H, W, 128 bytes) is images as they lie,
-   or written by tensor_pack.cl. weight (stages, rows, 128 bytes) was, its rows ordered so that a
-   work-item owns four channels side by side. bias has a value for each of weight's rows. y is of
-   the same format, (N, chunks, H, W, 128 bytes); pixel (p, q) lies at first + (p, q) step of an
-   image of `size`. */
+   or taps that tensor_pack.cl gathered; it also wrote weight (stages, rows, 128 bytes), in such an
+   order of rows that a work-item owns four channels side by side. bias has a value for each of
+   weight's rows. y has the format of x, (N, chunks, H, W, 128 bytes); pixel (p, q) lies at first +
+   (p, q) step of an image of `size`. */
 #define PIXEL_ROWS 0
 #include "nvidia/tensor.h"
 

@@ -2,7 +2,7 @@
    weights.
 
    FORMAT 0: a row is 64 channels rounded to bfloat16; 1: 32 channels rounded to TF32; 2: 32 pairs
-   of bfloat16, x = high + low, high parts first. One work-item makes 8 channels. */
+   of bfloat16, x = high + low, high parts first. */
 #include "bfloat16.h"
 #if FORMAT == 0
 #define ROW_CHANNELS 64
@@ -41,8 +41,9 @@ inline Pieces pieces_of(const float8 v) {
         if (FORMAT != 0) (row)[SECOND_PLACE(part) ^ (swizzle)] = pieces.second;                    \
     }
 
-#if FORMAT == 2 /* other images are rows as they lie (kernels/values.h) */
-/* rows (N, chunks, pixels, 128 bytes) from x (N, chunks, pixels, 32). */
+#if FORMAT == 2 /* for tf32's gradients of filters: all other images are rows as they lie */
+/* rows (N, chunks, pixels, 128 bytes) from x (N, chunks, pixels, 32); a work-item makes 8
+   channels. */
 __kernel void pack_images(__global uint4 *rows, __global const float8 *x, const int count) {
     const int item = get_global_id(0);
     if (item < count) PUT(rows + item / PARTS * 8, x[item], item % PARTS, 0);

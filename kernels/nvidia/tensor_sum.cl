@@ -2,8 +2,6 @@
    channels is C rounded up to 64s. A group of ITEMS sums `fours` times four channels side by side,
    and `lanes` of its work-items share the parts of each: every lanes-th one, TOGETHER at a time,
    whose loads are all under way before the first is added. The order is always the same. */
-#define ITEMS 256
-#define TOGETHER 8
 
 inline float4 sum_of(__global const float4 *from, const int first, const int lanes, const int parts,
                      const size_t part_size) {

@@ -34,7 +34,8 @@ class Numbers:
     definitions: Mapping[str, int] = field(default_factory=dict)
     """For kernels/values.h."""
     rows: str = ""
-    """What tensor cores take lines of them for, as they lie (layers/conv/tensor_rows.py)."""
+    """The precision whose tensor cores read lines of them as they lie
+    (layers/conv/tensor_rows.py); empty: none."""
     pack: Callable[[Values], Values] = _same
     """Float32 (..., block) as it lies in memory, rounded."""
     unpack: Callable[[Values], Values] = _same

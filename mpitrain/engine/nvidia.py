@@ -12,7 +12,7 @@ STORED = {
     "tf32": Format(32, FORMAT.few, TFLOAT32),
     "high": Format(32, FORMAT.few, PAIRS),
 }
-"""Precision -> lines of 128 bytes again, which tensor cores multiply as they lie."""
+"""Precision -> how images lie: in lines of 128 bytes that tensor cores read as they are."""
 
 
 class Nvidia(Gpu):

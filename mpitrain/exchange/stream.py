@@ -19,8 +19,8 @@ COMPUTING = Naps(yields=0, shortest=1e-4, longest=1e-3)
 """Between two looks while the backward pass computes: looking takes time from the computation."""
 WAITING = Naps(yields=3000, shortest=1e-5, longest=5e-4, steady=700)
 """Between two looks when the main thread only waits for the exchange. A barrier within a host takes
-0.01 ms. Naps after 300 looks cost MPICH nothing, and Open MPI, which needs more of them for one
-collective, 112 ms of a step of LeNet in float32 that takes 2 ms without."""
+0.01 ms. Open MPI needs a thousand looks and more for one collective: with naps after 300 a step of
+LeNet in float32 waited 112 ms, and 2 ms so; MPICH does not care."""
 
 
 class Pipeline:

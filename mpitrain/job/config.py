@@ -141,7 +141,7 @@ class Run:
     )
     precision: str = _option(
         "float32",
-        "What convolutions multiply, and images are kept in between layers: float32 on any "
+        "Format of what convolutions multiply and of images between layers: float32 on any "
         "device; on an NVIDIA GPU's tensor cores high (pairs of bfloat16, about 16 bits), tf32 "
         "(11 bits) or bf16 (8 bits), with sums, weights and all else in float32.",
         choices=("float32", "high", "tf32", "bf16"),

@@ -11,7 +11,7 @@ from mpitrain.engine.engine import Engine
 from mpitrain.job.cut import parts
 from mpitrain.layers.flat import split
 from mpitrain.layers.layer import Shape, size
-from mpitrain.runtime.ahead import Ahead
+from mpitrain.runtime.ahead import Ahead, InTurn
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.program import Launch
 
@@ -26,7 +26,8 @@ class Images:
         self._raw = {kind: device.empty((0,), kind) for kind in (np.uint8, np.float32)}
         self._capacity = capacity
         self._launches: dict[tuple[Array, Array, int], Launch] = {}
-        self._ahead: Ahead | None = None
+        self._ahead: dict[Any, Ahead] = {}
+        self._pinned: dict[Any, InTurn] = {}
         self._normal = device.empty((2 * self.channels,))
 
     def normalise(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
@@ -35,19 +36,19 @@ class Images:
         self._unit = 0.0
 
     def bring(self, images: NDArray[Any]) -> None:
-        """Set the images of a `load` to come on their way, while the device computes. What was
-        brought before has been loaded by then."""
+        """Set the images of a `load` to come on their way, while the device computes; instead of
+        those that were brought before and not loaded."""
         if self.device.shares_memory or not len(images):
             return
-        if self._ahead is None:
-            nbytes = self._capacity * size(self.shape) * images.itemsize
-            self._ahead = Ahead(self.device, nbytes)
-        self._ahead.bring(images)
+        kind = images.dtype.type
+        if kind not in self._ahead:
+            self._ahead[kind] = Ahead(self.device, self._nbytes(images))
+        self._ahead[kind].bring(images)
 
     def load(self, y: Array, images: NDArray[Any]) -> None:
         """Fill y, in blocks for N images, from images (n, C, H, W), n <= N, uint8 or float32."""
         kind: Any = np.uint8 if images.dtype == np.uint8 else np.float32
-        brought = self._ahead.take(images) if self._ahead else None
+        brought = self._ahead[kind].take(images) if kind in self._ahead else None
         raw = self._raw[kind] if brought is None else brought
         if raw.size == 0:
             raw = self._raw[kind] = self.device.empty((self._capacity * size(self.shape),), kind)
@@ -57,11 +58,23 @@ class Images:
             self._normal.write(normal.astype(np.float32).ravel())
             self._unit = unit
         if brought is None:
-            raw.send(np.ascontiguousarray(images))
+            images = np.ascontiguousarray(images)
+            raw.send(images if self.device.shares_memory else self._in_turn(images))
         launch = self._launches.get((y, raw, len(images)))
         if launch is None:
             launch = self._launches[y, raw, len(images)] = self._prepare(y, raw, kind, len(images))
         launch()
+
+    def _in_turn(self, images: NDArray[Any]) -> NDArray[Any]:
+        """A copy in pinned memory."""
+        kind = images.dtype.type
+        if kind not in self._pinned:
+            self._pinned[kind] = InTurn(self.device, self._nbytes(images))
+        return self._pinned[kind].copy(images)
+
+    def _nbytes(self, images: NDArray[Any]) -> int:
+        """Of as many such images as a run has at most."""
+        return self._capacity * size(self.shape) * images.itemsize
 
     def _prepare(self, y: Array, raw: Array, kind: Any, images: int) -> Launch:
         items, chunk = split(self.device, self.pixels)

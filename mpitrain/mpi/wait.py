@@ -17,8 +17,8 @@ NAPS = Naps(yields=30, shortest=1e-5, longest=1e-3, steady=700)
 """Between two looks at requests. Naps grow after about 0.05 s, and not before: Open MPI advances a
 collective only while somebody looks. With naps of 0.1 to 1 ms from the start a step of LeNet took
 ten times as long."""
-TESTS = 16 if "Open MPI" in MPI.Get_library_version() else 1
-"""At each look. Open MPI advances a collective by one piece a test: gradients of AlexNet in float32
+TESTS_A_LOOK = 16 if "Open MPI" in MPI.Get_library_version() else 1
+"""Open MPI advances a collective by one piece a test: gradients of AlexNet in float32
 on two ranks of a host took 0.48 s with one test a look, 0.2 s with 16."""
 
 
@@ -67,7 +67,7 @@ def wait_for(ranks: Ranks, requests: list[MPI.Request]) -> list[MPI.Status]:
 def _are_done(ranks: Ranks, requests: list[MPI.Request], statuses: list[MPI.Status]) -> bool:
     """Whether all requests are done. Raises RunError if one fails."""
     try:
-        return any(MPI.Request.Testall(requests, statuses) for _ in range(TESTS))
+        return any(MPI.Request.Testall(requests, statuses) for _ in range(TESTS_A_LOOK))
     except MPI.Exception as error:
         raise failure(ranks, error, statuses) from error
 

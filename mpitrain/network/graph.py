@@ -80,6 +80,7 @@ class Graph:
     """
 
     _begun: tuple[Pass, NDArray[Any], NDArray[Any]] | None = None
+    _late: Late | None = None
     own_complete = False
     """Whether `own_gradient` is complete: in a step's last backward pass, from some bucket on."""
 
@@ -156,7 +157,6 @@ class Graph:
             for number, name in enumerate(node.inputs)
             if (node.name, number) in self.plan.terms
         }
-        self._late: Late | None = None
         self._recordings = Recordings()
         self._varying = [
             node.layer for node in network.nodes if type(node.layer).vary is not Layer.vary
@@ -269,9 +269,8 @@ class Graph:
 
     @property
     def can_begin(self) -> bool:
-        """Whether `begin` is there, and pays: a forward pass leaves nothing behind, and the host
-        does not compute itself."""
-        return not self.device.shares_memory and not self.statistics.size
+        """Whether a forward pass leaves nothing behind: no running statistics."""
+        return not self.statistics.size
 
     def bring(self, images: NDArray[Any]) -> None:
         """Set the images of the next run on their way, while this one is computed: an array of
@@ -286,8 +285,9 @@ class Graph:
         self._begun = run, images, labels
 
     def has_begun(self, run: Pass, images: NDArray[Any], labels: NDArray[Any]) -> bool:
-        """Whether the last thing that was queued is this run's forward pass."""
-        begun, self._begun = self._begun, None
+        """Whether this run's forward pass has been queued, and nothing was loaded or computed
+        since."""
+        begun = self._begun
         return (
             begun is not None
             and begun[0] == run
@@ -351,6 +351,7 @@ class Graph:
     def backward(self, run: Pass, last: bool = True) -> Iterator[Bucket]:
         """Compute every gradient, and yield each bucket as soon as it is complete if these are the
         `last` images of the step."""
+        self._begun = None
         waiting, owned = list(self.buckets) if last else [], self._last_owner
         self.own_complete = False
         missing = {node.name: node for node in self.network.nodes if node.name in self._repeated}
@@ -390,7 +391,9 @@ class Graph:
         return self._losses.reshape((images,)).download()
 
     def losses_later(self, images: int) -> Callable[[], NDArray[np.float32]]:
-        """`losses`, asked for now, of all that has been queued so far."""
+        """`losses`, of all that has been queued so far."""
+        if self.device.shares_memory:
+            return partial(self.losses, images)
         if self._late is None:
             self._late = Late(self._losses)
         self._late.ask()

@@ -13,6 +13,8 @@ import numpy as np
 import pyopencl as cl
 from numpy.typing import DTypeLike, NDArray
 
+from mpitrain.runtime.pinned import LARGEST
+
 if TYPE_CHECKING:
     from mpitrain.runtime.device import Device
     from mpitrain.runtime.program import Launch
@@ -212,8 +214,7 @@ class Array:
             yield np.empty(self.shape, self.dtype)
             return
         if not self.device.shares_memory:
-            with self.device.pinned.lent(self.nbytes) as lent:
-                host = lent.view(self.dtype).reshape(self.shape)
+            with self._beside() as host:
                 self._read(host)
                 yield host
                 if write:
@@ -233,6 +234,15 @@ class Array:
             yield mapped
         finally:
             mapped.base.release(self.device.queue)
+
+    @contextmanager
+    def _beside(self) -> Iterator[NDArray[Any]]:
+        """Memory of the host for a copy of it, pinned if it is not much."""
+        if self.nbytes > LARGEST:
+            yield np.empty(self.shape, self.dtype)
+            return
+        with self.device.pinned.lent(self.nbytes) as lent:
+            yield lent.view(self.dtype).reshape(self.shape)
 
     def save(self, path: Path) -> None:
         """Write it as a NumPy .npy file."""

@@ -4,18 +4,27 @@ us where that takes 9.5 (an H200's host)."""
 from __future__ import annotations
 
 import ctypes
+from functools import cache
+from typing import Any
 
 import pyopencl as cl
 import pyopencl._cl
 
-_library = ctypes.CDLL(pyopencl._cl.__file__)  # finds what that is linked to: the same loader
-_enqueue = _library.clEnqueueNDRangeKernel
-_pointer = ctypes.c_void_p
-_enqueue.argtypes = [
-    _pointer, _pointer, ctypes.c_uint, _pointer, _pointer, _pointer, ctypes.c_uint, _pointer,
-    _pointer,
-]  # fmt: skip
-_enqueue.restype = ctypes.c_int32
+
+@cache
+def _enqueue() -> Any:
+    """clEnqueueNDRangeKernel of the loader that pyopencl is linked to; None if it is not to be
+    had."""
+    try:
+        function = ctypes.CDLL(pyopencl._cl.__file__).clEnqueueNDRangeKernel
+    except (OSError, AttributeError):
+        return None
+    pointer, number = ctypes.c_void_p, ctypes.c_uint
+    function.argtypes = [
+        pointer, pointer, number, pointer, pointer, pointer, number, pointer, pointer
+    ]  # fmt: skip
+    function.restype = ctypes.c_int32
+    return function
 
 
 class Bare:
@@ -26,11 +35,13 @@ class Bare:
     ) -> None:
         sizes = ctypes.c_size_t * len(size)
         group = None if local is None else sizes(*local)
+        self._function = _enqueue()
         self._arguments = kernel.int_ptr, len(size), None, sizes(*size), group, 0, None, None
 
     def __call__(self, queue: cl.CommandQueue) -> bool:
-        """Queue it. Returns whether that worked; if not, pyopencl's call says why."""
-        return bool(_enqueue(queue.int_ptr, *self._arguments) == 0)
+        """Queue it. Returns whether that worked; if not, pyopencl's call does, or says why."""
+        function = self._function
+        return function is not None and function(queue.int_ptr, *self._arguments) == 0
 
 
 class Unmarked:

@@ -13,6 +13,10 @@ import numpy as np
 import pyopencl as cl
 from numpy.typing import NDArray
 
+LARGEST = 1 << 26
+"""Bytes that are lent at once: eight buckets. The host cannot swap pinned memory, and ranks share
+it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Piece:
@@ -23,7 +27,8 @@ class Piece:
 
 
 class Pinned:
-    """Pieces that are used again, since pinning takes long. For one thread."""
+    """Pieces that are used again, since pinning takes long. For one thread. One that is taken and
+    not given back goes with who has it."""
 
     def __init__(self, context: cl.Context, queue: cl.CommandQueue) -> None:
         self._context, self._queue = context, queue

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,7 +91,7 @@ def step(world: World, t: int) -> StepReport:
     computes_here = plan.simulated or (world.wire.ranks.size > 1 and not world.exchange.streams)
     if computes_here:  # this thread would not come to it before the step is over
         with host.pause("read ahead"):
-            _read_ahead(world, t + 1)
+            _read_ahead(world, t)
     pieces = Pieces(world.exchange, graph.statistics) if plan.run.strict else None
     loss, owed, goes_on = 0.0, world.own, False
     # Where layers are split, all ranks make as many runs.
@@ -115,24 +114,20 @@ def step(world: World, t: int) -> StepReport:
                 owed = None
         if pieces:
             pieces.end(last)
-        losses = (
-            graph.losses_later(run.images) if graph.can_begin else partial(graph.losses, run.images)
-        )
+        losses = graph.losses_later(run.images)
         queued = time.perf_counter()
-        following = None
         if first == 0:
             if not computes_here:
                 with host.pause("read ahead"):
-                    following = _bring_ahead(world, t + 1)
+                    _read_ahead(world, t)
             local.log.catch_up()
         aside = time.perf_counter() - queued
-        if following and _can_begin(world, following):
-            ahead = _run(world, t + 1, following, place)
-            graph.begin(ahead, following.images, following.labels)
-            goes_on = True
+        if last and not (owed or computes_here) and world.exchange.queues_all:
+            goes_on = _begin_next(world, t)
+        blocks = time.perf_counter()
         with host.pause("wait for the device"):
             loss += float(losses().sum(dtype="float64"))
-        blocking = time.perf_counter() - queued - aside
+        blocking = time.perf_counter() - blocks
         waited += max(0.0, aside - blocking)  # the device was done first: it has waited for images
     if owed:
         owed.update(plan.batch_size)
@@ -185,31 +180,26 @@ def _run(world: World, t: int, part: Part, place: slice) -> Pass:
     )
 
 
-def _read_ahead(world: World, t: int) -> bool:
-    """Set a step's batch on its way to this rank, while the one before is computed. Returns
-    whether there is such a step."""
-    there = t < world.plan.steps
-    if there:
-        world.feed.ahead(t)
-    return there
+def _read_ahead(world: World, t: int) -> None:
+    """Set the next batch on its way, while this step is computed."""
+    if t + 1 < world.plan.steps:
+        world.feed.ahead(t + 1)
 
 
-def _bring_ahead(world: World, t: int) -> Part | None:
-    """The same, and on its way to the device; None if there is no such step."""
-    if not _read_ahead(world, t):
-        return None
-    following = world.feed.look(t)
-    world.local.graph.bring(following.images)
-    return following
-
-
-def _can_begin(world: World, following: Part) -> bool:
-    """Whether the next step's forward pass may be queued now: it is one run, of which all that is
-    seen of weights and images is on its way."""
-    local, plan = world.local, world.plan
-    whole = len(following.labels) <= local.graph.capacity and not following.mixed
-    alone = world.exchange.queues_all and not plan.run.strict and local.trace is None
-    return local.graph.can_begin and whole and alone
+def _begin_next(world: World, t: int) -> bool:
+    """Set the next batch on its way to a device that it must be copied to; and if all that its
+    forward pass depends on is queued, which is one run, queue that too. Returns whether it is."""
+    graph, plan = world.local.graph, world.plan
+    if graph.device.shares_memory or t + 1 >= plan.steps:
+        return False
+    part = world.feed.look(t + 1)
+    graph.bring(part.images)
+    whole = len(part.labels) <= graph.capacity and not part.mixed
+    begins = graph.can_begin and whole and not plan.run.strict and world.local.trace is None
+    if begins:
+        run = _run(world, t + 1, part, slice(0, graph.capacity))
+        graph.begin(run, part.images, part.labels)
+    return begins
 
 
 def _agree(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mpitrain.exchange import codec_numpy
+from mpitrain.exchange import codec, codec_numpy
 from mpitrain.exchange.codec import make_codec
 from mpitrain.exchange.codec_numpy import (
     HALF_STEP,
@@ -203,11 +203,19 @@ def test_nothing_is_not_a_block() -> None:
     assert codes_of(np.empty(0, np.float32)).size == 0
 
 
+@pytest.fixture(params=[codec.LANES, 4], ids=["usual lanes", "4 lanes"])
+def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a GPU's group, which then codes as many blocks at once as one of 256 work-items does of 32
+    lanes, or one."""
+    monkeypatch.setattr(codec, "LANES", request.param)
+
+
 def both(device: Device, kind: str) -> tuple[Any, Any]:
     return make_codec(kind, device), KINDS[kind]()
 
 
 @pytest.mark.parametrize("size", [1, 7, 511, 512, 513, 16 * BLOCK + 1, 60 * BLOCK - 77])
+@pytest.mark.usefixtures("lanes")
 @pytest.mark.parametrize("kind", KINDS)
 def test_devices_and_numpy_make_the_same_bytes(device: Device, kind: str, size: int) -> None:
     ours, plain = both(device, kind)
@@ -226,6 +234,7 @@ def test_devices_and_numpy_make_the_same_bytes(device: Device, kind: str, size: 
         np.testing.assert_array_equal(bits(beside.download()), bits(reference.values))
 
 
+@pytest.mark.usefixtures("lanes")
 @pytest.mark.parametrize("kind", KINDS)
 def test_devices_and_numpy_decode_and_add_alike(device: Device, kind: str) -> None:
     ours, plain = both(device, kind)

@@ -137,7 +137,8 @@ def test_networks_keep_only_the_relus_of_dense_layers(name: str, left: int) -> N
 
 
 def pools() -> Network:
-    """One that gates, and three that must not: their value is read twice or not rectified."""
+    """One that gates, and those that must not: what they read is read twice, not rectified, cut off
+    above as well, or a batch normalisation's, which looks at its x anyway."""
     nodes = (
         ("conv", Convolution(20, 3, padding=1), ("input",)),
         ("relu", Relu(), ("conv",)),
@@ -149,7 +150,13 @@ def pools() -> Network:
         ("sum", Add(), ("pool2", "other")),
         ("conv3", Convolution(20, 3), ("sum",)),
         ("pool3", MaxPool(2, 1), ("conv3",)),
-        ("flat", Flatten(), ("pool3",)),
+        ("conv4", Convolution(20, 3, padding=1), ("pool3",)),
+        ("relu4", Relu6(), ("conv4",)),
+        ("pool4", MaxPool(2, 1, 1), ("relu4",)),
+        ("norm", BatchNorm(), ("pool4",)),
+        ("relu5", Relu(), ("norm",)),
+        ("pool5", MaxPool(2, 1, 1), ("relu5",)),
+        ("flat", Flatten(), ("pool5",)),
         ("scores", Dense(3), ("flat",)),
         ("loss", SoftmaxCrossEntropy(), ("scores",)),
     )

@@ -65,10 +65,20 @@ def test_every_step_is_done_once_and_hooks_run_after_each(make_world: MakeWorld)
     assert progress.loss == progress.last.loss
 
 
+BEGINS = {"an evaluation between": {"evaluate_every": "3"}, "an average": {"ema": 0.9}}
+WAITS = {
+    "clipping": {"clip_norm": 1.0},
+    "mixup": {"mixup": 0.2},
+    "pieces": {"strict": True},
+    "sub-batches": {"sub_batch": 40},
+}
+
+
+@pytest.mark.parametrize("case", [*BEGINS, *WAITS])
 def test_one_rank_queues_a_gpus_next_forward_pass_before_it_waits(
-    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, case: str
 ) -> None:
-    """Whatever comes between, such as an evaluation, weights are those of a run that waits."""
+    """Where all of it is queued; whatever comes between, weights are those of a run that waits."""
     begun: list[int] = []
     begin, weights = Graph.begin, []
 
@@ -80,12 +90,13 @@ def test_one_rank_queues_a_gpus_next_forward_pass_before_it_waits(
     for way in ("begins", "waits"):
         if way == "waits":
             monkeypatch.setattr(Graph, "can_begin", False)
+        more = BEGINS.get(case) or WAITS[case]
         world = make_world(
-            steps=5, device="pocl", engine="gpu", evaluate_every="3", out=str(tmp_path / way)
+            **{"steps": 4, "device": "pocl", "engine": "gpu", "out": str(tmp_path / way), **more}
         )
         loop.run(world, Progress(0), registry.make_hooks(world.plan))
         weights.append(world.local.graph.weights.download())
-    assert begun == ([1, 2, 3, 4] if world.wire.ranks.size == 1 else [])
+    assert begun == ([1, 2, 3] if case in BEGINS and world.wire.ranks.size == 1 else [])
     np.testing.assert_array_equal(*weights)
 
 

@@ -38,6 +38,7 @@ from mpitrain.layers.conv.tensor_tiles import (
     filter_pixels,
 )
 from mpitrain.runtime.array import Array
+from mpitrain.runtime.program import Program
 
 LARGEST_FILTER = 15
 """Filter rows and columns, which have a bit each in the correlation's mask."""
@@ -155,7 +156,7 @@ class TensorFilter:
             device, self.format, self._g.c, self._g.h * self._g.w, geometry if g else None
         )
         self._pixels = filter_pixels(self.format)
-        self._sum = device.program("tensor_sum", TAPS=self._g.r * self._g.s)
+        self._sum = sum_program(device, self._g.r * self._g.s)
 
     @property
     def _units(self) -> int:
@@ -216,6 +217,11 @@ class TensorFilter:
         )  # fmt: skip
         items, lanes = sum_items(g.k, g.c, g.r * g.s, many)
         self._sum.sum_parts(items, dweight, sums, many, g.k, g.c, lanes, int(add), group=(GROUP, 1))
+
+
+def sum_program(device: Engine, taps: int) -> Program:
+    """The kernel that adds up parts of a gradient by filters of so many taps."""
+    return device.program("tensor_sum", TAPS=taps, ITEMS=GROUP, TOGETHER=TOGETHER)
 
 
 def sum_items(k: int, c: int, taps: int, many: int) -> tuple[tuple[int, int], int]:

@@ -26,7 +26,7 @@ FORMATS: tuple[Format, ...] = ("bf16", "tf32", "high")
 ROW_FLOATS = 32
 """Float32 values in the place of one row."""
 GROUP = 256
-"""Work-items that write rows together, of any device."""
+"""Work-items of a group that writes rows, or adds up gradients, on any device."""
 MOST_TAPS = 128
 """Taps of a filter whose sums fit into local memory."""
 

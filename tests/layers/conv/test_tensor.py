@@ -14,7 +14,7 @@ from mpitrain.engine.registry import open_device
 from mpitrain.layers.conv import correlation
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.packed_weights import NO_BIAS, PackedWeights, Packing
-from mpitrain.layers.conv.tensor import reciprocal, sum_items
+from mpitrain.layers.conv.tensor import reciprocal, sum_items, sum_program
 from mpitrain.layers.conv.tensor_rows import (
     FORMATS,
     GROUP,
@@ -233,7 +233,7 @@ def test_parts_of_a_filters_gradient_are_added_up_in_order(
     dweight = device.upload(before)
     items, shared = sum_items(k, c, taps, many)
     assert shared == lanes
-    device.program("tensor_sum", TAPS=taps).sum_parts(
+    sum_program(device, taps).sum_parts(
         items, dweight, device.upload(sums), many, k, c, lanes, add, group=(GROUP, 1)
     )
     expected = np.zeros((k, taps, wide), np.float32)
