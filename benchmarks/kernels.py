@@ -2,6 +2,9 @@
 
 mpitrain train vgg16 --precision bf16 --trace 5 --out RUN ...
 python benchmarks/kernels.py RUN/trace.json
+
+An update that is noted from its first bucket to its last, with other kernels in between, is left
+out.
 """
 
 from __future__ import annotations
