@@ -92,7 +92,10 @@ def test_one_rank_queues_a_gpus_next_forward_pass_before_it_waits(
             monkeypatch.setattr(Graph, "can_begin", False)
         more = BEGINS.get(case) or WAITS[case]
         world = make_world(
-            **{"steps": 4, "batch_size": 8, "device": "pocl", "engine": "gpu"},
+            steps=4,
+            batch_size=8,
+            device="pocl",
+            engine="gpu",
             **{"out": str(tmp_path / way), **more},
         )
         loop.run(world, Progress(0), registry.make_hooks(world.plan))
