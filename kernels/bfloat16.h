@@ -25,6 +25,12 @@ inline uint low_pair(const float a, const float b, const uint high) {
 }
 
 inline uint tf32_bits(const float v) {
+#ifdef __NV_CL_C_VERSION
+    uint rounded;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(v));
+    return rounded;
+#else
     const uint bits = as_uint(v);
     return v != v ? bits | 0x400000 : bits + 0x1000 & 0xffffe000;
+#endif
 }

@@ -86,9 +86,10 @@ inline void store_pairs(const WIDE v, __global VALUE *p) {
 #define LOAD_VALUES_ANYWHERE LOAD
 #if TFLOAT32
 inline WIDE tf32_of(const WIDE v) {
-    const WIDE_UINT bits = PASTE(as_uint, WIDTH)(v);
-    return PASTE(as_float, WIDTH)(
-        select(bits + 0x1000 & 0xffffe000, bits | 0x400000, PASTE(as_uint, WIDTH)(v != v)));
+    float values[WIDTH];
+    PASTE(vstore, WIDTH)(v, 0, values);
+    _Pragma("unroll") for (int i = 0; i < WIDTH; i++) values[i] = as_float(tf32_bits(values[i]));
+    return PASTE(vload, WIDTH)(0, values);
 }
 #define STORE_VALUE(v, p) (*(p) = as_float(tf32_bits(v)))
 #define STORE_VALUES(v, p) STORE_ALIGNED(tf32_of(v), p)
