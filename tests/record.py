@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,10 @@ def main(folder: Path, options: list[str]) -> int:
     if rank != "0":
         os.dup2(os.open(folder / f"{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
     recorder = Recorder(folder / f"{rank}.jsonl")
-    code = int(pytest.main(options, plugins=[recorder]))
+    # Of its own: in pytest's numbered folders ranks that clear old ones away disturb each other.
+    with tempfile.TemporaryDirectory(prefix="tests-", ignore_cleanup_errors=True) as base:
+        options = [*options, f"--basetemp={base}/{rank}"]
+        code = int(pytest.main(options, plugins=[recorder]))
     recorder.write(exit=code)
     return code
 
