@@ -4,7 +4,9 @@
    they are stored (bfloat16.h), and kernels compute in float32. LOAD_VALUES and STORE_VALUES take
    whole vectors, LOAD_VALUE and STORE_VALUE single numbers. A vector as it may stay in registers is
    PACKED, of bfloat16 with half of those in float32; PACKED_INT has numbers of its size. */
+#if BFLOAT16 || PAIRS || TFLOAT32 /* else not even seen: older chips lack its instructions */
 #include "bfloat16.h"
+#endif
 #if BFLOAT16 || PAIRS
 #define WIDE_USHORT PASTE(ushort, WIDTH)
 #define AS_WIDE PASTE(as_float, WIDTH)

@@ -12,6 +12,7 @@
    keeps what comes of it. */
 #include "prelude.h"
 #include "ceiling.h"
+#include "batchnorm.h"
 
 /* The ReLU's lower end: 0, or with no ReLU -INFINITY. Of a choice between these two PoCL makes a
    masked load, and if nothing is to be loaded it costs an AMD core 70 to 150 ns (it seems that
@@ -80,15 +81,9 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void forward_apply(
     const WIDE moved = sum / m, centre = LOAD(x + PLANE(0)) + moved;
     const WIDE squares = max(square - moved * sum, (WIDE)(0.0f));
     const WIDE spread = 1.0f / sqrt(squares / m + epsilon);
-    if (n == 0) {
-        const WIDE old_mean = load_some(running_mean + at, count),
-                   old_var = load_some(running_var + at, count);
-        store_some(centre, mean + at, count);
-        store_some(spread, inverse + at, count);
-        store_some(old_mean + momentum * (centre - old_mean), running_mean + at, count);
-        store_some(old_var + momentum * (squares / max(m - 1.0f, 1.0f) - old_var), running_var + at,
-                   count);
-    }
+    if (n == 0)
+        keep_statistics(mean + at, inverse + at, running_mean + at, running_var + at, centre,
+                        spread, squares, m, momentum, count);
     NORMALISE(spread)
 }
 
@@ -153,11 +148,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void backward_apply(
     ADD_SHARES(sum, product)
     const WIDE deviation = load_some(inverse + at, count);
     product *= deviation;
-    if (n == 0) {
-        store_some(accumulate ? load_some(dbias + at, count) + sum : sum, dbias + at, count);
-        store_some(accumulate ? load_some(dweight + at, count) + product : product, dweight + at,
-                   count);
-    }
+    if (n == 0) keep_gradients(dweight + at, dbias + at, product, sum, accumulate, count);
     if (!wants_dx) return;
     const float m = (float)N * I;
     const WIDE floor = FLOOR, centre = load_some(mean + at, count),

@@ -15,6 +15,7 @@
 #include "prelude.h"
 #include "values.h"
 #include "ceiling.h"
+#include "batchnorm.h"
 #include "gpu/quads.h"
 
 /* partial[share][0] = sum of x - pivot, [1] = sum of its square, where the pivot, the channel's
@@ -127,15 +128,9 @@ IN_GROUPS __kernel void forward_apply(__global VALUE *y, __global float *mean,
     const WIDE moved = sum / m, centre = pivot + moved;
     const WIDE squares = max(square - moved * sum, (WIDE)(0.0f));
     const WIDE spread = 1.0f / sqrt(squares / m + epsilon);
-    if (KEEPS) {
-        const WIDE old_mean = load_some(running_mean + at, count),
-                   old_var = load_some(running_var + at, count);
-        store_some(centre, mean + at, count);
-        store_some(spread, inverse + at, count);
-        store_some(old_mean + momentum * (centre - old_mean), running_mean + at, count);
-        store_some(old_var + momentum * (squares / max(m - 1.0f, 1.0f) - old_var), running_var + at,
-                   count);
-    }
+    if (KEEPS)
+        keep_statistics(mean + at, inverse + at, running_mean + at, running_var + at, centre,
+                        spread, squares, m, momentum, count);
     NORMALISE(spread)
 }
 
@@ -222,11 +217,7 @@ IN_GROUPS __kernel void backward_apply(__global VALUE *dx, __global float *dweig
     ADD_SHARES(sum, product, "unroll 2")
     const WIDE deviation = load_some(inverse + at, count);
     product *= deviation;
-    if (KEEPS) {
-        store_some(accumulate ? load_some(dbias + at, count) + sum : sum, dbias + at, count);
-        store_some(accumulate ? load_some(dweight + at, count) + product : product, dweight + at,
-                   count);
-    }
+    if (KEEPS) keep_gradients(dweight + at, dbias + at, product, sum, accumulate, count);
     if (!wants_dx) return;
     const float m = (float)N * I;
     const WIDE floor = (WIDE)(rectify ? 0.0f : -INFINITY), centre = load_some(mean + at, count),

@@ -146,6 +146,7 @@ class Device:
         self.last: cl.Event | Unmarked | None = None
         """Of the command that was queued last."""
         self.keeps_times = False
+        """Whether commands keep when they ran; then every launch has an event."""
         self._held: list[cl.Event] = []
         self.recorded: list[Command] | None = None
         """What is being queued, while somebody records it."""

@@ -121,9 +121,12 @@ def step(world: World, t: int) -> StepReport:
                 with host.pause("read ahead"):
                     _read_ahead(world, t)
             local.log.catch_up()
+        following = None
+        if last and not (owed or computes_here):
+            with host.pause("read ahead"):
+                following = _bring_ahead(world, t)
         aside = time.perf_counter() - queued
-        if last and not (owed or computes_here) and world.exchange.queues_all:
-            goes_on = _begin_next(world, t)
+        goes_on = following is not None and _begin(world, t + 1, following)
         blocks = time.perf_counter()
         with host.pause("wait for the device"):
             loss += float(losses().sum(dtype="float64"))
@@ -186,19 +189,27 @@ def _read_ahead(world: World, t: int) -> None:
         world.feed.ahead(t + 1)
 
 
-def _begin_next(world: World, t: int) -> bool:
-    """Set the next batch on its way to a device that it must be copied to; and if all that its
-    forward pass depends on is queued, which is one run, queue that too. Returns whether it is."""
-    graph, plan = world.local.graph, world.plan
-    if graph.device.shares_memory or t + 1 >= plan.steps:
-        return False
+def _bring_ahead(world: World, t: int) -> Part | None:
+    """The next batch, on its way to the device of a rank that is alone with it and copies to it;
+    else None."""
+    graph = world.local.graph
+    copies = world.exchange.queues_all and not graph.device.shares_memory
+    if not copies or t + 1 >= world.plan.steps:
+        return None
     part = world.feed.look(t + 1)
     graph.bring(part.images)
-    whole = len(part.labels) <= graph.capacity and not part.mixed
-    begins = graph.can_begin and whole and not plan.run.strict and world.local.trace is None
+    return part
+
+
+def _begin(world: World, t: int, part: Part) -> bool:
+    """Queue a step's forward pass, if all that it depends on is queued, which is one run. Returns
+    whether it is."""
+    local = world.local
+    whole = len(part.labels) <= local.graph.capacity and not part.mixed
+    begins = whole and local.graph.can_begin and not world.plan.run.strict and local.trace is None
     if begins:
-        run = _run(world, t + 1, part, slice(0, graph.capacity))
-        graph.begin(run, part.images, part.labels)
+        run = _run(world, t, part, slice(0, local.graph.capacity))
+        local.graph.begin(run, part.images, part.labels)
     return begins
 
 
