@@ -29,6 +29,8 @@ class Engine(Device):
     """What --precision may ask of it."""
     precision: str = "float32"
     """Arithmetic of convolutions; layers/conv/precision.py sets it, after a check."""
+    lacks: str = ""
+    """What its driver should do and does not, with what that means, if there is such a thing."""
     repeats: ClassVar[bool]
     """Whether values that are cheap to compute again are not kept for the way back."""
     format: Format

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mpitrain.engine.format import BFLOAT16, PAIRS, TFLOAT32, Format
 from mpitrain.engine.gpu import FORMAT, Gpu
-from mpitrain.runtime import nvidia
+from mpitrain.runtime import addresses, nvidia
 from mpitrain.runtime.device import Entry
 
 STORED = {
@@ -29,6 +29,10 @@ class Nvidia(Gpu):
     def __init__(self, entry: Entry) -> None:
         super().__init__(entry)
         self.capability = nvidia.capability(entry.cl)
+        wrong = addresses.offer(self)
+        if wrong:
+            self.lacks = f"{self.name} does not take addresses for buffers ({wrong}); steps of many"
+            self.lacks += " small launches are slower"
 
     @classmethod
     def suits(cls, entry: Entry) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,12 @@ class Memory:
             found = self._parts[offset, nbytes] = self.buffer.get_sub_region(offset, max(nbytes, 1))
         return found
 
+    @cached_property
+    def address(self) -> int:
+        """Of its first byte, on a device that has addresses."""
+        assert self._device.addresses, f"{self._device} has no addresses"
+        return self._device.addresses.of(self.buffer)
+
     def release(self) -> None:
         """Give everything back. Not to be used afterwards."""
         if self._released:
@@ -96,10 +103,18 @@ class Array:
 
     @property
     def buffer(self) -> cl.MemoryObject:
-        """The OpenCL object that kernels take."""
+        """The OpenCL object of just these bytes."""
         if self._view is None:
             self._view = self.memory.part(self._offset, self.nbytes)
         return self._view
+
+    @property
+    def argument(self) -> cl.MemoryObject | np.uint64:
+        """What a kernel of its device takes for it."""
+        if self.device.addresses is None:
+            return self.buffer
+        place: np.uint64 = np.uint64(self.memory.address + self._offset)
+        return place
 
     @property
     def place(self) -> tuple[Memory, int, int]:

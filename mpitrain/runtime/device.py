@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from mpitrain.job.config import whole
 from mpitrain.job.errors import RunError, UserError
 from mpitrain.runtime import platforms, pocl
+from mpitrain.runtime.addresses import Addresses
 from mpitrain.runtime.array import Array, Memory
 from mpitrain.runtime.bare import Unmarked
 from mpitrain.runtime.pinned import Pinned
@@ -125,6 +126,8 @@ class Device:
     long_items: bool = True
     """Whether a work-item takes a long run of values, as a core of a CPU does, or one vector beside
     its neighbours."""
+    addresses: Addresses | None = None
+    """Where kernels take a number for a buffer: those of its buffers."""
 
     def __init__(self, entry: Entry) -> None:
         self.cl: cl.Device = entry.cl
@@ -301,9 +304,10 @@ class Device:
             self.last, self._held = None, []
 
     def settle(self) -> None:
-        """`finish`, if anything has been queued since the last one."""
-        if self.last is not None:
-            self.finish()
+        """`finish`, if anything has been queued since the last one, on the second queue as well."""
+        for each in (self, self._beside):
+            if each is not None and each.last is not None:
+                each.finish()
 
     def beside(self) -> Device:
         """The same device with a second queue, always the same one, for a thread of its own;

@@ -1,9 +1,9 @@
-"""Instructions of NVIDIA's newer chips that the driver's OpenCL compiler does not let through: they
-travel as comments.
+"""What is changed in the PTX that NVIDIA's OpenCL compiler makes of a program, before the driver
+assembles it.
 
-Kernels write them in inline PTX behind a mark (kernels/nvidia/tensor.h). The driver's compiler
-makes PTX of the program; here the marks are taken away, the target becomes the chip's own
-instruction set, and the driver assembles the text once more.
+Instructions of newer chips that the compiler does not let through travel as comments: kernels write
+them in inline PTX behind a mark (kernels/nvidia/tensor.h). Here the marks are taken away, and the
+target becomes the chip's own instruction set. And pointers that kernels take become numbers.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ LOCAL_MARK = re.compile(r"//@local (\d+)")
 LOCAL_ARRAY = re.compile(r"(\.shared \.align )\d+( \.b8 [^\s\[]+\[)32768(\];)")
 """The array `tiles` of the kernels, which OpenCL C keeps at 32 KiB."""
 RESIDENT_MARK = re.compile(r"//@resident (\d+)")
+POINTER = re.compile(r"(\.param \.u64) \.ptr \.global(?: \.align \d+)?")
+"""A kernel's parameter that the driver wants a buffer for."""
 GROUP_SIZE = re.compile(r"^\.reqntid .*$", re.MULTILINE)
 LARGEST_LOCAL = 226 << 10
 """Bytes of local memory that ran on an H200; one KiB more is refused."""
@@ -62,3 +64,8 @@ def retarget(ptx: str) -> str:
     if not found:
         raise ValueError("no array of 32 KiB in the program's local memory")
     return ptx
+
+
+def by_address(ptx: str) -> str:
+    """PTX whose kernels take 64-bit addresses where they took buffers (runtime/addresses.py)."""
+    return POINTER.sub(r"\g<1>", ptx)

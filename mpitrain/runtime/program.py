@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Argument: TypeAlias = "Array | int | float | np.generic | Varying"
 """What a kernel takes."""
+LINE = re.compile(r'^#line (\d+) "(.*)"$')
 INCLUDE = re.compile(r'^#include "([\w/.]+)"[ \t]*$', re.MULTILINE)
 
 
@@ -217,7 +218,7 @@ def _sizes(
 
 def _argument(value: Argument) -> Any:
     if isinstance(value, Array):
-        return value.buffer
+        return value.argument
     if isinstance(value, Varying):
         return value.value
     if isinstance(value, int):
@@ -237,7 +238,8 @@ def _build(device: Device, name: str, source: str, options: list[str]) -> cl.Pro
     """Compile, or load what an earlier run compiled for the same source, options and driver."""
     if not device.caches_programs:  # the driver has a cache of its own
         return _compile(device, name, source, options)
-    path = binaries.place(name, device.identity, *options, source)
+    way = ["by address"] if device.addresses else []
+    path = binaries.place(name, device.identity, *way, *options, source)
     kept = binaries.load(path)
     if kept is not None:
         with contextlib.suppress(cl.Error):  # not what this driver wrote: make it again
@@ -251,20 +253,41 @@ def _build(device: Device, name: str, source: str, options: list[str]) -> cl.Pro
 def _compile(device: Device, name: str, source: str, options: list[str]) -> cl.Program:
     device.on_compile(name)
     try:
-        return _retargeted(device, source, _finish(cl.Program(device.context, source), options))
+        return _rewritten(device, source, _finish(cl.Program(device.context, source), options))
     except (cl.Error, ValueError) as error:
-        log = "\n".join(line for line in str(error).splitlines() if "error" in line) or str(error)
+        said = _placed(str(error), source)
+        log = "\n".join(line for line in said.splitlines() if "error" in line) or said
         raise RunError(
             f"kernels/{name}.cl does not compile for {device.name} ({device.platform}): {log}"
         ) from error
 
 
-def _retargeted(device: Device, source: str, program: cl.Program) -> cl.Program:
-    """The same, with instructions that the driver's compiler had to be kept from reading."""
-    if not nvidia.is_marked(source):
+def _placed(said: str, source: str) -> str:
+    """A compiler's words with files and their lines where it counts those of the whole text, as
+    NVIDIA's does whatever the #line in it say."""
+    places, file, number = [], "", 0
+    for line in source.splitlines():
+        number += 1
+        places.append(f"{file}:{number}")
+        if found := LINE.match(line):
+            number, file = int(found.group(1)) - 1, found.group(2)
+
+    def place(found: re.Match[str]) -> str:
+        at = int(found.group(1)) - 1
+        return places[at] if at < len(places) else found.group(0)
+
+    return re.sub(r"<kernel>:(\d+)", place, said)
+
+
+def _rewritten(device: Device, source: str, program: cl.Program) -> cl.Program:
+    """The same, with what the driver's compiler had to be kept from reading, and by address if its
+    device takes addresses."""
+    if not (nvidia.is_marked(source) or device.addresses):
         return program
     made: Any = program.get_info(cl.program_info.BINARIES)
     ptx = nvidia.retarget(made[0].rstrip(b"\0").decode())
+    if device.addresses:
+        ptx = nvidia.by_address(ptx)
     return _finish(cl.Program(device.context, [device.cl], [ptx.encode()]), [])
 
 

@@ -158,9 +158,9 @@ def join(
 def _open_device(run: Run, wire: Wire, cores: Sequence[int]) -> Engine:
     """This rank's device, in the precision asked for; says so where it falls back to another."""
     device = open_device(run.device, wire.ranks.local_rank, cores, run.engine)
-    fallback = use(device, run.precision)
-    if fallback:
-        print(f"rank {wire.ranks.rank}: {fallback}", file=sys.stderr, flush=True)
+    for lacking in (device.lacks, use(device, run.precision)):
+        if lacking:
+            print(f"rank {wire.ranks.rank}: {lacking}", file=sys.stderr, flush=True)
     return device
 
 

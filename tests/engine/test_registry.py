@@ -44,7 +44,8 @@ def test_the_command_line_trains_with_it(tmp_path: Path) -> None:
     losses = {}
     for name in ("packed", "cpu"):
         out = tmp_path / name
-        options = ["lenet", "--engine", name, "--steps", "20", "--out", str(out), "--quiet"]
+        options = ["lenet", "--device", "cpu", "--engine", name, "--steps", "20", "--quiet"]
+        options += ["--out", str(out)]
         done = CliRunner().invoke(command(), options)
         assert done.exit_code == 0, done.output
         events = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]

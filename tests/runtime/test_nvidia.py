@@ -51,6 +51,14 @@ def test_a_missing_array_is_an_error() -> None:
         nvidia.retarget(PTX.replace("[32768]", "[16]"))
 
 
+def test_buffers_become_numbers_and_numbers_stay() -> None:
+    local = (
+        "\t.param .u64 .ptr .shared .align 4 correlate_param_1,\n\t.param .u32 correlate_param_2"
+    )
+    ptx = PTX.replace("correlate_param_0", f"correlate_param_0,\n{local}")
+    assert nvidia.by_address(ptx) == ptx.replace(" .ptr .global .align 4", "")
+
+
 def test_kernels_of_this_chip_alone_are_known_by_their_marks() -> None:
     assert nvidia.is_marked(read_source("tensor", ("nvidia", "gpu")))
     assert not nvidia.is_marked(read_source("relu", ("gpu",)))

@@ -42,6 +42,18 @@ def test_a_compilers_error_names_file_and_line(
         device.program("broken", UNIQUE=device.wide).built()
 
 
+def test_lines_of_the_whole_text_are_those_of_the_file_again() -> None:
+    """As NVIDIA's compiler counts them."""
+    source = '#line 1 "a.cl"\n#line 1 "b.h"\nint b;\n\n#line 2 "a.cl"\nint a;\n'
+    said = "".join(f"<kernel>:{line}:5: error\n" for line in (3, 4, 6, 7))
+    assert program._placed(said, source).split("\n")[:4] == [
+        "b.h:1:5: error",
+        "b.h:2:5: error",
+        "a.cl:2:5: error",
+        "<kernel>:7:5: error",
+    ]
+
+
 def test_includes_keep_the_lines_of_the_file(device: Device) -> None:
     source = program.read_source("gemm", ("cpu",))
     assert "#include" not in source and '#line 1 "prelude.h"' in source

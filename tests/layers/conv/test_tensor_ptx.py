@@ -78,7 +78,7 @@ def assembled(name: str, facts: dict[str, int], folder: Path) -> str:
         flags=re.MULTILINE,
     )
     text = re.sub(
-        r"(\.b8 \S+)\[\d{5,}\]", r"\1[32768]", nvidia.retarget(text)
+        r"(\.b8 \S+)\[\d{5,}\]", r"\1[32768]", nvidia.by_address(nvidia.retarget(text))
     )  # the assembler alone allows 48 KiB
     ptx.write_text(text)
     arch = "sm_90a" if facts["ON_HOPPER"] else "sm_80"
