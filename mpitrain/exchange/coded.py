@@ -57,7 +57,11 @@ class Coded(Strategy):
         longest = max((bucket.size for bucket in coded), default=0)
         everyone = self.root_only or not coded
         self._leaders = Leaders(
-            parts.wire, longest, everyone=everyone, apart=parts.apart and not parts.to_all
+            parts.wire,
+            longest,
+            everyone=everyone,
+            apart=parts.apart and not parts.to_all,
+            device=parts.device,
         )
         self._slots: list[_Slot] = []
         self._residuals: dict[str, Array] = {}

@@ -15,6 +15,7 @@ from mpitrain.exchange.window import SLOTS, Window, floats
 from mpitrain.mpi.hops import Hops
 from mpitrain.mpi.hosts import host_wires
 from mpitrain.mpi.wire import Wire
+from mpitrain.runtime.device import Device
 
 
 class Leaders:
@@ -24,9 +25,15 @@ class Leaders:
     """
 
     def __init__(
-        self, wire: Wire, longest: int, everyone: bool = False, apart: bool = False
+        self,
+        wire: Wire,
+        longest: int,
+        everyone: bool = False,
+        apart: bool = False,
+        device: Device | None = None,
     ) -> None:
-        """Collective. longest: values in the longest vector. everyone: all ranks code.
+        """Collective. longest: values in the longest vector. everyone: all ranks code. device: of
+        the vectors; None: they are the host's.
 
         apart: all vectors are gathered before the first `spread`; otherwise each has its own next.
 
@@ -53,7 +60,7 @@ class Leaders:
         if slots:
             self.wire, self.count = between, wire.ranks.hosts
             if within.ranks.size > 1:
-                self._window = Window(within.shared, longest, slots, apart)
+                self._window = Window(within.shared, longest, slots, apart, device)
 
     @property
     def number(self) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.strategy import Parts, Strategy, Turn
-from mpitrain.exchange.window import Window
+from mpitrain.exchange.stream import BUCKETS_AT_ONCE
+from mpitrain.exchange.window import SLOTS, Window, floats
 from mpitrain.mpi.hops import Hops
 from mpitrain.runtime.array import Array
 
@@ -12,13 +13,14 @@ from mpitrain.runtime.array import Array
 class SharedWindow(Strategy):
     """Exact sums, in rank order. Raises UserError on every rank if ranks cannot share memory.
 
-    Copies vectors in and out; in_place.py is for those that lie in shared memory themselves.
+    Vectors are copied in and out; in_place.py is for those that lie in shared memory themselves.
     """
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
-        longest = max(bucket.size for bucket in parts.buckets)
-        self._window: Window[Array] = Window(parts.wire.shared, longest, apart=parts.apart)
+        longest, shared = max(bucket.size for bucket in parts.buckets), parts.wire.shared
+        slots = BUCKETS_AT_ONCE if shared.has_room(floats(longest, BUCKETS_AT_ONCE)) else SLOTS
+        self._window: Window[Array] = Window(shared, longest, slots, parts.apart, parts.device)
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
         x = self.parts.gradients[bucket.number]

@@ -16,7 +16,8 @@ from typing import Protocol
 
 import numpy as np
 
-from mpitrain.exchange.window import NOTE_FLOATS, add
+from mpitrain.exchange.reach import add
+from mpitrain.exchange.window import NOTE_FLOATS
 from mpitrain.job.cut import shards
 from mpitrain.mpi.blocking import Floats
 

@@ -15,15 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.exchange.codec_protocol import Floats, V
-from mpitrain.job.cut import round_up, shards
+from mpitrain.exchange.reach import STRETCH, Reach, reach
+from mpitrain.job.cut import parts, round_up, shards
 from mpitrain.mpi.hops import Hops, Pending
+from mpitrain.runtime.device import Device
 
 SLOTS = 2
 """Buckets in the shared memory at once, where nothing but copying and adding is done to them."""
 NOTE_FLOATS = 16
 """Floats beside each vector, a line of the cache, for a number that is spread with it."""
-CACHED = 1 << 15
-"""Values added up at a time: 128 KiB, which stay in a core's cache between two additions."""
+PAGE = 1024
+"""Float32 of a page of memory: what is pinned for a device begins on one."""
 COPIED, ADDED, WRITTEN, LEFT = 0, 1, 2, 3
 """Lanes of mpi's Transfer. Each kind of barrier has one, where all ranks start it in one order."""
 BARRIERS = {COPIED: "gradients are there", ADDED: "means are there", WRITTEN: "weights are there"}
@@ -47,36 +49,41 @@ class Window(Generic[V]):
     Vector number n uses slot n modulo the number of slots, as soon as that is free.
     """
 
-    def __init__(self, host: Host, longest: int, slots: int = SLOTS, apart: bool = False) -> None:
+    def __init__(
+        self,
+        host: Host,
+        longest: int,
+        slots: int = SLOTS,
+        apart: bool = False,
+        device: Device | None = None,
+    ) -> None:
         """Collective. Raises UserError on every rank where ranks cannot share so much memory.
 
         apart: `spread` comes when other vectors have used the slot; otherwise right after `mean`,
-        which keeps the slot for it.
+        which keeps the slot for it. device: of the vectors; None: they are the host's.
         """
         self._host, self._stride, self._apart = host, floats(longest, 1), apart
         self._slices = host.share(floats(longest, slots))
         self._uses = [_SlotUse() for _ in range(slots)]
+        self._reach: Reach[V] = reach(device, self._slices, longest, slots)
 
     def mean(self, x: V, images: int, to_all: bool, number: int) -> Hops[None]:
         """x becomes the sum over ranks divided by `images`, on every rank or on rank 0 alone.
 
-        On the other ranks x stays as it is.
+        On the other ranks x stays as it is. What makes x is done.
         """
         host, slices, use = self._host, self._slot(number, x.size), self._use(number)
         yield use
         use.taken = True
-        cuts = shards(x.size, host.size)
-        start, stop = cuts[host.rank]
-        with x.host() as mine:
-            slices[host.rank][:start], slices[host.rank][stop:] = mine[:start], mine[stop:]
-            yield host.start_barrier(COPIED, slices[0].nbytes)
-            parts = [mine if rank == host.rank else each for rank, each in enumerate(slices)]
-            add(slices[host.rank], parts, start, stop, np.float32(1 / images))
+        cuts = stretches(x.size, host.size)
+        own, slot = cuts[host.rank], number % len(self._uses)
+        others = [(0, own[0]), (own[1], x.size)]
+        yield from self._reach.put(x, slices[host.rank], others, False)
+        yield host.start_barrier(COPIED, slices[0].nbytes)
+        yield from self._reach.add(x, slices, host.rank, own, np.float32(1 / images), slot)
         yield host.start_barrier(ADDED)
         if to_all or host.rank == 0:
-            with x.host(write=True) as mine:
-                for rank, (start, stop) in enumerate(cuts):
-                    mine[start:stop] = slices[rank][start:stop]
+            yield from self._reach.take(x, list(zip(slices, cuts, strict=True)))
         if to_all or self._apart:
             use.leave(host.start_barrier(LEFT))
 
@@ -90,14 +97,13 @@ class Window(Generic[V]):
         if self._apart:
             yield use
             use.taken = True
+        whole = (0, y.size)
         if w is not None:
-            with w.host() as mine:
-                slices[0][:] = mine
+            yield from self._reach.put(w, slices[0], [whole], True)
             note_beside[0] = note
         yield host.start_barrier(WRITTEN, slices[0].nbytes if w is not None else 0)
         if w is None:
-            with y.host(write=True) as mine:
-                mine[:] = slices[0]
+            yield from self._reach.take(y, [(slices[0], whole)])
         received_note = float(note_beside[0])
         use.leave(host.start_barrier(LEFT))
         return received_note
@@ -117,18 +123,14 @@ class Window(Generic[V]):
 
 def floats(longest: int, slots: int = SLOTS) -> int:
     """How many float32 of shared memory each rank's part of a window takes."""
-    return slots * (round_up(longest, NOTE_FLOATS) + NOTE_FLOATS)
+    return slots * round_up(longest + NOTE_FLOATS, PAGE)
 
 
-def add(total: Floats, parts: Sequence[Floats], start: int, stop: int, factor: np.float32) -> None:
-    """total[start:stop] = factor * (the sum of parts[:][start:stop], in their order)."""
-    for at in range(start, stop, CACHED):
-        here = slice(at, min(at + CACHED, stop))
-        np.add(parts[0][here], parts[1][here], out=total[here])
-        for part in parts[2:]:
-            np.add(total[here], part[here], out=total[here])
-        if factor != 1:
-            np.multiply(total[here], factor, out=total[here])
+def stretches(count: int, size: int) -> list[tuple[int, int]]:
+    """The range of each of `size` ranks of so many values, as even as they can be where a device
+    can add them up."""
+    cuts = shards(parts(count, STRETCH), size)
+    return [(start * STRETCH, min(stop * STRETCH, count)) for start, stop in cuts]
 
 
 class _SlotUse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import pyopencl as cl
 from numpy.typing import NDArray
 
 from mpitrain.runtime.array import Array
-from mpitrain.runtime.device import Device
+from mpitrain.runtime.device import Device, Mark
+from mpitrain.runtime.pinned import pin
 
 PLACES = 2
 """One is read by the device while the other is filled."""
@@ -84,6 +86,54 @@ class Late:
         found: Any = self._pinned.view(self._array.dtype)
         copied: NDArray[Any] = found.reshape(self._array.shape).copy()
         return copied
+
+
+class Copies:
+    """Copies between arrays of a device and memory of the host, both ways at once."""
+
+    def __init__(self, device: Device, memory: Sequence[NDArray[Any]]) -> None:
+        """memory: all that is copied to and from; pinned as long as this lives."""
+        self._device, self._downs = device, cl.CommandQueue(device.context)
+        self._pins = [pin(device.context, each) for each in memory]
+
+    def down(self, pairs: Sequence[tuple[NDArray[Any], Array]], queued: bool) -> Mark:
+        """Set copies of arrays on their way to the host; done when they are there.
+
+        queued: behind what is queued on the device so far; else at once.
+        """
+        after = None
+        if queued and pairs:
+            after = [cl.enqueue_marker(self._device.queue)]
+            self._device.queue.flush()
+        events = []
+        for host, array in pairs:
+            if host.size:
+                memory, offset, _ = array.place
+                events.append(
+                    cl.enqueue_copy(
+                        self._downs, host, memory.buffer, src_offset=offset, wait_for=after,
+                        is_blocking=False,
+                    )
+                )  # fmt: skip
+        self._downs.flush()
+        return Mark(*events)
+
+    def up(self, pairs: Sequence[tuple[NDArray[Any], Array]]) -> Mark:
+        """Queue copies of host memory to arrays, behind what is queued so far; done when it has
+        been read."""
+        queue, events = self._device.queue, []
+        for host, array in pairs:
+            if host.size:
+                memory, offset, _ = array.place
+                events.append(
+                    cl.enqueue_copy(
+                        queue, memory.buffer, host, dst_offset=offset, is_blocking=False
+                    )
+                )
+        if events:
+            self._device.last = events[-1]
+            queue.flush()
+        return Mark(*events)
 
 
 def same_numbers(a: NDArray[Any], b: NDArray[Any]) -> bool:

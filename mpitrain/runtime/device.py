@@ -276,7 +276,7 @@ class Device:
         if isinstance(self.last, Unmarked):
             self.last = cl.enqueue_marker(self.queue)
         self.queue.flush()
-        return Mark(self.last)
+        return Mark() if self.last is None else Mark(self.last)
 
     def hold(self, event: cl.Event) -> None:
         """Keep the event of the last command, and the host array that it holds, until the command
@@ -325,17 +325,17 @@ class Device:
 class Mark:
     """A point in a device's queue."""
 
-    def __init__(self, event: cl.Event | None) -> None:
-        """event: of the last command; None where there was none."""
-        self._event = event
+    def __init__(self, *events: cl.Event) -> None:
+        """events: of the commands before it, the last one of a queue at its end. They are kept, for
+        one that holds a host array waits where it is dropped before its command is done."""
+        self._events = events
 
     def done(self) -> bool:
         """Whether everything before it is done."""
-        return self._event is None or bool(
-            self._event.command_execution_status <= cl.command_execution_status.COMPLETE
-        )
+        done = cl.command_execution_status.COMPLETE
+        return not self._events or bool(self._events[-1].command_execution_status <= done)
 
     def wait(self) -> None:
         """Return when everything before it is done."""
-        if self._event is not None:
-            self._event.wait()
+        if self._events:
+            self._events[-1].wait()

@@ -13,6 +13,7 @@ from ranks import (
     Model,
     assert_nothing_is_lost,
     digest,
+    open_cpu,
     true_mean,
     values,
 )
@@ -217,9 +218,16 @@ def test_a_star_sends_everything_through_rank_0(wire: Wire, kind: str, update: s
     assert len(set(sent[1:])) <= 1
 
 
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("devices", [("cpu",), ("pocl as a gpu",), ("cpu", "pocl as a gpu")])
 @pytest.mark.parametrize("update", ["root", "replicated"])
-def test_shared_memory_adds_in_rank_order(wire: Wire, update: str) -> None:
-    model = Model(wire, "window", update, buckets=MANY)
+def test_shared_memory_adds_in_rank_order(
+    wire: Wire, update: str, devices: tuple[str, ...], streaming: bool
+) -> None:
+    """On devices with memory of their own, too, which copy and add up themselves, and where ranks
+    have unlike ones."""
+    device = open_cpu(devices[wire.ranks.rank % len(devices)])
+    model = Model(wire, "window", update, device, MANY, streaming)
     wire.ranks.delay.seconds = 0.002
     for t in range(2):
         model.step(t)
@@ -228,7 +236,9 @@ def test_shared_memory_adds_in_rank_order(wire: Wire, update: str) -> None:
             total = total + values(LENGTH, rank, t)
         if update == "replicated" or wire.ranks.rank == 0:
             np.testing.assert_array_equal(model.means, total * np.float32(1 / IMAGES))
+        assert len(set(wire.agree.gather_facts(digest(model.weights.download())))) == 1
     wire.ranks.delay.seconds = 0.0
+    model.exchange.close()
 
 
 def test_shared_memory_that_is_not_there_is_refused_on_all_ranks(
