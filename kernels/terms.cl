@@ -9,8 +9,7 @@
 
 __kernel void mean_of_terms(__global float *y, __global const float *own,
                             __global const float *others, const int n, const int chunk,
-                            const int terms, const int mine, const int apart,
-                            const float factor) {
+                            const int terms, const int mine, const int apart, const float factor) {
     const int from = get_global_id(0) * chunk, to = min(from + chunk, n);
     int i = from;
     for (; i + WIDTH <= to; i += WIDTH) {
