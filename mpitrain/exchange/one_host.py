@@ -20,7 +20,13 @@ class SharedWindow(Strategy):
         super().__init__(parts)
         longest, shared = max(bucket.size for bucket in parts.buckets), parts.wire.shared
         slots = BUCKETS_AT_ONCE if shared.has_room(floats(longest, BUCKETS_AT_ONCE)) else SLOTS
-        self._window: Window[Array] = Window(shared, longest, slots, parts.apart, parts.device)
+        devices = parts.wire.agree.gather_facts(parts.device.shares_memory)
+        # Of two devices with memory of their own each then sends and gets a vector once: rank 0 the
+        # other gradient and the weights, which is 1.5 vectors if each adds up a half.
+        alone = len(devices) == 2 and not any(devices)
+        self._window: Window[Array] = Window(
+            shared, longest, slots, parts.apart, parts.device, alone
+        )
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
         x = self.parts.gradients[bucket.number]

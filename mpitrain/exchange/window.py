@@ -2,8 +2,8 @@
 
 Each rank adds up one shard. It copies the rest of its vector into its slice of the shared memory,
 adds up its shard of all ranks' vectors in rank order, and writes the mean of the shard into its own
-slice. Ranks that need the mean copy it from there. Slots take turns, so that one bucket is copied
-while another is added up.
+slice. Ranks that need the mean copy it from there. How a rank copies and adds, reach.py says. Slots
+take turns, so that one bucket is copied while another is added up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.exchange.codec_protocol import Floats, V
-from mpitrain.exchange.reach import STRETCH, Reach, reach
+from mpitrain.exchange.reach import STRETCH, Reach, Sum, reach
 from mpitrain.job.cut import parts, round_up, shards
 from mpitrain.mpi.hops import Hops, Pending
 from mpitrain.runtime.device import Device
@@ -56,13 +56,16 @@ class Window(Generic[V]):
         slots: int = SLOTS,
         apart: bool = False,
         device: Device | None = None,
+        alone: bool = False,
     ) -> None:
         """Collective. Raises UserError on every rank where ranks cannot share so much memory.
 
         apart: `spread` comes when other vectors have used the slot; otherwise right after `mean`,
-        which keeps the slot for it. device: of the vectors; None: they are the host's.
+        which keeps the slot for it. device: of the vectors; None: they are the host's. alone: rank
+        0 adds up all of what it alone gets.
         """
-        self._host, self._stride, self._apart = host, floats(longest, 1), apart
+        self._host, self._stride = host, floats(longest, 1)
+        self._apart, self._alone = apart, alone
         self._slices = host.share(floats(longest, slots))
         self._uses = [_SlotUse() for _ in range(slots)]
         self._reach: Reach[V] = reach(device, self._slices, longest, slots)
@@ -75,15 +78,19 @@ class Window(Generic[V]):
         host, slices, use = self._host, self._slot(number, x.size), self._use(number)
         yield use
         use.taken = True
-        cuts = stretches(x.size, host.size)
+        gets, cuts = to_all or host.rank == 0, self._cuts(x.size, to_all)
         own, slot = cuts[host.rank], number % len(self._uses)
+        total = Sum(
+            slices, host.rank, own, np.float32(1 / images), gets, shared=to_all or host.rank != 0
+        )
         others = [(0, own[0]), (own[1], x.size)]
         yield from self._reach.put(x, slices[host.rank], others, False)
         yield host.start_barrier(COPIED, slices[0].nbytes)
-        yield from self._reach.add(x, slices, host.rank, own, np.float32(1 / images), slot)
+        yield from self._reach.add(x, total, slot)
         yield host.start_barrier(ADDED)
-        if to_all or host.rank == 0:
-            yield from self._reach.take(x, list(zip(slices, cuts, strict=True)))
+        if gets:
+            theirs = [each for each in enumerate(cuts) if each[0] != host.rank]
+            yield from self._reach.take(x, [(slices[rank], cut) for rank, cut in theirs])
         if to_all or self._apart:
             use.leave(host.start_barrier(LEFT))
 
@@ -108,6 +115,14 @@ class Window(Generic[V]):
         use.leave(host.start_barrier(LEFT))
         return received_note
 
+    def _cuts(self, count: int, to_all: bool) -> list[tuple[int, int]]:
+        """The range of each rank that it adds up: as even as they can be where a device can add
+        them up."""
+        if self._alone and not to_all:
+            return [(0, count), *[(count, count)] * (self._host.size - 1)]
+        cuts = shards(parts(count, STRETCH), self._host.size)
+        return [(start * STRETCH, min(stop * STRETCH, count)) for start, stop in cuts]
+
     def _slot(self, number: int, size: int) -> list[Floats]:
         """Every rank's slice of this vector's slot."""
         start = number % len(self._uses) * self._stride
@@ -124,13 +139,6 @@ class Window(Generic[V]):
 def floats(longest: int, slots: int = SLOTS) -> int:
     """How many float32 of shared memory each rank's part of a window takes."""
     return slots * round_up(longest + NOTE_FLOATS, PAGE)
-
-
-def stretches(count: int, size: int) -> list[tuple[int, int]]:
-    """The range of each of `size` ranks of so many values, as even as they can be where a device
-    can add them up."""
-    cuts = shards(parts(count, STRETCH), size)
-    return [(start * STRETCH, min(stop * STRETCH, count)) for start, stop in cuts]
 
 
 class _SlotUse:

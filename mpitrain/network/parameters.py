@@ -72,18 +72,18 @@ class Layout:
         """Parameters, without the gaps."""
         return sum(size(slot.shape) for slot in self.slots.values())
 
-    def buckets(self, least: int = 0, whole: bool = False) -> list[Bucket]:
+    def buckets(self, least: int = 0, whole: bool = False, longest: int = 0) -> list[Bucket]:
         """The vector cut into ranges in the order in which the backward pass completes them; the
         others last.
 
         least: values of a bucket that may be coded, if more than SMALL. whole: cut between tensors
-        alone, which buckets then name.
+        alone, which buckets then name. longest: values of one, if not BUCKET.
         """
         found: list[Bucket] = []
         stop = self.coded
         starts = sorted(slot.start for slot in self.slots.values() if slot.coded)
         while stop > 0:
-            start = max(0, stop - BUCKET)
+            start = max(0, stop - (longest or BUCKET))
             if whole:
                 start = max(each for each in starts if each <= start)
             coded = stop - start >= max(SMALL, least)
