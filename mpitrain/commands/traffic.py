@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 
 from mpitrain.exchange.bucket import Bucket
-from mpitrain.exchange.factors import ALIGNED, pays, rank_of
+from mpitrain.exchange.factors import pays, rank_of
 from mpitrain.exchange.lowrank import DEFAULT_RANK
 from mpitrain.exchange.message import HEADER
 from mpitrain.job.cut import parts, round_up
@@ -16,6 +16,7 @@ from mpitrain.job.cut import shards as cut_in_shards
 from mpitrain.layers.layer import Shape, size
 from mpitrain.network.network import Node
 from mpitrain.network.parameters import BLOCK, Layout
+from mpitrain.runtime.array import ALIGNED
 
 RECORD = {"dynamic8": BLOCK + 1, "float16": 2 * BLOCK, "lowrank8": BLOCK + 1}
 """Bytes of a block of values, by exchange."""

@@ -30,7 +30,7 @@ class Engine(Device):
     precision: str = "float32"
     """Arithmetic of convolutions; layers/conv/precision.py sets it, after a check."""
     lacks: str = ""
-    """What its driver should do and does not, with what that means, if there is such a thing."""
+    """A sentence on what its driver does not do, and what that costs; empty where it does all."""
     repeats: ClassVar[bool]
     """Whether values that are cheap to compute again are not kept for the way back."""
     format: Format

@@ -129,6 +129,9 @@ class Coded(Strategy):
         note = yield from self._leaders.spread(y, nth, 0.0 if finite else np.inf)
         return bool(np.isfinite(note))
 
+    def close(self) -> None:
+        self._leaders.close()
+
     def __str__(self) -> str:
         leaders = self._leaders
         if leaders.lacks_memory:

@@ -49,7 +49,8 @@ class Updater(Protocol):
     """What an exchange needs of the training above it. With streaming a thread calls it."""
 
     def set_out(self, gradient: Array) -> None:
-        """The exchange of a bucket of the whole flat gradient (n,) begins."""
+        """The exchange of a bucket of the whole flat gradient (n,) begins. It may change that, but
+        leaves nothing queued that does."""
 
     def update(self, move: Move) -> None:
         """Move a range of weights by its mean gradient.
@@ -261,9 +262,11 @@ class Exchange:
         return self._stream is not None
 
     def close(self) -> None:
-        """End the thread; nothing may be sent afterwards."""
+        """End the thread, and give back what strategies hold of memory that ranks share; nothing
+        may be sent afterwards."""
         if self._stream is not None:
             self._stream.close()
+        self._strategy.close()
 
     def residuals(self) -> dict[str, Array]:
         """What coding has left out so far on this rank; empty if nothing is coded.

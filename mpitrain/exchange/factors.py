@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 
 from mpitrain.exchange.bucket import Bucket, Matrix
 from mpitrain.job.cut import parts, round_up
-from mpitrain.runtime.array import Array
+from mpitrain.runtime.array import ALIGNED, Array
 from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Launch
 
 STRIP = 4
 """Vectors of columns that a work-item of a CPU sums over all rows: 16 sums of rank 4 in
 registers."""
-ALIGNED = 128
-"""Float32 values to whose multiples parts of arrays start: sub-buffers need that on some GPUs."""
 
 
 def rank_of(m: Matrix, rank: int) -> int:

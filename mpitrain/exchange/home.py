@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 from mpitrain.exchange.codec_protocol import Floats
 from mpitrain.job.cut import round_up
+from mpitrain.mpi.shared import PAGE
 from mpitrain.mpi.wire import Wire
-
-PAGE = 1024
-"""Float32 of a page of memory, on which each vector begins."""
 
 
 @dataclass(frozen=True)

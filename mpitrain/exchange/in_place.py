@@ -12,13 +12,9 @@ from mpitrain.exchange.home import Home
 from mpitrain.exchange.move import Move
 from mpitrain.exchange.strategy import Parts, Strategy, Turn
 from mpitrain.exchange.window import COPIED, WRITTEN
-from mpitrain.job.cut import parts as count_of_parts
-from mpitrain.job.cut import shards
+from mpitrain.job.cut import aligned_shards
 from mpitrain.mpi.hops import Hops
-from mpitrain.runtime.array import ALIGNMENT
-
-STRETCH = ALIGNMENT // 4
-"""Values of which shards are multiples."""
+from mpitrain.runtime.array import ALIGNED
 
 
 class InPlace(Strategy):
@@ -48,9 +44,8 @@ class InPlace(Strategy):
         host, home = self._host, self._home
         start, stop = bucket.start, bucket.stop
         if home.weights is not None:
-            cuts = shards(count_of_parts(bucket.size, STRETCH), host.size)
-            first, last = cuts[host.rank]
-            start, stop = start + first * STRETCH, min(stop, start + last * STRETCH)
+            first, last = aligned_shards(bucket.size, host.size, ALIGNED)[host.rank]
+            start, stop = start + first, start + last
         if start >= stop:
             return None
         gradients = self._gradients.part(start, self._gradients.size)

@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from mpitrain.exchange.codec_protocol import V
-from mpitrain.exchange.stream import BUCKETS_AT_ONCE
-from mpitrain.exchange.window import SLOTS, Window, floats
+from mpitrain.exchange.window import Window, slots_that
 from mpitrain.mpi.hops import Hops
 from mpitrain.mpi.hosts import host_wires
 from mpitrain.mpi.wire import Wire
@@ -33,7 +32,7 @@ class Leaders:
         device: Device | None = None,
     ) -> None:
         """Collective. longest: values in the longest vector. everyone: all ranks code. device: of
-        the vectors; None: they are the host's.
+        the vectors; None: the host sees them.
 
         apart: all vectors are gathered before the first `spread`; otherwise each has its own next.
 
@@ -48,19 +47,17 @@ class Leaders:
         if everyone or wire.ranks.hosts in (1, wire.ranks.size):
             return
         within, between = host_wires(wire)
-        slots = next(
-            (
-                each
-                for each in (BUCKETS_AT_ONCE, SLOTS)
-                if _fits(wire, within, floats(longest, each))
-            ),
-            0,
-        )
+        slots = slots_that(lambda count: _fits(wire, within, count), longest)
         self.lacks_memory = not slots
         if slots:
             self.wire, self.count = between, wire.ranks.hosts
             if within.ranks.size > 1:
                 self._window = Window(within.shared, longest, slots, apart, device)
+
+    def close(self) -> None:
+        """Let go of the shared memory."""
+        if self._window is not None:
+            self._window.close()
 
     @property
     def number(self) -> int:

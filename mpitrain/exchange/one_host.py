@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.strategy import Parts, Strategy, Turn
-from mpitrain.exchange.stream import BUCKETS_AT_ONCE
-from mpitrain.exchange.window import SLOTS, Window, floats
+from mpitrain.exchange.window import SLOTS, Window, slots_that
 from mpitrain.mpi.hops import Hops
 from mpitrain.runtime.array import Array
 
@@ -19,13 +18,13 @@ class SharedWindow(Strategy):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         longest, shared = max(bucket.size for bucket in parts.buckets), parts.wire.shared
-        slots = BUCKETS_AT_ONCE if shared.has_room(floats(longest, BUCKETS_AT_ONCE)) else SLOTS
+        slots = slots_that(shared.has_room, longest) or SLOTS
         devices = parts.wire.agree.gather_facts(parts.device.shares_memory)
-        # Of two devices with memory of their own each then sends and gets a vector once: rank 0 the
-        # other gradient and the weights, which is 1.5 vectors if each adds up a half.
-        alone = len(devices) == 2 and not any(devices)
+        # Of two devices with memory of their own each then sends and gets a vector once. Adding up
+        # a half each, rank 0 would send half of its gradient, too, beside the weights.
+        root_adds = len(devices) == 2 and not any(devices)
         self._window: Window[Array] = Window(
-            shared, longest, slots, parts.apart, parts.device, alone
+            shared, longest, slots, parts.apart, parts.device, root_adds
         )
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
@@ -37,3 +36,10 @@ class SharedWindow(Strategy):
         y, w = self.weights(bucket)
         yield from self._window.spread(y, w, turn.number)
         return True
+
+    def close(self) -> None:
+        self._window.close()
+
+    def __str__(self) -> str:
+        lacks = self._window.lacks
+        return f"short of shared memory: {lacks}" if lacks else ""

@@ -127,8 +127,12 @@ class Strategy:
         """
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Let go of memory that ranks share, which may be freed from now on."""
+
     def __str__(self) -> str:
-        """For the header of a run: which ranks code, if these are not all ranks; else empty."""
+        """For the header of a run: which ranks code, if these are not all ranks, and what there is
+        too little of; else empty."""
         return ""
 
     @property

@@ -1,31 +1,32 @@
 """Average and spread within a host through memory that all its ranks share: exact, no messages.
 
-Each rank adds up one shard. It copies the rest of its vector into its slice of the shared memory,
+Each rank adds up one shard: it copies the rest of its vector into its slice of the shared memory,
 adds up its shard of all ranks' vectors in rank order, and writes the mean of the shard into its own
-slice. Ranks that need the mean copy it from there. How a rank copies and adds, reach.py says. Slots
-take turns, so that one bucket is copied while another is added up.
+slice, from which ranks that need it copy it. Or rank 0 adds up whole vectors (`root_adds`). How a
+rank copies and adds, reach.py says. Slots take turns, so that one bucket is copied while another is
+added up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.exchange.codec_protocol import Floats, V
-from mpitrain.exchange.reach import STRETCH, Reach, Sum, reach
-from mpitrain.job.cut import parts, round_up, shards
+from mpitrain.exchange.reach import Reach, Sum, reach
+from mpitrain.exchange.stream import BUCKETS_AT_ONCE
+from mpitrain.job.cut import aligned_shards, round_up
 from mpitrain.mpi.hops import Hops, Pending
+from mpitrain.runtime.array import ALIGNED
 from mpitrain.runtime.device import Device
 
 SLOTS = 2
-"""Buckets in the shared memory at once, where nothing but copying and adding is done to them."""
+"""Buckets in the shared memory at once, where there is no room for BUCKETS_AT_ONCE."""
 NOTE_FLOATS = 16
 """Floats beside each vector, a line of the cache, for a number that is spread with it."""
-PAGE = 1024
-"""Float32 of a page of memory: what is pinned for a device begins on one."""
 COPIED, ADDED, WRITTEN, LEFT = 0, 1, 2, 3
 """Lanes of mpi's Transfer. Each kind of barrier has one, where all ranks start it in one order."""
 BARRIERS = {COPIED: "gradients are there", ADDED: "means are there", WRITTEN: "weights are there"}
@@ -56,37 +57,38 @@ class Window(Generic[V]):
         slots: int = SLOTS,
         apart: bool = False,
         device: Device | None = None,
-        alone: bool = False,
+        root_adds: bool = False,
     ) -> None:
         """Collective. Raises UserError on every rank where ranks cannot share so much memory.
 
         apart: `spread` comes when other vectors have used the slot; otherwise right after `mean`,
-        which keeps the slot for it. device: of the vectors; None: they are the host's. alone: rank
-        0 adds up all of what it alone gets.
+        which keeps the slot for it. device: of the vectors; None: the host sees them. root_adds:
+        what rank 0 alone gets it also adds up by itself.
         """
         self._host, self._stride = host, floats(longest, 1)
-        self._apart, self._alone = apart, alone
+        self._apart, self._root_adds = apart, root_adds
         self._slices = host.share(floats(longest, slots))
         self._uses = [_SlotUse() for _ in range(slots)]
-        self._reach: Reach[V] = reach(device, self._slices, longest, slots)
+        most = max(stop - start for start, stop in self._cuts(longest, root_adds))
+        self._reach: Reach[V] = reach(device, self._slices, most)
 
     def mean(self, x: V, images: int, to_all: bool, number: int) -> Hops[None]:
         """x becomes the sum over ranks divided by `images`, on every rank or on rank 0 alone.
 
-        On the other ranks x stays as it is. What makes x is done.
+        On the other ranks x stays as it is. To be called when the work that makes x is done.
         """
         host, slices, use = self._host, self._slot(number, x.size), self._use(number)
         yield use
         use.taken = True
-        gets, cuts = to_all or host.rank == 0, self._cuts(x.size, to_all)
-        own, slot = cuts[host.rank], number % len(self._uses)
-        total = Sum(
-            slices, host.rank, own, np.float32(1 / images), gets, shared=to_all or host.rank != 0
-        )
-        others = [(0, own[0]), (own[1], x.size)]
-        yield from self._reach.put(x, slices[host.rank], others, False)
-        yield host.start_barrier(COPIED, slices[0].nbytes)
-        yield from self._reach.add(x, total, slot)
+        gets, read = to_all or host.rank == 0, to_all or host.rank != 0
+        cuts = self._cuts(x.size, self._root_adds and not to_all)
+        (start, stop), slot = cuts[host.rank], number % len(self._uses)
+        rest, factor = [(0, start), (stop, x.size)], np.float32(1 / images)
+        yield from self._reach.put(x, slices[host.rank], rest, queued=False)
+        # A vector counts once; none where rank 0 adds up all by itself.
+        yield host.start_barrier(COPIED, slices[0].nbytes if read or stop < x.size else 0)
+        wanted = Sum(slices, host.rank, (start, stop), factor, slot, gets, read)
+        yield from self._reach.add(x, wanted)
         yield host.start_barrier(ADDED)
         if gets:
             theirs = [each for each in enumerate(cuts) if each[0] != host.rank]
@@ -106,7 +108,7 @@ class Window(Generic[V]):
             use.taken = True
         whole = (0, y.size)
         if w is not None:
-            yield from self._reach.put(w, slices[0], [whole], True)
+            yield from self._reach.put(w, slices[0], [whole], queued=True)
             note_beside[0] = note
         yield host.start_barrier(WRITTEN, slices[0].nbytes if w is not None else 0)
         if w is None:
@@ -115,13 +117,21 @@ class Window(Generic[V]):
         use.leave(host.start_barrier(LEFT))
         return received_note
 
-    def _cuts(self, count: int, to_all: bool) -> list[tuple[int, int]]:
-        """The range of each rank that it adds up: as even as they can be where a device can add
-        them up."""
-        if self._alone and not to_all:
+    def close(self) -> None:
+        """Let go of the shared memory."""
+        self._reach.close()
+
+    @property
+    def lacks(self) -> str:
+        """What makes it slower than it could be; empty if nothing does."""
+        few = "" if len(self._uses) >= BUCKETS_AT_ONCE else f"room for {len(self._uses)} buckets"
+        return ", ".join(filter(None, (few, self._reach.lacks)))
+
+    def _cuts(self, count: int, root_adds: bool) -> list[tuple[int, int]]:
+        """The range that each rank adds up, which begins where a part of an array may."""
+        if root_adds:
             return [(0, count), *[(count, count)] * (self._host.size - 1)]
-        cuts = shards(parts(count, STRETCH), self._host.size)
-        return [(start * STRETCH, min(stop * STRETCH, count)) for start, stop in cuts]
+        return aligned_shards(count, self._host.size, ALIGNED)
 
     def _slot(self, number: int, size: int) -> list[Floats]:
         """Every rank's slice of this vector's slot."""
@@ -138,7 +148,16 @@ class Window(Generic[V]):
 
 def floats(longest: int, slots: int = SLOTS) -> int:
     """How many float32 of shared memory each rank's part of a window takes."""
-    return slots * round_up(longest + NOTE_FLOATS, PAGE)
+    return slots * (round_up(longest, NOTE_FLOATS) + NOTE_FLOATS)
+
+
+def slots_that(fit: Callable[[int], bool], longest: int) -> int:
+    """For how many vectors of up to `longest` values at once there is room; 0: for too few.
+
+    fit: whether each rank can have so many float32, the same on every rank.
+    """
+    counts = (BUCKETS_AT_ONCE, SLOTS)
+    return next((count for count in counts if fit(floats(longest, count))), 0)
 
 
 class _SlotUse:

@@ -26,6 +26,12 @@ def shards(count: int, size: int) -> list[tuple[int, int]]:
     return [(rank * count // size, (rank + 1) * count // size) for rank in range(size)]
 
 
+def aligned_shards(count: int, size: int, multiple: int) -> list[tuple[int, int]]:
+    """`shards` that begin at multiples of a number, or at the end."""
+    cuts = shards(parts(count, multiple), size)
+    return [(min(start * multiple, count), min(stop * multiple, count)) for start, stop in cuts]
+
+
 def shard_lengths(count: int, size: int) -> list[int]:
     """How long each rank's shard of `count` values is, in rank order."""
     return [stop - start for start, stop in shards(count, size)]

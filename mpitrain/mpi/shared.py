@@ -10,6 +10,7 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from mpitrain.job.cut import round_up
 from mpitrain.job.errors import UserError
 from mpitrain.mpi.agree import Agree
 from mpitrain.mpi.ranks import Ranks
@@ -19,6 +20,8 @@ from mpitrain.mpi.wait import Messages, failure
 
 SHARED = Path("/dev/shm")
 """Where Linux keeps shared memory; containers often have little of it."""
+PAGE = 1024
+"""Float32 of a page of memory, on which each rank's part begins."""
 FREE_SHARE_MAX = 0.7
 """At most this share of the free space may be taken."""
 
@@ -53,8 +56,8 @@ class SharedMemory:
         if self._window is None or count > self._floats:
             self._agree.together(lambda: self._check_room(4 * count))
             self._free()
-            self._window = self._allocate(count)
-            self._floats = count
+            self._floats = round_up(count, PAGE)
+            self._window = self._allocate(self._floats)
         self.barrier()  # all ranks are done with what was there before
         return [each[:count] for each in self._seen(self._window)]
 

@@ -1,8 +1,8 @@
 """Where buffers lie in a GPU's memory, for kernels that take that number instead of the buffer.
 
 NVIDIA's driver looks after each buffer and sub-buffer that a kernel is given. Where hundreds of
-sub-buffers of one buffer overlap, as those of scratch do, a launch takes the host up to 120 us and
-starts up to 0.2 ms late (docs/decisions.md). It knows nothing of numbers.
+sub-buffers of one buffer overlap, as those of scratch do, that takes longer than many a kernel
+(docs/decisions.md). It knows nothing of numbers.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import numpy as np
 import pyopencl as cl
 
 from mpitrain.job.errors import RunError
+from mpitrain.runtime.array import ALIGNMENT
 
 if TYPE_CHECKING:
     from mpitrain.runtime.device import Device
 
 PROBE = 0x0123456789ABCDEF
 """A number that nothing else leaves behind."""
-LAST = 64
-"""Of some places of 8 bytes: where a part may begin."""
+LAST = ALIGNMENT // 8
+"""Where a part of an array of 8-byte numbers may begin."""
 
 
 class Addresses:
@@ -52,7 +53,7 @@ def offer(device: Device) -> str | None:
         device.addresses = Addresses(device)
         with device.scope():
             places = device.zeros((LAST + 1,), np.uint64)
-            program = device.program("address", BY_ADDRESS=1)
+            program = device.program("address", BY_ADDRESS=1)  # which tells it from the one above
             program.address(1, places.part(LAST, LAST + 1), np.uint64(PROBE))
             *before, found = places.download().tolist()
     except (RunError, cl.Error) as error:
@@ -60,6 +61,6 @@ def offer(device: Device) -> str | None:
     else:
         if found == PROBE and not any(before):
             return None
-        wrong = f"expected {PROBE:x} in one place, found {found:x}"
+        wrong = f"expected {PROBE:x} in the last place alone, found {found:x} and {sum(before):x}"
     device.addresses = None
     return wrong

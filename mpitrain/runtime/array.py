@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ALIGNMENT = 512
 """Bytes at which parts of an array may start: the coarsest that an OpenCL device asks of
 sub-buffers (4096 bits, NVIDIA)."""
+ALIGNED = ALIGNMENT // 4
+"""Float32 values to whose multiples they start."""
 
 
 class Memory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -304,10 +305,11 @@ class Device:
             self.last, self._held = None, []
 
     def settle(self) -> None:
-        """`finish`, if anything has been queued since the last one, on the second queue as well."""
-        for each in (self, self._beside):
-            if each is not None and each.last is not None:
-                each.finish()
+        """Wait for what has been queued since the last `finish`, and for the second queue."""
+        if self.last is not None:
+            self.finish()
+        if self._beside is not None:  # the driver does not know what works with which memory
+            self._beside.queue.finish()
 
     def beside(self) -> Device:
         """The same device with a second queue, always the same one, for a thread of its own;
@@ -331,11 +333,18 @@ class Mark:
         self._events = events
 
     def done(self) -> bool:
-        """Whether everything before it is done."""
+        """Whether everything before it is done. Raises RunError if a command failed."""
         done = cl.command_execution_status.COMPLETE
-        return not self._events or bool(self._events[-1].command_execution_status <= done)
+        if self._events and self._events[-1].command_execution_status > done:
+            return False
+        for event in self._events:
+            if event.command_execution_status < done:
+                raise RunError(f"work on the device failed ({event.command_execution_status})")
+        return True
 
     def wait(self) -> None:
-        """Return when everything before it is done."""
+        """Return when everything before it is done. Raises RunError if a command failed."""
         if self._events:
-            self._events[-1].wait()
+            with contextlib.suppress(cl.Error):  # which says less than its event
+                self._events[-1].wait()
+            self.done()

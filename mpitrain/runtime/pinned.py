@@ -14,8 +14,7 @@ import pyopencl as cl
 from numpy.typing import NDArray
 
 LARGEST = 1 << 26
-"""Bytes that are lent at once: eight buckets. The host cannot swap pinned memory, and ranks share
-it."""
+"""Bytes that are lent at once. The host cannot swap pinned memory, and ranks share it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +63,14 @@ class Pinned:
         return Piece(memory, mapped[0])
 
 
-def pin(context: cl.Context, host: NDArray[Any]) -> cl.Buffer:
-    """Have the driver pin memory of the host that others have made, as long as the result lives,
-    which is for nothing else. An H200 copied 8 MiB of what ranks share at 51 GB/s so, at 7.5 to
-    11.4 without."""
+def pin(context: cl.Context, host: NDArray[Any]) -> cl.Buffer | None:
+    """Have the driver pin memory of the host that somebody else has made, until the result is
+    released; None where it does not. The result is of no other use.
+
+    An H200 copied 8 MiB that ranks share at 51 GB/s so, and at 7.5 to 11.4 without.
+    """
     flags = cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR
-    return cl.Buffer(context, flags, hostbuf=host)
+    try:
+        return cl.Buffer(context, flags, hostbuf=host)
+    except cl.Error:
+        return None

@@ -274,7 +274,7 @@ def _placed(said: str, source: str) -> str:
 
     def place(found: re.Match[str]) -> str:
         at = int(found.group(1)) - 1
-        return places[at] if at < len(places) else found.group(0)
+        return places[at] if 0 <= at < len(places) else found.group(0)
 
     return re.sub(r"<kernel>:(\d+)", place, said)
 

@@ -93,6 +93,7 @@ class Fault:
         self._armed = False
         if self._is_nan and gradient is not None:
             gradient.part(0, 1).fill(float("nan"))
+            gradient.device.finish()
         print(f"fault at {time.time():.3f}", file=sys.stderr, flush=True)
         if self._flips and gradient is not None:
             with gradient.host(write=True) as values:

@@ -18,7 +18,7 @@ from mpitrain.engine.engine import Engine
 from mpitrain.engine.registry import open_device
 from mpitrain.exchange.choice import candidates, choose, coded_from
 from mpitrain.exchange.exchange import needs_master
-from mpitrain.exchange.home import PAGE, Home, make_home
+from mpitrain.exchange.home import Home, make_home
 from mpitrain.exchange.probe import measure
 from mpitrain.exchange.registry import find, is_lossy
 from mpitrain.exchange.rows import rows
@@ -33,6 +33,7 @@ from mpitrain.job.log import Log
 from mpitrain.job.run_folder import Hold
 from mpitrain.layers.conv.precision import use
 from mpitrain.mpi.heartbeat import with_heartbeat
+from mpitrain.mpi.shared import PAGE
 from mpitrain.mpi.wire import Wire
 from mpitrain.network import models
 from mpitrain.network.batch_limit import batch_limit
@@ -158,7 +159,8 @@ def join(
 
 
 def _open_device(run: Run, wire: Wire, cores: Sequence[int]) -> Engine:
-    """This rank's device, in the precision asked for; says so where it falls back to another."""
+    """This rank's device, in the precision asked for; says so where it falls back to another, and
+    what its driver lacks."""
     device = open_device(run.device, wire.ranks.local_rank, cores, run.engine)
     for lacking in (device.lacks, use(device, run.precision)):
         if lacking:
@@ -270,7 +272,8 @@ def _batch_limit(run: Run, wire: Wire, network: Network, device: Engine, kind: s
 def _longest_bucket(kind: str, wire: Wire, device: Engine) -> int:
     """Values of a bucket at most. Longer ones where a device with memory of its own copies them to
     shared memory: the host's work on a bucket takes as long as copying 16 MiB. Collective."""
-    if kind != "window" or all(wire.agree.gather_facts(device.shares_memory)):
+    alone = wire.ranks.size == 1
+    if kind != "window" or alone or all(wire.agree.gather_facts(device.shares_memory)):
         return BUCKET
     longer = 2 * BUCKET
     return longer if wire.shared.has_room(floats(longer, BUCKETS_AT_ONCE)) else BUCKET

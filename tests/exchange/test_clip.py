@@ -51,21 +51,27 @@ def length(x: NDArray[np.float32]) -> float:
 
 @pytest.mark.mpi
 @pytest.mark.parametrize(
-    ("kind", "update", "streaming"),
-    [*((*way, True) for way in WAYS), ("dynamic8", "root", False), ("window", "root", False)],
+    ("kind", "update", "streaming", "name"),
+    [
+        *((*way, True, "cpu") for way in WAYS),
+        ("dynamic8", "root", False, "cpu"),
+        ("window", "root", False, "cpu"),
+        ("window", "root", True, "pocl as a gpu"),
+        ("window", "replicated", True, "pocl as a gpu"),
+    ],
 )
 def test_clipped_means_are_shrunk_alike_on_every_rank(
-    wire: Wire, kind: str, update: str, streaming: bool
+    wire: Wire, kind: str, update: str, streaming: bool, name: str
 ) -> None:
     """Over three steps: the means of an exchange that does not clip, times one factor."""
-    buckets, means, sound = buckets_of(kind), [], []
+    buckets, means, sound, device = buckets_of(kind), [], [], open_cpu(name)
     wire.ranks.delay.seconds = 0.001
-    plain = Model(wire, kind, update, buckets=buckets, streaming=streaming)
+    plain = Model(wire, kind, update, device, buckets, streaming)
     for t in range(3):
         plain.step(t)
         means.append(plain.means.copy())
     # Not before: ranks share one memory.
-    clipped = Model(wire, kind, update, buckets=buckets, streaming=streaming, clip_norm=LIMIT)
+    clipped = Model(wire, kind, update, device, buckets, streaming, LIMIT)
     for t, mean in enumerate(means):
         report = clipped.step(t)
         if update == "root" and wire.ranks.rank:

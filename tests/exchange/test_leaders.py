@@ -94,10 +94,13 @@ def test_neighbours_are_the_ranks_of_a_host_in_order(wire: Wire) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["cpu", "pocl as a gpu"])
 @pytest.mark.parametrize("update", ["root", "replicated"])
-def test_the_mean_is_that_of_the_hosts_sums_bit_for_bit(wire: Wire, update: str) -> None:
-    model = Model(wire, "dynamic8", update)
+def test_the_mean_is_that_of_the_hosts_sums_bit_for_bit(wire: Wire, update: str, name: str) -> None:
+    """Also where devices copy to and from the memory of their host by themselves."""
+    model = Model(wire, "dynamic8", update, open_cpu(name))
     model.step(0)
+    model.exchange.close()
     sums = sums_of_hosts(wire, 0)
     if update == "root" and wire.ranks.rank:
         return

@@ -28,13 +28,16 @@ def test_every_tensor_has_a_place_of_its_own_at_a_block(name: str) -> None:
     assert layout.length - layout.count < BLOCK * len(layout.slots)
 
 
+@pytest.mark.parametrize("longest", [BUCKET, 2 * BUCKET])
 @pytest.mark.parametrize("name", models.NAMES)
-def test_buckets_cover_every_value_once(name: str) -> None:
+def test_buckets_cover_every_value_once(name: str, longest: int) -> None:
     layout = layout_of(name)
-    buckets = sorted(layout.buckets(), key=lambda bucket: bucket.start)
+    buckets = sorted(layout.buckets(longest=longest), key=lambda bucket: bucket.start)
+    large = layout.coded >= longest
+    assert (max(bucket.size for bucket in buckets if bucket.coded) == longest) == large
     assert [bucket.start for bucket in buckets] == [0, *(bucket.stop for bucket in buckets[:-1])]
     assert buckets[-1].stop == layout.length
-    assert all(0 < bucket.stop - bucket.start <= BUCKET for bucket in buckets[:-1])
+    assert all(0 < bucket.stop - bucket.start <= longest for bucket in buckets[:-1])
     assert not any(bucket.coded for bucket in buckets if bucket.start >= layout.coded)
 
 
