@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.strategy import Parts, Strategy, Turn
-from mpitrain.exchange.window import SLOTS, Window, slots_that
+from mpitrain.exchange.stream import BUCKETS_AT_ONCE
+from mpitrain.exchange.window import SLOTS, Window, floats, slots_that
 from mpitrain.mpi.hops import Hops
+from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array
+from mpitrain.runtime.device import Device
 
 
 class SharedWindow(Strategy):
@@ -26,6 +29,15 @@ class SharedWindow(Strategy):
         self._window: Window[Array] = Window(
             shared, longest, slots, parts.apart, parts.device, root_adds
         )
+
+    @classmethod
+    def longest(cls, wire: Wire, device: Device, usual: int) -> int:
+        """16 MiB where a device with memory of its own copies to shared memory, if there is room:
+        that takes as long as the host's work on a bucket."""
+        if wire.ranks.size == 1 or all(wire.agree.gather_facts(device.shares_memory)):
+            return usual
+        room = wire.shared.has_room(floats(2 * usual, BUCKETS_AT_ONCE))
+        return 2 * usual if room else usual
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
         x = self.parts.gradients[bucket.number]

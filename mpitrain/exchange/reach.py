@@ -103,7 +103,7 @@ class ByDevice:
     """Vectors of a device with memory of its own, which copies and adds up itself, while this rank
     goes on with other vectors. The shared memory is pinned for it.
 
-    By way of the host two H200 took 4.4 ms for 8 MiB, nearly all of it the processor's copies.
+    By way of the host two H200 took 4.4 ms for 8 MiB, most of it the processor's copies and sums.
     """
 
     def __init__(self, device: Device, memory: Sequence[Floats], most: int) -> None:

@@ -91,6 +91,11 @@ class Strategy:
         self.parts = parts
         self.spreads = self.spreads or not parts.to_all
 
+    @classmethod
+    def longest(cls, wire: Wire, device: Device, usual: int) -> int:
+        """Values of a bucket at most, `usual` if it does not matter. Collective."""
+        return usual
+
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
         """The bucket's gradient becomes the sum over ranks divided by `images`, perhaps but for the
         factor in `move`.

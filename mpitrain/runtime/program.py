@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Argument: TypeAlias = "Array | int | float | np.generic | Varying"
 """What a kernel takes."""
 LINE = re.compile(r'^#line (\d+) "(.*)"$')
+"""What `_expand` writes."""
 INCLUDE = re.compile(r'^#include "([\w/.]+)"[ \t]*$', re.MULTILINE)
 
 
@@ -263,8 +264,8 @@ def _compile(device: Device, name: str, source: str, options: list[str]) -> cl.P
 
 
 def _placed(said: str, source: str) -> str:
-    """A compiler's words with files and their lines where it counts those of the whole text, as
-    NVIDIA's does whatever the #line in it say."""
+    """A compiler's words with files and their lines, where it counts those of the whole text:
+    NVIDIA's does not heed #line."""
     places, file, number = [], "", 0
     for line in source.splitlines():
         number += 1

@@ -22,7 +22,6 @@ from mpitrain.exchange.home import Home, make_home
 from mpitrain.exchange.probe import measure
 from mpitrain.exchange.registry import find, is_lossy
 from mpitrain.exchange.rows import rows
-from mpitrain.exchange.stream import BUCKETS_AT_ONCE
 from mpitrain.exchange.window import floats
 from mpitrain.job import checkpoint
 from mpitrain.job.config import Run, kept, known, split_from
@@ -128,7 +127,7 @@ def join(
     device.on_compile = _Compiling(watch, display, device.name)
     home = _home(plan, placed, wire, device)
     graph = wire.agree.leaders_first(lambda: _graph(plan, placed, wire, device, home))
-    longest = _longest_bucket(kind, wire, device)
+    longest = strategy.longest(wire, device, BUCKET)
     graph.buckets = graph.layout.buckets(coded, strategy.whole_tensors, longest)
     if run.label_smoothing or run.mixup:
         wire.agree.together(lambda: graph.soften(run.label_smoothing))
@@ -267,16 +266,6 @@ def _batch_limit(run: Run, wire: Wire, network: Network, device: Engine, kind: s
     vectors = 2 + applies_mean(wire.ranks.rank, run.update) + own_master + is_lossy(kind) + copies
     vectors += run.ema is not None
     return batch_limit(network, device, room, vectors)
-
-
-def _longest_bucket(kind: str, wire: Wire, device: Engine) -> int:
-    """Values of a bucket at most. Longer ones where a device with memory of its own copies them to
-    shared memory: the host's work on a bucket takes as long as copying 16 MiB. Collective."""
-    alone = wire.ranks.size == 1
-    if kind != "window" or alone or all(wire.agree.gather_facts(device.shares_memory)):
-        return BUCKET
-    longer = 2 * BUCKET
-    return longer if wire.shared.has_room(floats(longer, BUCKETS_AT_ONCE)) else BUCKET
 
 
 def _home(plan: Plan, placed: Network, wire: Wire, device: Engine) -> Home | None:

@@ -19,6 +19,8 @@ from ranks import (
 )
 
 from mpitrain.exchange.exchange import Exchange
+from mpitrain.exchange.one_host import SharedWindow
+from mpitrain.exchange.plain import Float32
 from mpitrain.exchange.registry import is_lossy
 from mpitrain.exchange.residuals import Residuals
 from mpitrain.job.errors import UserError
@@ -239,6 +241,28 @@ def test_shared_memory_adds_in_rank_order(
         assert len(set(wire.agree.gather_facts(digest(model.weights.download())))) == 1
     wire.ranks.delay.seconds = 0.0
     model.exchange.close()
+
+
+@pytest.mark.parametrize(
+    ("devices", "times"), [(("cpu",), 1), (("pocl as a gpu",), 2), (("cpu", "pocl as a gpu"), 2)]
+)
+def test_devices_with_memory_of_their_own_have_longer_buckets(
+    wire: Wire, devices: tuple[str, ...], times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On all ranks alike, and where there is room."""
+    device = open_cpu(devices[wire.ranks.rank % len(devices)])
+    alone = wire.ranks.size == 1
+    assert SharedWindow.longest(wire, device, 1 << 12) == (1 if alone else times) << 12
+    assert Float32.longest(wire, device, 1 << 12) == 1 << 12
+    monkeypatch.setattr(wire.shared, "has_room", lambda count: False)
+    assert SharedWindow.longest(wire, device, 1 << 12) == 1 << 12
+
+
+def test_little_shared_memory_is_said(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert str(Model(wire, "window", "root").exchange) == ""
+    monkeypatch.setattr(wire.shared, "has_room", lambda count: False)
+    said = "short of shared memory: room for 2 buckets" if wire.ranks.size > 1 else ""
+    assert str(Model(wire, "window", "root").exchange) == said
 
 
 def test_shared_memory_that_is_not_there_is_refused_on_all_ranks(

@@ -10,6 +10,7 @@ from ranks import values
 
 from mpitrain.exchange.reach import ByDevice, Mapped, Sum
 from mpitrain.mpi.hops import complete
+from mpitrain.runtime import ahead
 from mpitrain.runtime.array import ALIGNED
 from mpitrain.runtime.device import Device
 
@@ -77,6 +78,18 @@ def test_ranges_are_copied_both_ways_and_the_rest_stays(device: Device, queued: 
         expected[:ALIGNED], expected[ALIGNED:] = shared[1][:ALIGNED], -2
         np.testing.assert_array_equal(x.download(), expected)
         way.close()
+
+
+def test_memory_that_cannot_be_pinned_is_said_and_copied_all_the_same(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "pin", lambda context, host: None)
+    shared, x = memory_of(2), device.upload(values(LENGTH, 99))
+    way = ByDevice(device, shared, LENGTH)
+    assert way.lacks == "memory that is not pinned"
+    complete(way.put(x, shared[0], [(0, LENGTH)], queued=True))
+    np.testing.assert_array_equal(shared[0], x.download())
+    way.close()
 
 
 def test_several_are_on_their_way_at_once(device: Device) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from mpitrain.job.errors import RunError
 from mpitrain.runtime.array import load
-from mpitrain.runtime.device import Device
+from mpitrain.runtime.device import Device, Mark
 
 VALUES = np.arange(1024, dtype=np.float32)
 
@@ -171,6 +171,20 @@ def test_a_second_queue_works_on_the_same_memory(device: Device) -> None:
     x.on(beside).part(512, 1024).fill(3.0)
     beside.finish()
     assert x.download().sum() == 3 * 512
+
+
+@pytest.mark.parametrize("failed", [0, 1])
+def test_a_failed_command_is_not_done(device: Device, failed: int) -> None:
+    """Whichever of those before a mark it is."""
+    events = [cl.UserEvent(device.context) for _ in range(2)]
+    mark = Mark(*events)
+    assert not mark.done()
+    complete = int(cl.command_execution_status.COMPLETE)
+    for number, event in enumerate(events):
+        event.set_status(-5 if number == failed else complete)
+    for ask in (mark.done, mark.wait):
+        with pytest.raises(RunError, match=r"work on the device failed \(-5\)"):
+            ask()
 
 
 def test_memory_gives_back_launches_and_parts_before_itself(device: Device) -> None:
