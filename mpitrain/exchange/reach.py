@@ -125,7 +125,7 @@ class ByDevice:
         (start, stop), mine, stride = wanted.range, wanted.mine, self._stride
         count, wide = stop - start, self._device.wide
         if not count:
-            yield self._copies.up([])  # as many hops as other vectors have
+            yield self._copies.up([])  # a hop all the same: vectors keep their order by hops
             return
         rest = [each[start:stop] for n, each in enumerate(wanted.terms) if n != mine]
         others = self._place(self._others, wanted.slot, len(rest) * stride)
@@ -140,7 +140,7 @@ class ByDevice:
         )  # fmt: skip
         if wanted.read:
             yield self._copies.down([(wanted.terms[mine][start:stop], total.part(0, count))], True)
-            del brought  # which would have waited
+            del brought  # not before: dropped while it copies, it keeps this thread waiting
         else:
             yield brought
 

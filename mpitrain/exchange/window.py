@@ -63,7 +63,7 @@ class Window(Generic[V]):
 
         apart: `spread` comes when other vectors have used the slot; otherwise right after `mean`,
         which keeps the slot for it. device: of the vectors; None: the host sees them. root_adds:
-        what rank 0 alone gets it also adds up by itself.
+        rank 0 adds up the whole of a vector whose sum it alone gets.
         """
         self._host, self._stride = host, floats(longest, 1)
         self._apart, self._root_adds = apart, root_adds
