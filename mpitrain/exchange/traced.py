@@ -32,8 +32,11 @@ class TracedExchange(Exchange):
         name = f"bucket {bucket.number}"
         while True:
             self._trace.bucket = bucket.number
-            with self._trace.span(name):
-                pending = next(hops, None)
+            try:
+                with self._trace.span(name):
+                    pending = next(hops, None)
+            finally:
+                self._trace.bucket = None
             if pending is None:
                 return
             yield pending

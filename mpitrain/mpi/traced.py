@@ -158,6 +158,8 @@ class TracedTransfer(Transfer):
         trace = self._notes.trace
         if self._name:
             return self._notes.begin(self._name, lane, to, source)
+        if trace.bucket is None:  # the weights, after a death
+            return self._notes.begin(how, lane, to, source)
         what = trace.words.get(lane, how)
         return self._notes.begin(what, lane, to, source, bucket=trace.bucket, how=how)
 

@@ -225,6 +225,8 @@ def test_those_that_go_on_without_a_rank_leave_a_trace_of_theirs(
     assert found.ranks == [0, 2] and found.other["ranks_at_start"] == 3
     assert steps(found, 2)[-1] == "step 7"
     assert {target["pid"] for _, target in found.flights} == {0, 2}
+    weights = [sent["args"] for sent, _ in found.flights if sent["name"] == "broadcast"]
+    assert weights and not any("bucket" in facts for facts in weights), "these are no bucket's"
 
 
 def test_a_signal_ends_the_trace_where_the_run_ends(launch: Launch, tmp_path: Path) -> None:
