@@ -3,6 +3,7 @@ from the call that starts them until this rank notices that they are done."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from time import perf_counter_ns as now
@@ -188,7 +189,7 @@ class TracedScatter(Scatter):
         shape: tuple[int, ...],
         dtype: Any,
     ) -> Part:
-        one = int(np.prod(shape)) * np.dtype(dtype).itemsize + np.dtype(np.int32).itemsize
+        one = math.prod(shape) * np.dtype(dtype).itemsize + np.dtype(np.int32).itemsize
         sizes = [one * (part.stop - part.start) for part in parts]
         to = {peer: sizes[peer] for peer in range(1, self.size)} if self.rank == 0 else {}
         span = self._notes.begin("images", 0, to, {0: sizes[self.rank]} if self.rank else {})

@@ -4,6 +4,7 @@ with its scope."""
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -96,7 +97,7 @@ class Array:
         self.device = device
         self.shape = shape
         self.dtype = np.dtype(dtype)
-        self.size = int(np.prod(shape, dtype=np.int64))
+        self.size = int(math.prod(shape))  # of numpy.int64, kernels would take eight bytes
         self.nbytes = self.size * self.dtype.itemsize
         self.memory = memory
         self._offset = offset

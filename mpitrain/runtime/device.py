@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -176,7 +177,7 @@ class Device:
     def empty(self, shape: Sequence[int], dtype: DTypeLike = np.float32) -> Array:
         """A new array whose content is not set. Raises RunError when the device cannot hold it."""
         shape = tuple(int(extent) for extent in shape)
-        nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         if nbytes > self.largest:
             raise RunError(
                 f"{self.name} gives at most {self.largest >> 20} MiB at once, {nbytes >> 20} MiB "
@@ -190,7 +191,7 @@ class Device:
         return self._array(host.shape, host.dtype, cl.mem_flags.USE_HOST_PTR, hostbuf=host)
 
     def _array(self, shape: tuple[int, ...], dtype: DTypeLike, where: int, **what: Any) -> Array:
-        nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         try:
             root = cl.Buffer(self.context, cl.mem_flags.READ_WRITE | where, **what)
         except cl.MemoryError as error:

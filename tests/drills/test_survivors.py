@@ -127,6 +127,19 @@ def test_one_of_four_may_die_under_low_rank_factors(
     assert len(losses) == 12 and losses[-1] < 0.8 * losses[0], losses
 
 
+def test_one_may_die_whose_device_copies_to_shared_memory(
+    outliving: Launch, tmp_path: Path
+) -> None:
+    """As GPUs do, whose copies are under way then."""
+    words = (*FEW, "--exchange", "window", "--device", "pocl", "--engine", "gpu")
+    fault = "kind=kill,rank=1,phase=exchange,step=6"
+    ended = outliving(*words, "--inject", fault, ranks=3, out=tmp_path / "run", flags=ULFM)
+    assert ended.end["exit"] == 0 and "Traceback" not in ended.err, ended.err
+    assert len(ended.end["weights_sha256"]) == 2 and ended.weights
+    assert [event["ranks"] for event in ended.events("lost")] == [[1]]
+    assert [event["step"] for event in ended.events("step")] == list(range(1, 13))
+
+
 def test_with_strict_a_rank_that_dies_changes_no_bit(outliving: Launch, tmp_path: Path) -> None:
     """Nor in running statistics, which each rank keeps for itself."""
     network = tmp_path / "normed.toml"
