@@ -1,6 +1,9 @@
-"""All tests, serial ones and those of several ranks, with one summary: what `make test` runs.
+"""All tests, those of one process and those of several ranks, with one summary: what `make test`
+runs.
 
     python tests/every.py [--ranks 1,2,3,4] [folders of tests]
+
+Tests of one process run on several cores side by side, but for those that start jobs.
 
 Rank 0's pytest prints as it goes; what another rank's printed is shown where something failed on
 it. A test counts once, however many parts ran it: as failed if it failed in one, as skipped if no
@@ -17,20 +20,36 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 RECORD = Path(__file__).with_name("record.py")
 QUIET = ("-qq", "--no-header", "--no-summary")
 SEVERAL = ("tests/exchange", "tests/mpi", "tests/training")
 """Where tests are that run on any number of ranks."""
+JOBS = ("tests/drills", "tests/jobs")
+"""Where tests are that start jobs, which take all cores: one at a time."""
+WORKERS = min(len(os.sched_getaffinity(0)), 4)
+"""Tests side by side. One keeps a core busy, most of the time by compiling, and up to 2 GB."""
+
+
+@dataclass
+class Start:
+    """A start of pytest."""
+
+    name: str
+    options: list[str]
+    ranks: int = 0
+    """0: without mpirun."""
 
 
 @dataclass
 class Part:
     """What became of one start of pytest, on all of its ranks."""
 
-    name: str
+    start: Start
     seconds: float
     outcomes: dict[str, str] = field(default_factory=dict)
     """By test: the first of WORST_FIRST that a rank says."""
@@ -38,9 +57,9 @@ class Part:
     failures: list[str] = field(default_factory=list)
     """Sentences: what failed on which rank."""
 
-    def add(self, rank: int, lines: list[dict[str, str]]) -> bool:
+    def add(self, rank: int, lines: list[dict[str, Any]]) -> bool:
         """Take what a rank has recorded; whether it ended well."""
-        where = f" (rank {rank}, {self.name})" if self.name != SERIAL else ""
+        where = f" (rank {rank}, {self.start.name})" if self.start.ranks else ""
         failed = [line["test"] for line in lines if line.get("outcome") == "failed"]
         for line in lines:
             if line.get("outcome") in WORST_FIRST:
@@ -59,7 +78,6 @@ class Part:
         return code == 0
 
 
-SERIAL = "serial"
 WORST_FIRST = ("failed", "passed", "skipped")
 
 
@@ -67,23 +85,39 @@ def worse(one: str, other: str) -> str:
     return min(one, other, key=WORST_FIRST.index)
 
 
-def run(ranks: int, tests: list[str], folder: Path) -> tuple[Part, bool]:
-    """Run pytest over `tests`, by mpirun where ranks are not 0; what became of it, and whether it
-    was well."""
-    name = f"{ranks} rank{'s' * (ranks > 1)}" if ranks else SERIAL
+def starts(words: list[str], several: list[int]) -> Iterator[Start]:
+    """Those for tests in some folders (none: all of them), on several numbers of ranks."""
+    folders = [Path(word) for word in words or ["tests"]]
+    jobs = [job for job in map(Path, JOBS) if any(job.is_relative_to(each) for each in folders)]
+    jobs += [each for each in folders if any(map(each.is_relative_to, JOBS)) and each not in jobs]
+    rest = [str(each) for each in folders if each not in jobs]
+    if rest:
+        apart = [f"--ignore={job}" for job in jobs]
+        beside = ["-n", str(WORKERS), "--dist", "loadfile"] if WORKERS > 1 else []
+        yield Start("1 process", [*rest, *apart, *beside])
+    if jobs:
+        yield Start("jobs", list(map(str, jobs)))
+    for ranks in several:
+        name = f"{ranks} rank{'s' * (ranks > 1)}"
+        yield Start(name, [*(words or SEVERAL), "--only-mpi"], ranks)
+
+
+def run(start: Start, folder: Path) -> tuple[Part, bool]:
+    """Run pytest; what became of it, and whether it was well."""
+    name, ranks = start.name, start.ranks
     folder = folder / name
     folder.mkdir()
-    words = [sys.executable, str(RECORD), str(folder), *QUIET, *tests]
+    words = [sys.executable, str(RECORD), str(folder), *QUIET, *start.options]
     if ranks:
-        words = [mpirun(), "-n", str(ranks), *words, "--only-mpi"]
+        words = [mpirun(), "-n", str(ranks), *words]
     print(f"== {name}", flush=True)
-    start = time.monotonic()
+    began = time.monotonic()
     process = subprocess.Popen(words)
     try:
         code = process.wait()
     except KeyboardInterrupt:  # pytest has it, too, and ends
         code = process.wait()
-    part = Part(name, time.monotonic() - start)
+    part = Part(start, time.monotonic() - began)
     well = code == 0
     for rank in range(max(ranks, 1)):
         record, printed = folder / f"{rank}.jsonl", folder / f"{rank}.txt"
@@ -123,8 +157,8 @@ def summary(parts: list[Part], missing: list[str]) -> str:
     lines = [f"{len(outcomes):,} tests in {seconds:,.0f} s: {found}"]
     for part in parts:
         ran = sum(outcome != "skipped" for outcome in part.outcomes.values())
-        lines.append(f"  {part.name:8} {ran:6,} tests, {part.seconds:,.0f} s")
-    lines += [f"  {name:8} not run" for name in missing]
+        lines.append(f"  {part.start.name:9} {ran:6,} tests, {part.seconds:,.0f} s")
+    lines += [f"  {name:9} not run" for name in missing]
     if skipped:
         lines.append("skipped")
         wide = max(len(where) for where, _ in skipped)
@@ -146,18 +180,14 @@ def main(words: list[str]) -> int:
     several = [1, 2, 3, 4]
     if words[:1] == ["--ranks"]:
         several, words = [int(text) for text in words[1].split(",")], words[2:]
-    serial = words or ["tests"]
-    wide = words or list(SEVERAL)
-    todo = [(0, serial), *((ranks, wide) for ranks in several)]
+    todo = list(starts(words, several))
     parts: list[Part] = []
     well = True
     with tempfile.TemporaryDirectory() as folder:
         while todo and well:
-            ranks, tests = todo.pop(0)
-            part, well = run(ranks, tests, Path(folder))
+            part, well = run(todo.pop(0), Path(folder))
             parts.append(part)
-    missing = [f"{ranks} rank{'s' * (ranks > 1)}" for ranks, _ in todo]
-    print(f"\n{summary(parts, missing)}")
+    print(f"\n{summary(parts, [start.name for start in todo])}")
     return 0 if well else 1
 
 

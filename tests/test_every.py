@@ -76,7 +76,7 @@ def test_a_test_that_any_part_has_run_is_not_skipped(tmp_path: Path) -> None:
     done = every(tmp_path, GOOD, "--ranks", "1,2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert summary(done) == [
-        "serial 1 tests",
+        "1 process 1 tests",
         "1 rank 1 tests",
         "2 ranks 2 tests",
         "skipped",
@@ -111,7 +111,9 @@ def test_a_rank_that_dies_fails_its_part(tmp_path: Path) -> None:
     ],
     ids=["test", "import", "none"],
 )
-def test_a_serial_failure_is_the_summarys_last_line(tmp_path: Path, text: str, said: str) -> None:
+def test_a_failure_of_one_process_is_the_summarys_last_line(
+    tmp_path: Path, text: str, said: str
+) -> None:
     done = every(tmp_path, text, "--ranks", "1")
     assert done.returncode == 1
     assert summary(done)[-2:] == ["failed", said]

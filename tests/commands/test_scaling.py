@@ -156,7 +156,10 @@ def test_a_signal_ends_the_ranks_too(number: signal.Signals, tmp_path: Path) -> 
         launcher,
     ]
     process = subprocess.Popen(
-        [*words, "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True
+        [*words, "--out", str(tmp_path / "out")],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # pytest's workers ignore SIGINT
     )
     try:
         limit = time.monotonic() + 30
