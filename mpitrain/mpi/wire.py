@@ -17,11 +17,12 @@ from mpitrain.mpi.activations import Activations
 from mpitrain.mpi.agree import Agree
 from mpitrain.mpi.blocking import BlockingMean
 from mpitrain.mpi.delay import Delay
+from mpitrain.mpi.notes import Notes
 from mpitrain.mpi.ranks import Ranks
 from mpitrain.mpi.scatter import Scatter
 from mpitrain.mpi.sent import Sent
 from mpitrain.mpi.shared import SharedMemory
-from mpitrain.mpi.traced import Notes, TracedScatter, TracedTransfer
+from mpitrain.mpi.traced import TracedScatter, TracedTransfer
 from mpitrain.mpi.transfer import LANES, Transfer
 
 Communicator: TypeAlias = MPI.Intracomm

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import tensor_cores
 
 from mpitrain.engine.gpu import FORMAT
 from mpitrain.engine.nvidia import STORED, Nvidia
@@ -75,10 +76,10 @@ def test_a_device_is_used_if_it_has_tensor_cores_and_refused_by_name_if_not(
 
 @pytest.mark.parametrize("wanted", FORMATS)
 def test_every_tile_is_right_by_either_instruction(plain: Nvidia, wanted: Format) -> None:
-    """On an NVIDIA GPU (--devices nvidia); elsewhere there is no such instruction."""
-    major, _ = plain.capability
+    tensor_cores.need(plain)
     plain.format = STORED[wanted]
-    for plain.wgmma in {9: (True, False)}.get(major, (False,) if major >= 8 else ()):
+    for hopper in (True, False) if plain.capability[0] == 9 else (False,):
+        plain.wgmma = hopper
         for name, error in precision.errors(plain, wanted):
             assert error < LIMITS[wanted], name
 
