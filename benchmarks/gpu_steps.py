@@ -1,4 +1,4 @@
-"""Training steps of the command on a GPU, in each precision, in turns with PyTorch on the same one.
+"""Training steps of the command on a GPU, in each precision, after PyTorch's on the same one.
 
 Both take batches from host memory. PyTorch computes in strict float32, TF32 or autocast to
 bfloat16, with cuDNN's benchmark on, in the faster of its two layouts; beside `high` it computes in

@@ -12,7 +12,7 @@ from mpitrain.engine.engine import Engine
 from mpitrain.layers.conv.precision import use
 
 LIMIT = 1e-4
-PRECISE = {"float32": 2e-5, "high": 4e-2, "tf32": 4e-1, "bf16": 1.0}
+PRECISE = {"float32": 2e-5, "high": 4e-2, "tf32": 4e-1, "bf16": 0.8}
 """Of any gradient on a GPU in each precision. The inputs are chosen so that float32's rounding
 carries no value across a ReLU or a pool's maximum; that of the other formats does, and then whole
 gradients differ: PyTorch's own TF32 is off by up to 0.14, its autocast to bfloat16 by 0.51."""
