@@ -163,7 +163,7 @@ def _coded_hops(
         yield from leaders.spread(Plain(to), number)
         return
     x = coder.piece.part(0, source.size)
-    with x.host(write=True) as values:
+    with x.host(write=True, read=False) as values:
         np.copyto(values, source)
     yield from leaders.gather(x, number)
     yield from coder.mean.hops(x, ranks, Place(0, number))

@@ -26,7 +26,7 @@ class Vector(Protocol):
 
     def part(self: V, start: int, stop: int) -> V: ...
 
-    def host(self, write: bool = False) -> Any: ...
+    def host(self, write: bool = False, read: bool = True) -> Any: ...
 
     def release(self) -> None: ...
 
@@ -46,7 +46,7 @@ class Plain:
         return Plain(self.values[start:stop])
 
     @contextmanager
-    def host(self, write: bool = False) -> Iterator[NDArray[Any]]:
+    def host(self, write: bool = False, read: bool = True) -> Iterator[NDArray[Any]]:
         """The vector itself."""
         yield self.values
 

@@ -58,7 +58,7 @@ class Deltas(Generic[V]):
         yield self._start(message, DELTAS)
         if w is None:
             check(message, label, 0)
-            with self._codes.part(0, size).host(write=True) as codes:
+            with self._codes.part(0, size).host(write=True, read=False) as codes:
                 codes[:] = message[HEADER:]
         self._codec.decode_add(y, self._codes, first=False)
         return bool(np.isfinite(self._codec.bounds(message[HEADER:])).all())

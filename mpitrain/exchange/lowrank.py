@@ -109,7 +109,7 @@ class LowRank(Strategy):
         """factors.total becomes the sum of Q over ranks, divided by `images`; factors.own is what
         of this rank is in that sum. Returns whether it is finite."""
         transfer = self.parts.wire.transfer
-        with factors.total.host(write=True) as total:
+        with factors.total.host(write=True, read=False) as total:
             with factors.own.host() as own:
                 total[:] = own
             yield transfer.start_reduce(total, SUM_RIGHT)

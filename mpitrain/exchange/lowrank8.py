@@ -146,7 +146,7 @@ class LowRank8(LowRank):
             for phase in (LEFTS, COLUMNS)
         )
         if first:
-            with coded.incoming.host(write=True) as theirs:
+            with coded.incoming.host(write=True, read=False) as theirs:
                 into = [None, *theirs.reshape(-1, length)]
                 yield transfer.start_all_to_all(nobody, into, SEND_LEFT)
                 for sender, message in enumerate(into):
@@ -162,7 +162,7 @@ class LowRank8(LowRank):
             return bool(np.isfinite(codec.bounds(mine[HEADER:])).all())
         mine = self._message(coded, left, sent)
         yield transfer.start_all_to_all([mine, *nobody[1:]], nobody, SEND_LEFT)
-        with coded.incoming.host(write=True) as message:
+        with coded.incoming.host(write=True, read=False) as message:
             yield transfer.start_broadcast(message, COPY_LEFT)
             check(message, copied, transfer.numbers[0])
             finite = bool(np.isfinite(codec.bounds(message[HEADER:])).all())

@@ -101,7 +101,7 @@ class Mean(Generic[V]):
         incoming = self._bytes("parts", sum(sizes)).part(0, sum(sizes))
         with ExitStack() as stack:
             mine = stack.enter_context(codes.host())
-            theirs = stack.enter_context(incoming.host(write=True))
+            theirs = stack.enter_context(incoming.host(write=True, read=False))
             if self.watched and residual is not None:
                 with residual.host() as left_out:
                     nothing = codec.zeros(mine[: blocks(x.size) * codec.record])[: x.size]
@@ -147,7 +147,7 @@ class Mean(Generic[V]):
         incoming = self._bytes("means", sum(sizes)).part(0, sum(sizes))
         with ExitStack() as stack:
             mine = stack.enter_context(codes.host())
-            theirs = stack.enter_context(incoming.host(write=True))
+            theirs = stack.enter_context(incoming.host(write=True, read=False))
             bound = float(
                 (bounds + codec.bounds(mine[: bounds.size * codec.record])).max(initial=0.0)
             )

@@ -24,7 +24,7 @@ class Float32(Strategy):
         parts, transfer = self.parts, self.parts.wire.transfer
         x = parts.gradients[bucket.number]
         if transfer.size > 1:
-            with x.host(write=True) as values:
+            with x.host(write=parts.to_all or transfer.rank == 0) as values:
                 if parts.to_all:
                     yield from transfer.allreduce_hops(values, LANE)
                 else:
@@ -47,6 +47,6 @@ class Float32(Strategy):
             y.copy_from(w)
         transfer = self.parts.wire.transfer
         start = transfer.start_star if self.root_only else transfer.start_broadcast
-        with y.host(write=w is None) as values:
+        with y.host(write=w is None, read=w is not None) as values:
             yield start(values, LANE + 1)
         return True

@@ -60,7 +60,7 @@ class CodedRows(Generic[V]):
         distinct = {id(array): array for array in outgoing}
         places = self._places(list(distinct.values()))
         values, codes = self._memory(places[-1])
-        with values.host(write=True) as host:
+        with values.host(write=True, read=False) as host:
             for array, start, stop in zip(distinct.values(), places, places[1:], strict=False):
                 end = start * BLOCK + array.size
                 host[start * BLOCK : end] = array.reshape(-1)
@@ -80,7 +80,7 @@ class CodedRows(Generic[V]):
     def _decode(self, messages: Sequence[Bytes], into: Sequence[Floats]) -> None:
         places = self._places(into)
         values, codes = self._memory(places[-1])
-        with codes.host(write=True) as records:
+        with codes.host(write=True, read=False) as records:
             for message, start, stop in zip(messages, places, places[1:], strict=False):
                 end = self._bytes(start) + message[HEADER:].size
                 records[self._bytes(start) : end] = message[HEADER:]

@@ -225,15 +225,19 @@ class Array:
         self.device.queue_command(command)
 
     @contextmanager
-    def host(self, write: bool = False) -> Iterator[NDArray[Any]]:
+    def host(self, write: bool = False, read: bool = True) -> Iterator[NDArray[Any]]:
         """A host view after all work queued before: the same memory on CPUs, a copy (taken back if
-        `write`) on other devices."""
+        `write`) on other devices.
+
+        read: whether what is there is wanted; without it all of the view is to be written.
+        """
         if not self.size:
             yield np.empty(self.shape, self.dtype)
             return
         if not self.device.shares_memory:
             with self._beside() as host:
-                self._read(host)
+                if read:
+                    self._read(host)
                 yield host
                 if write:
                     self.write(host)

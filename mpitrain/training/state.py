@@ -184,11 +184,12 @@ class State:
     def spread(self, *vectors: Array) -> None:
         """Rank 0's vectors to every rank, bit for bit; master weights of other ranks follow their
         weights."""
+        first = self._wire.ranks.rank == 0
         for vector in vectors:
             if vector.size:
-                with vector.host(write=self._wire.ranks.rank > 0) as host:
+                with vector.host(write=not first, read=first) as host:
                     self._wire.transfer.broadcast(host)
-        if self._master is not self._graph.weights and self._wire.ranks.rank > 0:
+        if self._master is not self._graph.weights and not first:
             self._master.copy_from(self._graph.weights)
 
     def average_statistics(self) -> None:

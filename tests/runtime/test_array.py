@@ -11,7 +11,7 @@ import pyopencl as cl
 import pytest
 
 from mpitrain.job.errors import RunError
-from mpitrain.runtime.array import load
+from mpitrain.runtime.array import Array, load
 from mpitrain.runtime.device import Device, Mark
 
 VALUES = np.arange(1024, dtype=np.float32)
@@ -61,6 +61,18 @@ def test_what_the_host_view_changes_is_on_the_device(device: Device) -> None:
         np.testing.assert_array_equal(
             host[250:260], [250, 251, 252, 253, 254, 255, 512, 514, 516, 518]
         )
+
+
+def test_a_host_view_that_is_all_written_need_not_be_read(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = device.upload(VALUES)
+    with monkeypatch.context() as patch:
+        patch.setattr(Array, "_read", None)
+        with whole.part(256, 512).host(write=True, read=False) as host:
+            host[:] = 7
+    np.testing.assert_array_equal(whole.download()[255:257], [255, 7])
+    np.testing.assert_array_equal(whole.download()[511:513], [7, 512])
 
 
 def test_copies_take_the_beginning(device: Device) -> None:
