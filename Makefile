@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/demo.stamp  ## train LeNet on real handwritten digits, on two ranks
 	$(BIN)/mpirun -n 2 $(BIN)/mpitrain lenet
 
-test: $(VENV)/test.stamp  ## all tests: those of one process, of jobs, then those of the exchange under 1, 2, 3 and 4 ranks; one summary
+test: $(VENV)/test.stamp  ## all tests: those of one process, drills and jobs, then those of the exchange under 1, 2, 3 and 4 ranks; one summary
 	$(BIN)/python tests/every.py
 
 TASKS ?=

@@ -9,7 +9,7 @@ IN_GROUPS __kernel void add(__global VALUE *y, __global const VALUE *a, __global
                             const int n, const int chunk, const int rectify) {
     const int from = get_global_id(0) * chunk;
     const int to = min(from + chunk, n);
-    const float floor = FLOOR(rectify);
+    const float floor = RELU_FLOOR(rectify);
     int i = from;
     for (; i + WIDTH <= to; i += WIDTH) {
         const WIDE sum = LOAD_VALUES(a + i) + LOAD_VALUES(b + i);

@@ -33,11 +33,11 @@ typedef WIDE ANYWHERE __attribute__((aligned(4)));
 #define PREFETCH(p)
 #endif
 
-/* The lower end of a ReLU, or with `rectify` 0 of nothing: a value under it becomes it, which a NaN
-   is not, and stays. Of `rectify ? 0.0f : -INFINITY` PoCL makes a masked load, and if nothing is to
-   be loaded it costs an AMD core 70 to 150 ns (it seems that nothing ever brings the constant's
-   page into memory). */
-#define FLOOR(rectify) as_float(((rectify) - 1) & 0xff800000)
+/* The lower limit that a ReLU sets: 0, or -INFINITY if `rectify` is 0 and there is no ReLU. Values
+   below it are replaced by it; a NaN compares as not below and is kept. PoCL would make a masked
+   load of `rectify ? 0.0f : -INFINITY`, which costs an AMD core 70 to 150 ns where nothing is
+   loaded (it seems that nothing ever brings the constant's page into memory). */
+#define RELU_FLOOR(rectify) as_float(((rectify) - 1) & 0xff800000)
 
 /* The sum of a vector's elements, always in the same order. */
 inline float sum2(float2 v) { return v.s0 + v.s1; }

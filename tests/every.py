@@ -3,7 +3,7 @@ runs.
 
     python tests/every.py [--ranks 1,2,3,4] [folders of tests]
 
-Tests of one process run on several cores side by side, but for those that start jobs.
+Tests of one process run side by side, except drills and jobs under SLURM.
 
 Rank 0's pytest prints as it goes; what another rank's printed is shown where something failed on
 it. A test counts once, however many parts ran it: as failed if it failed in one, as skipped if no
@@ -29,8 +29,8 @@ RECORD = Path(__file__).with_name("record.py")
 QUIET = ("-qq", "--no-header", "--no-summary")
 SEVERAL = ("tests/exchange", "tests/mpi", "tests/training")
 """Where tests are that run on any number of ranks."""
-JOBS = ("tests/drills", "tests/jobs")
-"""Where tests are that start jobs, which take all cores: one at a time."""
+JOBS = tuple(Path(__file__).resolve().with_name(name) for name in ("drills", "jobs"))
+"""Where tests start ranks on all cores, and look at times: these run one at a time."""
 WORKERS = min(len(os.sched_getaffinity(0)), 4)
 """Tests side by side. One keeps a core busy, most of the time by compiling, and up to 2 GB."""
 
@@ -87,16 +87,17 @@ def worse(one: str, other: str) -> str:
 
 def starts(words: list[str], several: list[int]) -> Iterator[Start]:
     """Those for tests in some folders (none: all of them), on several numbers of ranks."""
-    folders = [Path(word) for word in words or ["tests"]]
-    jobs = [job for job in map(Path, JOBS) if any(job.is_relative_to(each) for each in folders)]
-    jobs += [each for each in folders if any(map(each.is_relative_to, JOBS)) and each not in jobs]
-    rest = [str(each) for each in folders if each not in jobs]
+    places = {word: Path(word.partition("::")[0]).resolve() for word in words or ["tests"]}
+    within = [word for word, place in places.items() if any(map(place.is_relative_to, JOBS))]
+    rest = [word for word in places if word not in within]
+    above = [places[word] for word in rest]
+    jobs = [*within, *(str(job) for job in JOBS if any(map(job.is_relative_to, above)))]
     if rest:
         apart = [f"--ignore={job}" for job in jobs]
         beside = ["-n", str(WORKERS), "--dist", "loadfile"] if WORKERS > 1 else []
         yield Start("1 process", [*rest, *apart, *beside])
     if jobs:
-        yield Start("jobs", list(map(str, jobs)))
+        yield Start("jobs", jobs)
     for ranks in several:
         name = f"{ranks} rank{'s' * (ranks > 1)}"
         yield Start(name, [*(words or SEVERAL), "--only-mpi"], ranks)

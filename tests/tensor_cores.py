@@ -1,4 +1,4 @@
-"""What only an NVIDIA GPU shows, and `make test` elsewhere says that it has not seen."""
+"""Skip tests of tensor cores where there are none, with a reason that `make test` prints."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from mpitrain.runtime.nvidia import capability
 
 
 def need(device: Engine) -> None:
-    """Skip the test, with a reason, on a device that has none."""
+    """Skip the running test unless the device has tensor cores."""
     if capability(device.cl) < (8, 0):
         pytest.skip("no tensor cores here: --devices nvidia runs these on an NVIDIA GPU")

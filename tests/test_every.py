@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import every
 import pytest
 
 EVERY = Path(__file__).with_name("every.py")
@@ -52,7 +53,7 @@ def test_that_ends_its_process():
 """
 
 
-def every(folder: Path, text: str, *words: str) -> subprocess.CompletedProcess[str]:
+def run_every(folder: Path, text: str, *words: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_made.py").write_text(text)
     return subprocess.run(
         [sys.executable, str(EVERY), *words, str(folder)],
@@ -73,7 +74,7 @@ def summary(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def test_a_test_that_any_part_has_run_is_not_skipped(tmp_path: Path) -> None:
-    done = every(tmp_path, GOOD, "--ranks", "1,2")
+    done = run_every(tmp_path, GOOD, "--ranks", "1,2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert summary(done) == [
         "1 process 1 tests",
@@ -86,8 +87,36 @@ def test_a_test_that_any_part_has_run_is_not_skipped(tmp_path: Path) -> None:
     assert "MPI Information" not in done.stdout
 
 
+TESTS = EVERY.parent
+DRILLS, JOBS = map(str, every.JOBS)
+
+
+@pytest.mark.parametrize(
+    ("words", "beside", "alone"),
+    [
+        ([], ["tests"], [DRILLS, JOBS]),
+        ([str(TESTS)], [str(TESTS)], [DRILLS, JOBS]),
+        (["tests/layers/../drills"], [], ["tests/layers/../drills"]),
+        (["tests/jobs", "tests/job"], ["tests/job"], ["tests/jobs"]),
+        (["tests/drills/test_stops.py::test_a"], [], ["tests/drills/test_stops.py::test_a"]),
+    ],
+    ids=str,
+)
+def test_drills_and_jobs_run_alone(
+    words: list[str], beside: list[str], alone: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(TESTS.parent)
+    found = {start.name: start.options for start in every.starts(words, [])}
+    assert found.get("jobs", []) == alone
+    rest = found.get("1 process", [])
+    assert rest[: len(beside)] == beside and bool(rest) == bool(beside)
+    assert [word for word in rest if "--ignore" in word] == [
+        f"--ignore={job}" for job in alone if rest
+    ]
+
+
 def test_what_fails_on_another_rank_is_shown_and_is_the_last_part(tmp_path: Path) -> None:
-    done = every(tmp_path, GOOD + BAD, "--ranks", "2,1")
+    done = run_every(tmp_path, GOOD + BAD, "--ranks", "2,1")
     assert done.returncode == 1
     assert "heard on rank 1" in done.stdout and "heard on rank 0" not in done.stdout
     assert "AssertionError: rank 1 is wrong" in done.stdout
@@ -96,7 +125,7 @@ def test_what_fails_on_another_rank_is_shown_and_is_the_last_part(tmp_path: Path
 
 
 def test_a_rank_that_dies_fails_its_part(tmp_path: Path) -> None:
-    done = every(tmp_path, GOOD + BAD + DIES, "--ranks", "2")
+    done = run_every(tmp_path, GOOD + BAD + DIES, "--ranks", "2")
     assert done.returncode == 1
     assert "AssertionError: rank 1 is wrong" in done.stdout, "what it said before is lost"
     assert "test_that_ends_its_process (rank 1, 2 ranks): the process ended" in done.stdout
@@ -114,6 +143,6 @@ def test_a_rank_that_dies_fails_its_part(tmp_path: Path) -> None:
 def test_a_failure_of_one_process_is_the_summarys_last_line(
     tmp_path: Path, text: str, said: str
 ) -> None:
-    done = every(tmp_path, text, "--ranks", "1")
+    done = run_every(tmp_path, text, "--ranks", "1")
     assert done.returncode == 1
     assert summary(done)[-2:] == ["failed", said]

@@ -53,7 +53,8 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void forward_sums(__glob
     const int block = get_global_id(0), n = get_global_id(1), blocks = get_global_size(0),         \
               at = block * WIDTH, count = C - at;
 #define NORMALISE(spread)                                                                          \
-    const WIDE floor = (WIDE)(FLOOR(rectify)), scale = load_some(weight + at, count) * (spread),   \
+    const WIDE floor = (WIDE)(RELU_FLOOR(rectify)),                                                \
+               scale = load_some(weight + at, count) * (spread),                                   \
                shift = load_some(bias + at, count);                                                \
     __global const float *from = x + PLANE(n);                                                     \
     __global const float *added = shortcut + PLANE(n);                                             \
@@ -107,7 +108,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void backward_sums(
     const int block = get_global_id(0), share = get_global_id(1), blocks = get_global_size(0),
               shares = get_global_size(1);
     const int at = block * WIDTH, count = C - at;
-    const WIDE floor = (WIDE)(FLOOR(rectify)), centre = load_some(mean + at, count),
+    const WIDE floor = (WIDE)(RELU_FLOOR(rectify)), centre = load_some(mean + at, count),
                shift = load_some(bias + at, count);
     const WIDE scale = load_some(weight + at, count) * load_some(inverse + at, count);
     WIDE sums = (WIDE)(0.0f), products = (WIDE)(0.0f);
@@ -147,7 +148,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void backward_apply(
     if (n == 0) keep_gradients(dweight + at, dbias + at, product, sum, accumulate, count);
     if (!wants_dx) return;
     const float m = (float)N * I;
-    const WIDE floor = (WIDE)(FLOOR(rectify)), centre = load_some(mean + at, count),
+    const WIDE floor = (WIDE)(RELU_FLOOR(rectify)), centre = load_some(mean + at, count),
                shift = load_some(bias + at, count);
     const WIDE scale = load_some(weight + at, count) * deviation, level = sum / m,
                slope = deviation * product / m;

@@ -34,7 +34,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void direct(
 #endif
     const int tiles = (Q + ROWS - 1) / ROWS, bands = (P + band - 1) / band,
               runs = (tiles + run - 1) / run;
-    const WIDE floor = (WIDE)(FLOOR(rectify));
+    const WIDE floor = (WIDE)(RELU_FLOOR(rectify));
     __global float *copy = scratch + (size_t)me * scratch_item;
     for (int unit = me; unit < N * bands * runs; unit += items) {
         const int n = unit / (bands * runs), p0 = unit / runs % bands * band,

@@ -24,7 +24,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void grouped(
     const int blocks = (K + WIDTH - 1) / WIDTH, bands = (P + band - 1) / band,
               tiles = (Q + PIXELS - 1) / PIXELS, width = (Q - 1) * V + S;
     const size_t image = (size_t)((C + WIDTH - 1) / WIDTH) * H * W * WIDTH;
-    const WIDE floor = (WIDE)(FLOOR(rectify));
+    const WIDE floor = (WIDE)(RELU_FLOOR(rectify));
     __global float *copy = scratch + (size_t)me * scratch_item;
     for (int unit = me; unit < N * blocks * bands; unit += items) {
         const int n = unit / (blocks * bands), block = unit / bands % blocks,

@@ -58,7 +58,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void winograd(
     const size_t v_step = blocks * row + WIDTH, m_step = groups * VECTORS * row + WIDTH,
                  u_step = (size_t)groups * C * TILE_COLUMNS + WIDTH;
     __global float *V = scratch + (size_t)me * scratch_item, *M = V + POINTS * v_step;
-    const WIDE floor = (WIDE)(FLOOR(rectify));
+    const WIDE floor = (WIDE)(RELU_FLOOR(rectify));
     for (int t0 = me * many; t0 < all; t0 += items * many) {
         const int tiles = min(many, all - t0), rounds = (tiles + ROWS - 1) / ROWS;
         for (int block = 0; block < blocks; block++)

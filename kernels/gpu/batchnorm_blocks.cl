@@ -101,7 +101,7 @@ IN_GROUPS __kernel void add_shares(__global float *total, __global const float *
 #define WITH_SHORTCUT(value, v) (value)
 #endif
 #define NORMALISE(spread)                                                                          \
-    const WIDE floor = (WIDE)(FLOOR(rectify));                                                     \
+    const WIDE floor = (WIDE)(RELU_FLOOR(rectify));                                                \
     const WIDE scale = load_some(weight + at, count) * (spread),                                   \
                shift = load_some(bias + at, count);                                                \
     EACH_VECTOR                                                                                    \
@@ -163,7 +163,7 @@ IN_GROUPS __kernel void backward_sums(__global float *partial, __global VALUE *p
     const int channel = block * BLOCK + quad, count = C - channel;
     PIXELS_OF_SHARE
     __local WIDE scratch[2 * GROUP];
-    const WIDE floor = (WIDE)(FLOOR(rectify)), centre = load_some(mean + channel, count),
+    const WIDE floor = (WIDE)(RELU_FLOOR(rectify)), centre = load_some(mean + channel, count),
                shift = load_some(bias + channel, count);
     const WIDE scale = load_some(weight + channel, count) * load_some(inverse + channel, count);
     WIDE sums = (WIDE)(0.0f), products = (WIDE)(0.0f);
@@ -220,7 +220,7 @@ IN_GROUPS __kernel void backward_apply(__global VALUE *dx, __global float *dweig
     if (KEEPS) keep_gradients(dweight + at, dbias + at, product, sum, accumulate, count);
     if (!wants_dx) return;
     const float m = (float)N * I;
-    const WIDE floor = (WIDE)(FLOOR(rectify)), centre = load_some(mean + at, count),
+    const WIDE floor = (WIDE)(RELU_FLOOR(rectify)), centre = load_some(mean + at, count),
                shift = load_some(bias + at, count);
     const WIDE scale = load_some(weight + at, count) * deviation, level = sum / m,
                slope = deviation * product / m;

@@ -22,7 +22,7 @@ IN_GROUPS __kernel void grouped(__global VALUE *y, __global const VALUE *restric
     const int blocks = (K + BLOCK - 1) / BLOCK, n = plane / blocks, block = plane - n * blocks,
               o = block * BLOCK + quad;
     if (n >= N) return;
-    const WIDE floor = (WIDE)(FLOOR(rectify));
+    const WIDE floor = (WIDE)(RELU_FLOOR(rectify));
     WIDE sum = (WIDE)(0.0f);
     if (has_bias) sum = load_some(bias + o, K - o);
     const int h = p * U - pad_h, w = q * V - pad_w;

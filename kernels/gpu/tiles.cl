@@ -147,7 +147,7 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) __kernel void correlate(
         }
         return;
     }
-    const float4 floor = (float4)(FLOOR(rectify));
+    const float4 floor = (float4)(RELU_FLOOR(rectify));
     float4 start[UNITS_N];
     UNROLL for (int v = 0; v < UNITS_N; v++) {
         const int k = k0 + 32 * v + 4 * tx;
@@ -182,7 +182,7 @@ IN_GROUPS __kernel void finish(__global float *y, __global const float *restrict
     const int pixel = me / quads, k = (me - pixel * quads) * 4, n = pixel / (P * Q),
               p = (pixel - n * P * Q) / Q, q = pixel - (n * P + p) * Q;
     if (pixel >= pixels) return;
-    const float4 floor = (float4)(FLOOR(rectify));
+    const float4 floor = (float4)(RELU_FLOOR(rectify));
     float4 sum = (float4)(0.0f);
     if (has_bias) sum = load_some(bias + k, K - k);
     UNROLL_4 for (int split = 0; split < splits; split++) sum +=

@@ -111,7 +111,7 @@ IN_GROUPS __kernel void outputs(__global float *y, __global const float *restric
                                 const int width, const int has_bias, const int rectify) {
     PLACE
     if (t >= tiles) return;
-    const WIDE floor = (WIDE)(FLOOR(rectify));
+    const WIDE floor = (WIDE)(RELU_FLOOR(rectify));
     const int k = block * BLOCK + quad;
     WIDE start = (WIDE)(0.0f);
     if (has_bias) start = load_some(bias + k, K - k);

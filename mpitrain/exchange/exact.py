@@ -49,7 +49,7 @@ class Exact(Float32):
         x, total = self.parts.gradients[bucket.number], self._totals[bucket.number]
         transfer, to_all = self.parts.wire.transfer, self.parts.to_all
         if transfer.size > 1:
-            with total.host(write=True) as values:
+            with total.host(write=to_all or transfer.rank == 0) as values:
                 if to_all:
                     yield from transfer.allreduce_hops(values, LANE)
                 else:

@@ -21,7 +21,7 @@ class StarFloat32(Float32):
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
         transfer, x = self.parts.wire.transfer, self.parts.gradients[bucket.number]
-        with x.host(write=True) as values:
+        with x.host(write=transfer.rank == 0) as values:
             nothing: list[Bytes | None] = [None] * transfer.size
             if transfer.rank:
                 mine = [values.view(np.uint8), *nothing[1:]]

@@ -89,7 +89,7 @@ class TracedTransfer(Transfer):
         trace = self._notes.trace
         if self._name:
             return self._notes.begin(self._name, lane, to, source)
-        if trace.bucket is None:  # the weights, after a death
+        if trace.bucket is None:  # weights after a death, running statistics before an evaluation
             return self._notes.begin(how, lane, to, source)
         what = trace.words.get(lane, how)
         return self._notes.begin(what, lane, to, source, bucket=trace.bucket, how=how)

@@ -229,7 +229,8 @@ class Array:
         """A host view after all work queued before: the same memory on CPUs, a copy (taken back if
         `write`) on other devices.
 
-        read: whether what is there is wanted; without it all of the view is to be written.
+        read: whether the values in the array are needed. Without it the view of a device with
+        memory of its own starts with arbitrary values, and what is not set stays arbitrary.
         """
         if not self.size:
             yield np.empty(self.shape, self.dtype)

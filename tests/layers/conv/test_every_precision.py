@@ -2,8 +2,8 @@
 images so.
 
 Whole numbers as data make sums exact, so a result is the sum in float64, rounded once to the
-format, bit for bit. Tensor cores are on an NVIDIA GPU alone (--devices nvidia); what other kernels
-compute where those cannot runs on any device.
+format, bit for bit. Tests of tensor cores need an NVIDIA GPU (--devices nvidia). The other
+algorithms, which compute what tensor cores cannot, run on any device.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def rounded(device: Nvidia, values: Values) -> Values:
 def check(
     bench: Callable[..., Any], device: Nvidia, case: Any, rectify: bool, tensor: bool
 ) -> None:
-    """By all algorithms that are on tensor cores, or by all that are not."""
+    """tensor: by tensor cores; else by all other algorithms."""
     images, channels_in, h, w, channels, kernel, stride, padding, groups = case
     shape, random = (channels_in, h, w), np.random.default_rng(0)
 
@@ -128,14 +128,14 @@ BY_TENSOR_CORES = [(case, rectify) for case in CASES if suits(case) for rectify 
 
 
 @pytest.mark.parametrize(("case", "rectify"), BY_OTHERS, ids=str)
-def test_sums_are_rounded_once(
+def test_sums_by_other_algorithms_are_rounded_once(
     bench: Callable[..., Any], precise: Nvidia, case: Any, rectify: bool
 ) -> None:
     check(bench, precise, case, rectify, tensor=False)
 
 
 @pytest.mark.parametrize(("case", "rectify"), BY_TENSOR_CORES, ids=str)
-def test_so_are_those_of_tensor_cores(
+def test_sums_by_tensor_cores_are_rounded_once(
     bench: Callable[..., Any], precise: Nvidia, case: Any, rectify: bool
 ) -> None:
     tensor_cores.need(precise)
