@@ -71,6 +71,21 @@ def test_two_runs_make_the_same_bytes(wire: Wire, kind: str, update: str) -> Non
 
 
 @pytest.mark.parametrize(("kind", "update"), WAYS)
+def test_devices_with_memory_of_their_own_make_the_same_bytes(
+    wire: Wire, kind: str, update: str
+) -> None:
+    """On all ranks, or on every other one beside CPUs."""
+    found = []
+    for devices in (("cpu",), ("pocl as a gpu",), ("cpu", "pocl as a gpu")):
+        model = Model(wire, kind, update, open_cpu(devices[wire.ranks.rank % len(devices)]))
+        model.step(0)
+        model.step(1)
+        found.append((digest(model.weights.download()), digest(model.means)))
+        model.exchange.close()
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(("kind", "update"), WAYS)
 def test_the_error_of_the_mean_stays_within_its_bound(wire: Wire, kind: str, update: str) -> None:
     model = Model(wire, kind, update)
     report = model.step(0)
