@@ -32,7 +32,7 @@ SEVERAL = ("tests/exchange", "tests/mpi", "tests/training")
 JOBS = tuple(Path(__file__).resolve().with_name(name) for name in ("drills", "jobs"))
 """Where tests start ranks on all cores, and look at times: these run one at a time."""
 WORKERS = min(len(os.sched_getaffinity(0)), 4)
-"""Tests side by side. One keeps a core busy, most of the time by compiling, and up to 2 GB."""
+"""Tests side by side. Each keeps a core busy, mainly by compiling, and takes up to 2 GB."""
 
 
 @dataclass

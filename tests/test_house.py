@@ -226,7 +226,7 @@ SKIPS = {
     "layers/conv/test_tensor_ptx.py": (
         "clang and NVIDIA's assembler are no pip packages; it says which kernel was not assembled"
     ),
-    "tensor_cores.py": "NVIDIA's GPUs alone have them; each test that wants some says so",
+    "tensor_cores.py": "tensor cores are NVIDIA's; the summary counts the tests that need them",
     "jobs/test_slurm.py": "SLURM is a system's package and wants root; .ci/run installs it",
 }
 """Files of tests that may skip, and why that does not hide what `pip install .[runtimes,tests]`

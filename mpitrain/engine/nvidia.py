@@ -34,6 +34,11 @@ class Nvidia(Gpu):
             self.lacks = f"{self.name} does not take addresses for buffers ({wrong}); steps of many"
             self.lacks += " small launches are slower"
 
+    @property
+    def instructions(self) -> tuple[bool, ...]:
+        """What `wgmma` may be, the fastest first."""
+        return (True, False) if self.capability[0] == 9 else (False,)
+
     @classmethod
     def suits(cls, entry: Entry) -> bool:
         return nvidia.capability(entry.cl) >= (8, 0)

@@ -52,7 +52,7 @@ class Trace:
         self.left_out = 0
         """Spans beyond SPANS_MAX."""
         self.bucket: int | None = None
-        """Of the exchange's hops that are being advanced, while they are."""
+        """Number of the bucket that the exchange works on at this moment."""
         self.words: Mapping[int, str] = {}
         """What travels on each lane of the exchange."""
         self.barriers: Mapping[int, str] = {}

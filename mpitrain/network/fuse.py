@@ -55,7 +55,7 @@ def _taken_on(
     for origin in alone:
         inputs = [shapes[name] for name in origin.inputs]
         if isinstance(node.layer, Relu) and _can_take_on(origin.layer, node.layer, inputs, fmt):
-            return replace(origin, layer=_rectifying(origin.layer, node.layer))
+            return replace(origin, layer=rectifying(origin.layer, node.layer))
         if (
             isinstance(node.layer, Add)
             and type(origin.layer) is BatchNorm
@@ -89,7 +89,8 @@ def _can_take_on(layer: Layer, relu: Relu, inputs: list[Shape], fmt: Format) -> 
     return layer.can_rectify(fmt, *inputs) and (relu.most is None or layer.can_cut)
 
 
-def _rectifying(layer: Layer, relu: Relu) -> Layer:
+def rectifying(layer: Layer, relu: Relu) -> Layer:
+    """A copy of a layer that does a ReLU's work as well."""
     layer = copy.copy(layer)
     layer.rectify, layer.keeps = True, (*layer.keeps, *layer.keeps_rectified)
     layer.ceiling = layer.ceiling if relu.most is None else relu.most

@@ -29,21 +29,12 @@ from mpitrain.layers import (
 from mpitrain.layers.conv.algorithm import PASSES
 from mpitrain.layers.layer import Layer, Shape
 from mpitrain.layers.residual import BatchNormAdd
+from mpitrain.network.fuse import rectifying
 
 Values = NDArray[Any]
 ROUNDING = {"bf16": 2.0**-8, "tf32": 2.0**-11, "high": 2.0**-16}
 """Relative, of one value, at most."""
 IMAGE = (70, 6, 5)
-
-
-def rectifying(layer: Layer) -> Layer:
-    layer.rectify, layer.keeps = True, (*layer.keeps, *layer.keeps_rectified)
-    return layer
-
-
-def relu6(layer: Layer) -> Layer:
-    layer.ceiling = 6.0
-    return rectifying(layer)
 
 
 def in_groups(layer: Layer) -> Layer:
@@ -57,7 +48,7 @@ LAYERS: dict[str, tuple[Callable[[], Layer], tuple[Shape, ...]]] = {
     "relu": (Relu, (IMAGE,)),
     "relu6": (Relu6, (IMAGE,)),
     "add": (Add, (IMAGE, IMAGE)),
-    "add and relu": (lambda: rectifying(Add()), (IMAGE, IMAGE)),
+    "add and relu": (lambda: rectifying(Add(), Relu()), (IMAGE, IMAGE)),
     "concat": (Concat, (IMAGE, (3, 6, 5), (32, 6, 5), (64, 6, 5))),
     "concat of whole blocks": (Concat, ((64, 6, 5), (128, 6, 5))),
     "dropout": (lambda: Dropout(0.4), (IMAGE,)),
@@ -66,13 +57,13 @@ LAYERS: dict[str, tuple[Callable[[], Layer], tuple[Shape, ...]]] = {
     "max pool": (lambda: MaxPool(3, 2, 1), (IMAGE,)),
     "average pool": (lambda: AveragePool(2, 2), (IMAGE,)),
     "batch norm": (BatchNorm, (IMAGE,)),
-    "batch norm and relu": (lambda: rectifying(BatchNorm()), (IMAGE,)),
-    "batch norm and relu6": (lambda: relu6(BatchNorm()), (IMAGE,)),
+    "batch norm and relu": (lambda: rectifying(BatchNorm(), Relu()), (IMAGE,)),
+    "batch norm and relu6": (lambda: rectifying(BatchNorm(), Relu6()), (IMAGE,)),
     "batch norm and sum": (BatchNormAdd, (IMAGE, IMAGE)),
-    "batch norm, sum and relu": (lambda: rectifying(BatchNormAdd()), (IMAGE, IMAGE)),
-    "convolution in groups": (lambda: rectifying(Convolution(10, 3, groups=2)), (IMAGE,)),
+    "batch norm, sum and relu": (lambda: rectifying(BatchNormAdd(), Relu()), (IMAGE, IMAGE)),
+    "convolution in groups": (lambda: rectifying(Convolution(10, 3, groups=2), Relu()), (IMAGE,)),
     "depthwise convolution": (
-        lambda: in_groups(rectifying(Convolution(70, 3, 2, 1, groups=70))),
+        lambda: in_groups(rectifying(Convolution(70, 3, 2, 1, groups=70), Relu())),
         (IMAGE,),
     ),
     "several channels a group": (lambda: in_groups(Convolution(20, 3, groups=10)), (IMAGE,)),

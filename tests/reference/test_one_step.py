@@ -51,8 +51,8 @@ def test_one_step_of_small_ones_is_pytorchs_on_every_kind_of_device(
 @pytest.mark.parametrize("precision", PRECISE)
 @pytest.mark.parametrize("network", ["lenet", "vgg11", "resnet18"])
 def test_one_step_in_every_precision(device: Engine, network: str, precision: str) -> None:
-    """On GPUs, and but for float32 on those with tensor cores; CPUs are judged above."""
-    if device.kind != "gpu" or precision != "float32":
+    """float32 on any GPU, the others on tensor cores; the tests above compare CPUs."""
+    if not (device.kind == "gpu" and precision == "float32"):
         tensor_cores.need(device)
     before = device.precision, device.format
     assert use(device, precision) is None

@@ -57,7 +57,7 @@ def use(device: Engine, precision: str) -> str | None:
     fmt = format_of(precision)
     wrong = worst = None
     device.format = STORED[precision]
-    for hopper in [True, False] if device.capability[0] == 9 else [False]:
+    for hopper in device.instructions:
         device.wgmma = hopper
         wrong = _what_is_wrong(device, fmt)
         if wrong is None:

@@ -9,6 +9,7 @@ algorithms, which compute what tensor cores cannot, run on any device.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -20,21 +21,18 @@ from test_convolution import CASES, reference
 
 from mpitrain.engine.gpu import FORMAT
 from mpitrain.engine.nvidia import STORED, Nvidia
-from mpitrain.engine.registry import open_device
-from mpitrain.layers import Convolution
+from mpitrain.layers import Convolution, Relu
 from mpitrain.layers.conv.algorithm import PASSES, PassName
 from mpitrain.layers.conv.choice import candidates
 from mpitrain.layers.conv.tensor import supports
+from mpitrain.network.fuse import rectifying
 
 Values = NDArray[Any]
 
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> Nvidia:
-    """Each device with the kernels for tensor cores: those in plain OpenCL C run on any."""
-    found = open_device(request.param.split()[0], engine="nvidia")
-    assert isinstance(found, Nvidia)
-    return found
+    return tensor_cores.open_nvidia(request.param)
 
 
 @pytest.fixture(params=STORED)
@@ -81,14 +79,9 @@ def check(
     def whole(*extents: int) -> Values:
         return random.integers(-3, 4, extents).astype(np.float32)
 
-    def layer() -> Convolution:
-        made = Convolution(channels, kernel, stride, padding, groups)
-        if rectify:
-            made.rectify, made.keeps = True, (*made.keeps, *made.keeps_rectified)
-        return made
-
-    x, dy = whole(images, *shape), whole(images, *layer().output_shape(shape))
-    weight, bias = whole(*layer().parameters(shape)["weight"].shape), whole(channels)
+    layer = Convolution(channels, kernel, stride, padding, groups)
+    x, dy = whole(images, *shape), whole(images, *layer.output_shape(shape))
+    weight, bias = whole(*layer.parameters(shape)["weight"].shape), whole(channels)
     y = reference(case, x, weight, dy)[0] + bias[:, None, None]
     gated = dy * (y > 0) if rectify else dy
     _, dx, dweight = reference(case, x, weight, gated)
@@ -100,14 +93,13 @@ def check(
     }
     names = [
         forced
-        for forced in algorithms(device, layer(), shape)
+        for forced in algorithms(device, layer, shape)
         if ("tensor" in forced.values()) == tensor
     ]
     assert names
     for forced in names:
-        trial_layer = layer()
-        trial_layer.forced = forced
-        trial = bench(trial_layer, shape, images=images)
+        layer.forced = forced
+        trial = bench(rectifying(layer, Relu()) if rectify else copy(layer), shape, images=images)
         trial.set("weight", weight)
         trial.set("bias", bias)
         found = {"y": trial.forward(x)}
@@ -139,6 +131,6 @@ def test_sums_by_tensor_cores_are_rounded_once(
     bench: Callable[..., Any], precise: Nvidia, case: Any, rectify: bool
 ) -> None:
     tensor_cores.need(precise)
-    for hopper in (True, False) if precise.capability[0] == 9 else (False,):
+    for hopper in precise.instructions:
         precise.wgmma = hopper
         check(bench, precise, case, rectify, tensor=True)

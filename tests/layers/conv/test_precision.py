@@ -27,10 +27,7 @@ G = Geometry(40, 6, 5, 70, 3, 3, 6, 5, (1, 1), (1, 1), 1)
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> Nvidia:
-    """Each device with the kernels for tensor cores: those in plain OpenCL C run on any."""
-    found = open_device(request.param.split()[0], engine="nvidia")
-    assert isinstance(found, Nvidia)
-    return found
+    return tensor_cores.open_nvidia(request.param)
 
 
 @pytest.fixture
@@ -78,7 +75,7 @@ def test_a_device_is_used_if_it_has_tensor_cores_and_refused_by_name_if_not(
 def test_every_tile_is_right_by_either_instruction(plain: Nvidia, wanted: Format) -> None:
     tensor_cores.need(plain)
     plain.format = STORED[wanted]
-    for hopper in (True, False) if plain.capability[0] == 9 else (False,):
+    for hopper in plain.instructions:
         plain.wgmma = hopper
         for name, error in precision.errors(plain, wanted):
             assert error < LIMITS[wanted], name

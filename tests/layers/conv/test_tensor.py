@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensor_cores
 from numpy.typing import NDArray
 
 from mpitrain.engine.nvidia import STORED, Nvidia
-from mpitrain.engine.registry import open_device
 from mpitrain.layers.conv import correlation
 from mpitrain.layers.conv.geometry import Geometry
 from mpitrain.layers.conv.packed_weights import NO_BIAS, PackedWeights, Packing
@@ -33,10 +33,7 @@ ROUNDED = {"bf16": 2.0**-8, "tf32": 2.0**-11, "high": 2.0**-16}
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> Nvidia:
-    """Each device with the kernels for tensor cores: those in plain OpenCL C run on any."""
-    found = open_device(request.param.split()[0], engine="nvidia")
-    assert isinstance(found, Nvidia)
-    return found
+    return tensor_cores.open_nvidia(request.param)
 
 
 def blocks(values: Values, block: int) -> Values:
