@@ -43,10 +43,11 @@ GPUS = ("gpu", "nvidia")
 def main() -> None:
     options = _options()
     for part in options.parts or NETWORKS:
-        networks = [
-            each for each in NETWORKS[part] if each in options.network or not options.network
+        known = [
+            each for each in NETWORKS[part] if each in gpu_steps.CASES or not _is_gpu(options)
         ]
-        if NETWORKS[part] and not networks:
+        networks = [each for each in known if each in options.network or not options.network]
+        if known and not networks:
             print(f"{part}: does not do {', '.join(options.network)}", file=sys.stderr)
             continue
         try:
