@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from mpitrain.engine.registry import open_device
 from mpitrain.exchange.allreduce_check import check_all, check_own
+from mpitrain.exchange.by_message import ByMessage
+from mpitrain.exchange.carrier import Place
 from mpitrain.exchange.choice import quickest
 from mpitrain.exchange.codec import make_codec
 from mpitrain.exchange.codec_numpy import HOST_CODECS
 from mpitrain.exchange.codec_protocol import Plain
 from mpitrain.exchange.leaders import Leaders
-from mpitrain.exchange.mean import Mean, Place
+from mpitrain.exchange.mean import Mean
 from mpitrain.exchange.probe import in_turn
 from mpitrain.exchange.spin import Spin, floats
 from mpitrain.exchange.stream import BUCKETS_AT_ONCE, run_all
@@ -240,6 +242,7 @@ def _coders(wire: Wire, tools: _Tools, kind: str, short: bool) -> list[_Coder]:
         codec: Any = HOST_CODECS[kind]() if short else make_codec(kind, _device(tools))
         pieces: list[Any] = [codec.floats(SHORT)] if short else _pieces(tools)
         tools.coders[kind, short] = [
-            _Coder(Mean(wire.transfer, codec, to_all=True), piece) for piece in pieces
+            _Coder(Mean(ByMessage(wire.transfer, codec), codec, to_all=True), piece)
+            for piece in pieces
         ]
     return tools.coders[kind, short]

@@ -90,6 +90,7 @@ class Dynamic8(_OnDevice, Dynamic8Format):
     def __init__(self, device: Device) -> None:
         super().__init__(device)
         self._thresholds, self._levels = device.upload(THRESHOLDS), device.upload(LEVELS)
+        self._heads = device.program("heads").heads
 
     def encode(
         self, codes: Array, x: Array, residual: Array | None = None, minus: Array | None = None
@@ -101,6 +102,12 @@ class Dynamic8(_OnDevice, Dynamic8Format):
     def decode_add(self, acc: Array, codes: Array, first: bool, offset: int = 0) -> None:
         arrays = acc, codes, self._levels
         self._queue(self._kernels.decode_add8, acc.size, arrays, offset, int(first))
+
+    def heads(self, heads: Array, codes: Array, count: int) -> None:
+        """heads = the first bytes of `count` records."""
+        if count:
+            arguments = heads, codes, count, self.record
+            self._launches.queue(self._heads, count, *arguments, group=self._group)
 
 
 class Float16(_OnDevice, Float16Format):

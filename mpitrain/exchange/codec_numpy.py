@@ -52,6 +52,10 @@ HALF_STEP = float(np.diff(MAGNITUDES.astype(np.float64)).max() / 2)
 """Largest rounding error, in units of the scale: 0.00703."""
 
 
+BOUNDS = np.append(HALF_STEP * np.ldexp(1.0, np.arange(MARKED) - 127), np.inf)
+"""float64[256]: the largest rounding error of a block, by its scale byte."""
+
+
 def _thresholds() -> NDArray[np.uint32]:
     """A table that finds the nearest code of a float32 in [FLOOR << 16, 1] by its top 16 bits.
 
@@ -97,8 +101,11 @@ class Dynamic8Format:
     record = BLOCK + 1
 
     def bounds(self, records: Bytes) -> NDArray[np.float64]:
-        exponents = records[:: self.record].astype(np.int32)
-        return np.where(exponents == MARKED, np.inf, HALF_STEP * np.ldexp(1.0, exponents - 127))
+        return self.bounds_of(records[:: self.record])
+
+    def bounds_of(self, heads: Bytes) -> NDArray[np.float64]:
+        """As `bounds`, of the first bytes of records."""
+        return BOUNDS[heads]
 
     def zeros(self, records: Bytes) -> NDArray[np.bool_]:
         return np.equal(records.reshape(-1, self.record)[:, 1:].reshape(-1), 0)

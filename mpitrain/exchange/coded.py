@@ -6,17 +6,21 @@ host one codes for all of them, the leader. Buckets that may not be coded are ex
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from mpitrain.exchange.bucket import Bucket
+from mpitrain.exchange.by_memory import ByMemory, carriers, floats, pays
+from mpitrain.exchange.by_message import ByMessage
+from mpitrain.exchange.carrier import Carrier, Place
 from mpitrain.exchange.codec import DeviceCodec, make_codec
+from mpitrain.exchange.codec import Dynamic8 as Dynamic8Codec
 from mpitrain.exchange.deltas import Deltas
 from mpitrain.exchange.leaders import Leaders
-from mpitrain.exchange.mean import Mean, Place, own_values
+from mpitrain.exchange.mean import Mean, own_values
 from mpitrain.exchange.message import DELTAS, MEANS, PARTS
 from mpitrain.exchange.move import Move
 from mpitrain.exchange.plain import Float32
@@ -26,7 +30,11 @@ from mpitrain.exchange.stream import BUCKETS_AT_ONCE
 from mpitrain.mpi.hops import Hops
 from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array
+from mpitrain.runtime.device import Device
 
+LONGER = 4
+"""How many times as long as usual buckets are whose codes go by shared memory: copying them then
+takes as long as the host's work on a bucket."""
 PIECE = 1 << 22
 """Values of a residual that are written to the device at once (16 MiB)."""
 
@@ -44,6 +52,8 @@ class Coded(Strategy):
     }
     codec: ClassVar[str]
     """The codec's name, for make_codec."""
+    by_memory: ClassVar[bool] = False
+    """Whether its codes may go by the memory that ranks of a host share, where that pays."""
     uncoded: ClassVar[type[Strategy]] = Float32
     """The strategy for buckets that may not be coded."""
 
@@ -70,16 +80,24 @@ class Coded(Strategy):
         self._flushed = 0
         if coded:
             self._residuals = {name: parts.device.zeros((0,)) for name in ("sender", "owner")}
+        self._shared: list[ByMemory[Array]] = []
+        self._lacks_memory = False
         if coded and self._leaders.wire:
             codec = make_codec(self.codec, parts.device)
             self._prepare(self._leaders.wire, codec, coded, longest)
 
+    @classmethod
+    def longest(cls, wire: Wire, device: Device, usual: int) -> int:
+        longer = LONGER * usual
+        return longer if cls.by_memory and pays(wire, device) and _has_room(wire, longer) else usual
+
     def _prepare(self, wire: Wire, codec: DeviceCodec, coded: list[Bucket], longest: int) -> None:
         """Make what only a rank that codes needs. wire: between these ranks."""
-        star, to_all, transfer = self.root_only, self.parts.to_all, wire.transfer
-        for _ in range(min(BUCKETS_AT_ONCE, len(coded))):
-            deltas = None if to_all else Deltas(transfer, codec, longest, star)
-            self._slots.append(_Slot(Mean(transfer, codec, to_all, star), deltas))
+        star, to_all, count = self.root_only, self.parts.to_all, min(BUCKETS_AT_ONCE, len(coded))
+        carriers: Sequence[Carrier[Array]] = self._carriers(wire, codec, longest, count)
+        for carrier in carriers:
+            deltas = None if to_all else Deltas(carrier, codec)
+            self._slots.append(_Slot(Mean(carrier, codec, to_all, star), deltas))
         sent = owned = 0
         for bucket in coded:
             start, stop = self._own(bucket.size)
@@ -88,6 +106,21 @@ class Coded(Strategy):
         sizes = {"sender": sent, "owner": owned}
         zeros = self.parts.device.zeros
         self._residuals = {name: zeros((size,)) for name, size in sizes.items()}
+
+    def _carriers(
+        self, wire: Wire, codec: DeviceCodec, longest: int, count: int
+    ) -> Sequence[Carrier[Array]]:
+        parts = self.parts
+        if self.by_memory and pays(wire, parts.device):
+            assert isinstance(codec, Dynamic8Codec)
+            self._lacks_memory = not _has_room(wire, longest)
+            if not self._lacks_memory:
+                mean_alone = parts.to_all or parts.apart
+                self._shared = carriers(
+                    wire.shared, parts.device, codec, longest, count, mean_alone
+                )
+                return self._shared
+        return [ByMessage(wire.transfer, codec, self.root_only) for _ in range(count)]
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
         nth = self._nth.get(bucket.number)
@@ -131,6 +164,8 @@ class Coded(Strategy):
 
     def close(self) -> None:
         self._leaders.close()
+        for each in self._shared:
+            each.close()
 
     def __str__(self) -> str:
         leaders = self._leaders
@@ -138,7 +173,9 @@ class Coded(Strategy):
             return "every rank codes, as hosts lack shared memory"
         if leaders.count < self.parts.wire.ranks.size:
             return f"between {leaders.count} hosts, shared memory within"
-        return ""
+        if self._lacks_memory:
+            return "by messages, as the host lacks shared memory"
+        return "through shared memory" if self._shared else ""
 
     @property
     def coders(self) -> Wire | None:
@@ -196,12 +233,20 @@ class Dynamic8(Coded):
     """8 bits a value: Dettmers' dynamic tree code (arXiv 1511.04561)."""
 
     codec = "dynamic8"
+    by_memory = True
 
 
 class Float16(Coded):
     """16 bits a value: IEEE half precision."""
 
     codec = "float16"
+
+
+def _has_room(wire: Wire, longest: int) -> bool:
+    """Whether codes of BUCKETS_AT_ONCE vectors fit into shared memory. Collective."""
+    return wire.shared.has_room(
+        floats(Dynamic8Codec.record, longest, BUCKETS_AT_ONCE, wire.ranks.size)
+    )
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpitrain.exchange.bucket import Bucket
+from mpitrain.exchange.by_message import ByMessage
+from mpitrain.exchange.carrier import Place
 from mpitrain.exchange.codec import make_codec
 from mpitrain.exchange.codec_protocol import BLOCK, Bytes, blocks
 from mpitrain.exchange.factors import Factors, rank_of
 from mpitrain.exchange.lowrank import LowRank
-from mpitrain.exchange.mean import Mean, Place, own_values
+from mpitrain.exchange.mean import Mean, own_values
 from mpitrain.exchange.message import (
     COLUMNS,
     HEADER,
@@ -121,7 +123,7 @@ class LowRank8(LowRank):
         transfer = parts.wire.transfer
         self._codec = codec = make_codec("dynamic8", parts.device)
         count = min(BUCKETS_AT_ONCE, len(self._factors))
-        means = [Mean(transfer, codec, to_all=True) for _ in range(count)]
+        means = [Mean(ByMessage(transfer, codec), codec, to_all=True) for _ in range(count)]
         self._coded: dict[int, _Coded] = {}
         for nth, (number, factors) in enumerate(self._factors.items()):
             assert isinstance(factors, CodedFactors)

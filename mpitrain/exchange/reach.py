@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mpitrain.exchange.codec_protocol import Floats, V, Vector
 from mpitrain.job.cut import parts, round_up
@@ -20,6 +21,8 @@ from mpitrain.runtime.device import Device
 from mpitrain.runtime.program import Launches
 
 Range = tuple[int, int]
+Shared = NDArray[Any]
+"""A piece of shared memory, of the type of the vectors that it holds."""
 CACHED = 1 << 15
 """Values added up at a time: 128 KiB, which stay in a core's cache between two additions."""
 
@@ -53,7 +56,7 @@ class Reach(Protocol[Taken]):
     lacks: str
     """What makes it slower than it could be; empty if nothing does."""
 
-    def put(self, x: Taken, shared: Floats, ranges: Sequence[Range], queued: bool) -> Hops[None]:
+    def put(self, x: Taken, shared: Shared, ranges: Sequence[Range], queued: bool) -> Hops[None]:
         """Copy these ranges of x to the same places of shared memory.
 
         queued: whether work that makes x may still be queued on its device.
@@ -62,8 +65,8 @@ class Reach(Protocol[Taken]):
     def add(self, x: Taken, wanted: Sum) -> Hops[None]:
         """Add up a range of all terms, with x for this rank's own."""
 
-    def take(self, x: Taken, shared: Sequence[tuple[Floats, Range]]) -> Hops[None]:
-        """Fill these ranges of x from the same places of shared memory."""
+    def take(self, pairs: Sequence[tuple[Taken, Shared]]) -> Hops[None]:
+        """Fill each vector from as long a piece of shared memory."""
 
     def close(self) -> None:
         """Let go of the shared memory."""
@@ -74,7 +77,7 @@ class Mapped:
 
     lacks = ""
 
-    def put(self, x: V, shared: Floats, ranges: Sequence[Range], queued: bool) -> Hops[None]:
+    def put(self, x: V, shared: Shared, ranges: Sequence[Range], queued: bool) -> Hops[None]:
         with x.host() as values:
             for start, stop in ranges:
                 shared[start:stop] = values[start:stop]
@@ -89,10 +92,11 @@ class Mapped:
                 values[start:stop] = total[start:stop]
         yield from ()
 
-    def take(self, x: V, shared: Sequence[tuple[Floats, Range]]) -> Hops[None]:
-        with x.host(write=True) as values:
-            for each, (start, stop) in shared:
-                values[start:stop] = each[start:stop]
+    def take(self, pairs: Sequence[tuple[V, Shared]]) -> Hops[None]:
+        for x, shared in pairs:
+            if x.size:
+                with x.host(write=True, read=False) as values:
+                    values[:] = shared
         yield from ()
 
     def close(self) -> None:
@@ -106,7 +110,7 @@ class ByDevice:
     By way of the host two H200 took 4.4 ms for 8 MiB, most of it the processor's copies and sums.
     """
 
-    def __init__(self, device: Device, memory: Sequence[Floats], most: int) -> None:
+    def __init__(self, device: Device, memory: Sequence[Shared], most: int) -> None:
         """memory: all that is shared, by rank. most: values that this rank adds up at once."""
         self._device, self._copies = device, Copies(device, memory)
         self.lacks = "" if self._copies.pinned else "memory that is not pinned"
@@ -117,7 +121,7 @@ class ByDevice:
         self._totals: dict[int, Array] = {}
         self._kernels, self._launches = device.program("terms"), Launches(device)
 
-    def put(self, x: Array, shared: Floats, ranges: Sequence[Range], queued: bool) -> Hops[None]:
+    def put(self, x: Array, shared: Shared, ranges: Sequence[Range], queued: bool) -> Hops[None]:
         pairs = [(shared[a:b], x.part(a, b)) for a, b in ranges if b > a]
         yield self._copies.down(pairs, queued)
 
@@ -144,8 +148,8 @@ class ByDevice:
         else:
             yield brought
 
-    def take(self, x: Array, shared: Sequence[tuple[Floats, Range]]) -> Hops[None]:
-        yield self._copies.up([(each[a:b], x.part(a, b)) for each, (a, b) in shared if b > a])
+    def take(self, pairs: Sequence[tuple[Array, Shared]]) -> Hops[None]:
+        yield self._copies.up([(shared, x) for x, shared in pairs])
 
     def close(self) -> None:
         self._copies.close()
@@ -156,7 +160,7 @@ class ByDevice:
         return places[slot]
 
 
-def reach(device: Device | None, memory: Sequence[Floats], most: int) -> Reach[Any]:
+def reach(device: Device | None, memory: Sequence[Shared], most: int) -> Reach[Any]:
     """How a rank's vectors reach shared memory.
 
     device: of the vectors; None: the host sees them. most: values that this rank adds up at once.

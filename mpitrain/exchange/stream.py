@@ -26,8 +26,8 @@ LeNet in float32 waited 112 ms, and 2 ms so; MPICH does not care."""
 class Pipeline:
     """Advances the hops of several buckets, each as far as it can go.
 
-    No bucket overtakes another: a bucket starts its k-th hop only after the bucket before it has
-    started its own k-th hop, or has finished. So all ranks start the same operations in the same
+    No bucket overtakes another: a bucket starts its k-th hop only after the last unfinished bucket
+    before it has started its own k-th hop. So all ranks start the same operations in the same
     order on each communicator, whatever arrives first.
     """
 
@@ -53,7 +53,8 @@ class Pipeline:
                 advanced = True
                 if alive is not None:
                     alive()
-            before = task
+            if not task.finished:
+                before = task
         while self._tasks and self._tasks[0].finished:
             self._tasks.popleft()
         return advanced
@@ -152,7 +153,7 @@ class _Task:
 
     def may_advance(self, before: _Task | None) -> bool:
         """Whether the last hop is done, and the bucket before this one is further."""
-        is_behind = before is None or before.finished or before._started > self._started
+        is_behind = before is None or before._started > self._started
         if self.finished or not is_behind:
             return False
         return self._pending is None or self._pending.done()

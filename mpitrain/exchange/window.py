@@ -68,7 +68,7 @@ class Window(Generic[V]):
         self._host, self._stride = host, floats(longest, 1)
         self._apart, self._root_adds = apart, root_adds
         self._slices = host.share(floats(longest, slots))
-        self._uses = [_SlotUse() for _ in range(slots)]
+        self._uses = [SlotUse() for _ in range(slots)]
         most = max(stop - start for start, stop in self._cuts(longest, root_adds))
         self._reach: Reach[V] = reach(device, self._slices, most)
 
@@ -91,8 +91,13 @@ class Window(Generic[V]):
         yield from self._reach.add(x, wanted)
         yield host.start_barrier(ADDED)
         if gets:
-            theirs = [each for each in enumerate(cuts) if each[0] != host.rank]
-            yield from self._reach.take(x, [(slices[rank], cut) for rank, cut in theirs])
+            yield from self._reach.take(
+                [
+                    (x.part(*cut), slices[rank][slice(*cut)])
+                    for rank, cut in enumerate(cuts)
+                    if rank != host.rank and cut[1] > cut[0]
+                ]
+            )
         if to_all or self._apart:
             use.leave(host.start_barrier(LEFT))
 
@@ -112,7 +117,7 @@ class Window(Generic[V]):
             note_beside[0] = note
         yield host.start_barrier(WRITTEN, slices[0].nbytes if w is not None else 0)
         if w is None:
-            yield from self._reach.take(y, [(slices[0], whole)])
+            yield from self._reach.take([(y, slices[0])])
         received_note = float(note_beside[0])
         use.leave(host.start_barrier(LEFT))
         return received_note
@@ -142,7 +147,7 @@ class Window(Generic[V]):
         end = (number % len(self._uses) + 1) * self._stride
         return self._slices[0][end - NOTE_FLOATS : end].view(np.float64)
 
-    def _use(self, number: int) -> _SlotUse:
+    def _use(self, number: int) -> SlotUse:
         return self._uses[number % len(self._uses)]
 
 
@@ -160,7 +165,7 @@ def slots_that(fit: Callable[[int], bool], longest: int) -> int:
     return next((count for count in counts if fit(floats(longest, count))), 0)
 
 
-class _SlotUse:
+class SlotUse:
     """Whether a slot is in use; `done` when all ranks have left the vector before."""
 
     def __init__(self) -> None:

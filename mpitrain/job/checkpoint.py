@@ -65,6 +65,7 @@ NEEDED_OF_RUN: dict[str, type] = {
 OPTIONAL: dict[str, type] = {
     "coders": int,
     "coded_from": int,
+    "longest_bucket": int,
     "sub_batch": int,
     "speeds": list,
     "identity": str,

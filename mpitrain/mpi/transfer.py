@@ -20,8 +20,9 @@ from mpitrain.mpi.sent import Sent
 from mpitrain.mpi.wait import Messages, Paced, wait_for
 
 Bytes: TypeAlias = NDArray[np.uint8]
-LANES = 5
-"""Number of communicators: three for parts, means and deltas of coded buckets, two for the rest."""
+LANES = 6
+"""Number of communicators: three for parts, means and deltas of coded buckets, two for the rest,
+and one for barriers behind shared codes."""
 
 PIECE_BYTES, PIECES_MAX = 1 << 14, 12
 """Bytes of a piece of a paced message, and into how many of them one is cut; a longer one is sent

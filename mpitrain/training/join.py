@@ -22,6 +22,7 @@ from mpitrain.exchange.home import Home, make_home
 from mpitrain.exchange.probe import measure
 from mpitrain.exchange.registry import find, is_lossy
 from mpitrain.exchange.rows import rows
+from mpitrain.exchange.strategy import Strategy
 from mpitrain.exchange.window import floats
 from mpitrain.job import checkpoint
 from mpitrain.job.config import Run, kept, known, split_from
@@ -121,13 +122,13 @@ def join(
                 f"few pieces for {wire.ranks.size} ranks; a smaller --sub-batch makes more"
             )
         )
-    plan = Plan(run, prepared, network, kind, reason, coded, sub_batch, reading, resumed)
+    longest = _longest_bucket(strategy, wire, device, resumed)
+    plan = Plan(run, prepared, network, kind, reason, coded, longest, sub_batch, reading, resumed)
     speaks = wire.ranks.rank == 0
     display = Display(silent=not speaks or run.quiet or run.json)
     device.on_compile = _Compiling(watch, display, device.name)
     home = _home(plan, placed, wire, device)
     graph = wire.agree.leaders_first(lambda: _graph(plan, placed, wire, device, home))
-    longest = strategy.longest(wire, device, BUCKET)
     graph.buckets = graph.layout.buckets(coded, strategy.whole_tensors, longest)
     if run.label_smoothing or run.mixup:
         wire.agree.together(lambda: graph.soften(run.label_smoothing))
@@ -218,8 +219,8 @@ def _to_resume(
             return None
         check_resumable(found, network, run, prepared.count, prepared.identity)
         names = (
-            "step", "sub_batch", "exchange", "coded_from", "ranks", "split", "speeds", "best",
-            "waited",
+            "step", "sub_batch", "exchange", "coded_from", "longest_bucket", "ranks", "split",
+            "speeds", "best", "waited",
         )  # fmt: skip
         settings = {name: found.settings.get(name) for name in names}
         return {"path": str(found.path), "refused": found.refused, **settings}
@@ -254,6 +255,18 @@ def _choose_exchange(
         why + (f"; buckets of fewer than {coded:,} values in float32" if coded else ""),
         coded,
     )
+
+
+def _longest_bucket(
+    strategy: type[Strategy], wire: Wire, device: Engine, resumed: Resumed | None
+) -> int:
+    """Values of a bucket at most. Collective.
+
+    As before where a run goes on with residuals, which are kept in the order of buckets.
+    """
+    if resumed and strategy.lossy and is_lossy(resumed.exchange):
+        return resumed.longest_bucket or BUCKET
+    return strategy.longest(wire, device, BUCKET)
 
 
 def _batch_limit(run: Run, wire: Wire, network: Network, device: Engine, kind: str) -> int:

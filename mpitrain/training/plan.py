@@ -29,6 +29,7 @@ class Resumed:
     ranks: int
     sub_batch: int | None = None
     coded_from: int | None = None
+    longest_bucket: int | None = None
     split: list[str] | None = None
     """Tensors of which each rank kept a slice."""
     speeds: list[float] | None = None
@@ -49,6 +50,8 @@ class Plan:
     reason: str
     coded_from: int
     """Values from which on a bucket is coded."""
+    longest: int
+    """Values of a bucket at most. With their number it says in which order residuals are kept."""
     sub_batch: int
     """Images a rank computes at a time at most. It decides in which order gradients are added."""
     reading: Reading

@@ -24,8 +24,10 @@ from ranks import (
 )
 
 from mpitrain.exchange.allreduce import allreduce
+from mpitrain.exchange.by_message import ByMessage
+from mpitrain.exchange.carrier import Place
 from mpitrain.exchange.codec import make_codec
-from mpitrain.exchange.mean import Mean, Place
+from mpitrain.exchange.mean import Mean
 from mpitrain.exchange.residuals import Residuals
 from mpitrain.job.errors import RunError
 from mpitrain.mpi import shared as module
@@ -240,7 +242,8 @@ def test_a_damaged_message_names_its_sender_as_the_job_counts_ranks() -> None:
         last = between.ranks.size - 1
         device = open_cpu()
         x = device.upload(values(20 * 512, wire.ranks.rank))
-        mean = Mean(between.transfer, make_codec("dynamic8", device), to_all=True)
+        codec = make_codec("dynamic8", device)
+        mean = Mean(ByMessage(between.transfer, codec), codec, to_all=True)
         step = 5 if between.ranks.rank == last else 4
         with pytest.raises(RunError, match="expected step") as caught:
             complete(mean.hops(x, IMAGES, Place(step, 2)))

@@ -8,10 +8,12 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 from ranks import BLOCK, IMAGES, coded_once, open_cpu, values
 
+from mpitrain.exchange.by_message import ByMessage
+from mpitrain.exchange.carrier import Place
 from mpitrain.exchange.codec import make_codec
 from mpitrain.exchange.codec_numpy import PlainDynamic8
 from mpitrain.exchange.codec_protocol import Plain
-from mpitrain.exchange.mean import Mean, Place, own_values
+from mpitrain.exchange.mean import Mean, own_values
 from mpitrain.exchange.message import HEADER
 from mpitrain.job.errors import RunError
 from mpitrain.mpi.connect import connect
@@ -55,8 +57,9 @@ def test_the_mean_is_what_its_arithmetic_says_bit_for_bit(
         Plain(values(size, wire.ranks.rank)),
     )
     wire.ranks.delay.seconds = 0.002
-    by_device = Mean(wire.transfer, make_codec("dynamic8", device), to_all)
-    by_host = Mean(wire.transfer, PlainDynamic8(), to_all)
+    codec, plain = make_codec("dynamic8", device), PlainDynamic8()
+    by_device = Mean(ByMessage(wire.transfer, codec), codec, to_all)
+    by_host = Mean(ByMessage(wire.transfer, plain), plain, to_all)
     complete(by_device.hops(on_device, IMAGES, Place(0, 0)))
     complete(by_host.hops(on_host, IMAGES, Place(0, 1)))
     wire.ranks.delay.seconds = 0.0
@@ -71,6 +74,7 @@ class Damage:
     def __init__(self, wire: Transfer, place: int) -> None:
         self.rank, self.size, self.numbers = wire.rank, wire.size, wire.numbers
         self._wire, self._place = wire, place
+        self.start_broadcast, self.start_star = wire.start_broadcast, wire.start_star
 
     def start_all_to_all(self, outgoing: list, incoming: list, lane: int) -> Pending:
         if self.rank == self.size - 1:
@@ -90,7 +94,8 @@ def test_a_damaged_message_names_its_sender(place: int, words: str) -> None:
     )  # the last rank's mean is never fetched, and must not be there in the next test
     last = wire.ranks.size - 1
     x = Plain(values(20 * BLOCK, wire.ranks.rank))
-    mean = Mean(Damage(wire.transfer, place), PlainDynamic8(), to_all=False)  # type: ignore[arg-type]
+    codec, damaged = PlainDynamic8(), Damage(wire.transfer, place)
+    mean = Mean(ByMessage(damaged, codec), codec, to_all=False)  # type: ignore[arg-type]
     caught: RunError | None = None
     try:
         complete(mean.hops(x, IMAGES, Place(4, 2)))

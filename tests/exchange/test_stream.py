@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mpitrain.exchange.stream import BUCKETS_AT_ONCE, Stream, run_all
+from mpitrain.exchange.stream import BUCKETS_AT_ONCE, Pipeline, Stream, run_all
 from mpitrain.mpi.hops import Hops, complete
 
 
@@ -81,6 +81,24 @@ def test_what_arrives_first_does_not_change_the_order_on_any_lane(stream: Stream
     stream.finish()
     for hop in range(4):
         assert [number for number, begun in sky.said if begun == hop] == [0, 1, 2]
+
+
+def test_a_flight_that_has_landed_lets_nobody_overtake_the_one_before_it() -> None:
+    sky, pipeline = Sky(), Pipeline()
+    for number, hops in ((0, 4), (1, 1), (2, 4)):
+        pipeline.add(sky.flight(number, hops))
+    pipeline.advance()
+    for number, hop in ((0, 0), (1, 0), (2, 0), (2, 1)):
+        while (number, hop) not in sky.said:
+            assert pipeline.advance(), sky.said
+        sky.open(number, hop)
+    while pipeline.advance():
+        pass
+    assert max(hop for number, hop in sky.said if number == 2) == 1
+    assert (1, 1) in sky.said
+    sky.open(0, 1)
+    pipeline.advance()
+    assert (2, 2) in sky.said
 
 
 def test_a_limited_number_is_on_the_way(stream: Stream) -> None:

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from make_vectors import BUCKET, IMAGES, RANKS, RATE, STEP, VALUES
 
+from mpitrain.exchange.by_message import ByMessage
+from mpitrain.exchange.carrier import Place
 from mpitrain.exchange.codec_numpy import PlainDynamic8
 from mpitrain.exchange.codec_protocol import Plain
 from mpitrain.exchange.deltas import Deltas
-from mpitrain.exchange.mean import Mean, Place
+from mpitrain.exchange.mean import Mean
 from mpitrain.exchange.message import HEADER, LAYOUT, VERSION, Label, check
 from mpitrain.exchange.rows import CodedRows
 from mpitrain.job.errors import RunError
@@ -95,7 +97,8 @@ def one_rank(rank: int, post: Post) -> None:
         Plain(read(f"before/{side}-residual-{rank}.f32")) for side in ("sender", "owner")
     )
     place = Place(STEP, BUCKET)
-    mean = Mean(post, codec, to_all=False)  # type: ignore[arg-type]
+    carrier = ByMessage(post, codec)  # type: ignore[arg-type]
+    mean = Mean(carrier, codec, to_all=False)
     complete(mean.hops(gradient, IMAGES, place, residual, owned))
     same(residual.values, f"after/sender-residual-{rank}.f32")
     same(owned.values, f"after/owner-residual-{rank}.f32")
@@ -103,7 +106,7 @@ def one_rank(rank: int, post: Post) -> None:
     if rank == 0:
         same(gradient.values, "after/mean.f32")
         w = Plain(read("before/master.f32") - RATE * gradient.values)
-    complete(Deltas(post, codec, VALUES).hops(y, w, place))
+    complete(Deltas(carrier, codec).hops(y, w, place))
     same(y.values, "after/weights.f32")
 
 
