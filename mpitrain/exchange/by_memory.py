@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from typing import Generic, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mpitrain.exchange.carrier import Cut, Place, Records
-from mpitrain.exchange.codec_protocol import Bytes, Codec, Floats, V, blocks
+from mpitrain.exchange.codec_protocol import Bounds, Bytes, Codec, Floats, V, blocks
 from mpitrain.exchange.message import DELTAS, MEANS, PARTS
 from mpitrain.exchange.reach import Reach, reach
 from mpitrain.exchange.window import SlotUse
@@ -51,7 +50,7 @@ class HeadedCodec(Codec[V], Protocol[V]):
     def heads(self, heads: V, codes: V, count: int) -> None:
         """heads = the first bytes of `count` records."""
 
-    def bounds_of(self, heads: Bytes) -> NDArray[np.float64]:
+    def bounds_of(self, heads: Bytes) -> Bounds:
         """As `bounds`, of such bytes in host memory."""
 
 
@@ -87,7 +86,7 @@ class ByMemory(Generic[V]):
 
     def parts(
         self, codes: V, gives: Sequence[Cut], wants: Cut, length: int, place: Place
-    ) -> Hops[tuple[Sequence[Records[V]], NDArray[np.float64]]]:
+    ) -> Hops[tuple[Sequence[Records[V]], Bounds]]:
         host, codec, (first, last), count = self._host, self._codec, wants, blocks(length)
         start, stop = _records(codec.record, count)
         yield self._use
@@ -111,7 +110,7 @@ class ByMemory(Generic[V]):
         codes: V,
         cuts: Sequence[Cut],
         to_all: bool,
-        bounds: NDArray[np.float64],
+        bounds: Bounds,
         length: int,
         place: Place,
     ) -> Hops[tuple[Sequence[Records[V]], float]]:

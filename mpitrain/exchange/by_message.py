@@ -7,10 +7,9 @@ from contextlib import ExitStack
 from typing import Generic, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mpitrain.exchange.carrier import Cut, Place, Records
-from mpitrain.exchange.codec_protocol import BLOCK, Bytes, Codec, V, blocks
+from mpitrain.exchange.codec_protocol import BLOCK, Bounds, Bytes, Codec, V, blocks
 from mpitrain.exchange.message import DELTAS, HEADER, MEANS, PARTS, Label, check, seal
 from mpitrain.mpi.hops import Hops, Pending
 
@@ -49,7 +48,7 @@ class ByMessage(Generic[V]):
 
     def parts(
         self, codes: V, gives: Sequence[Cut], wants: Cut, length: int, place: Place
-    ) -> Hops[tuple[Sequence[Records[V]], NDArray[np.float64]]]:
+    ) -> Hops[tuple[Sequence[Records[V]], Bounds]]:
         transfer, codec, (first, last) = self._transfer, self._codec, wants
         sizes = [self._message_bytes(last - first)] * self.size
         incoming = self._bytes("parts", sum(sizes)).part(0, sum(sizes))
@@ -75,7 +74,7 @@ class ByMessage(Generic[V]):
         codes: V,
         cuts: Sequence[Cut],
         to_all: bool,
-        bounds: NDArray[np.float64],
+        bounds: Bounds,
         length: int,
         place: Place,
     ) -> Hops[tuple[Sequence[Records[V]], float]]:

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mpitrain.exchange.codec_protocol import V
+from mpitrain.exchange.codec_protocol import Bounds, V
 from mpitrain.mpi.hops import Hops
 
 Cut: TypeAlias = tuple[int, int]
@@ -38,7 +35,7 @@ class Carrier(Protocol[V]):
 
     def parts(
         self, codes: V, gives: Sequence[Cut], wants: Cut, length: int, place: Place
-    ) -> Hops[tuple[Sequence[Records[V]], NDArray[np.float64]]]:
+    ) -> Hops[tuple[Sequence[Records[V]], Bounds]]:
         """Give each rank its cut of a vector of `length` values, and get a cut of everybody's.
 
         Returns that cut by sender, this rank's own among them, and for each block the sum of their
@@ -50,7 +47,7 @@ class Carrier(Protocol[V]):
         codes: V,
         cuts: Sequence[Cut],
         to_all: bool,
-        bounds: NDArray[np.float64],
+        bounds: Bounds,
         length: int,
         place: Place,
     ) -> Hops[tuple[Sequence[Records[V]], float]]:

@@ -90,7 +90,7 @@ class Dynamic8(_OnDevice, Dynamic8Format):
     def __init__(self, device: Device) -> None:
         super().__init__(device)
         self._thresholds, self._levels = device.upload(THRESHOLDS), device.upload(LEVELS)
-        self._heads = device.program("heads").heads
+        self._first_bytes = device.program("heads")
 
     def encode(
         self, codes: Array, x: Array, residual: Array | None = None, minus: Array | None = None
@@ -107,7 +107,7 @@ class Dynamic8(_OnDevice, Dynamic8Format):
         """heads = the first bytes of `count` records."""
         if count:
             arguments = heads, codes, count, self.record
-            self._launches.queue(self._heads, count, *arguments, group=self._group)
+            self._launches.queue(self._first_bytes.heads, count, *arguments, group=self._group)
 
 
 class Float16(_OnDevice, Float16Format):

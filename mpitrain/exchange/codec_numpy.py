@@ -23,7 +23,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mpitrain.exchange.codec_protocol import BLOCK, Bytes, Floats, Plain, blocks
+from mpitrain.exchange.codec_protocol import BLOCK, Bounds, Bytes, Floats, Plain, blocks
 
 LEAST, MOST, MARKED = 47, 253, 255
 """Scale bytes: of the smallest and the largest scale (2^-80, 2^126), and of a block that is not
@@ -50,10 +50,6 @@ LEVELS = np.concatenate([MAGNITUDES, -MAGNITUDES])
 """float32[256]: what each byte stands for, in units of the scale."""
 HALF_STEP = float(np.diff(MAGNITUDES.astype(np.float64)).max() / 2)
 """Largest rounding error, in units of the scale: 0.00703."""
-
-
-BOUNDS = np.append(HALF_STEP * np.ldexp(1.0, np.arange(MARKED) - 127), np.inf)
-"""float64[256]: the largest rounding error of a block, by its scale byte."""
 
 
 def _thresholds() -> NDArray[np.uint32]:
@@ -100,12 +96,13 @@ class Dynamic8Format:
     number = 1
     record = BLOCK + 1
 
-    def bounds(self, records: Bytes) -> NDArray[np.float64]:
+    def bounds(self, records: Bytes) -> Bounds:
         return self.bounds_of(records[:: self.record])
 
-    def bounds_of(self, heads: Bytes) -> NDArray[np.float64]:
+    def bounds_of(self, heads: Bytes) -> Bounds:
         """As `bounds`, of the first bytes of records."""
-        return BOUNDS[heads]
+        scales = (heads.astype(np.uint32) << 23).view(np.float32)  # infinity where they are MARKED
+        return HALF_STEP * scales.astype(np.float64)
 
     def zeros(self, records: Bytes) -> NDArray[np.bool_]:
         return np.equal(records.reshape(-1, self.record)[:, 1:].reshape(-1), 0)
@@ -118,7 +115,7 @@ class Float16Format:
     number = 2
     record = 2 * BLOCK
 
-    def bounds(self, records: Bytes) -> NDArray[np.float64]:
+    def bounds(self, records: Bytes) -> Bounds:
         largest = (records.view("<u2") & 0x7FFF).reshape(-1, BLOCK).max(axis=1).astype(np.uint16)
         magnitude = np.minimum(largest, np.uint16(0x7C00)).view(np.float16).astype(np.float64)
         return np.where(largest >= 0x7C00, np.inf, magnitude * 2.0**-11 + 2.0**-25)

@@ -16,6 +16,8 @@ BLOCK = 512
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
+Bounds = NDArray[np.float64]
+"""By block."""
 
 
 class Vector(Protocol):
@@ -86,7 +88,7 @@ class Codec(Protocol[V]):
     def scale(self, x: V, factor: float) -> None:
         """x = x * factor, in float32."""
 
-    def bounds(self, records: Bytes) -> NDArray[np.float64]:
+    def bounds(self, records: Bytes) -> Bounds:
         """The largest possible rounding error of each block of records in host memory.
 
         Infinity for a block that is not finite.

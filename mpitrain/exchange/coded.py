@@ -32,7 +32,7 @@ from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 
-LONGER = 4
+LONGER = 8
 """How many times as long as usual buckets are whose codes go by shared memory: copying them then
 takes as long as the host's work on a bucket."""
 PIECE = 1 << 22

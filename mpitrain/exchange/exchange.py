@@ -20,7 +20,7 @@ from mpitrain.exchange.plain import Float32
 from mpitrain.exchange.registry import check_update, find, is_lossy
 from mpitrain.exchange.residuals import Residuals
 from mpitrain.exchange.strategy import Parts, Sampled, Strategy, Turn
-from mpitrain.exchange.stream import Stream
+from mpitrain.exchange.stream import BESIDE_GPU, COMPUTING, Stream
 from mpitrain.mpi.hops import Hops, Pending, complete
 from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import Array
@@ -132,7 +132,8 @@ class Exchange:
         device.finish()
         self._stream: Stream | None = None
         if streaming and several and wire.ranks.threads:
-            self._stream = Stream(device.finish, updater.alive)
+            computing = COMPUTING if device.shares_memory else BESIDE_GPU
+            self._stream = Stream(device.finish, updater.alive, computing)
         self._step = self._under_way = 0
         self._busy_since = 0.0
         self._clear()

@@ -69,12 +69,12 @@ class Mean(Generic[V]):
         for sender, (records, at) in enumerate(came if shard.size else ()):
             codec.decode_add(shard, records, sender == 0, at)
         codec.scale(shard, 1 / images)
-        bounds = bounds / images
         if whole:
-            return float(bounds.max(initial=0.0))
+            return float(bounds.max(initial=0.0)) / images
         codes = carrier.room(mine[1] - mine[0])
         if shard.size:
             codec.encode(codes, shard, owned)
+        bounds = bounds / images
         came, bound = yield from carrier.means(codes, cuts, self._to_all, bounds, x.size, place)
         for cut, (records, at) in zip(cuts, came, strict=False):  # none on ranks that get no mean
             part = x.part(*_values(cut, x.size))

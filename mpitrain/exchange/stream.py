@@ -17,6 +17,9 @@ BUCKETS_AT_ONCE = 4
 """One that sends its parts, one its means, one its deltas, and one that begins."""
 COMPUTING = Naps(yields=0, shortest=1e-4, longest=1e-3)
 """Between two looks while the backward pass computes: looking takes time from the computation."""
+BESIDE_GPU = Naps(yields=0, shortest=2e-5, longest=1e-4, steady=1000)
+"""The same, where a device with memory of its own computes: looking takes time from the main thread
+alone, which keeps that busy."""
 WAITING = Naps(yields=3000, shortest=1e-5, longest=5e-4, steady=700)
 """Between two looks when the main thread only waits for the exchange. A barrier within a host takes
 0.01 ms. Open MPI needs a thousand looks and more for one collective: with naps after 300 a step of
@@ -75,12 +78,18 @@ def run_all(buckets: Iterable[Hops[None]]) -> None:
 class Stream:
     """A thread that runs a Pipeline. An error in it is raised by `finish`."""
 
-    def __init__(self, finished: Callable[[], None], alive: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        finished: Callable[[], None],
+        alive: Callable[[], None],
+        computing: Naps = COMPUTING,
+    ) -> None:
         """finished: called in the thread when all buckets of a step have reached their end.
 
-        alive: called in the thread at each hop, for a watchdog.
+        alive: called in the thread at each hop, for a watchdog. computing: between two looks before
+        `finish`.
         """
-        self._finished, self._alive = finished, alive
+        self._finished, self._alive, self._computing = finished, alive, computing
         self._orders: queue.SimpleQueue[Hops[None] | None] = queue.SimpleQueue()
         """Buckets to start; None ends a step."""
         self._pipeline = Pipeline()
@@ -138,7 +147,7 @@ class Stream:
             if not pipeline:
                 break
             idle_looks = 0 if pipeline.advance(self._alive) else idle_looks + 1
-            (WAITING if self._main_waits else COMPUTING).after(idle_looks)
+            (WAITING if self._main_waits else self._computing).after(idle_looks)
         self._finished()
 
 

@@ -26,6 +26,7 @@ from mpitrain.network.network import Network, Node
 from mpitrain.network.parameters import Layout, Slot
 from mpitrain.runtime.ahead import InTurn, Late, same_numbers
 from mpitrain.runtime.array import Array
+from mpitrain.runtime.lead import Lead
 from mpitrain.runtime.recording import Command, Recordings
 
 
@@ -81,6 +82,7 @@ class Graph:
 
     _begun: tuple[Pass, NDArray[Any], NDArray[Any]] | None = None
     _late: Late | None = None
+    _lead: Lead | None = None
     own_complete = False
     """Whether `own_gradient` is complete: in a step's last backward pass, from some bucket on."""
 
@@ -267,6 +269,13 @@ class Graph:
             )
         self._soft = loss.layer.soften(smoothing, self.capacity)
 
+    def keep_near(self, on: bool) -> None:
+        """Whether backward passes are queued no further ahead of the device than somebody else can
+        wait who queues work for it meanwhile."""
+        nodes = self.network.nodes
+        flops = sum(node.layer.flops(*self._inputs_of(node)) for node in nodes)
+        self._lead = Lead(self.device, flops) if on else None
+
     @property
     def can_begin(self) -> bool:
         """Whether a forward pass leaves nothing behind: no running statistics."""
@@ -357,6 +366,8 @@ class Graph:
         missing = {node.name: node for node in self.network.nodes if node.name in self._repeated}
         for node in reversed(self.network.nodes):
             self._play(run, ("backward", node.name), partial(self._backward_of, node, run, missing))
+            if self._lead and last:
+                self._lead.queued(node.layer.flops(*self._inputs_of(node)))
             self.own_complete = self.own_complete or (last and node.name == owned)
             while (
                 waiting

@@ -12,7 +12,7 @@ import pytest
 from ranks import BLOCK, MANY, Model, digest, open_cpu
 
 from mpitrain.exchange import coded
-from mpitrain.exchange.coded import Dynamic8, Float16
+from mpitrain.exchange.coded import LONGER, Dynamic8, Float16
 from mpitrain.mpi.connect import connect
 from mpitrain.mpi.wire import Wire
 
@@ -108,7 +108,7 @@ def test_samples_say_what_was_coded_as_zero(wire: Wire, monkeypatch: pytest.Monk
 def test_buckets_are_longer_on_all_ranks_where_there_is_room(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for devices, times in ((("cpu",), 1), (OWN, 4), (MIXED, 4)):
+    for devices, times in ((("cpu",), 1), (OWN, LONGER), (MIXED, LONGER)):
         device = open_cpu(devices[wire.ranks.rank % len(devices)])
         assert Dynamic8.longest(wire, device, 1 << 12) == times << 12
         assert Float16.longest(wire, device, 1 << 12) == 1 << 12

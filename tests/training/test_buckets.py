@@ -26,7 +26,7 @@ def trained(world: World) -> str:
 def test_a_run_goes_on_with_the_buckets_that_it_had(
     make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(join, "BUCKET", 1 << 16)
+    monkeypatch.setattr(join, "BUCKET", 1 << 15)
     folder = Path(connect().agree.from_root(lambda: str(tmp_path)))
     words = {"device": "pocl", "engine": "gpu", "exchange": "dynamic8"}
     straight = make_world(steps=4, out=str(folder / "straight"), **words)

@@ -1,0 +1,30 @@
+"""The host stays near a device, but ahead of it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from mpitrain.runtime.lead import AHEAD, SHARE, Lead
+
+
+def test_the_host_waits_for_what_it_queued_a_while_ago() -> None:
+    waited: list[int] = []
+    marks = iter(range(100))
+
+    def mark() -> Any:
+        number = next(marks)
+        return SimpleNamespace(wait=lambda: waited.append(number))
+
+    lead = Lead(SimpleNamespace(mark=mark), whole=48.0)  # type: ignore[arg-type]
+    piece = 48.0 * SHARE
+    for _ in range(AHEAD):
+        lead.queued(piece)
+    assert waited == []
+    lead.queued(piece / 2)
+    assert waited == []
+    lead.queued(piece / 2)
+    assert waited == [0]
+    lead.queued(0.0)
+    lead.queued(10 * piece)  # one layer
+    assert waited == [0, 1]
