@@ -9,15 +9,13 @@ import math
 
 import numpy as np
 
-from mpitrain.exchange.codec_protocol import BLOCK, blocks
+from mpitrain.exchange.codec_protocol import BLOCK
+from mpitrain.exchange.sums import BLOCKS, Squares
 from mpitrain.job.cut import parts
 from mpitrain.mpi.agree import Agree
 from mpitrain.runtime.array import Array
 from mpitrain.runtime.device import Device
 from mpitrain.runtime.recording import Varying
-
-BLOCKS = 32
-"""Blocks that a work-item of a CPU handles: 64 KiB of the vector."""
 
 
 class Clip:
@@ -27,18 +25,11 @@ class Clip:
         """gradient: float32 (n,). shared: where every rank has the mean; None if rank 0 alone
         has."""
         self._limit, self._shared = limit, shared
-        n, count = gradient.size, blocks(gradient.size)
-        chunk = BLOCKS if device.long_items else 1
-        self._sums = device.zeros((max(1, count),))
-        self._factor = Varying(np.float32(1))
-        kernels, values = (
-            device.program("norm"),
-            chunk * BLOCK if device.long_items else device.wide,
+        n, values = gradient.size, BLOCKS * BLOCK if device.long_items else device.wide
+        self._squares, self._factor = Squares(gradient), Varying(np.float32(1))
+        self._shrink = device.program("norm").shrink.prepare(
+            parts(n, values), gradient, n, values, self._factor
         )
-        self._squares = kernels.squares.prepare(
-            parts(count, chunk) * device.group, self._sums, gradient, n, chunk, group=device.group
-        )
-        self._shrink = kernels.shrink.prepare(parts(n, values), gradient, n, values, self._factor)
 
     def __call__(self) -> float:
         """Clip the vector; returns its norm before. One that is not finite leaves it as it is.
@@ -46,8 +37,7 @@ class Clip:
         Collective where every rank has the mean. All take rank 0's norm, for unlike devices may add
         up squares in another order; the same factor times the same mean is the same bytes.
         """
-        self._squares()
-        norm = math.sqrt(float(self._sums.download().sum(dtype=np.float64)))
+        norm = math.sqrt(self._squares())
         if self._shared is not None:
             norm = float(self._shared.table(np.array([norm]))[0, 0])
         factor = min(1.0, self._limit / (norm + 1e-6))

@@ -19,6 +19,8 @@ from mpitrain.job.cut import shards
 from mpitrain.mpi.hops import Hops
 
 NOTHING: Cut = (0, 0)
+LOOKED_AT = 1 << 19
+"""The first values of a sampled bucket, which the host looks at: it need not be copied whole."""
 
 
 def own_values(size_of_vector: int, rank: int, size: int) -> tuple[int, int]:
@@ -41,7 +43,7 @@ class Mean(Generic[V]):
         self._carrier, self._codec, self._to_all = carrier, codec, to_all
         self._whole = star or carrier.size == 2
         self.watched = False
-        """Whether to count into `flushed` the values that are not zero and are coded as zero."""
+        """Whether to count into `flushed` those values that are not zero and are coded as zero."""
         self.flushed = 0
 
     def hops(
@@ -83,9 +85,10 @@ class Mean(Generic[V]):
         return bound
 
     def _count_flushed(self, codes: V, residual: V) -> None:
-        size, record = residual.size, self._codec.record
-        with codes.host() as mine, residual.host() as left_out:
-            nothing = self._codec.zeros(mine[: blocks(size) * record])[:size]
+        size = min(residual.size, LOOKED_AT)
+        records = codes.part(0, blocks(size) * self._codec.record)
+        with records.host() as mine, residual.part(0, size).host() as left_out:
+            nothing = self._codec.zeros(mine)[:size]
             self.flushed = int(np.count_nonzero(left_out[nothing]))
 
 

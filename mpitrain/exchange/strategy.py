@@ -62,7 +62,7 @@ class Sampled:
     start: int
     """Where in the bucket that shard starts."""
     flushed: int
-    """How many values of this rank are not zero and were coded as zero."""
+    """How many of this rank's first values (mean.LOOKED_AT) are not zero and were coded as zero."""
 
 
 class Strategy:

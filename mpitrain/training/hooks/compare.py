@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpitrain.exchange.codec_protocol import BLOCK, blocks
 from mpitrain.exchange.exchange import Exchange
+from mpitrain.exchange.mean import LOOKED_AT
+from mpitrain.exchange.sums import Squares, checksums
 from mpitrain.job.errors import RunError, agreed
 from mpitrain.mpi.wire import Wire
 from mpitrain.network.graph import Graph
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from mpitrain.training.world import World
 
 EVERY = 50
-"""Steps between two looks. A look reads all weights once, on each rank."""
+"""Steps between two looks. At each of them devices read all weights, and all that is not sent."""
 
 
 def choose_sample(exchange: Exchange, step: int) -> None:
@@ -64,9 +67,9 @@ class Health:
         """Raise RunError on every rank, naming the first tensor that differs, unless all hold the
         same weights. Collective."""
         names = list(self._graph.layout.slots)
-        with self._graph.weights.host() as weights:
-            slots = self._graph.layout.slots.values()
-            sums = [zlib.crc32(weights[slot.start : slot.stop].data) for slot in slots]
+        found = checksums(self._graph.weights)
+        slots = self._graph.layout.slots.values()  # each begins a block, and zeros end its last one
+        sums = [zlib.crc32(found[slot.start // BLOCK : blocks(slot.stop)].data) for slot in slots]
         table = self._wire.agree.table(np.array(sums, np.float64))  # which hold 32 bits exactly
         differs = (table != table[0]).any(axis=0)
         if differs.any():
@@ -88,31 +91,32 @@ class Health:
         """For the log: what coding did in the step that ended. Collective; nothing where nothing is
         coded, or not by this rank.
 
-        sampled_bucket, its number; measured_error, the largest error that coding made in a value of
-        its mean; flushed, the share of its values, of all ranks, that were coded as zero and are
-        not; residual_norm, of what all ranks have not sent yet, all buckets, over the images of a
-        batch.
+        sampled_bucket, its number; of its first values (LOOKED_AT) measured_error, the largest
+        error that coding made in one of the mean, and flushed, the share of all ranks' that were
+        coded as zero and are not; residual_norm, of what all ranks have not sent yet, all buckets,
+        over the images of a batch.
         """
         exchange, wire = self._exchange, self._wire
         if not exchange.codes:
             return {}
         found, coders = exchange.sampled(), exchange.coders
+        looked_at = min(found.sender.size, LOOKED_AT) if found is not None else 0
         error, flushed, squares = np.zeros(0, np.float32), 0, 0.0
         if found is not None and coders is not None:
             # A sender's residual is its coding error, and so is the owner's: together they are the
             # error of the mean.
-            with found.sender.host() as residual:
+            with found.sender.part(0, looked_at).host() as residual:
                 error = residual.copy()
             coders.transfer.allreduce(error)
             error /= np.float32(self._images)
             if found.owner is not None:
-                start = found.start
-                with found.owner.host() as residual:
-                    error = error[start : start + residual.size] + residual
+                error = error[found.start :][: found.owner.size]
+                if error.size:
+                    with found.owner.part(0, error.size).host() as residual:
+                        error += residual
             elif exchange.shares_owned:
                 error = error[:0]  # others own this bucket
-            with exchange.residuals()["sender"].host() as residual:
-                squares = float(np.dot(residual, residual))
+            squares = Squares(exchange.residuals()["sender"])()
             flushed = found.flushed
         table = wire.agree.table(np.array([np.abs(error).max(initial=0.0), flushed, squares]))
         if found is None:
@@ -121,6 +125,6 @@ class Health:
         return {
             "sampled_bucket": found.bucket,
             "measured_error": float(table[:, 0].max()),
-            "flushed": float(table[:, 1].sum()) / (found.sender.size * count),
+            "flushed": float(table[:, 1].sum()) / (looked_at * count),
             "residual_norm": math.sqrt(table[:, 2].sum()) / self._images,
         }

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from ranks import BUCKETS, IMAGES, LENGTH, Model, true_mean, values
 
+from mpitrain.exchange import mean
 from mpitrain.job.errors import RunError
 from mpitrain.mpi.connect import connect
 from mpitrain.mpi.wire import Wire
+from mpitrain.training.hooks import compare
 from mpitrain.training.hooks.compare import EVERY, Health, choose_sample
 
 pytestmark = pytest.mark.mpi
@@ -66,6 +68,28 @@ def test_the_measured_error_is_the_error_and_within_the_bound(
     assert found["residual_norm"] > 0
     assert 0 <= found["flushed"] <= 1
     assert not health.measures()
+
+
+@pytest.mark.parametrize("update", ["root", "replicated"])
+def test_of_a_long_bucket_the_first_values_are_looked_at(
+    wire: Wire, update: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever owns them, and some ranks own none of these."""
+    looked_at = 9 * 512
+    for module in (compare, mean):
+        monkeypatch.setattr(module, "LOOKED_AT", looked_at)
+    model = Model(wire, "dynamic8", update)
+    health = health_of(model)
+    choose_sample(model.exchange, 0)
+    model.step(0)
+    found = health.measures()
+    if wire.ranks.size == 1:
+        return
+    start = BUCKETS[0].start
+    error = np.abs(model.means - true_mean(wire.ranks.size, 0))[start : start + looked_at].max()
+    error = wire.agree.from_root(lambda: float(error))
+    rounding = 1e-6 * np.abs(true_mean(wire.ranks.size, 0)).max()
+    assert abs(found["measured_error"] - error) <= rounding
 
 
 def test_small_values_beside_a_large_one_are_counted_as_flushed(wire: Wire) -> None:
