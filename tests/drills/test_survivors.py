@@ -127,11 +127,12 @@ def test_one_of_four_may_die_under_low_rank_factors(
     assert len(losses) == 12 and losses[-1] < 0.8 * losses[0], losses
 
 
+@pytest.mark.parametrize("exchange", ["window", "dynamic8"])
 def test_one_may_die_whose_device_copies_to_shared_memory(
-    outliving: Launch, tmp_path: Path
+    outliving: Launch, tmp_path: Path, exchange: str
 ) -> None:
     """As GPUs do, whose copies are under way then."""
-    words = (*FEW, "--exchange", "window", "--device", "pocl", "--engine", "gpu")
+    words = (*FEW, "--exchange", exchange, "--device", "pocl", "--engine", "gpu")
     fault = "kind=kill,rank=1,phase=exchange,step=6"
     ended = outliving(*words, "--inject", fault, ranks=3, out=tmp_path / "run", flags=ULFM)
     assert ended.end["exit"] == 0 and "Traceback" not in ended.err, ended.err

@@ -132,6 +132,11 @@ def trained(launch: Launch, out: Path, ranks: int, *words: object) -> tuple[Ende
     [
         (1, (), set()),
         (2, ("--exchange", "window"), set()),
+        (
+            2,
+            ("--exchange", "dynamic8", "--device", "pocl", "--engine", "gpu"),
+            {"gradients", "weights"},  # of buckets that are not coded
+        ),
         (2, ("--exchange", "float32", "--no-streaming"), {"gradients", "weights"}),
         (
             3,
