@@ -134,7 +134,7 @@ class Exchange:
         if streaming and several and wire.ranks.threads:
             computing = COMPUTING if device.shares_memory else BESIDE_GPU
             self._stream = Stream(device.finish, updater.alive, computing)
-        self._step = self._under_way = 0
+        self._step = self._under_way = self._landed = 0
         self._busy_since = 0.0
         self._clear()
 
@@ -232,6 +232,7 @@ class Exchange:
         )
         self._step += 1
         self._sent.clear()
+        self._landed = 0
         self._clear()
         return report
 
@@ -262,6 +263,10 @@ class Exchange:
         """Whether a thread exchanges buckets."""
         return self._stream is not None
 
+    def busy(self) -> bool:
+        """Whether any bucket of this step is on its way."""
+        return len(self._sent) > self._landed
+
     def close(self) -> None:
         """End the thread, and give back what strategies hold of memory that ranks share; nothing
         may be sent afterwards."""
@@ -288,6 +293,7 @@ class Exchange:
         if ready is not None:
             yield ready
         yield from self._counted(self._average(bucket, images, turn))
+        self._landed += 1
 
     def _average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[None]:
         self._updater.set_out(self._gradient)

@@ -269,12 +269,12 @@ class Graph:
             )
         self._soft = loss.layer.soften(smoothing, self.capacity)
 
-    def keep_near(self, on: bool) -> None:
-        """Whether backward passes are queued no further ahead of the device than somebody else can
-        wait who queues work for it meanwhile."""
+    def keep_near(self, needed: Callable[[], bool] | None) -> None:
+        """Queue backward passes no further ahead of the device than somebody else can wait, who
+        queues work for it meanwhile, while that is `needed`; None: as fast as it goes."""
         nodes = self.network.nodes
         flops = sum(node.layer.flops(*self._inputs_of(node)) for node in nodes)
-        self._lead = Lead(self.device, flops) if on else None
+        self._lead = Lead(self.device, flops, needed) if needed else None
 
     @property
     def can_begin(self) -> bool:

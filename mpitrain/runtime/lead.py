@@ -9,6 +9,7 @@ it takes, the gradients that came first were encoded when it had ended.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from mpitrain.runtime.device import Device, Mark
 
@@ -19,11 +20,11 @@ AHEAD = 2
 
 
 class Lead:
-    """Keeps the host near a device whose work is queued bit by bit."""
+    """Keeps the host near a device whose work is queued bit by bit, while somebody needs that."""
 
-    def __init__(self, device: Device, whole: float) -> None:
-        """whole: all the work, in any unit."""
-        self._device, self._piece = device, whole * SHARE
+    def __init__(self, device: Device, whole: float, needed: Callable[[], bool]) -> None:
+        """whole: all the work, in any unit. needed: whether somebody else queues work now."""
+        self._device, self._piece, self._needed = device, whole * SHARE, needed
         self._marks: deque[Mark] = deque()
         self._work = 0.0
 
@@ -33,6 +34,9 @@ class Lead:
         if self._work < self._piece:
             return
         self._work = 0.0
+        if not self._needed():
+            self._marks.clear()
+            return
         self._marks.append(self._device.mark())
         if len(self._marks) > AHEAD:
             self._marks.popleft().wait()

@@ -149,7 +149,7 @@ def make_world(
         updates, master if own_master else None, streaming=not run.no_streaming,
         clip_norm=run.clip_norm, home=local.home,
     )  # fmt: skip
-    graph.keep_near(exchange.streams and not device.shares_memory)
+    graph.keep_near(exchange.busy if exchange.streams and not device.shares_memory else None)
     own = None
     if graph.own_layout.slots:
         own = OwnUpdate(graph, run.momentum, known(run.weight_decay), run.nesterov)

@@ -235,6 +235,20 @@ def test_a_star_sends_everything_through_rank_0(wire: Wire, kind: str, update: s
     assert len(set(sent[1:])) <= 1
 
 
+def test_it_is_busy_until_all_buckets_have_come_to_their_end(wire: Wire) -> None:
+    model = Model(wire, "dynamic8", "root")
+    if wire.ranks.rank:
+        wire.agree.barrier()  # rank 0 has nobody to send to, or to hear from, until then
+    assert not model.exchange.busy()
+    for bucket in BUCKETS:
+        model.exchange.send(bucket, IMAGES)
+    if wire.ranks.rank == 0:
+        assert model.exchange.busy() == (wire.ranks.size > 1)
+        wire.agree.barrier()
+    model.exchange.finish()
+    assert not model.exchange.busy()
+
+
 @pytest.mark.parametrize("streaming", [True, False])
 @pytest.mark.parametrize("devices", [("cpu",), ("pocl as a gpu",), ("cpu", "pocl as a gpu")])
 @pytest.mark.parametrize("update", ["root", "replicated"])

@@ -190,7 +190,7 @@ def test_buckets_cover_the_vector_once_and_are_complete_when_they_come(
     final = graph.gradient.download()
     for bucket, content in seen:
         np.testing.assert_array_equal(content, final[bucket.start : bucket.stop])
-    graph.keep_near(True)
+    graph.keep_near(lambda: True)
     graph.forward(Pass(2))
     list(graph.backward(Pass(2)))
     np.testing.assert_array_equal(graph.gradient.download(), final)

@@ -16,7 +16,9 @@ def test_the_host_waits_for_what_it_queued_a_while_ago() -> None:
         number = next(marks)
         return SimpleNamespace(wait=lambda: waited.append(number))
 
-    lead = Lead(SimpleNamespace(mark=mark), whole=48.0)  # type: ignore[arg-type]
+    needed = [True]
+    device: Any = SimpleNamespace(mark=mark)
+    lead = Lead(device, 48.0, lambda: needed[0])
     piece = 48.0 * SHARE
     for _ in range(AHEAD):
         lead.queued(piece)
@@ -28,3 +30,13 @@ def test_the_host_waits_for_what_it_queued_a_while_ago() -> None:
     lead.queued(0.0)
     lead.queued(10 * piece)  # one layer
     assert waited == [0, 1]
+    needed[0] = False
+    for _ in range(2 * AHEAD):
+        lead.queued(piece)
+    assert waited == [0, 1]
+    needed[0] = True
+    for _ in range(AHEAD):  # what was queued meanwhile is not waited for
+        lead.queued(piece)
+    assert waited == [0, 1]
+    lead.queued(piece)
+    assert waited == [0, 1, 4]
