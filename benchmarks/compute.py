@@ -43,9 +43,7 @@ GPUS = ("gpu", "nvidia")
 def main() -> None:
     options = _options()
     for part in options.parts or NETWORKS:
-        known = [
-            each for each in NETWORKS[part] if each in gpu_steps.CASES or not _is_gpu(options)
-        ]
+        known = [each for each in NETWORKS[part] if each in gpu_steps.CASES or not _is_gpu(options)]
         networks = [each for each in known if each in options.network or not options.network]
         if known and not networks:
             print(f"{part}: does not do {', '.join(options.network)}", file=sys.stderr)

@@ -16,32 +16,21 @@ from typing import Generic, Protocol
 import numpy as np
 
 from mpitrain.exchange.carrier import Cut, Place, Records
-from mpitrain.exchange.codec_protocol import Bounds, Bytes, Codec, Floats, V, blocks
+from mpitrain.exchange.codec_protocol import Bounds, Bytes, Codec, V, blocks
 from mpitrain.exchange.message import DELTAS, MEANS, PARTS
 from mpitrain.exchange.reach import Reach, reach
-from mpitrain.exchange.window import SlotUse
+from mpitrain.exchange.window import Host, SlotUse
 from mpitrain.job.cut import round_up, shards
-from mpitrain.mpi.hops import Hops, Pending
+from mpitrain.mpi.hops import Hops
 from mpitrain.mpi.wire import Wire
 from mpitrain.runtime.array import ALIGNMENT
 from mpitrain.runtime.device import Device
 
 LEFT = 5
-"""Transfer's lane for barriers after which memory may be written again; the others are those of
-messages."""
+"""Transfer's lane for barriers after which memory may be written again. The others have the lanes
+of messages, which have the numbers of the window's barriers (BARRIERS): a trace names them so."""
 NOTE_BYTES = 64
 """Bytes beside the records, a line of the cache, for the bound of a rank's means."""
-
-
-class Host(Protocol):
-    """What this module needs of the ranks; mpi's SharedMemory has it."""
-
-    rank: int
-    size: int
-
-    def share(self, count: int) -> Sequence[Floats]: ...
-
-    def start_barrier(self, lane: int, written: int = 0) -> Pending: ...
 
 
 class HeadedCodec(Codec[V], Protocol[V]):
@@ -63,22 +52,22 @@ class ByMemory(Generic[V]):
         codec: HeadedCodec[V],
         within: Reach[V],
         slices: Sequence[Bytes],
-        longest: int,
-        mean_alone: bool,
+        longest_blocks: int,
+        free_after_mean: bool,
     ) -> None:
         """within: how this rank's vectors get into shared memory. slices: every rank's part of this
-        place. longest: blocks of the longest vector. mean_alone: nothing follows a mean that needs
-        the place still to be its own."""
+        place. longest_blocks: of the longest vector. free_after_mean: whether another vector may
+        have the place then; otherwise after the changes of weights that follow."""
         self.rank, self.size = host.rank, host.size
         self._host, self._codec, self._reach = host, codec, within
-        whole, shard = _areas(codec.record, longest, host.size)
+        whole, shard = _areas(codec.record, longest_blocks, host.size)
         self._slices = slices
         """Of a rank: its whole vector, or rank 0's changes."""
         self._means = [each[whole : whole + shard] for each in slices]
         self._notes = [each[whole + shard :].view(np.float64) for each in slices]
         self._own = codec.bytes(whole)
         self._incoming = codec.bytes(max(whole, (host.size - 1) * shard))
-        self._use, self._mean_alone = SlotUse(), mean_alone
+        self._use, self._free_after_mean = SlotUse(), free_after_mean
 
     def room(self, count: int) -> V:
         start, stop = _records(self._codec.record, count)
@@ -101,7 +90,7 @@ class ByMemory(Generic[V]):
         begin, end = start + first * codec.record, start + last * codec.record
         came = yield from self._take([each[begin:end] for each in self._slices])
         came[self.rank] = codes, first * codec.record
-        if self._mean_alone and self.size == 2:
+        if self._free_after_mean and self.size == 2:
             self._leave()
         return came, bounds
 
@@ -118,9 +107,10 @@ class ByMemory(Generic[V]):
         counts = [stop - start for start, stop in cuts]
         count = counts[self.rank]
         _, stop = _records(codec.record, count)
-        yield from self._put(codes, mine, count, stop)
+        read = to_all or self.rank > 0
+        yield from self._put(codes, mine, count, stop if read else count)
         self._notes[self.rank][0] = (bounds + codec.bounds_of(mine[:count])).max(initial=0.0)
-        yield self._host.start_barrier(MEANS, stop)
+        yield self._host.start_barrier(MEANS, stop if read else 0)
         bound = max(float(each[0]) for each in self._notes) if wanted else 0.0
         theirs = [
             each[slice(*_records(codec.record, n if wanted else 0))]
@@ -128,14 +118,14 @@ class ByMemory(Generic[V]):
         ]
         came = yield from self._take(theirs)
         came[self.rank] = codes, 0
-        if self._mean_alone:
+        if self._free_after_mean:
             self._leave()
         return (came if wanted else []), bound
 
     def deltas(self, codes: V | None, length: int, place: Place) -> Hops[tuple[Records[V], bool]]:
         shared, count = self._slices[0], blocks(length)
         start, stop = _records(self._codec.record, count)
-        if self._mean_alone:
+        if self._free_after_mean:
             yield self._use
             self._use.taken = True
         if codes is not None:
@@ -150,10 +140,6 @@ class ByMemory(Generic[V]):
             yield from self._reach.take([(into, shared[start:stop])])
         self._leave()
         return records, finite
-
-    def close(self) -> None:
-        """Let go of the shared memory."""
-        self._reach.close()
 
     def _put(self, codes: V, shared: Bytes, count: int, stop: int) -> Hops[None]:
         """Share `count` records and their first bytes: of both the first `stop` bytes."""
@@ -175,28 +161,34 @@ class ByMemory(Generic[V]):
         self._use.leave(self._host.start_barrier(LEFT))
 
 
-def carriers(
-    host: Host,
-    device: Device,
-    codec: HeadedCodec[V],
-    longest: int,
-    count: int,
-    mean_alone: bool,
-) -> list[ByMemory[V]]:
-    """Places for `count` vectors of up to `longest` values at once. Collective.
+class Places(Generic[V]):
+    """The shared memory of ranks that carry several vectors at once so."""
 
-    Raises UserError on every rank where ranks cannot share so much memory.
-    """
-    stride = _stride(codec.record, blocks(longest), host.size)
-    slices = [each.view(np.uint8) for each in host.share(count * stride // 4)]
-    within = reach(device, slices, 0)
-    return [
-        ByMemory(
-            host, codec, within, [each[n * stride : (n + 1) * stride] for each in slices],
-            blocks(longest), mean_alone,
-        )
-        for n in range(count)
-    ]  # fmt: skip
+    def __init__(
+        self,
+        host: Host,
+        device: Device,
+        codec: HeadedCodec[V],
+        longest: int,
+        count: int,
+        free_after_mean: bool,
+    ) -> None:
+        """For `count` vectors of up to `longest` values. Collective; raises UserError on every rank
+        where ranks cannot share so much memory."""
+        stride = _stride(codec.record, blocks(longest), host.size)
+        slices = [each.view(np.uint8) for each in host.share(count * stride // 4)]
+        self._reach: Reach[V] = reach(device, slices, 0)
+        self.carriers = [
+            ByMemory(
+                host, codec, self._reach, [each[n * stride : (n + 1) * stride] for each in slices],
+                blocks(longest), free_after_mean,
+            )
+            for n in range(count)
+        ]  # fmt: skip
+
+    def close(self) -> None:
+        """Let go of the shared memory."""
+        self._reach.close()
 
 
 def pays(wire: Wire, device: Device) -> bool:
@@ -211,15 +203,15 @@ def floats(record: int, longest: int, count: int, size: int) -> int:
     return count * _stride(record, blocks(longest), size) // 4
 
 
-def _stride(record: int, longest: int, size: int) -> int:
+def _stride(record: int, longest_blocks: int, size: int) -> int:
     """Bytes of a rank's part of one place."""
-    return round_up(sum(_areas(record, longest, size)) + NOTE_BYTES, ALIGNMENT)
+    return round_up(sum(_areas(record, longest_blocks, size)) + NOTE_BYTES, ALIGNMENT)
 
 
-def _areas(record: int, longest: int, size: int) -> tuple[int, int]:
+def _areas(record: int, longest_blocks: int, size: int) -> tuple[int, int]:
     """Bytes of a vector of so many blocks, and of the largest shard of one."""
-    largest = max(stop - start for start, stop in shards(longest, size)) if size > 2 else 0
-    whole, shard = (round_up(_records(record, n)[1], ALIGNMENT) for n in (longest, largest))
+    largest = max(stop - start for start, stop in shards(longest_blocks, size)) if size > 2 else 0
+    whole, shard = (round_up(_records(record, n)[1], ALIGNMENT) for n in (longest_blocks, largest))
     return whole, shard
 
 

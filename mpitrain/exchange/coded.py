@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from mpitrain.exchange.bucket import Bucket
-from mpitrain.exchange.by_memory import ByMemory, carriers, floats, pays
+from mpitrain.exchange.by_memory import Places, floats, pays
 from mpitrain.exchange.by_message import ByMessage
 from mpitrain.exchange.carrier import Carrier, Place
 from mpitrain.exchange.codec import DeviceCodec, make_codec
@@ -80,7 +80,7 @@ class Coded(Strategy):
         self._flushed = 0
         if coded:
             self._residuals = {name: parts.device.zeros((0,)) for name in ("sender", "owner")}
-        self._shared: list[ByMemory[Array]] = []
+        self._shared: Places[Array] | None = None
         self._lacks_memory = False
         if coded and self._leaders.wire:
             codec = make_codec(self.codec, parts.device)
@@ -89,7 +89,10 @@ class Coded(Strategy):
     @classmethod
     def longest(cls, wire: Wire, device: Device, usual: int) -> int:
         longer = LONGER * usual
-        return longer if cls.by_memory and pays(wire, device) and _has_room(wire, longer) else usual
+        if not (cls.by_memory and pays(wire, device)):
+            return usual
+        room = _has_room(wire, Dynamic8Codec.record, longer, BUCKETS_AT_ONCE)
+        return longer if room else usual
 
     def _prepare(self, wire: Wire, codec: DeviceCodec, coded: list[Bucket], longest: int) -> None:
         """Make what only a rank that codes needs. wire: between these ranks."""
@@ -113,13 +116,13 @@ class Coded(Strategy):
         parts = self.parts
         if self.by_memory and pays(wire, parts.device):
             assert isinstance(codec, Dynamic8Codec)
-            self._lacks_memory = not _has_room(wire, longest)
+            self._lacks_memory = not _has_room(wire, codec.record, longest, count)
             if not self._lacks_memory:
-                mean_alone = parts.to_all or parts.apart
-                self._shared = carriers(
-                    wire.shared, parts.device, codec, longest, count, mean_alone
+                free_after_mean = parts.to_all or parts.apart
+                self._shared = Places(
+                    wire.shared, parts.device, codec, longest, count, free_after_mean
                 )
-                return self._shared
+                return self._shared.carriers
         return [ByMessage(wire.transfer, codec, self.root_only) for _ in range(count)]
 
     def average(self, bucket: Bucket, images: int, turn: Turn) -> Hops[float]:
@@ -164,8 +167,8 @@ class Coded(Strategy):
 
     def close(self) -> None:
         self._leaders.close()
-        for each in self._shared:
-            each.close()
+        if self._shared:
+            self._shared.close()
 
     def __str__(self) -> str:
         leaders = self._leaders
@@ -242,11 +245,9 @@ class Float16(Coded):
     codec = "float16"
 
 
-def _has_room(wire: Wire, longest: int) -> bool:
-    """Whether codes of BUCKETS_AT_ONCE vectors fit into shared memory. Collective."""
-    return wire.shared.has_room(
-        floats(Dynamic8Codec.record, longest, BUCKETS_AT_ONCE, wire.ranks.size)
-    )
+def _has_room(wire: Wire, record: int, longest: int, count: int) -> bool:
+    """Whether the codes of `count` vectors fit into shared memory. Collective."""
+    return wire.shared.has_room(floats(record, longest, count, wire.ranks.size))
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from mpitrain.exchange.codec_protocol import BLOCK, Codec, V, blocks
 from mpitrain.job.cut import shards
 from mpitrain.mpi.hops import Hops
 
-NOTHING: Cut = (0, 0)
-LOOKED_AT = 1 << 19
+NO_BLOCKS: Cut = (0, 0)
+LOOKED_AT_VALUES = 1 << 19
 """The first values of a sampled bucket, which the host looks at: it need not be copied whole."""
 
 
@@ -64,7 +64,7 @@ class Mean(Generic[V]):
         if self.watched and residual is not None:
             self._count_flushed(codes, residual)
         if whole and not self._to_all:  # only rank 0 makes the mean
-            cuts = [cuts[0], *[NOTHING] * (carrier.size - 1)]
+            cuts = [cuts[0], *[NO_BLOCKS] * (carrier.size - 1)]
         mine = cuts[carrier.rank]
         shard = x.part(*_values(mine, x.size))
         came, bounds = yield from carrier.parts(codes, cuts, mine, x.size, place)
@@ -85,7 +85,7 @@ class Mean(Generic[V]):
         return bound
 
     def _count_flushed(self, codes: V, residual: V) -> None:
-        size = min(residual.size, LOOKED_AT)
+        size = min(residual.size, LOOKED_AT_VALUES)
         records = codes.part(0, blocks(size) * self._codec.record)
         with records.host() as mine, residual.part(0, size).host() as left_out:
             nothing = self._codec.zeros(mine)[:size]

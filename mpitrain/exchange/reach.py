@@ -51,7 +51,7 @@ Taken = TypeVar("Taken", bound=Vector, contravariant=True)
 
 
 class Reach(Protocol[Taken]):
-    """What a window asks of a rank."""
+    """How a rank's vectors get into shared memory and out of it."""
 
     lacks: str
     """What makes it slower than it could be; empty if nothing does."""
@@ -111,7 +111,8 @@ class ByDevice:
     """
 
     def __init__(self, device: Device, memory: Sequence[Shared], most: int) -> None:
-        """memory: all that is shared, by rank. most: values that this rank adds up at once."""
+        """memory: all that is shared, by rank. most: values that this rank adds up at once; 0: it
+        adds up nothing."""
         self._device, self._copies = device, Copies(device, memory)
         self.lacks = "" if self._copies.pinned else "memory that is not pinned"
         self._stride = round_up(most, ALIGNED)
@@ -119,13 +120,15 @@ class ByDevice:
         self._others: dict[int, Array] = {}
         """Slot -> their place on the device."""
         self._totals: dict[int, Array] = {}
-        self._kernels, self._launches = device.program("terms"), Launches(device)
+        self._terms = device.program("terms") if most else None
+        self._launches = Launches(device)
 
     def put(self, x: Array, shared: Shared, ranges: Sequence[Range], queued: bool) -> Hops[None]:
         pairs = [(shared[a:b], x.part(a, b)) for a, b in ranges if b > a]
         yield self._copies.down(pairs, queued)
 
     def add(self, x: Array, wanted: Sum) -> Hops[None]:
+        assert self._terms, "it was made to add up something"
         (start, stop), mine, stride = wanted.range, wanted.mine, self._stride
         count, wide = stop - start, self._device.wide
         if not count:
@@ -139,7 +142,7 @@ class ByDevice:
             [(each, others.part(n * stride, n * stride + count)) for n, each in enumerate(rest)]
         )
         self._launches.queue(
-            self._kernels.mean_of_terms, parts(count, wide), total, own, others, count, wide,
+            self._terms.mean_of_terms, parts(count, wide), total, own, others, count, wide,
             len(wanted.terms), mine, stride, float(wanted.factor), group=self._device.group,
         )  # fmt: skip
         if wanted.read:
@@ -163,7 +166,8 @@ class ByDevice:
 def reach(device: Device | None, memory: Sequence[Shared], most: int) -> Reach[Any]:
     """How a rank's vectors reach shared memory.
 
-    device: of the vectors; None: the host sees them. most: values that this rank adds up at once.
+    device: of the vectors; None: the host sees them. most: values that this rank adds up at once;
+    0: it adds up nothing.
     """
     if device is None or device.shares_memory:
         return Mapped()

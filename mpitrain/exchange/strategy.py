@@ -62,7 +62,7 @@ class Sampled:
     start: int
     """Where in the bucket that shard starts."""
     flushed: int
-    """How many of this rank's first values (mean.LOOKED_AT) are not zero and were coded as zero."""
+    """How many of the first values (mean.LOOKED_AT_VALUES) are not zero and were coded as zero."""
 
 
 class Strategy:

@@ -34,6 +34,7 @@ def checksums(x: Array) -> NDArray[np.uint32]:
     """A number for each 512 values of a vector float32 (n,), by their bits and places; the same on
     all devices."""
     device, count = x.device, blocks(x.size)
-    found = device.zeros((max(1, count),), np.uint32)
-    device.program("checksum").checksums(count, found, x, x.size, group=device.group)
-    return np.asarray(found.download()[:count], np.uint32)
+    with device.scope():
+        found = device.zeros((max(1, count),), np.uint32)
+        device.program("checksum").checksums(count, found, x, x.size, group=device.group)
+        return np.asarray(found.download()[:count], np.uint32)

@@ -435,6 +435,9 @@ def _wrong_numbers(table: Mapping[str, Any]) -> list[str]:
     if len(std) != len(mean) or not all(0 < value < math.inf for value in std):
         wrong.append(f"deviations above 0, one for each mean (got {std})")
     wrong += [f"{name} of at least 1" for name in ("ranks", "images") if table[name] < 1]
+    longest = table.get("longest_bucket")
+    if longest is not None and (longest < 1 or longest % 512):
+        wrong.append(f"a longest_bucket that is a multiple of 512 (got {longest})")
     best = table.get("best")
     if best is not None and {name: type(value) for name, value in best.items()} != OF_BEST:
         wrong.append(f"a best score of step, top1 and loss (got {best!r})")

@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 from mpitrain.runtime.device import Device, Mark
 
-SHARE = 1 / 24
+PIECE = 1 / 24
 """Of the whole work: how much is queued between two looks at how far the device is."""
-AHEAD = 2
+PIECES_AHEAD = 2
 """Such pieces that are queued while the device computes another."""
 
 
@@ -24,7 +24,7 @@ class Lead:
 
     def __init__(self, device: Device, whole: float, needed: Callable[[], bool]) -> None:
         """whole: all the work, in any unit. needed: whether somebody else queues work now."""
-        self._device, self._piece, self._needed = device, whole * SHARE, needed
+        self._device, self._piece, self._needed = device, whole * PIECE, needed
         self._marks: deque[Mark] = deque()
         self._work = 0.0
 
@@ -38,5 +38,5 @@ class Lead:
             self._marks.clear()
             return
         self._marks.append(self._device.mark())
-        if len(self._marks) > AHEAD:
+        if len(self._marks) > PIECES_AHEAD:
             self._marks.popleft().wait()

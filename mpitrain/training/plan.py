@@ -50,8 +50,8 @@ class Plan:
     reason: str
     coded_from: int
     """Values from which on a bucket is coded."""
-    longest: int
-    """Values of a bucket at most. With their number it says in which order residuals are kept."""
+    longest_bucket: int
+    """Values of a bucket at most, on which the order depends in which residuals are kept."""
     sub_batch: int
     """Images a rank computes at a time at most. It decides in which order gradients are added."""
     reading: Reading

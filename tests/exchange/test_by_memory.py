@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ranks import BLOCK, MANY, Model, digest, open_cpu
+from ranks import BLOCK, BUCKETS, MANY, Model, digest, open_cpu
 
 from mpitrain.exchange import coded
+from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.coded import LONGER, Dynamic8, Float16
 from mpitrain.mpi.connect import connect
 from mpitrain.mpi.wire import Wire
@@ -20,6 +21,19 @@ pytestmark = pytest.mark.mpi(min_size=2)
 STEPS = 3
 OWN, MIXED = ("pocl as a gpu",), ("cpu", "pocl as a gpu")
 SAID = "through shared memory"
+LAYOUTS = {
+    "many": MANY,
+    "few": BUCKETS[1:],  # fewer than places
+    "unlike": [
+        Bucket(number, start * BLOCK, stop * BLOCK, coded)
+        for number, (start, stop, coded) in enumerate(
+            [
+                (43, 80, True), (42, 43, True), (39, 42, False), (10, 39, True), (8, 10, True),
+                (1, 8, True), (0, 1, True),
+            ]
+        )
+    ],  # shorter ones in places where longer ones were, of fewer blocks than ranks
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +42,11 @@ def wire() -> Wire:
 
 
 @contextmanager
-def model(wire: Wire, update: str, devices: tuple[str, ...], **more: Any) -> Iterator[Model]:
+def model(
+    wire: Wire, update: str, devices: tuple[str, ...], layout: str = "many", **more: Any
+) -> Iterator[Model]:
     device = open_cpu(devices[wire.ranks.rank % len(devices)])
-    found = Model(wire, "dynamic8", update, device, MANY, **more)
+    found = Model(wire, "dynamic8", update, device, LAYOUTS[layout], **more)
     try:
         yield found
     finally:
@@ -39,7 +55,7 @@ def model(wire: Wire, update: str, devices: tuple[str, ...], **more: Any) -> Ite
 
 def run(wire: Wire, each: Model) -> list[Any]:
     """What is left after some steps, and what each step reported."""
-    wire.ranks.delay.seconds = 0.002
+    wire.ranks.delay.seconds = 0.001
     reports = [each.step(t) for t in range(STEPS)]
     wire.ranks.delay.seconds = 0.0
     arrays = {"weights": each.weights, **each.exchange.residuals()}
@@ -49,19 +65,29 @@ def run(wire: Wire, each: Model) -> list[Any]:
     return [{name: digest(array.download()) for name, array in arrays.items()}, bounds]
 
 
-@pytest.mark.parametrize("clip_norm", [None, 3.0])
-@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize(
+    ("layout", "streaming", "clip_norm"),
+    [
+        ("many", True, None),
+        ("many", False, None),
+        ("many", True, 3.0),
+        ("few", True, None),
+        ("unlike", True, None),
+        ("unlike", True, 3.0),
+    ],
+)
 @pytest.mark.parametrize("devices", [OWN, MIXED])
 @pytest.mark.parametrize("update", ["root", "replicated"])
 def test_bytes_are_those_of_messages(
     wire: Wire,
     update: str,
     devices: tuple[str, ...],
+    layout: str,
     streaming: bool,
     clip_norm: float | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    more = {"streaming": streaming, "clip_norm": clip_norm}
+    more: dict[str, Any] = {"layout": layout, "streaming": streaming, "clip_norm": clip_norm}
     with model(wire, update, devices, **more) as by_memory:
         assert str(by_memory.exchange) == SAID
         found = run(wire, by_memory)

@@ -258,6 +258,8 @@ def test_settings_of_other_kinds_are_refused_by_name(
         ({"std": [0.0]}, "deviations above 0, one for each mean (got [0.0])"),
         ({"std": [1.0, 1.0]}, "deviations above 0, one for each mean"),
         ({"std": [math.inf]}, "deviations above 0"),
+        ({"longest_bucket": -512}, "a longest_bucket that is a multiple of 512 (got -512)"),
+        ({"longest_bucket": 1000}, "a multiple of 512 (got 1000)"),
         ({"ranks": 0}, "ranks of at least 1"),
         ({"step": -1}, "a step of at least 0"),
         ({"run": RUN | {"layout": "x"}}, "run.layout nchw or nhwc (got 'x')"),

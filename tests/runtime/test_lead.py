@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from mpitrain.runtime.lead import AHEAD, SHARE, Lead
+from mpitrain.runtime.lead import PIECE, PIECES_AHEAD, Lead
 
 
 def test_the_host_waits_for_what_it_queued_a_while_ago() -> None:
@@ -19,8 +19,8 @@ def test_the_host_waits_for_what_it_queued_a_while_ago() -> None:
     needed = [True]
     device: Any = SimpleNamespace(mark=mark)
     lead = Lead(device, 48.0, lambda: needed[0])
-    piece = 48.0 * SHARE
-    for _ in range(AHEAD):
+    piece = 48.0 * PIECE
+    for _ in range(PIECES_AHEAD):
         lead.queued(piece)
     assert waited == []
     lead.queued(piece / 2)
@@ -31,11 +31,11 @@ def test_the_host_waits_for_what_it_queued_a_while_ago() -> None:
     lead.queued(10 * piece)  # one layer
     assert waited == [0, 1]
     needed[0] = False
-    for _ in range(2 * AHEAD):
+    for _ in range(2 * PIECES_AHEAD):
         lead.queued(piece)
     assert waited == [0, 1]
     needed[0] = True
-    for _ in range(AHEAD):  # what was queued meanwhile is not waited for
+    for _ in range(PIECES_AHEAD):  # what was queued meanwhile is not waited for
         lead.queued(piece)
     assert waited == [0, 1]
     lead.queued(piece)

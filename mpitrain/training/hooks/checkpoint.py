@@ -86,7 +86,7 @@ def _settings(world: World, progress: Progress) -> dict[str, Any]:
         "exchange": plan.exchange,
         "coders": world.exchange.coder_count,
         "coded_from": plan.coded_from,
-        "longest_bucket": plan.longest,
+        "longest_bucket": plan.longest_bucket,
         "images": plan.prepared.count,
         "identity": plan.prepared.identity,
         "sub_batch": plan.sub_batch,

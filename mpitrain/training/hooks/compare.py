@@ -12,7 +12,7 @@ import numpy as np
 
 from mpitrain.exchange.codec_protocol import BLOCK, blocks
 from mpitrain.exchange.exchange import Exchange
-from mpitrain.exchange.mean import LOOKED_AT
+from mpitrain.exchange.mean import LOOKED_AT_VALUES
 from mpitrain.exchange.sums import Squares, checksums
 from mpitrain.job.errors import RunError, agreed
 from mpitrain.mpi.wire import Wire
@@ -91,16 +91,16 @@ class Health:
         """For the log: what coding did in the step that ended. Collective; nothing where nothing is
         coded, or not by this rank.
 
-        sampled_bucket, its number; of its first values (LOOKED_AT) measured_error, the largest
-        error that coding made in one of the mean, and flushed, the share of all ranks' that were
-        coded as zero and are not; residual_norm, of what all ranks have not sent yet, all buckets,
-        over the images of a batch.
+        sampled_bucket, its number; of its first values (LOOKED_AT_VALUES) measured_error, the
+        largest error that coding made in one of the mean, and flushed, the share of all ranks' that
+        were coded as zero and are not; residual_norm, of what all ranks have not sent yet, all
+        buckets, over the images of a batch.
         """
         exchange, wire = self._exchange, self._wire
         if not exchange.codes:
             return {}
         found, coders = exchange.sampled(), exchange.coders
-        looked_at = min(found.sender.size, LOOKED_AT) if found is not None else 0
+        looked_at = min(found.sender.size, LOOKED_AT_VALUES) if found is not None else 0
         error, flushed, squares = np.zeros(0, np.float32), 0, 0.0
         if found is not None and coders is not None:
             # A sender's residual is its coding error, and so is the owner's: together they are the
@@ -116,7 +116,9 @@ class Health:
                         error += residual
             elif exchange.shares_owned:
                 error = error[:0]  # others own this bucket
-            squares = Squares(exchange.residuals()["sender"])()
+            left_out = exchange.residuals()["sender"]
+            with left_out.device.scope():
+                squares = Squares(left_out)()
             flushed = found.flushed
         table = wire.agree.table(np.array([np.abs(error).max(initial=0.0), flushed, squares]))
         if found is None:

@@ -77,19 +77,47 @@ def test_of_a_long_bucket_the_first_values_are_looked_at(
     """Whoever owns them, and some ranks own none of these."""
     looked_at = 9 * 512
     for module in (compare, mean):
-        monkeypatch.setattr(module, "LOOKED_AT", looked_at)
+        monkeypatch.setattr(module, "LOOKED_AT_VALUES", looked_at)
     model = Model(wire, "dynamic8", update)
     health = health_of(model)
+    start = BUCKETS[0].start
+
+    def change(gradient: np.ndarray) -> None:
+        gradient[start : BUCKETS[0].stop] = 1e-12
+        gradient[start : start + looked_at : 512] = 1.0  # and behind these nothing is coded as zero
+
     choose_sample(model.exchange, 0)
-    model.step(0)
+    model.step(0, change)
     found = health.measures()
     if wire.ranks.size == 1:
         return
-    start = BUCKETS[0].start
+    assert found["flushed"] == pytest.approx(511 / 512)
+    choose_sample(model.exchange, 0)
+    model.step(0)
+    found = health.measures()
     error = np.abs(model.means - true_mean(wire.ranks.size, 0))[start : start + looked_at].max()
     error = wire.agree.from_root(lambda: float(error))
     rounding = 1e-6 * np.abs(true_mean(wire.ranks.size, 0)).max()
     assert abs(found["measured_error"] - error) <= rounding
+
+
+def test_looks_leave_nothing_behind(wire: Wire) -> None:
+    model = Model(wire, "dynamic8", "root")
+    health = health_of(model)
+
+    def held() -> list[int]:
+        arrays = [model.weights, *model.exchange.residuals().values()]
+        devices = {id(each.device): each.device for each in arrays}.values()
+        return [each.allocated for each in devices] + [len(a.memory.launches) for a in arrays]
+
+    before: list[int] = []
+    for t in range(3):
+        choose_sample(model.exchange, 0)
+        model.step(t)
+        before = before or held()
+        health.compare(50)
+        health.measures()
+    assert held() == before
 
 
 def test_small_values_beside_a_large_one_are_counted_as_flushed(wire: Wire) -> None:
