@@ -3,9 +3,11 @@
     python benchmarks/compute.py steps --device gpu -n 3       the command in each precision
     python benchmarks/compute.py steps --network vgg16 --device intel
                                                   steps of the command, on one and on two ranks
+    python benchmarks/compute.py ranks --device nvidia --ranks 2 -n 3
+                                                  the same on several GPUs, and on one
     python benchmarks/compute.py layers           every layer, a pass at a time
     python benchmarks/compute.py products -n 15   matrix products
-    python benchmarks/compute.py                  all three
+    python benchmarks/compute.py                  steps, layers and products
 
 Each part writes PART-PLATFORM.json and .txt into benchmarks/results. PyTorch may live in another
 Python: --torch-python.
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import gemm
+import gpu_ranks
 import gpu_steps
 import layers
 import report
@@ -29,12 +32,20 @@ from measure import HERE, Side, SideError, circumstances
 from rich.console import Console
 from rich.table import Table
 
-NETWORKS = {"steps": tuple(steps.BATCHES), "layers": tuple(steps.BATCHES), "products": ()}
+NETWORKS = {
+    "steps": tuple(steps.BATCHES),
+    "layers": tuple(steps.BATCHES),
+    "products": (),
+    "ranks": tuple(gpu_steps.CASES),
+}
 """Parts, and the networks each knows."""
+ASKED_FOR = ("ranks",)
+"""Parts that are not done unless they are named."""
 TABLES: dict[str, Callable[[Mapping[str, Any]], list[Table]]] = {
     "steps": steps.tables,
     "layers": layers.tables,
     "products": gemm.tables,
+    "ranks": gpu_ranks.tables,
 }
 GPUS = ("gpu", "nvidia")
 """What --device starts with where the steps are those of gpu_steps.py."""
@@ -42,7 +53,7 @@ GPUS = ("gpu", "nvidia")
 
 def main() -> None:
     options = _options()
-    for part in options.parts or NETWORKS:
+    for part in options.parts or (each for each in NETWORKS if each not in ASKED_FOR):
         known = [each for each in NETWORKS[part] if each in gpu_steps.CASES or not _is_gpu(options)]
         networks = [each for each in known if each in options.network or not options.network]
         if known and not networks:
@@ -61,9 +72,7 @@ def measure(part: str, networks: Sequence[str], options: argparse.Namespace) -> 
     with ExitStack() as sides:
         ours = sides.enter_context(Side(sys.executable, "side_mpitrain.py"))
         found["ours"] = ours("open", device=options.device)
-        peer = Side(sys.executable, "side_numpy.py") if part == "products" else None
-        theirs = sides.enter_context(peer or Side(options.torch_python, "side_pytorch.py"))
-        found["numpy" if peer else "pytorch"] = theirs("open")
+        theirs = _peer(part, options, sides, found)
         found["peak"] = {"gflops": options.peak, "source": "given"} if options.peak else _peak(ours)
         peak = found["peak"]["gflops"]
         rows: Iterator[dict[str, Any]]
@@ -72,14 +81,19 @@ def measure(part: str, networks: Sequence[str], options: argparse.Namespace) -> 
             sides.close()  # fresh ones for each network
             asked = (networks, options.device, options.torch_python, options.n)
             rows = (
-                gpu_steps.rows(*asked, options.precision, options.batch)
+                gpu_steps.rows(*asked, options.precision or tuple(gpu_steps.PEERS), options.batch)
                 if gpu
                 else steps.rows(*asked)
             )
+        elif part == "ranks":
+            sides.close()
+            asked_ranks = options.n, options.ranks, options.exchange
+            precisions = options.precision or (gpu_ranks.PRECISION,)
+            rows = gpu_ranks.rows(networks, options.device, *asked_ranks, precisions, options.batch)
         elif part == "layers":
             size = (lambda each: gpu_steps.CASES[each][0]) if gpu else steps.BATCHES.__getitem__
             batches = {each: size(each) for each in networks}
-            precisions = options.precision if gpu else ()
+            precisions = (options.precision or tuple(gpu_steps.PEERS)) if gpu else ()
             rows = layers.rows(batches, precisions, options.device, theirs, options.n, peak)
         else:
             rows = gemm.rows(ours, theirs, options.n, peak)
@@ -92,6 +106,23 @@ def measure(part: str, networks: Sequence[str], options: argparse.Namespace) -> 
     console = Console(width=max(Console().width, report.WIDTH))
     report.show(console, found, _tables(found))
     print(f"written to {path} and {path.with_suffix('.txt').name}")
+
+
+def _peer(
+    part: str, options: argparse.Namespace, sides: ExitStack, found: dict[str, Any]
+) -> Side | None:
+    """The other side, which is written into what was found; none of the part ranks."""
+    if part == "ranks":
+        return None
+    numpy = part == "products"
+    peer = (
+        Side(sys.executable, "side_numpy.py")
+        if numpy
+        else Side(options.torch_python, "side_pytorch.py")
+    )
+    theirs = sides.enter_context(peer)
+    found["numpy" if numpy else "pytorch"] = theirs("open")
+    return theirs
 
 
 def _peak(ours: Side) -> dict[str, Any]:
@@ -110,7 +141,7 @@ def platform_word(device: Mapping[str, Any]) -> str:
 def brief(row: Mapping[str, Any]) -> str:
     """A row while one waits for the next."""
     where = row.get("what") or " ".join(
-        str(row[key]) for key in ("network", "node", "pass", "precision") if key in row
+        str(row[key]) for key in ("network", "node", "pass", "precision", "exchange") if key in row
     )
     if "ranks" in row:
         where += f", {row['ranks']} ranks"
@@ -123,7 +154,8 @@ def brief(row: Mapping[str, Any]) -> str:
         )
     else:
         speed = "{:.4g} GFLOPS".format(ours["gflops"][1])
-    return f"{where}: {speed}, {row['ratio'][1]:.3g} times the peer"
+    peer = "one rank" if "alone" in row else "the peer"
+    return f"{where}: {speed}, {row['ratio'][1]:.3g} times {peer}"
 
 
 def _tables(found: Mapping[str, Any]) -> list[Table]:
@@ -136,7 +168,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", metavar="steps|layers|products", help="default: all")
+    parser.add_argument(
+        "parts", nargs="*", metavar="steps|layers|products|ranks", help="default: the first three"
+    )
     parser.add_argument(
         "--network",
         type=_names,
@@ -147,8 +181,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--precision",
         type=lambda text: tuple(text.split(",")),
-        default=tuple(gpu_steps.PEERS),
-        help=f"on GPUs; default: {','.join(gpu_steps.PEERS)}",
+        default=(),
+        help=f"on GPUs; default: {','.join(gpu_steps.PEERS)}, of ranks {gpu_ranks.PRECISION}",
+    )
+    parser.add_argument("--ranks", type=_positive, default=2, help="of the part ranks (default 2)")
+    parser.add_argument(
+        "--exchange",
+        type=lambda text: tuple(text.split(",")),
+        default=gpu_ranks.KINDS,
+        help=f"of the part ranks; default: {','.join(gpu_ranks.KINDS)}",
     )
     parser.add_argument(
         "--batch", type=int, action="append", default=[], help="on GPUs, this batch alone"

@@ -61,10 +61,7 @@ def rows(
     """One a network, batch (of those given, if any) and precision."""
     with tempfile.TemporaryDirectory() as folder, Side(torch_python, "side_pytorch.py") as theirs:
         theirs("open")
-        data = Path(folder) / "images.npz"
-        shape = (IMAGES, 3, 224, 224)
-        images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        np.savez(data, images=images, labels=np.arange(IMAGES))
+        data = write_images(Path(folder), IMAGES)
         for network in networks:
             for batch in (each for each in CASES[network] if each in batches or not batches):
                 peers: dict[str, dict[str, Any]] = {}
@@ -74,6 +71,14 @@ def rows(
                         peers[peer] = _peer(theirs, network, batch, peer, n)
                     command = GpuCommand(network, batch, device, precision, data)
                     yield _row(command, precision, peers[peer], peer, n)
+
+
+def write_images(folder: Path, count: int) -> Path:
+    """A file of random images in a folder, of up to 1,000 classes."""
+    data, random = folder / "images.npz", np.random.default_rng(0)
+    images = random.integers(0, 256, (count, 3, 224, 224), np.uint8)
+    np.savez(data, images=images, labels=np.arange(count) % 1000)
+    return data
 
 
 def _peer(theirs: Side, network: str, batch: int, precision: str, n: int) -> dict[str, Any]:

@@ -135,6 +135,7 @@ class Command:
                 "cores": sum(step["cpu_seconds"] for step in steps)
                 / sum(step["seconds"]["total"] for step in steps),
                 "host": sum(step["seconds"]["host"] for step in steps) / len(steps),
+                "exchange": sum(step["seconds"]["exchange"] for step in steps) / len(steps),
                 "peak_memory": end["peak_memory"],
                 "device_memory": end["device_memory"],
                 "loss": steps[-1]["loss"],
@@ -152,6 +153,7 @@ class Command:
             "loss": runs[-1]["loss"],
             "cores": spread([run["cores"] for run in runs]),
             "host_seconds": spread([run["host"] for run in runs]),
+            "exchange_seconds": spread([run["exchange"] for run in runs]),
         }
 
     @property
