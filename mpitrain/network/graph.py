@@ -274,7 +274,7 @@ class Graph:
         queues work for it meanwhile, while that is `needed`; None: as fast as it goes."""
         nodes = self.network.nodes
         flops = sum(node.layer.flops(*self._inputs_of(node)) for node in nodes)
-        self._lead = Lead(self.device, flops, needed) if needed else None
+        self._lead = Lead(self.device, self.capacity * flops, needed) if needed else None
 
     @property
     def can_begin(self) -> bool:
@@ -367,7 +367,7 @@ class Graph:
         for node in reversed(self.network.nodes):
             self._play(run, ("backward", node.name), partial(self._backward_of, node, run, missing))
             if self._lead and last:
-                self._lead.queued(node.layer.flops(*self._inputs_of(node)))
+                self._lead.queued(run.images * node.layer.flops(*self._inputs_of(node)))
             self.own_complete = self.own_complete or (last and node.name == owned)
             while (
                 waiting

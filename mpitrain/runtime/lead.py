@@ -15,6 +15,8 @@ from mpitrain.runtime.device import Device, Mark
 
 PIECE = 1 / 24
 """Of the whole work: how much is queued between two looks at how far the device is."""
+LEAST = 4e9
+"""FLOPs of a piece at least, some 0.1 ms of a GPU in float32: a look must cost little beside it."""
 PIECES_AHEAD = 2
 """Such pieces that are queued while the device computes another."""
 
@@ -23,14 +25,14 @@ class Lead:
     """Keeps the host near a device whose work is queued bit by bit, while somebody needs that."""
 
     def __init__(self, device: Device, whole: float, needed: Callable[[], bool]) -> None:
-        """whole: all the work, in any unit. needed: whether somebody else queues work now."""
-        self._device, self._piece, self._needed = device, whole * PIECE, needed
+        """whole: FLOPs of all the work. needed: whether somebody else queues work now."""
+        self._device, self._piece, self._needed = device, max(LEAST, whole * PIECE), needed
         self._marks: deque[Mark] = deque()
         self._work = 0.0
 
-    def queued(self, work: float) -> None:
+    def queued(self, flops: float) -> None:
         """So much work was queued: waits while the host is too far ahead."""
-        self._work += work
+        self._work += flops
         if self._work < self._piece:
             return
         self._work = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from mpitrain.runtime.lead import PIECE, PIECES_AHEAD, Lead
+from mpitrain.runtime.lead import LEAST, PIECE, PIECES_AHEAD, Lead
 
 
 def test_the_host_waits_for_what_it_queued_a_while_ago() -> None:
@@ -18,8 +18,9 @@ def test_the_host_waits_for_what_it_queued_a_while_ago() -> None:
 
     needed = [True]
     device: Any = SimpleNamespace(mark=mark)
-    lead = Lead(device, 48.0, lambda: needed[0])
-    piece = 48.0 * PIECE
+    whole = 2 * LEAST / PIECE
+    lead = Lead(device, whole, lambda: needed[0])
+    piece = whole * PIECE
     for _ in range(PIECES_AHEAD):
         lead.queued(piece)
     assert waited == []
@@ -40,3 +41,13 @@ def test_the_host_waits_for_what_it_queued_a_while_ago() -> None:
     assert waited == [0, 1]
     lead.queued(piece)
     assert waited == [0, 1, 4]
+
+
+def test_a_device_is_not_looked_at_for_little_work() -> None:
+    def mark() -> Any:
+        raise AssertionError("it is")
+
+    device: Any = SimpleNamespace(mark=mark)
+    lead = Lead(device, LEAST, lambda: True)
+    for _ in range(9):
+        lead.queued(LEAST / 10)
