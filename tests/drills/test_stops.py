@@ -81,9 +81,10 @@ def test_the_first_ctrl_c_asks_for_the_end(launch: Launch, tmp_path: Path, ranks
 
 def test_the_second_ctrl_c_ends_at_once(launch: Launch, tmp_path: Path) -> None:
     def meanwhile(job: Job) -> None:
-        job.wait_for_step(1)
+        job.wait_for_step(1)  # which is written when the next one ends, or begins
+        time.sleep(0.5)
         job.interrupt()
-        time.sleep(1.5)
+        time.sleep(1)
         job.interrupt()
 
     words = ("lenet", "--compute-seconds", 0.06)  # a step is 3.8 s
