@@ -18,7 +18,7 @@ from mpitrain.mpi.connect import connect
 from mpitrain.mpi.wire import Wire
 
 pytestmark = pytest.mark.mpi(min_size=2)
-STEPS = 3
+STEPS = 2
 OWN, MIXED = ("pocl as a gpu",), ("cpu", "pocl as a gpu")
 SAID = "through shared memory"
 LAYOUTS = {
