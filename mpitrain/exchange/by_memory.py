@@ -44,7 +44,7 @@ class HeadedCodec(Codec[V], Protocol[V]):
 
 
 class ByMemory(Generic[V]):
-    """The place of one vector at a time in the shared memory."""
+    """A slot of the shared memory, for one vector at a time."""
 
     def __init__(
         self,
@@ -56,8 +56,8 @@ class ByMemory(Generic[V]):
         free_after_mean: bool,
     ) -> None:
         """within: how this rank's vectors get into shared memory. slices: every rank's part of this
-        place. longest_blocks: of the longest vector. free_after_mean: whether another vector may
-        have the place then; otherwise after the changes of weights that follow."""
+        slot. longest_blocks: of the longest vector. free_after_mean: whether another vector may
+        have the slot then; otherwise after the changes of weights that follow."""
         self.rank, self.size = host.rank, host.size
         self._host, self._codec, self._reach = host, codec, within
         whole, shard = _areas(codec.record, longest_blocks, host.size)
@@ -161,8 +161,8 @@ class ByMemory(Generic[V]):
         self._use.leave(self._host.start_barrier(LEFT))
 
 
-class Places(Generic[V]):
-    """The shared memory of ranks that carry several vectors at once so."""
+class SharedCodes(Generic[V]):
+    """The shared memory for the codes of several vectors at once."""
 
     def __init__(
         self,
@@ -178,6 +178,8 @@ class Places(Generic[V]):
         stride = _stride(codec.record, blocks(longest), host.size)
         slices = [each.view(np.uint8) for each in host.share(count * stride // 4)]
         self._reach: Reach[V] = reach(device, slices, 0)
+        self.lacks = self._reach.lacks
+        """What makes it slower than it could be; empty if nothing does."""
         self.carriers = [
             ByMemory(
                 host, codec, self._reach, [each[n * stride : (n + 1) * stride] for each in slices],
@@ -199,12 +201,12 @@ def pays(wire: Wire, device: Device) -> bool:
 
 
 def floats(record: int, longest: int, count: int, size: int) -> int:
-    """How many float32 of shared memory each of `size` ranks' places take."""
+    """How many float32 of shared memory the slots of each of `size` ranks take."""
     return count * _stride(record, blocks(longest), size) // 4
 
 
 def _stride(record: int, longest_blocks: int, size: int) -> int:
-    """Bytes of a rank's part of one place."""
+    """Bytes of a rank's part of one slot."""
     return round_up(sum(_areas(record, longest_blocks, size)) + NOTE_BYTES, ALIGNMENT)
 
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from mpitrain.exchange.bucket import Bucket
-from mpitrain.exchange.by_memory import Places, floats, pays
+from mpitrain.exchange.by_memory import SharedCodes, floats, pays
 from mpitrain.exchange.by_message import ByMessage
 from mpitrain.exchange.carrier import Carrier, Place
 from mpitrain.exchange.codec import DeviceCodec, make_codec
@@ -80,7 +80,7 @@ class Coded(Strategy):
         self._flushed = 0
         if coded:
             self._residuals = {name: parts.device.zeros((0,)) for name in ("sender", "owner")}
-        self._shared: Places[Array] | None = None
+        self._shared: SharedCodes[Array] | None = None
         self._lacks_memory = False
         if coded and self._leaders.wire:
             codec = make_codec(self.codec, parts.device)
@@ -119,7 +119,7 @@ class Coded(Strategy):
             self._lacks_memory = not _has_room(wire, codec.record, longest, count)
             if not self._lacks_memory:
                 free_after_mean = parts.to_all or parts.apart
-                self._shared = Places(
+                self._shared = SharedCodes(
                     wire.shared, parts.device, codec, longest, count, free_after_mean
                 )
                 return self._shared.carriers
@@ -178,7 +178,10 @@ class Coded(Strategy):
             return f"between {leaders.count} hosts, shared memory within"
         if self._lacks_memory:
             return "by messages, as the host lacks shared memory"
-        return "through shared memory" if self._shared else ""
+        if self._shared:
+            lacks = self._shared.lacks
+            return f"through shared memory{f': {lacks}' if lacks else ''}"
+        return ""
 
     @property
     def coders(self) -> Wire | None:

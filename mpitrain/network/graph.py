@@ -272,9 +272,12 @@ class Graph:
     def keep_near(self, needed: Callable[[], bool] | None) -> None:
         """Queue backward passes no further ahead of the device than somebody else can wait, who
         queues work for it meanwhile, while that is `needed`; None: as fast as it goes."""
-        nodes = self.network.nodes
-        flops = sum(node.layer.flops(*self._inputs_of(node)) for node in nodes)
-        self._lead = Lead(self.device, self.capacity * flops, needed) if needed else None
+        self._lead = None
+        if needed:
+            nodes = self.network.nodes
+            self._flops = {node.name: node.layer.flops(*self._inputs_of(node)) for node in nodes}
+            whole = self.capacity * sum(self._flops.values())
+            self._lead = Lead(self.device, whole, needed)
 
     @property
     def can_begin(self) -> bool:
@@ -367,7 +370,7 @@ class Graph:
         for node in reversed(self.network.nodes):
             self._play(run, ("backward", node.name), partial(self._backward_of, node, run, missing))
             if self._lead and last:
-                self._lead.queued(run.images * node.layer.flops(*self._inputs_of(node)))
+                self._lead.queued(run.images * self._flops[node.name])
             self.own_complete = self.own_complete or (last and node.name == owned)
             while (
                 waiting

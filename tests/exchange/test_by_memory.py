@@ -16,6 +16,7 @@ from mpitrain.exchange.bucket import Bucket
 from mpitrain.exchange.coded import LONGER, Dynamic8, Float16
 from mpitrain.mpi.connect import connect
 from mpitrain.mpi.wire import Wire
+from mpitrain.runtime import ahead
 
 pytestmark = pytest.mark.mpi(min_size=2)
 STEPS = 2
@@ -23,7 +24,7 @@ OWN, MIXED = ("pocl as a gpu",), ("cpu", "pocl as a gpu")
 SAID = "through shared memory"
 LAYOUTS = {
     "many": MANY,
-    "few": BUCKETS[1:],  # fewer than places
+    "few": BUCKETS[1:],  # fewer than slots
     "unlike": [
         Bucket(number, start * BLOCK, stop * BLOCK, coded)
         for number, (start, stop, coded) in enumerate(
@@ -32,7 +33,7 @@ LAYOUTS = {
                 (1, 8, True), (0, 1, True),
             ]
         )
-    ],  # shorter ones in places where longer ones were, of fewer blocks than ranks
+    ],  # shorter ones in slots where longer ones were, of fewer blocks than ranks
 }  # fmt: skip
 
 
@@ -97,6 +98,15 @@ def test_bytes_are_those_of_messages(
     with model(wire, update, devices, **more) as by_message:
         assert str(by_message.exchange) == ""
         assert found == run(wire, by_message)
+
+
+def test_memory_that_cannot_be_pinned_is_said(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    with model(wire, "root", OWN) as each:
+        pinned = run(wire, each)
+    monkeypatch.setattr(ahead, "pin", lambda context, host: None)
+    with model(wire, "root", OWN) as each:
+        assert str(each.exchange) == f"{SAID}: memory that is not pinned"
+        assert run(wire, each) == pinned
 
 
 @pytest.mark.parametrize("devices", [OWN, MIXED])
